@@ -1,0 +1,1 @@
+//! The control protocol of Twinseal and its generated client.

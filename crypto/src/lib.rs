@@ -1,0 +1,1 @@
+//! Suites, AEAD providers, keys, lanes, replay windows and key derivation.

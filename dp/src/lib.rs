@@ -1,0 +1,1 @@
+//! The Twinseal dataplane and its program.

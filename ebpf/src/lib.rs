@@ -1,0 +1,1 @@
+//! The XDP steering program: its object, its map layout and its loader.

@@ -1,0 +1,1 @@
+//! Throw-away networks of namespaces, veths and impairments.

@@ -1,0 +1,1 @@
+//! AF_XDP memory, rings and sockets.
