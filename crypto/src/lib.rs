@@ -1,1 +1,79 @@
 //! Suites, AEAD providers, keys, lanes, replay windows and key derivation.
+//!
+//! The crate seals and opens packets in place and keeps the two promises on which counter-mode AEADs stand:
+//!
+//! - **a nonce never repeats under a key**: [`SealSa::reserve`] hands out every counter of a lane at most once, and stops
+//!   at a limit; [`BurnGuard`] remembers, over restarts, which secrets have sealed before;
+//! - **a packet is accepted once**: [`OpenSa::commit`] says [`Replay::Fresh`] at most once for a lane and counter, also
+//!   when several threads race.
+//!
+//! It knows no packet format, no clock and no tables. The only I/O is [`BurnGuard`]'s file.
+//!
+//! A packet's way: `reserve` a counter, build the header that carries lane and counter, `nonce`, `seal`; at the receiver
+//! `check`, `nonce`, `open`, and only after the tag verified, `commit`.
+//!
+//! ```
+//! use twinseal_crypto::*;
+//!
+//! let context = Context { layer: Layer::Link, direction: Direction::AToB, suite: Suite::Aes256Gcm, epoch: 1 };
+//! let secret = Secret::from_bytes(&mut [7; SECRET_LEN])?;
+//! let tx = SealSa::new(provider(DEFAULT_PROVIDER)?, &secret, context, 4, MAX_COUNTER)?;
+//! let rx = OpenSa::new(provider(DEFAULT_PROVIDER)?, &secret, context, 2048)?;
+//!
+//! let (lane, aad) = (3, [0; AAD_LEN]);
+//! let counter = tx.reserve(lane, 1).expect("a new SA has counters");
+//! let mut data = *b"hello................";
+//! tx.seal(&mut [Packet::new(tx.nonce(lane, counter), aad, &mut data)]);
+//!
+//! assert_eq!(rx.check(lane, counter), Replay::Fresh);
+//! let mut batch = [Packet::new(rx.nonce(lane, counter), aad, &mut data)];
+//! rx.open(&mut batch);
+//! assert!(batch[0].ok && rx.commit(lane, counter) == Replay::Fresh);
+//! assert_eq!(&data[..5], b"hello");
+//! assert_eq!(rx.commit(lane, counter), Replay::Replayed);
+//! # Ok::<(), CryptoError>(())
+//! ```
+
+mod aead;
+mod burn;
+mod counter;
+mod error;
+mod kdf;
+mod libs;
+mod replay;
+mod sa;
+mod secret;
+mod suite;
+mod sync;
+
+pub use aead::{Aead, DEFAULT_PROVIDER, Packet, Provider, provider, providers};
+pub use burn::{BurnError, BurnGuard};
+pub use error::CryptoError;
+pub use replay::Replay;
+pub use sa::{MAX_WINDOW_BITS, MIN_WINDOW_BITS, OpenSa, SealSa};
+pub use secret::{Fingerprint, Secret};
+pub use suite::{Context, Direction, Layer, Suite};
+
+/// Bytes of an authentication tag, at the end of every sealed packet.
+pub const TAG_LEN: usize = 16;
+/// Bytes of a nonce.
+pub const NONCE_LEN: usize = 12;
+/// Bytes of a packet's associated data: one header.
+pub const AAD_LEN: usize = 16;
+/// Bytes of a [`Secret`].
+pub const SECRET_LEN: usize = 32;
+/// The lanes that a link or circuit may have: a lane number is one byte.
+pub const MAX_LANES: u16 = 256;
+/// The first counter that may never be used, on any lane.
+///
+/// 2^40 packets a lane last for nine hours at 32 Mpps. It keeps what one key protects far below GCM's bounds, and it keeps
+/// the replay window's generation in 32 bits.
+pub const MAX_COUNTER: u64 = 1 << 40;
+
+/// A nonce, in the byte order that the AEAD takes.
+pub type Nonce = [u8; NONCE_LEN];
+
+#[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]
+compile_error!(
+    "twinseal-crypto needs a library for its AEADs: enable the feature `aws-lc-rs`, `ring` or both"
+);

@@ -1,0 +1,231 @@
+//! Security associations: one direction's key state in one epoch.
+
+use std::sync::OnceLock;
+
+use zeroize::Zeroizing;
+
+use crate::{
+    Aead, Context, CryptoError, Fingerprint, MAX_COUNTER, MAX_LANES, Nonce, Packet, Provider,
+    Replay, Secret, Suite,
+    counter::Counters,
+    kdf,
+    replay::{BUCKET_BITS, Window},
+};
+
+/// The smallest replay window, in counters.
+pub const MIN_WINDOW_BITS: u32 = 2048;
+/// The largest replay window, in counters.
+pub const MAX_WINDOW_BITS: u32 = 1 << 20;
+
+/// A transmit SA: a key, and the counters that make its nonces unique.
+pub struct SealSa {
+    key: Keyed,
+    fingerprint: Fingerprint,
+    counters: Counters,
+}
+
+impl SealSa {
+    /// Derives the key for this context, with `lanes` counters at zero that end before `limit`.
+    ///
+    /// The same secret and context must never be used to seal by another `SealSa`, in this run or any other, for its nonces
+    /// would repeat: see [`BurnGuard`](crate::BurnGuard).
+    ///
+    /// # Errors
+    /// [`CryptoError::Lanes`] unless there are 1 to [`MAX_LANES`] lanes, [`CryptoError::CounterLimit`] unless the limit is 1
+    /// to [`MAX_COUNTER`], and what the provider says.
+    pub fn new(
+        provider: &dyn Provider,
+        secret: &Secret,
+        context: Context,
+        lanes: u16,
+        limit: u64,
+    ) -> Result<Self, CryptoError> {
+        if !(1..=MAX_LANES).contains(&lanes) {
+            return Err(CryptoError::Lanes(lanes));
+        }
+        if !(1..=MAX_COUNTER).contains(&limit) {
+            return Err(CryptoError::CounterLimit(limit));
+        }
+        Ok(Self {
+            key: Keyed::new(provider, secret, context)?,
+            fingerprint: secret.fingerprint(),
+            counters: Counters::new(lanes, limit),
+        })
+    }
+
+    /// The first of `n` consecutive counters of the lane, which nobody else gets, in whatever thread.
+    ///
+    /// None when the lane is unknown, `n` is zero, or fewer than `n` are left below the limit. The last closes the lane: it
+    /// hands out nothing more, not even the few that were left, and the SA counts as [`exhausted`](Self::exhausted).
+    #[inline]
+    #[must_use]
+    pub fn reserve(&self, lane: u8, n: u32) -> Option<u64> {
+        self.counters.reserve(lane, n)
+    }
+
+    /// The nonce for a counter of a lane: the static IV xor (lane as u32, counter as u64), in network byte order.
+    #[inline]
+    #[must_use]
+    pub fn nonce(&self, lane: u8, counter: u64) -> Nonce {
+        self.key.nonce(lane, counter)
+    }
+
+    /// Seals the batch in place and sets each packet's `ok`. Every nonce must come from a counter that was reserved, and be
+    /// used once.
+    #[inline]
+    pub fn seal(&self, batch: &mut [Packet<'_>]) {
+        self.key.aead.seal(batch);
+    }
+
+    /// The counters used up so far, over all lanes. Exact when nothing is sealing.
+    #[must_use]
+    pub fn sealed(&self) -> u64 {
+        self.counters.sum()
+    }
+
+    /// Whether a lane has come to its limit and seals nothing more.
+    #[must_use]
+    pub fn exhausted(&self) -> bool {
+        self.counters.highest() >= self.counters.limit()
+    }
+
+    /// Whether a lane has used seven eighths of its counters, so that it is time for the next epoch.
+    #[must_use]
+    pub fn nearly_exhausted(&self) -> bool {
+        let limit = self.counters.limit();
+        self.counters.highest() >= limit - limit / 8
+    }
+
+    /// The number of lanes.
+    #[must_use]
+    pub fn lanes(&self) -> u16 {
+        self.counters.lanes()
+    }
+
+    /// The epoch that the key was derived for.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.key.epoch
+    }
+
+    /// The algorithm.
+    #[must_use]
+    pub fn suite(&self) -> Suite {
+        self.key.aead.suite()
+    }
+
+    /// The name of the secret that the key was derived from.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+}
+
+/// A receive SA: a key, and a replay window for every lane that has sent something.
+pub struct OpenSa {
+    key: Keyed,
+    /// Empty until the lane's first packet has verified: nobody without the key makes us allocate.
+    windows: Box<[OnceLock<Box<Window>>; MAX_LANES as usize]>,
+    window_bits: u32,
+}
+
+impl OpenSa {
+    /// Derives the key for this context, with a replay window of `window_bits` counters for each lane.
+    ///
+    /// # Errors
+    /// [`CryptoError::WindowBits`] unless the window is a power of two from [`MIN_WINDOW_BITS`] to [`MAX_WINDOW_BITS`], and
+    /// what the provider says.
+    pub fn new(
+        provider: &dyn Provider,
+        secret: &Secret,
+        context: Context,
+        window_bits: u32,
+    ) -> Result<Self, CryptoError> {
+        if !window_bits.is_power_of_two()
+            || !(MIN_WINDOW_BITS..=MAX_WINDOW_BITS).contains(&window_bits)
+        {
+            return Err(CryptoError::WindowBits(window_bits));
+        }
+        Ok(Self {
+            key: Keyed::new(provider, secret, context)?,
+            windows: Box::new([const { OnceLock::new() }; MAX_LANES as usize]),
+            window_bits,
+        })
+    }
+
+    /// The nonce for a counter of a lane, as [`SealSa::nonce`] makes it.
+    #[inline]
+    #[must_use]
+    pub fn nonce(&self, lane: u8, counter: u64) -> Nonce {
+        self.key.nonce(lane, counter)
+    }
+
+    /// Opens the batch in place and sets each packet's `ok`. It leaves the replay windows alone.
+    #[inline]
+    pub fn open(&self, batch: &mut [Packet<'_>]) {
+        self.key.aead.open(batch);
+    }
+
+    /// Whether a packet is worth opening. It changes nothing, so it may be asked of packets that anyone could have sent.
+    #[inline]
+    pub fn check(&self, lane: u8, counter: u64) -> Replay {
+        match self.windows[usize::from(lane)].get() {
+            Some(window) => window.check(counter),
+            None if counter < MAX_COUNTER => Replay::Fresh,
+            None => Replay::TooOld,
+        }
+    }
+
+    /// Marks a packet as received. Call it only after the packet's tag has verified, and drop the packet unless the answer
+    /// is [`Replay::Fresh`], which is given once for each lane and counter, also when threads race.
+    #[inline]
+    pub fn commit(&self, lane: u8, counter: u64) -> Replay {
+        self.windows[usize::from(lane)]
+            .get_or_init(|| Box::new(Window::new(self.window_bits / BUCKET_BITS)))
+            .commit(counter)
+    }
+
+    /// The epoch that the key was derived for.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.key.epoch
+    }
+
+    /// The algorithm.
+    #[must_use]
+    pub fn suite(&self) -> Suite {
+        self.key.aead.suite()
+    }
+}
+
+/// What both kinds of SA hold of their key.
+struct Keyed {
+    aead: Box<dyn Aead>,
+    iv: Zeroizing<Nonce>,
+    epoch: u32,
+}
+
+impl Keyed {
+    fn new(
+        provider: &dyn Provider,
+        secret: &Secret,
+        context: Context,
+    ) -> Result<Self, CryptoError> {
+        let derived = kdf::sa_key(secret.bytes(), context);
+        Ok(Self {
+            aead: provider.aead(context.suite, derived.key())?,
+            iv: derived.iv(),
+            epoch: context.epoch,
+        })
+    }
+
+    #[inline]
+    fn nonce(&self, lane: u8, counter: u64) -> Nonce {
+        let mut nonce = *self.iv;
+        nonce[3] ^= lane;
+        for (byte, of_counter) in nonce[4..].iter_mut().zip(counter.to_be_bytes()) {
+            *byte ^= of_counter;
+        }
+        nonce
+    }
+}
