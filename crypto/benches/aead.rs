@@ -1,1 +1,88 @@
-fn main() {}
+//! What the fast path pays here: sealing and opening by provider, suite and size, and the counters and windows.
+
+use std::hint::black_box;
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use twinseal_crypto::{
+    AAD_LEN, Context, DEFAULT_PROVIDER, Direction, Layer, MAX_COUNTER, OpenSa, Packet, SECRET_LEN,
+    SealSa, Secret, Suite, TAG_LEN, provider, providers,
+};
+
+/// Packets a call, as in the dataplane.
+const BATCH: usize = 64;
+
+fn aead(c: &mut Criterion) {
+    for provider in providers() {
+        for suite in Suite::ALL {
+            let aead = provider
+                .aead(suite, &vec![7; suite.key_len()])
+                .expect("the key has the suite's length");
+            let mut group = c.benchmark_group(format!("{}/{suite}", provider.name()));
+            for size in [64, 512, 1400] {
+                group.throughput(Throughput::Bytes((size * BATCH) as u64));
+                let mut buffers = vec![vec![0x5a; size + TAG_LEN]; BATCH];
+                group.bench_function(BenchmarkId::new("seal", size), |b| {
+                    let mut batch = packets(&mut buffers);
+                    b.iter(|| aead.seal(black_box(&mut batch)));
+                });
+                aead.seal(&mut packets(&mut buffers));
+                group.bench_function(BenchmarkId::new("open", size), |b| {
+                    // Opening destroys its input, so every round has a fresh copy, which is not timed.
+                    b.iter_batched_ref(
+                        || buffers.clone(),
+                        |sealed| {
+                            let mut batch = packets(sealed);
+                            aead.open(black_box(&mut batch));
+                            assert!(batch[0].ok);
+                        },
+                        BatchSize::SmallInput,
+                    );
+                });
+            }
+        }
+    }
+}
+
+fn packets(buffers: &mut [Vec<u8>]) -> Vec<Packet<'_>> {
+    (0..)
+        .zip(buffers)
+        .map(|(n, data)| Packet::new([n; 12], [n; AAD_LEN], data))
+        .collect()
+}
+
+fn state(c: &mut Criterion) {
+    let context = Context {
+        layer: Layer::Link,
+        direction: Direction::AToB,
+        suite: Suite::Aes256Gcm,
+        epoch: 1,
+    };
+    let provider = provider(DEFAULT_PROVIDER).expect("the default is built in");
+    let secret = Secret::from_bytes(&mut [1; SECRET_LEN]).expect("memory for a secret");
+
+    let mut group = c.benchmark_group("state");
+    let rx = OpenSa::new(provider, &secret, context, 4096).expect("good parameters");
+    let mut counter = 0;
+    group.bench_function("check and commit, in order", |b| {
+        b.iter(|| {
+            counter += 1;
+            (rx.check(0, counter), rx.commit(0, counter))
+        });
+    });
+    let tx = SealSa::new(provider, &secret, context, 8, MAX_COUNTER).expect("good parameters");
+    group.bench_function("reserve one", |b| b.iter(|| tx.reserve(black_box(0), 1)));
+    group.bench_function("reserve a batch", |b| {
+        b.iter(|| tx.reserve(black_box(1), BATCH as u32))
+    });
+    group.bench_function("nonce", |b| {
+        b.iter(|| tx.nonce(black_box(1), black_box(77)))
+    });
+    group.finish();
+
+    c.bench_function("derive and make a transmit SA", |b| {
+        b.iter(|| SealSa::new(provider, &secret, context, 8, MAX_COUNTER));
+    });
+}
+
+criterion_group!(benches, aead, state);
+criterion_main!(benches);

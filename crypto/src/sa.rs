@@ -214,7 +214,7 @@ impl Keyed {
         let derived = kdf::sa_key(secret.bytes(), context);
         Ok(Self {
             aead: provider.aead(context.suite, derived.key())?,
-            iv: derived.iv(),
+            iv: Zeroizing::new(*derived.iv()),
             epoch: context.epoch,
         })
     }

@@ -230,6 +230,7 @@ mod tests {
     /// Whether a type has a trait: the inherent constant wins over the trait's where its bound holds.
     macro_rules! has {
         ($type:ty: $bound:path) => {{
+            #[allow(dead_code, reason = "used only for types that lack the trait")]
             trait Not {
                 const HAS: bool = false;
             }
