@@ -1,0 +1,283 @@
+//! Packet memory and its free list.
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::chunks::Chunk;
+use crate::error::XskError;
+use crate::frame::Frame;
+use crate::sys::Mapping;
+
+/// Whether to use huge pages (`MAP_HUGETLB`, of the system's default size).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HugePages {
+    /// If enough are free, else ordinary pages.
+    #[default]
+    Auto,
+    /// Ordinary pages.
+    Never,
+    /// Huge pages, or [`XskError::NoHugePages`].
+    Require,
+}
+
+/// Which pages the memory got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pages {
+    /// Huge pages.
+    Huge,
+    /// Ordinary pages.
+    Ordinary,
+}
+
+/// How to make a [`Umem`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UmemConfig {
+    /// How many chunks. Enough for all rings that are to be full, plus what the worker has in hand.
+    pub frame_count: u32,
+    /// Bytes in a chunk: 2048 or 4096.
+    pub frame_size: u32,
+    /// Bytes before the packet in a fresh frame, for headers to be prepended. A received packet has at least this
+    /// and at least 256 bytes, because the kernel keeps that much for itself before it hands the packet over.
+    pub headroom: u32,
+    /// Whether to use huge pages.
+    pub huge: HugePages,
+}
+
+impl Default for UmemConfig {
+    fn default() -> Self {
+        Self {
+            frame_count: 8192,
+            frame_size: 2048,
+            headroom: KERNEL_HEADROOM,
+            huge: HugePages::Auto,
+        }
+    }
+}
+
+/// What the kernel leaves free before each received packet (`XDP_PACKET_HEADROOM`), on top of what it is asked for.
+const KERNEL_HEADROOM: u32 = 256;
+
+/// The least space for a packet that a headroom must leave. The kernel refuses less than one byte; an Ethernet
+/// header is the least that makes sense.
+const MIN_SPACE: u32 = 64;
+
+/// Where the chunks lie. Sockets keep a copy to turn addresses into frames.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Layout {
+    pub(crate) base: NonNull<u8>,
+    pub(crate) id: u32,
+    pub(crate) count: u32,
+    pub(crate) size: u16,
+    pub(crate) headroom: u16,
+}
+
+impl Layout {
+    /// What the kernel is told to leave free before its own headroom.
+    pub(crate) fn kernel_headroom(&self) -> u32 {
+        u32::from(self.headroom).saturating_sub(KERNEL_HEADROOM)
+    }
+
+    /// Bytes that hold chunks, a multiple of the page size as far as the kernel cares: of the chunk size.
+    pub(crate) fn bytes(&self) -> usize {
+        self.count as usize * usize::from(self.size)
+    }
+}
+
+/// Packet memory: equal chunks, and the list of the free ones. One thread owns it.
+///
+/// The pages are populated in [`Umem::new`], so calling it on the worker's own core puts them on that core's NUMA
+/// node. They are kept out of core dumps and of forked children.
+///
+/// ```
+/// use twinseal_xsk::{Umem, UmemConfig};
+/// let mut umem = Umem::new(&UmemConfig { frame_count: 64, ..Default::default() })?;
+/// let mut frame = umem.alloc().expect("a fresh pool");
+/// assert!(frame.copy_from(b"packet") && frame.prepend(2));
+/// frame.data_mut()[..2].copy_from_slice(b"a ");
+/// assert_eq!(frame.data(), b"a packet");
+/// umem.free(frame);
+/// assert_eq!(umem.available(), 64);
+/// # Ok::<(), twinseal_xsk::XskError>(())
+/// ```
+#[derive(Debug)]
+pub struct Umem {
+    layout: Layout,
+    /// Used as a stack: the chunk freed last is the warmest in the cache.
+    free: Vec<Chunk>,
+    pages: Pages,
+    strays: u64,
+    /// `None` only while dropping.
+    mapping: Option<Mapping>,
+}
+
+// SAFETY: the pointer inside is to memory that is bound to no thread, and all access to it is by frames, each the only
+// way to its own chunk.
+unsafe impl Send for Umem {}
+
+impl Umem {
+    /// Maps the memory; all of it is free.
+    ///
+    /// # Errors
+    /// A `Bad…` error names the setting that is out of range. [`XskError::NoHugePages`] if they were required.
+    /// [`XskError::Kernel`] if there is not enough memory.
+    pub fn new(config: &UmemConfig) -> Result<Self, XskError> {
+        let UmemConfig {
+            frame_count,
+            frame_size,
+            headroom,
+            huge,
+        } = *config;
+        if !matches!(frame_size, 2048 | 4096) {
+            return Err(XskError::BadFrameSize { value: frame_size });
+        }
+        // The kernel limits registered memory to what a u32 of pages can count; far below that is enough.
+        let max = u32::MAX / frame_size * 256;
+        if frame_count == 0 || frame_count > max {
+            return Err(XskError::BadFrameCount {
+                value: frame_count,
+                max,
+            });
+        }
+        let max = frame_size - KERNEL_HEADROOM - MIN_SPACE;
+        if headroom > max {
+            return Err(XskError::BadHeadroom {
+                value: headroom,
+                max,
+            });
+        }
+        let bytes = frame_count as usize * frame_size as usize;
+        let (mapping, pages) = map(bytes, huge)?;
+        Ok(Self {
+            layout: Layout {
+                base: mapping.addr(),
+                id: next_id()?,
+                count: frame_count,
+                size: frame_size as u16,
+                headroom: headroom as u16,
+            },
+            free: Chunk::all(frame_count),
+            pages,
+            strays: 0,
+            mapping: Some(mapping),
+        })
+    }
+
+    /// Takes a free chunk: an empty packet with the configured headroom. `None` if all are in use.
+    #[inline]
+    pub fn alloc(&mut self) -> Option<Frame> {
+        let chunk = self.free.pop()?;
+        // SAFETY: the free list has only chunks of this memory, and the configured headroom is below the frame size.
+        Some(unsafe { Frame::new(&self.layout, chunk, self.layout.headroom, 0) })
+    }
+
+    /// Gives a chunk back.
+    ///
+    /// A frame of another `Umem` is not taken: it is counted ([`Umem::strays`]) and its chunk stays lost to its owner.
+    #[inline]
+    pub fn free(&mut self, frame: Frame) {
+        if frame.umem_id() == self.layout.id {
+            self.put(frame.into_chunk());
+        } else {
+            self.strays += 1;
+        }
+    }
+
+    /// How many chunks are free.
+    #[must_use]
+    pub fn available(&self) -> usize {
+        self.free.len()
+    }
+
+    /// How many chunks there are.
+    #[must_use]
+    pub fn frame_count(&self) -> usize {
+        self.layout.count as usize
+    }
+
+    /// Bytes in a chunk.
+    #[must_use]
+    pub fn frame_size(&self) -> usize {
+        self.layout.size.into()
+    }
+
+    /// How many chunks are in frames or with sockets.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.frame_count() - self.available()
+    }
+
+    /// How many frames of another `Umem` were handed to [`Umem::free`]. Anything but 0 is a bug in the caller.
+    #[must_use]
+    pub fn strays(&self) -> u64 {
+        self.strays
+    }
+
+    /// Which pages the memory is on.
+    #[must_use]
+    pub fn pages(&self) -> Pages {
+        self.pages
+    }
+
+    /// The number of this memory, different for each one in the process; see [`Frame::umem_id`].
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.layout.id
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Takes a free chunk.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Option<Chunk> {
+        self.free.pop()
+    }
+
+    /// Takes back a chunk of this memory. Never allocates: the list has room for every chunk.
+    #[inline]
+    pub(crate) fn put(&mut self, chunk: Chunk) {
+        debug_assert!(self.free.len() < self.free.capacity());
+        self.free.push(chunk);
+    }
+}
+
+impl Drop for Umem {
+    fn drop(&mut self) {
+        // A chunk that is not at home may be read or written through its frame, or by a device. Leaking the mapping
+        // is the price of frames that need no reference count.
+        if self.outstanding() > 0
+            && let Some(mapping) = self.mapping.take()
+        {
+            mapping.leak();
+        }
+    }
+}
+
+fn map(bytes: usize, huge: HugePages) -> Result<(Mapping, Pages), XskError> {
+    if huge != HugePages::Never {
+        match Mapping::huge(bytes) {
+            Ok(mapping) => return Ok((mapping, Pages::Huge)),
+            Err(_) if huge == HugePages::Auto => {}
+            Err(_) => return Err(XskError::NoHugePages { bytes }),
+        }
+    }
+    match Mapping::ordinary(bytes) {
+        Ok(mapping) => Ok((mapping, Pages::Ordinary)),
+        Err(source) => Err(XskError::Kernel {
+            call: "mmap of packet memory",
+            source,
+        }),
+    }
+}
+
+/// A number no other `Umem` of this process has had.
+fn next_id() -> Result<u32, XskError> {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    // Stops at the end instead of wrapping: a repeated number would let one memory take another's chunks.
+    NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |id| id.checked_add(1))
+        .map_err(|_| XskError::Kernel {
+            call: "numbering packet memory",
+            source: std::io::Error::from_raw_os_error(libc::EOVERFLOW),
+        })
+}
