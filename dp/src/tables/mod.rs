@@ -1,0 +1,326 @@
+//! What workers look up: one immutable snapshot, published whole.
+//!
+//! A worker takes a reference to the snapshot for a batch ([`publish::Reader`]); the control thread builds the next one
+//! beside it, sharing what did not change, and publishes it with a single store. So no packet sees half a transaction,
+//! or a route whose target is not there.
+
+pub mod fib;
+pub mod hash;
+pub mod group;
+pub mod publish;
+pub mod traffic;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use twinseal_crypto::{OpenSa, SealSa};
+use zerocopy::IntoBytes;
+
+use crate::wire::ethernet::{self, Mac};
+use crate::wire::{ip, udp};
+use fib::Fib;
+use group::Group;
+use hash::FastMap;
+use traffic::Traffic;
+
+/// A port's place in [`Tables::ports`] and in every worker; the same for as long as the port lives.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct PortIndex(pub u8);
+
+/// How many ports a node may have.
+pub const MAX_PORTS: usize = 64;
+
+/// A link's place in [`Tables::links`] of one snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct LinkIndex(pub u32);
+
+/// A circuit's place in [`Tables::circuits`] of one snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct CircuitIndex(pub u32);
+
+/// A VRF's place in [`Tables::vrfs`] of one snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct VrfIndex(pub u32);
+
+/// A group's place in [`Tables::groups`] of one snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct GroupIndex(pub u32);
+
+/// Everything that a worker needs to forward. All indices in it are valid.
+#[derive(Default)]
+pub struct Tables {
+    /// The number of the transaction, or neighbour change, that it came from.
+    pub generation: u64,
+    /// By [`PortIndex`]; `None` where no port has that index.
+    pub ports: Vec<Option<Port>>,
+    /// By [`VrfIndex`].
+    pub vrfs: Vec<Vrf>,
+    /// By [`LinkIndex`].
+    pub links: Vec<Link>,
+    /// By [`CircuitIndex`].
+    pub circuits: Vec<Circuit>,
+    /// By [`GroupIndex`].
+    pub groups: Vec<Group>,
+    /// Receive keys of links, by the receiver index of the link header.
+    pub receivers: FastMap<u32, Receiver>,
+    /// What to do with a label that arrives on a link; see [`label_key`].
+    pub labels: FastMap<u64, LabelAction>,
+    /// Hardware addresses on edge ports; see [`neighbour_key`].
+    pub neighbours: Arc<FastMap<NeighbourKey, Mac>>,
+}
+
+/// A port as the pipeline sees it.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// What it faces.
+    pub role: PortRole,
+    /// Its own hardware address, the source of frames that leave.
+    pub mac: Mac,
+    /// Octets of the largest IP packet that may leave.
+    pub mtu: u16,
+}
+
+/// What a port faces.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PortRole {
+    /// Hosts of one VRF.
+    Edge(VrfIndex),
+    /// Other nodes.
+    Underlay,
+}
+
+/// A tenant's isolated layer 3 table.
+#[derive(Clone)]
+pub struct Vrf {
+    /// Routes; a leaf is an index into `targets`.
+    pub fib: Arc<Fib>,
+    /// Where routes lead.
+    pub targets: Vec<Target>,
+}
+
+/// Where a route leads.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Target {
+    /// Into a circuit.
+    Circuit(CircuitIndex),
+    /// Out of an edge port.
+    Via(Via),
+    /// To one of several of the above, by flow.
+    Group(GroupIndex),
+    /// To nowhere.
+    Blackhole,
+}
+
+/// A next hop on an edge port.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Via {
+    /// The port.
+    pub port: PortIndex,
+    /// The neighbour, IPv4 mapped into IPv6; `None`: the packet's own destination.
+    pub address: Option<[u8; 16]>,
+}
+
+/// A hop to another node.
+pub struct Link {
+    /// The underlay port.
+    pub port: PortIndex,
+    /// Ethernet, IP and UDP headers, ready but for lengths, traffic class, source port and IPv4 checksum.
+    pub outer: Outer,
+    /// Octets of the largest outer IP packet.
+    pub mtu: u16,
+    /// What to seal with; `None` before a key transmits.
+    pub transmit: Option<LinkTransmit>,
+    /// Offset of the lanes' source ports, so that links between the same nodes differ.
+    pub source_port_salt: u16,
+    /// Counters.
+    pub traffic: Arc<Traffic>,
+}
+
+/// A link's transmit key.
+#[derive(Clone)]
+pub struct LinkTransmit {
+    /// The key.
+    pub sa: Arc<SealSa>,
+    /// How the peer knows it.
+    pub receiver: u32,
+}
+
+/// A link's receive key.
+#[derive(Clone)]
+pub struct Receiver {
+    /// The link that it belongs to.
+    pub link: LinkIndex,
+    /// The key.
+    pub sa: Arc<OpenSa>,
+}
+
+/// The headers in front of the link header, as octets to copy.
+#[derive(Clone, Copy)]
+pub struct Outer {
+    octets: [u8; Self::MAX],
+    len: u8,
+    /// Whether the neighbour's hardware address is known; packets to it are dropped otherwise.
+    pub resolved: bool,
+}
+
+/// An end-to-end path's edge.
+pub struct Circuit {
+    /// The same at both edges; goes into the additional data of the circuit seal.
+    pub id: u64,
+    /// Where packets out of it are routed.
+    pub vrf: VrfIndex,
+    /// The first hop.
+    pub link: LinkIndex,
+    /// Its label there.
+    pub label: u32,
+    /// That packets start with.
+    pub hop_limit: u8,
+    /// Of the circuit header.
+    pub dscp: Dscp,
+    /// What to seal with; `None` before a key transmits.
+    pub transmit: Option<Arc<SealSa>>,
+    /// What to open with, by the low four bits of the epoch.
+    pub receive: [Option<Arc<OpenSa>>; 16],
+    /// Counters.
+    pub traffic: Arc<Traffic>,
+}
+
+/// Where the DSCP of a circuit's outer headers comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dscp {
+    /// From the inner packet.
+    Copy,
+    /// A fixed one, 0..=63.
+    Fixed(u8),
+}
+
+/// What to do with a label.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LabelAction {
+    /// Send on, under another label.
+    Swap {
+        /// The next hop.
+        link: LinkIndex,
+        /// The label there.
+        label: u32,
+    },
+    /// Open; this node is the path's end.
+    Egress(CircuitIndex),
+}
+
+/// The key of [`Tables::labels`].
+#[inline]
+pub fn label_key(link: LinkIndex, label: u32) -> u64 {
+    u64::from(link.0) << 32 | u64::from(label)
+}
+
+/// The key of [`Tables::neighbours`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct NeighbourKey {
+    /// The port that it is on.
+    pub port: PortIndex,
+    /// Its address, IPv4 mapped into IPv6.
+    pub address: [u8; 16],
+}
+
+impl Outer {
+    const MAX: usize = ethernet::LEN + ip::V6_LEN + udp::LEN;
+
+    /// Headers from `local` to `remote`, both of one family, to UDP port `remote_port`. `next_hop` is the neighbour's
+    /// hardware address, `None` while it is not known.
+    ///
+    /// Returns `None` if the families differ.
+    pub fn new(
+        source: Mac,
+        next_hop: Option<Mac>,
+        local: IpAddr,
+        remote: IpAddr,
+        remote_port: u16,
+    ) -> Option<Self> {
+        let mut octets = [0; Self::MAX];
+        let (ethertype, ip_len) = match (local, remote) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let header = ip::V4Header {
+                    version_ihl: 0x45,
+                    traffic_class: 0,
+                    total_length: 0.into(),
+                    identification: 0.into(),
+                    fragment: ip::DONT_FRAGMENT.into(),
+                    ttl: OUTER_TTL,
+                    protocol: udp::PROTOCOL,
+                    checksum: 0.into(),
+                    source: source.octets(),
+                    destination: destination.octets(),
+                };
+                octets[ethernet::LEN..][..ip::V4_LEN].copy_from_slice(header.as_bytes());
+                (ethernet::IPV4, ip::V4_LEN)
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let header = ip::V6Header {
+                    version_class_flow: (6 << 28).into(),
+                    payload_length: 0.into(),
+                    next_header: udp::PROTOCOL,
+                    hop_limit: OUTER_TTL,
+                    source: source.octets(),
+                    destination: destination.octets(),
+                };
+                octets[ethernet::LEN..][..ip::V6_LEN].copy_from_slice(header.as_bytes());
+                (ethernet::IPV6, ip::V6_LEN)
+            }
+            _ => return None,
+        };
+        let header = ethernet::Header {
+            destination: next_hop.unwrap_or_default(),
+            source,
+            ethertype: ethertype.into(),
+        };
+        octets[..ethernet::LEN].copy_from_slice(header.as_bytes());
+        let udp = udp::Header {
+            source: 0.into(),
+            destination: remote_port.into(),
+            length: 0.into(),
+            checksum: 0.into(),
+        };
+        octets[ethernet::LEN + ip_len..][..udp::LEN].copy_from_slice(udp.as_bytes());
+        Some(Self {
+            octets,
+            len: (ethernet::LEN + ip_len + udp::LEN) as u8,
+            resolved: next_hop.is_some(),
+        })
+    }
+
+    /// The octets: 42 over IPv4, 62 over IPv6.
+    #[inline]
+    pub fn octets(&self) -> &[u8] {
+        &self.octets[..usize::from(self.len)]
+    }
+
+    /// Whether it is IPv6.
+    #[inline]
+    pub fn is_v6(&self) -> bool {
+        usize::from(self.len) == Self::MAX
+    }
+}
+
+/// TTL or hop limit of outer packets.
+const OUTER_TTL: u8 = 64;
+
+impl Tables {
+    /// The port of this index.
+    #[inline]
+    pub fn port(&self, index: PortIndex) -> Option<&Port> {
+        self.ports.get(usize::from(index.0))?.as_ref()
+    }
+
+    /// The link of this index, which came from this snapshot.
+    #[inline]
+    pub fn link(&self, index: LinkIndex) -> &Link {
+        &self.links[index.0 as usize]
+    }
+
+    /// The circuit of this index, which came from this snapshot.
+    #[inline]
+    pub fn circuit(&self, index: CircuitIndex) -> &Circuit {
+        &self.circuits[index.0 as usize]
+    }
+}

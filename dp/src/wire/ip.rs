@@ -1,0 +1,242 @@
+//! IPv4 (RFC 791) and IPv6 (RFC 8200) headers, as far as a router reads and writes them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use zerocopy::byteorder::network_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Octets of an IPv4 header without options.
+pub const V4_LEN: usize = 20;
+/// Octets of the fixed IPv6 header.
+pub const V6_LEN: usize = 40;
+/// Don't fragment, in [`V4Header::fragment`].
+pub const DONT_FRAGMENT: u16 = 0x4000;
+/// More fragments and the offset, in [`V4Header::fragment`].
+pub const FRAGMENT_MASK: u16 = 0x3fff;
+
+/// An IPv4 header without options.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy, Debug)]
+#[repr(C)]
+pub struct V4Header {
+    /// 4 in the high nibble, header length in 32-bit words in the low one.
+    pub version_ihl: u8,
+    /// DSCP and ECN.
+    pub traffic_class: u8,
+    /// Octets of the whole packet.
+    pub total_length: U16,
+    /// Identification of fragments.
+    pub identification: U16,
+    /// Flags and fragment offset.
+    pub fragment: U16,
+    /// Time to live.
+    pub ttl: u8,
+    /// Protocol of the payload.
+    pub protocol: u8,
+    /// RFC 1071 sum over the header.
+    pub checksum: U16,
+    /// From.
+    pub source: [u8; 4],
+    /// To.
+    pub destination: [u8; 4],
+}
+const _: () = assert!(size_of::<V4Header>() == V4_LEN);
+
+impl V4Header {
+    /// Octets of the header with its options.
+    #[inline]
+    pub fn header_len(&self) -> usize {
+        usize::from(self.version_ihl & 0x0f) * 4
+    }
+
+    /// Replaces one 16-bit word of the header in the checksum (RFC 1624, equation 3).
+    #[inline]
+    pub fn adjust_checksum(&mut self, old: u16, new: u16) {
+        let sum = u32::from(!self.checksum.get()) + u32::from(!old) + u32::from(new);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        self.checksum = (!(sum as u16)).into();
+    }
+
+    /// Sets the traffic class and keeps the checksum true.
+    #[inline]
+    pub fn set_traffic_class(&mut self, traffic_class: u8) {
+        let word = |tc| u16::from_be_bytes([self.version_ihl, tc]);
+        let (old, new) = (word(self.traffic_class), word(traffic_class));
+        self.traffic_class = traffic_class;
+        self.adjust_checksum(old, new);
+    }
+
+    /// Takes one hop off the time to live and keeps the checksum true.
+    #[inline]
+    pub fn decrement_ttl(&mut self) {
+        let word = |ttl| u16::from_be_bytes([ttl, self.protocol]);
+        let (old, new) = (word(self.ttl), word(self.ttl.wrapping_sub(1)));
+        self.ttl = self.ttl.wrapping_sub(1);
+        self.adjust_checksum(old, new);
+    }
+}
+
+/// The fixed IPv6 header.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy, Debug)]
+#[repr(C)]
+pub struct V6Header {
+    /// Version (4 bits), traffic class (8), flow label (20).
+    pub version_class_flow: U32,
+    /// Octets after this header.
+    pub payload_length: U16,
+    /// Protocol of the next header.
+    pub next_header: u8,
+    /// Hops left.
+    pub hop_limit: u8,
+    /// From.
+    pub source: [u8; 16],
+    /// To.
+    pub destination: [u8; 16],
+}
+const _: () = assert!(size_of::<V6Header>() == V6_LEN);
+
+impl V6Header {
+    /// DSCP and ECN.
+    #[inline]
+    pub fn traffic_class(&self) -> u8 {
+        (self.version_class_flow.get() >> 20) as u8
+    }
+
+    /// Sets DSCP and ECN.
+    #[inline]
+    pub fn set_traffic_class(&mut self, traffic_class: u8) {
+        let rest = self.version_class_flow.get() & !(0xff << 20);
+        self.version_class_flow = (rest | u32::from(traffic_class) << 20).into();
+    }
+}
+
+/// The Internet checksum (RFC 1071) of octets; over a header whose own checksum is right it is zero.
+#[inline]
+pub fn checksum(octets: &[u8]) -> u16 {
+    let mut sum = 0u64;
+    let mut words = octets.chunks_exact(4);
+    for word in &mut words {
+        sum += u64::from(u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
+    }
+    let mut rest = [0; 4];
+    rest[..words.remainder().len()].copy_from_slice(words.remainder());
+    sum += u64::from(u32::from_be_bytes(rest));
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+/// Whether packets may have this source: no multicast, loopback, unspecified or broadcast address.
+#[inline]
+pub fn v4_source_is_valid(address: [u8; 4]) -> bool {
+    !matches!(address[0], 0 | 127 | 224..=255)
+}
+
+/// As [`v4_source_is_valid`], for IPv6.
+#[inline]
+pub fn v6_source_is_valid(address: [u8; 16]) -> bool {
+    let value = u128::from_be_bytes(address);
+    address[0] != 0xff && value > 1
+}
+
+/// Whether a router forwards packets to this destination: not multicast, loopback, unspecified, broadcast, link-local.
+#[inline]
+pub fn v4_is_routable(address: [u8; 4]) -> bool {
+    !matches!(address[0], 0 | 127 | 224..=255) && !(address[0] == 169 && address[1] == 254)
+}
+
+/// As [`v4_is_routable`], for IPv6.
+#[inline]
+pub fn v6_is_routable(address: [u8; 16]) -> bool {
+    v6_source_is_valid(address) && !(address[0] == 0xfe && address[1] & 0xc0 == 0x80)
+}
+
+/// An address as 16 octets, IPv4 mapped into IPv6 (RFC 4291, 2.5.5.2), so that tables need one key type.
+#[inline]
+pub fn mapped(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => mapped_v4(v4.octets()),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// As [`mapped`], for an IPv4 address.
+#[inline]
+pub fn mapped_v4(address: [u8; 4]) -> [u8; 16] {
+    Ipv4Addr::from(address).to_ipv6_mapped().octets()
+}
+
+/// The address of [`mapped`] octets.
+pub fn unmapped(octets: [u8; 16]) -> IpAddr {
+    Ipv6Addr::from(octets).to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn checksum_of_a_known_header() {
+        // The example of RFC 1071's Wikipedia companion: a UDP packet's header, checksum b861.
+        let header = [
+            0x45, 0, 0, 0x73, 0, 0, 0x40, 0, 0x40, 0x11, 0xb8, 0x61, 0xc0, 0xa8, 0, 1, 0xc0, 0xa8,
+            0, 0xc7,
+        ];
+        assert_eq!(checksum(&header), 0);
+        let mut zeroed = header;
+        zeroed[10..12].fill(0);
+        assert_eq!(checksum(&zeroed), 0xb861);
+    }
+
+    #[test]
+    fn addresses_that_are_not_forwarded() {
+        for (address, routable) in [
+            ("10.1.2.3", true),
+            ("127.0.0.1", false),
+            ("0.0.0.0", false),
+            ("224.0.0.1", false),
+            ("255.255.255.255", false),
+            ("169.254.1.1", false),
+            ("169.253.1.1", true),
+            ("2001:db8::1", true),
+            ("::", false),
+            ("::1", false),
+            ("fe80::1", false),
+            ("febf::1", false),
+            ("fec0::1", true),
+            ("ff02::1", false),
+        ] {
+            let got = match address.parse().unwrap() {
+                IpAddr::V4(v4) => v4_is_routable(v4.octets()),
+                IpAddr::V6(v6) => v6_is_routable(v6.octets()),
+            };
+            assert_eq!(got, routable, "{address}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn edits_keep_the_checksum_true(mut bytes in any::<[u8; 20]>(), tc: u8) {
+            bytes[10..12].fill(0);
+            let sum = checksum(&bytes);
+            bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+            let header = V4Header::mut_from_bytes(&mut bytes).unwrap();
+            header.set_traffic_class(tc);
+            header.decrement_ttl();
+            prop_assert_eq!(header.traffic_class, tc);
+            prop_assert_eq!(checksum(&bytes), 0);
+        }
+
+        #[test]
+        fn v6_traffic_class(class_flow: u32, tc: u8) {
+            let mut bytes = [0; 40];
+            bytes[..4].copy_from_slice(&class_flow.to_be_bytes());
+            let header = V6Header::mut_from_bytes(&mut bytes).unwrap();
+            header.set_traffic_class(tc);
+            prop_assert_eq!(header.traffic_class(), tc);
+            prop_assert_eq!(header.version_class_flow.get() & 0xf00f_ffff, class_flow & 0xf00f_ffff);
+        }
+    }
+}
