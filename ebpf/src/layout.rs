@@ -1,0 +1,155 @@
+//! What the XDP program and its loader agree on: map names and shapes, roles, verdicts.
+//!
+//! The program includes this very file by path, so the two cannot drift apart. It therefore uses `core` only.
+//! Multi-byte fields are in network order, as in a packet: the program compares bytes and swaps nothing.
+
+/// Receive queues a port may have: the size of the map of AF_XDP sockets.
+pub const MAX_QUEUES: u32 = 256;
+
+/// Own addresses of the host a port may know.
+pub const MAX_LOCAL_ADDRESSES: u32 = 16_384;
+
+/// UDP endpoints an underlay port may listen on.
+pub const MAX_ENDPOINTS: u32 = 4_096;
+
+/// IPv6 extension headers the program walks before it gives a packet to the kernel.
+pub const MAX_EXTENSION_HEADERS: usize = 4;
+
+/// Key of the map of own addresses: an IPv6 address, or an IPv4 address in its mapped form (RFC 4291, 2.5.5.2).
+/// Its bytes in memory are those of the packet. (Words, as the program's stack wants aligned stores.)
+pub type LocalKey = [u32; 4];
+
+/// Key of the map of endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(C)]
+pub struct EndpointKey {
+    /// The local address.
+    pub address: LocalKey,
+    /// The UDP port; its bytes in memory are those of the packet.
+    pub port: u16,
+    /// Zero: the kernel hashes all bytes of a key, so there is no padding.
+    pub zero: u16,
+}
+
+impl EndpointKey {
+    /// The key of an address and a UDP port as they stand in a packet.
+    #[inline(always)]
+    pub const fn new(address: LocalKey, port: [u8; 2]) -> Self {
+        Self {
+            address,
+            port: u16::from_ne_bytes(port),
+            zero: 0,
+        }
+    }
+}
+
+/// The key of an IPv4 address as it stands in a packet.
+#[inline(always)]
+pub const fn v4_key(address: [u8; 4]) -> LocalKey {
+    [0, 0, MAPPED, u32::from_ne_bytes(address)]
+}
+
+/// The key of an IPv6 address as it stands in a packet.
+#[inline(always)]
+pub const fn v6_key(address: [u8; 16]) -> LocalKey {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
+    [
+        u32::from_ne_bytes([a, b, c, d]),
+        u32::from_ne_bytes([e, f, g, h]),
+        u32::from_ne_bytes([i, j, k, l]),
+        u32::from_ne_bytes([m, n, o, p]),
+    ]
+}
+
+/// Whether the key of an IPv6 address is that of an IPv4 address too. An IPv6 header never rightly carries a mapped
+/// address (RFC 6890), and here it would be mistaken for IPv4.
+#[inline(always)]
+pub const fn is_mapped(v6: &LocalKey) -> bool {
+    v6[0] == 0 && v6[1] == 0 && v6[2] == MAPPED
+}
+
+const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+
+/// What a port is, as written in [`Config::role`]. Zero, the value of a fresh map, steers nothing.
+pub mod role {
+    /// Everything passes to the kernel.
+    pub const NONE: u8 = 0;
+    /// Faces other nodes: our UDP endpoints are ours.
+    pub const UNDERLAY: u8 = 1;
+    /// Faces hosts and routes: what is addressed through us, not to us, is ours.
+    pub const EDGE: u8 = 2;
+    /// Faces hosts and bridges: all frames that a bridge would forward are ours.
+    pub const BRIDGE: u8 = 3;
+}
+
+/// The only entry of the map `CONFIG`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Config {
+    /// One of [`role`].
+    pub role: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// The port's own MAC address (edge and bridge).
+    pub mac: [u8; 6],
+}
+
+/// Declares [`Verdict`], its list and its names in one place.
+macro_rules! verdicts {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// What the program decided about a frame, and the index of that decision's counter.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum Verdict {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Verdict {
+            /// All verdicts, in the order of their counters.
+            pub const ALL: &'static [Verdict] = &[$(Verdict::$variant,)*];
+
+            /// How many verdicts there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The counter's name.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Verdict::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+verdicts! {
+    /// Ours: handed to the AF_XDP socket of its receive queue. (That socket may still drop it: its ring counts that.)
+    Redirected = "redirected",
+    /// Ours, but its receive queue has no AF_XDP socket: passed to the kernel.
+    NoSocket = "no_socket",
+    /// The port has no role yet.
+    PassUnconfigured = "pass_unconfigured",
+    /// Neither IPv4 nor IPv6: ARP, LLDP, LACP, MPLS and so on.
+    PassNotIp = "pass_not_ip",
+    /// Carries an 802.1Q or 802.1ad tag: the kernel's VLAN devices have these.
+    PassVlan = "pass_vlan",
+    /// Underlay: not UDP to one of our endpoints.
+    PassNotOurs = "pass_not_ours",
+    /// Edge: the frame is for another station's MAC address.
+    PassOtherMac = "pass_other_mac",
+    /// Edge and bridge: addressed to this host itself.
+    PassLocal = "pass_local",
+    /// Edge: a group MAC address, or a multicast or broadcast destination.
+    PassMulticast = "pass_multicast",
+    /// Edge: a destination that no router forwards: link-local, loopback, unspecified, IPv4-mapped.
+    PassScope = "pass_scope",
+    /// Bridge: 802.1D link control (01-80-C2-00-00-0x: STP, LACP, LLDP), which no bridge forwards.
+    PassLinkControl = "pass_link_control",
+    /// Underlay: an IP fragment; the kernel reassembles or answers it.
+    PassFragment = "pass_fragment",
+    /// Underlay: more IPv6 extension headers than we walk, or a routing header with hops still to visit.
+    PassExtension = "pass_extension",
+    /// The frame ends inside a header.
+    PassTruncated = "pass_truncated",
+    /// A version or header length that contradicts the EtherType.
+    PassMalformed = "pass_malformed",
+}

@@ -1,0 +1,464 @@
+//! The loaded and attached program of one network device.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, XskMap};
+use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader, Pod};
+
+use crate::layout::{
+    Config, EndpointKey, LocalKey, MAX_ENDPOINTS, MAX_LOCAL_ADDRESSES, MAX_QUEUES, Verdict, role,
+    v4_key, v6_key,
+};
+use crate::{OBJECT, SteerError, attached, sys};
+
+/// How the program shall run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XdpMode {
+    /// Native where the driver can, else generic; [`Steering::outcome`] tells which.
+    #[default]
+    Auto,
+    /// In the driver, before the kernel makes a packet of the frame; an error where the driver cannot.
+    Native,
+    /// In the kernel's stack, on any device; slower.
+    Generic,
+}
+
+/// How the program does run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpOutcome {
+    /// In the driver.
+    Native,
+    /// In the kernel's stack.
+    Generic,
+}
+
+impl fmt::Display for XdpOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        })
+    }
+}
+
+/// What a port is, and so which frames are ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Faces hosts and routes for them: what is sent to its MAC address but not to an address of this machine.
+    Edge {
+        /// The port's own MAC address.
+        mac: [u8; 6],
+    },
+    /// Faces hosts and bridges for them: all frames that a bridge would forward, which includes broadcasts. The
+    /// machine itself cannot use the port's IP addresses, as it hears no ARP there.
+    Bridge {
+        /// The port's own MAC address.
+        mac: [u8; 6],
+    },
+    /// Faces other nodes: UDP to our endpoints.
+    Underlay,
+}
+
+/// What the program says about a frame: see [`Steering::dry_run`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// `XDP_PASS`: the kernel gets it.
+    Pass,
+    /// `XDP_REDIRECT`: the AF_XDP socket gets it.
+    Redirect,
+}
+
+// SAFETY: bytes without padding, any value valid.
+unsafe impl Pod for Config {}
+// SAFETY: words without padding (20 bytes, alignment 4), any value valid.
+unsafe impl Pod for EndpointKey {}
+
+/// The steering program on one network device. Dropping it detaches the program.
+pub struct Steering {
+    // First, so that it goes first: no frame meets maps that are going.
+    _link: OwnedFd,
+    name: String,
+    outcome: XdpOutcome,
+    native_refusal: Option<io::Error>,
+    config: Config,
+    config_map: Array<MapData, Config>,
+    sockets: XskMap<MapData>,
+    local: Set<LocalKey>,
+    endpoints: Set<EndpointKey>,
+    counters: PerCpuArray<MapData, u64>,
+    program: Ebpf,
+}
+
+impl Steering {
+    /// Loads the program and attaches it to the device of that name in the calling thread's network namespace.
+    ///
+    /// Until addresses or endpoints are set and sockets registered, all frames pass to the kernel. Register sockets
+    /// last: an edge port that knows no local addresses takes the host's own traffic as well.
+    ///
+    /// # Errors
+    /// [`SteerError::NoSuchDevice`], [`SteerError::AlreadyAttached`], [`SteerError::NoPermission`],
+    /// [`SteerError::NativeUnsupported`] (only with [`XdpMode::Native`]), [`SteerError::Verifier`], or
+    /// [`SteerError::Kernel`].
+    pub fn attach(ifname: &str, role: Role, mode: XdpMode) -> Result<Self, SteerError> {
+        let if_index = sys::if_index(ifname).ok_or_else(|| SteerError::NoSuchDevice {
+            name: ifname.to_owned(),
+        })?;
+        let mut program = load()?;
+        let config = config_of(role);
+        let mut config_map: Array<_, Config> = take_map(&mut program, "CONFIG")?;
+        config_map
+            .set(0, config, 0)
+            .map_err(|error| SteerError::aya("setting the port's role", &error))?;
+
+        let attach = |flag| {
+            let fd = xdp(&program)?
+                .fd()
+                .map_err(|error| SteerError::aya("finding the loaded program", &error))?;
+            sys::xdp_link(fd.as_fd(), if_index, flag)
+                .map_err(|error| attach_error(ifname, if_index, error))
+        };
+        let (link, outcome, native_refusal) = match mode {
+            XdpMode::Generic => (attach(sys::GENERIC)?, XdpOutcome::Generic, None),
+            XdpMode::Native | XdpMode::Auto => match attach(sys::NATIVE) {
+                Ok(link) => (link, XdpOutcome::Native, None),
+                Err(SteerError::Kernel { source, .. }) if mode == XdpMode::Auto => {
+                    (attach(sys::GENERIC)?, XdpOutcome::Generic, Some(source))
+                }
+                Err(SteerError::Kernel { source, .. }) => {
+                    return Err(SteerError::NativeUnsupported {
+                        name: ifname.to_owned(),
+                        source,
+                    });
+                }
+                Err(other) => return Err(other),
+            },
+        };
+
+        Ok(Self {
+            _link: link,
+            name: ifname.to_owned(),
+            outcome,
+            native_refusal,
+            config,
+            config_map,
+            sockets: take_map(&mut program, "XSKS")?,
+            local: Set::new(
+                take_map(&mut program, "LOCAL")?,
+                "local addresses",
+                MAX_LOCAL_ADDRESSES,
+            ),
+            endpoints: Set::new(
+                take_map(&mut program, "ENDPOINTS")?,
+                "UDP endpoints",
+                MAX_ENDPOINTS,
+            ),
+            counters: take_map(&mut program, "COUNTERS")?,
+            program,
+        })
+    }
+
+    /// How the program runs.
+    pub fn outcome(&self) -> XdpOutcome {
+        self.outcome
+    }
+
+    /// Why the driver refused native mode, if [`XdpMode::Auto`] came down to generic.
+    pub fn native_refusal(&self) -> Option<&io::Error> {
+        self.native_refusal.as_ref()
+    }
+
+    /// Whether the device takes VLAN tags out of received frames, so that the program cannot tell tagged frames from
+    /// untagged ones. The remedy is `ethtool -K <device> rxvlan off`.
+    ///
+    /// # Errors
+    /// [`SteerError::Kernel`] when the device cannot tell.
+    pub fn vlan_tags_hidden(&self) -> Result<bool, SteerError> {
+        sys::rx_vlan_offload(&self.name).map_err(|error| {
+            SteerError::kernel(format!("reading the offloads of {}", self.name), error)
+        })
+    }
+
+    /// Makes an AF_XDP socket the receiver of our frames of its receive queue, in the place of an earlier one.
+    /// The socket must be bound to this device and this queue, else the kernel drops what it is handed. The kernel
+    /// forgets the socket when it is closed.
+    ///
+    /// # Errors
+    /// [`SteerError::QueueOutOfRange`]; [`SteerError::Kernel`] if the descriptor is not an AF_XDP socket.
+    pub fn register(&mut self, queue: u32, xsk: impl AsFd) -> Result<(), SteerError> {
+        check_queue(queue)?;
+        self.sockets.set(queue, xsk.as_fd(), 0).map_err(|error| {
+            SteerError::aya(
+                format!(
+                    "registering the AF_XDP socket of queue {queue} of {}",
+                    self.name
+                ),
+                &error,
+            )
+        })
+    }
+
+    /// Lets the frames of a receive queue pass to the kernel again. No socket there is no error.
+    ///
+    /// # Errors
+    /// [`SteerError::QueueOutOfRange`]; [`SteerError::Kernel`].
+    pub fn unregister(&mut self, queue: u32) -> Result<(), SteerError> {
+        check_queue(queue)?;
+        self.sockets.unset(queue).map_err(|error| {
+            SteerError::aya(
+                format!(
+                    "unregistering the AF_XDP socket of queue {queue} of {}",
+                    self.name
+                ),
+                &error,
+            )
+        })
+    }
+
+    /// Sets the machine's own addresses: an edge port leaves packets to these to the kernel. Give all of the machine's
+    /// addresses, not only the port's. Only the difference to what was set before is written.
+    ///
+    /// # Errors
+    /// [`SteerError::TooMany`]; [`SteerError::Kernel`] (setting again mends what was left undone).
+    pub fn set_local_addresses(&mut self, addresses: &[IpAddr]) -> Result<(), SteerError> {
+        self.local
+            .replace(addresses.iter().map(local_key).collect())
+    }
+
+    /// Sets the UDP endpoints, local address and port, whose packets an underlay port takes. Only the difference to
+    /// what was set before is written.
+    ///
+    /// # Errors
+    /// [`SteerError::TooMany`]; [`SteerError::Kernel`] (setting again mends what was left undone).
+    pub fn set_endpoints(&mut self, endpoints: &[SocketAddr]) -> Result<(), SteerError> {
+        self.endpoints
+            .replace(endpoints.iter().map(endpoint_key).collect())
+    }
+
+    /// Sets the port's own MAC address, after it changed.
+    ///
+    /// # Errors
+    /// [`SteerError::Kernel`].
+    pub fn set_mac(&mut self, mac: [u8; 6]) -> Result<(), SteerError> {
+        let config = Config { mac, ..self.config };
+        self.config_map.set(0, config, 0).map_err(|error| {
+            SteerError::aya(format!("setting the MAC address of {}", self.name), &error)
+        })?;
+        self.config = config;
+        Ok(())
+    }
+
+    /// Frames a verdict since the program was attached, over all CPUs: the counter of a [`Verdict`] is at its number.
+    ///
+    /// # Errors
+    /// [`SteerError::Kernel`].
+    pub fn counters(&self) -> Result<[(&'static str, u64); Verdict::COUNT], SteerError> {
+        let mut counters = [("", 0); Verdict::COUNT];
+        for (counter, verdict) in counters.iter_mut().zip(Verdict::ALL) {
+            let cpus = self.counters.get(&(*verdict as u32), 0).map_err(|error| {
+                SteerError::aya(format!("reading the counters of {}", self.name), &error)
+            })?;
+            *counter = (
+                verdict.name(),
+                cpus.iter().fold(0u64, |sum, cpu| sum.wrapping_add(*cpu)),
+            );
+        }
+        Ok(counters)
+    }
+
+    /// What the program, as it is set now, does with this frame if it comes in on receive queue 0. Nothing is sent or
+    /// received, but the frame is counted. The kernel wants 14 bytes at least.
+    ///
+    /// # Errors
+    /// [`SteerError::Kernel`].
+    pub fn dry_run(&self, frame: &[u8]) -> Result<Action, SteerError> {
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ..TestRunOptions::new()
+        };
+        let result = xdp(&self.program)?
+            .test_run(options)
+            .map_err(|error| SteerError::aya("running the steering program on a frame", &error))?;
+        match result.return_value {
+            XDP_PASS => Ok(Action::Pass),
+            XDP_REDIRECT => Ok(Action::Redirect),
+            other => Err(SteerError::Object {
+                detail: format!("the program returned action {other}"),
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for Steering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Steering")
+            .field("name", &self.name)
+            .field("outcome", &self.outcome)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `enum xdp_action` of `linux/bpf.h`.
+const XDP_PASS: u32 = 2;
+const XDP_REDIRECT: u32 = 4;
+
+/// A BPF map used as a set, and what we wrote to it.
+struct Set<K: Pod> {
+    map: HashMap<MapData, K, u8>,
+    keys: BTreeSet<K>,
+    what: &'static str,
+    max: u32,
+}
+
+impl<K: Pod + Ord> Set<K> {
+    fn new(map: HashMap<MapData, K, u8>, what: &'static str, max: u32) -> Self {
+        Self {
+            map,
+            keys: BTreeSet::new(),
+            what,
+            max,
+        }
+    }
+
+    /// Adds and removes what differs. Adds first, so that what is in both the old and the new set is never away; removes
+    /// first only when both do not fit side by side.
+    fn replace(&mut self, wanted: BTreeSet<K>) -> Result<(), SteerError> {
+        if wanted.len() > self.max as usize {
+            return Err(SteerError::TooMany {
+                what: self.what,
+                given: wanted.len(),
+                max: self.max,
+            });
+        }
+        if self.keys.union(&wanted).count() > self.max as usize {
+            self.remove_all_but(&wanted)?;
+        }
+        for key in &wanted {
+            if !self.keys.contains(key) {
+                self.map
+                    .insert(key, 1, 0)
+                    .map_err(|error| self.error(&error))?;
+                self.keys.insert(*key);
+            }
+        }
+        self.remove_all_but(&wanted)
+    }
+
+    fn remove_all_but(&mut self, wanted: &BTreeSet<K>) -> Result<(), SteerError> {
+        let unwanted: Vec<K> = self.keys.difference(wanted).copied().collect();
+        for key in unwanted {
+            self.map.remove(&key).map_err(|error| self.error(&error))?;
+            self.keys.remove(&key);
+        }
+        Ok(())
+    }
+
+    fn error(&self, error: &MapError) -> SteerError {
+        SteerError::aya(format!("setting the {}", self.what), error)
+    }
+}
+
+/// Parses the object, makes its maps and has the verifier look at the program.
+fn load() -> Result<Ebpf, SteerError> {
+    let mut ebpf = EbpfLoader::new()
+        .load(OBJECT)
+        .map_err(|error| SteerError::aya("loading the steering program's maps", &error))?;
+    let program: &mut Xdp = ebpf
+        .program_mut(PROGRAM)
+        .ok_or_else(|| missing("program", PROGRAM))?
+        .try_into()
+        .map_err(|error: ProgramError| SteerError::aya("loading the steering program", &error))?;
+    match program.load() {
+        Ok(()) => Ok(ebpf),
+        // The verifier's no is EACCES or EINVAL with a log; without one, the kernel did not come to verifying.
+        Err(ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        }) => {
+            let log = verifier_log.to_string();
+            if log.trim().is_empty() || io_error.raw_os_error() == Some(libc::EPERM) {
+                Err(SteerError::kernel("loading the steering program", io_error))
+            } else {
+                Err(SteerError::Verifier { log })
+            }
+        }
+        Err(error) => Err(SteerError::aya("loading the steering program", &error)),
+    }
+}
+
+const PROGRAM: &str = "twinseal";
+
+fn xdp(ebpf: &Ebpf) -> Result<&Xdp, SteerError> {
+    ebpf.program(PROGRAM)
+        .ok_or_else(|| missing("program", PROGRAM))?
+        .try_into()
+        .map_err(|error: ProgramError| SteerError::aya("finding the loaded program", &error))
+}
+
+fn take_map<M>(ebpf: &mut Ebpf, name: &str) -> Result<M, SteerError>
+where
+    M: TryFrom<aya::maps::Map, Error = MapError>,
+{
+    let map = ebpf.take_map(name).ok_or_else(|| missing("map", name))?;
+    M::try_from(map).map_err(|error| SteerError::aya(format!("opening the map {name}"), &error))
+}
+
+fn missing(kind: &str, name: &str) -> SteerError {
+    SteerError::Object {
+        detail: format!("it has no {kind} {name}"),
+    }
+}
+
+/// Sorts the answer to an attach. `EBUSY`: a program is there; `EEXIST`: one is there in the other mode.
+fn attach_error(ifname: &str, if_index: u32, error: io::Error) -> SteerError {
+    match error.raw_os_error() {
+        Some(libc::EBUSY | libc::EEXIST) => SteerError::AlreadyAttached {
+            name: ifname.to_owned(),
+            by: attached::describe(if_index),
+        },
+        Some(libc::ENODEV) => SteerError::NoSuchDevice {
+            name: ifname.to_owned(),
+        },
+        _ => SteerError::kernel(format!("attaching the steering program to {ifname}"), error),
+    }
+}
+
+fn check_queue(queue: u32) -> Result<(), SteerError> {
+    if queue < MAX_QUEUES {
+        Ok(())
+    } else {
+        Err(SteerError::QueueOutOfRange {
+            queue,
+            max: MAX_QUEUES,
+        })
+    }
+}
+
+fn config_of(role: Role) -> Config {
+    let (role, mac) = match role {
+        Role::Edge { mac } => (role::EDGE, mac),
+        Role::Bridge { mac } => (role::BRIDGE, mac),
+        Role::Underlay => (role::UNDERLAY, [0; 6]),
+    };
+    Config {
+        role,
+        reserved: 0,
+        mac,
+    }
+}
+
+fn local_key(address: &IpAddr) -> LocalKey {
+    match address {
+        IpAddr::V4(v4) => v4_key(v4.octets()),
+        IpAddr::V6(v6) => v6_key(v6.octets()),
+    }
+}
+
+fn endpoint_key(endpoint: &SocketAddr) -> EndpointKey {
+    EndpointKey::new(local_key(&endpoint.ip()), endpoint.port().to_be_bytes())
+}

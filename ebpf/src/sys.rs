@@ -1,0 +1,107 @@
+//! The system calls that neither std nor aya has: the crate's only unsafe code, but for [`aya::Pod`].
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// `BPF_LINK_CREATE` and `BPF_XDP` of `linux/bpf.h`.
+const BPF_LINK_CREATE: libc::c_int = 28;
+const BPF_XDP: u32 = 37;
+
+/// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` of `linux/if_link.h`.
+pub(crate) const GENERIC: u32 = 1 << 1;
+pub(crate) const NATIVE: u32 = 1 << 2;
+
+/// `ETHTOOL_GFLAGS` and `ETH_FLAG_RXVLAN` of `linux/ethtool.h`.
+const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETH_FLAG_RXVLAN: u32 = 1 << 8;
+
+/// The index of the device of that name in the calling thread's network namespace.
+pub(crate) fn if_index(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a string that ends in NUL and lives until the call returns.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    (index != 0).then_some(index)
+}
+
+/// Attaches an XDP program to a device by a link: it stays as long as the returned descriptor.
+///
+/// aya's own attach falls back to netlink where this fails with `EINVAL`. What is attached by netlink outlives its
+/// process, which is what we must not have.
+pub(crate) fn xdp_link(program: BorrowedFd<'_>, if_index: u32, mode: u32) -> io::Result<OwnedFd> {
+    /// The head of `union bpf_attr` for `BPF_LINK_CREATE`; the kernel takes what follows as zero.
+    #[repr(C)]
+    struct LinkCreate {
+        program: i32,
+        if_index: u32,
+        attach_type: u32,
+        flags: u32,
+    }
+    let attributes = LinkCreate {
+        program: program.as_raw_fd(),
+        if_index,
+        attach_type: BPF_XDP,
+        flags: mode,
+    };
+    // SAFETY: the kernel reads exactly the size given, and writes nothing.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_LINK_CREATE,
+            &raw const attributes,
+            size_of::<LinkCreate>(),
+        )
+    };
+    let fd = i32::try_from(fd).expect("a descriptor or -1");
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us (close-on-exec, as all of bpf's).
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A socket to ask the kernel about network devices (rtnetlink(7)).
+pub(crate) fn netlink_socket() -> io::Result<OwnedFd> {
+    // SAFETY: no memory is handed over.
+    let fd = unsafe {
+        libc::socket(
+            libc::AF_NETLINK,
+            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+            libc::NETLINK_ROUTE,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether the device takes VLAN tags out of received frames.
+pub(crate) fn rx_vlan_offload(name: &str) -> io::Result<bool> {
+    /// `struct ethtool_value`.
+    #[repr(C)]
+    struct Value {
+        command: u32,
+        data: u32,
+    }
+    let mut value = Value {
+        command: ETHTOOL_GFLAGS,
+        data: 0,
+    };
+    // SAFETY: all zeroes is a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if name.len() >= request.ifr_name.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0))?;
+    // SAFETY: the kernel reads the request, and reads and writes the `Value` it points to; both live until it returns.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(value.data & ETH_FLAG_RXVLAN != 0)
+}

@@ -1,0 +1,146 @@
+//! What the program ought to say, written from the rules and with std's own idea of addresses; it shares no code with
+//! the program.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use twinseal_ebpf::{Role, Verdict};
+
+use super::frames::{ENDPOINTS, LOCAL};
+
+/// The verdict on a frame, on a port whose queue has a socket.
+pub(crate) fn verdict(role: Role, frame: &[u8]) -> Verdict {
+    let Some((ethernet, packet)) = frame.split_at_checked(14) else {
+        return Verdict::PassTruncated;
+    };
+    let ether_type = u16::from_be_bytes([ethernet[12], ethernet[13]]);
+    if [0x8100, 0x88a8, 0x9100].contains(&ether_type) {
+        return Verdict::PassVlan;
+    }
+    let destination: [u8; 6] = ethernet[..6].try_into().unwrap();
+    match role {
+        Role::Bridge { mac } => match destination {
+            [1, 0x80, 0xc2, 0, 0, 0..=0x0f] => Verdict::PassLinkControl,
+            to if to == mac => Verdict::PassLocal,
+            _ => Verdict::Redirected,
+        },
+        _ if ether_type != 0x0800 && ether_type != 0x86dd => Verdict::PassNotIp,
+        Role::Edge { .. } if destination[0] % 2 == 1 => Verdict::PassMulticast,
+        Role::Edge { mac } if destination != mac => Verdict::PassOtherMac,
+        Role::Edge { .. } => edge(ether_type, packet),
+        Role::Underlay if ether_type == 0x0800 => underlay4(packet),
+        Role::Underlay => underlay6(packet),
+    }
+}
+
+fn edge(ether_type: u16, packet: &[u8]) -> Verdict {
+    let destination = match ether_type {
+        0x0800 => match ipv4(packet) {
+            Ok((to, ..)) => IpAddr::V4(to),
+            Err(verdict) => return verdict,
+        },
+        _ => match ipv6(packet) {
+            Ok((to, ..)) => IpAddr::V6(to),
+            Err(verdict) => return verdict,
+        },
+    };
+    let scoped = match destination {
+        IpAddr::V4(to) => to.is_link_local() || to.is_loopback() || to.octets()[0] == 0,
+        IpAddr::V6(to) => {
+            to.is_unicast_link_local()
+                || to.is_loopback()
+                || to.is_unspecified()
+                || to.to_ipv4_mapped().is_some()
+        }
+    };
+    let local = LOCAL
+        .iter()
+        .any(|own| own.parse::<IpAddr>().unwrap() == destination);
+    if destination.is_multicast() || destination == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        Verdict::PassMulticast
+    } else if scoped {
+        Verdict::PassScope
+    } else if local {
+        Verdict::PassLocal
+    } else {
+        Verdict::Redirected
+    }
+}
+
+fn underlay4(packet: &[u8]) -> Verdict {
+    match ipv4(packet) {
+        Err(verdict) => verdict,
+        Ok((_, 17, true, _)) => Verdict::PassFragment,
+        Ok((to, 17, false, udp)) => endpoint(IpAddr::V4(to), udp),
+        Ok(_) => Verdict::PassNotOurs,
+    }
+}
+
+fn underlay6(packet: &[u8]) -> Verdict {
+    let (to, mut next, mut rest) = match ipv6(packet) {
+        Err(verdict) => return verdict,
+        Ok((to, ..)) if to.to_ipv4_mapped().is_some() => return Verdict::PassNotOurs,
+        Ok(header) => header,
+    };
+    let mut walked = 0;
+    loop {
+        match next {
+            17 => return endpoint(IpAddr::V6(to), rest),
+            44 => return Verdict::PassFragment,
+            0 | 43 | 60 if walked == 4 => return Verdict::PassExtension,
+            0 | 43 | 60 if rest.len() < 4 => return Verdict::PassTruncated,
+            43 if rest[3] > 0 => return Verdict::PassExtension,
+            0 | 43 | 60 => {
+                next = rest[0];
+                let length = (usize::from(rest[1]) + 1) * 8;
+                // Beyond the end nothing is left, and whatever looks for more there finds the frame cut.
+                rest = rest.get(length..).unwrap_or_default();
+                walked += 1;
+            }
+            _ => return Verdict::PassNotOurs,
+        }
+    }
+}
+
+fn endpoint(to: IpAddr, udp: &[u8]) -> Verdict {
+    if udp.len() < 8 {
+        return Verdict::PassTruncated;
+    }
+    let to = SocketAddr::new(to, u16::from_be_bytes([udp[2], udp[3]]));
+    if ENDPOINTS
+        .iter()
+        .any(|own| own.parse::<SocketAddr>().unwrap() == to)
+    {
+        Verdict::Redirected
+    } else {
+        Verdict::PassNotOurs
+    }
+}
+
+/// Destination, protocol, whether a fragment, payload.
+fn ipv4(packet: &[u8]) -> Result<(Ipv4Addr, u8, bool, &[u8]), Verdict> {
+    if packet.len() < 20 {
+        return Err(Verdict::PassTruncated);
+    }
+    if !(0x45..=0x4f).contains(&packet[0]) {
+        return Err(Verdict::PassMalformed);
+    }
+    let payload = packet
+        .get(usize::from(packet[0] - 0x40) * 4..)
+        .ok_or(Verdict::PassTruncated)?;
+    let to = Ipv4Addr::new(packet[16], packet[17], packet[18], packet[19]);
+    let more = packet[6] & 0x20 != 0;
+    let offset = u16::from_be_bytes([packet[6], packet[7]]) % 0x2000;
+    Ok((to, packet[9], more || offset > 0, payload))
+}
+
+/// Destination, next header, what follows the fixed header.
+fn ipv6(packet: &[u8]) -> Result<(Ipv6Addr, u8, &[u8]), Verdict> {
+    let (header, rest) = packet
+        .split_first_chunk::<40>()
+        .ok_or(Verdict::PassTruncated)?;
+    if header[0] / 16 != 6 {
+        return Err(Verdict::PassMalformed);
+    }
+    let to: [u8; 16] = header[24..].try_into().unwrap();
+    Ok((to.into(), header[6], rest))
+}
