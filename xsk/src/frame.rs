@@ -237,3 +237,23 @@ impl fmt::Debug for Frame {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::oracle;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn agrees_with_a_byte_vector(ops in proptest::collection::vec(any::<u8>(), 0..600)) {
+            prop_assert_eq!(oracle::frame(&ops), Ok(()));
+        }
+    }
+
+    #[test]
+    fn is_small() {
+        // Batches of frames are moved about; three words is what they cost.
+        assert_eq!(size_of::<Option<super::Frame>>(), 24);
+    }
+}

@@ -281,3 +281,117 @@ fn next_id() -> Result<u32, XskError> {
             source: std::io::Error::from_raw_os_error(libc::EOVERFLOW),
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(frame_count: u32) -> UmemConfig {
+        UmemConfig {
+            frame_count,
+            huge: HugePages::Never,
+            ..UmemConfig::default()
+        }
+    }
+
+    #[test]
+    fn gives_each_chunk_once_and_takes_it_back() {
+        let mut umem = Umem::new(&config(100)).expect("memory");
+        assert_eq!(umem.pages(), Pages::Ordinary);
+        let mut frames: Vec<_> = std::iter::from_fn(|| umem.alloc()).collect();
+        assert_eq!(
+            (frames.len(), umem.available(), umem.outstanding()),
+            (100, 0, 100)
+        );
+        for (i, frame) in frames.iter_mut().enumerate() {
+            assert_eq!(
+                (frame.len(), frame.headroom(), frame.tailroom()),
+                (0, 256, 2048 - 256)
+            );
+            assert!(frame.copy_from(&[i as u8; 1792]) && !frame.append(1));
+        }
+        for (i, frame) in frames.iter().enumerate() {
+            assert_eq!(frame.data(), [i as u8; 1792]);
+        }
+        frames.drain(..).for_each(|frame| umem.free(frame));
+        assert_eq!(
+            (umem.available(), umem.outstanding(), umem.strays()),
+            (100, 0, 0)
+        );
+    }
+
+    #[test]
+    fn refuses_a_frame_of_another_memory() {
+        let (mut one, mut other) = (
+            Umem::new(&config(2)).expect("memory"),
+            Umem::new(&config(2)).expect("memory"),
+        );
+        assert_ne!(one.id(), other.id());
+        other.free(one.alloc().expect("a frame"));
+        assert_eq!((other.available(), other.strays()), (2, 1));
+        assert_eq!((one.available(), one.outstanding()), (1, 1));
+    }
+
+    #[test]
+    fn a_frame_outlives_its_memory_on_another_thread() {
+        let mut umem = Umem::new(&config(4)).expect("memory");
+        let mut frame = umem.alloc().expect("a frame");
+        assert!(frame.copy_from(b"still here"));
+        drop(umem);
+        let frame = std::thread::spawn(move || {
+            frame.data_mut()[0] = b'S';
+            frame
+        })
+        .join()
+        .expect("no panic");
+        assert_eq!(frame.data(), b"Still here");
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_a_configuration() {
+        let with = |change: fn(&mut UmemConfig)| {
+            let mut config = config(16);
+            change(&mut config);
+            Umem::new(&config).expect_err("a bad configuration")
+        };
+        assert!(matches!(
+            with(|c| c.frame_size = 1024),
+            XskError::BadFrameSize { value: 1024 }
+        ));
+        assert!(matches!(
+            with(|c| c.frame_size = 0),
+            XskError::BadFrameSize { value: 0 }
+        ));
+        assert!(matches!(
+            with(|c| c.frame_count = 0),
+            XskError::BadFrameCount { value: 0, .. }
+        ));
+        assert!(matches!(
+            with(|c| c.frame_count = u32::MAX),
+            XskError::BadFrameCount { .. }
+        ));
+        assert!(matches!(
+            with(|c| c.headroom = 2000),
+            XskError::BadHeadroom {
+                value: 2000,
+                max: 1728
+            }
+        ));
+    }
+
+    #[test]
+    fn says_which_pages_it_got() {
+        let want = |huge| {
+            Umem::new(&UmemConfig {
+                huge,
+                ..config(1024)
+            })
+        };
+        let auto = want(HugePages::Auto).expect("memory of some kind").pages();
+        match (want(HugePages::Require), auto) {
+            (Ok(umem), _) => assert_eq!(umem.pages(), Pages::Huge),
+            (Err(XskError::NoHugePages { bytes }), _) => assert_eq!(bytes, 2 << 20),
+            (Err(error), _) => panic!("{error}"),
+        }
+    }
+}
