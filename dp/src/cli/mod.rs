@@ -1,0 +1,92 @@
+//! The command line: `twinseal run`, `ctl`, `demo` and `genkey`.
+//!
+//! Exit statuses: 0 it worked, 1 it failed (the reason is on stderr), 2 the command line was wrong.
+
+pub mod ctl;
+pub mod demo;
+mod genkey;
+mod print;
+pub mod run;
+pub mod state_file;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// An encrypted overlay router: packets sealed end to end and hop by hop, at the speed of the wire.
+#[derive(Debug, Parser)]
+#[command(name = "twinseal", version)]
+struct Args {
+    /// What to log to stderr: error, warn, info, debug, trace, or a filter by module such as
+    /// `info,twinseal::control=debug`. Else TWINSEAL_LOG says; else `info` for `run` and `warn` for all others.
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node until SIGINT or SIGTERM.
+    Run(run::RunArgs),
+    /// Control a running node over its socket.
+    Ctl(ctl::CtlArgs),
+    /// Show the whole path in one command.
+    Demo(demo::DemoArgs),
+    /// Print a new secret for a key: 32 random octets in base64.
+    Genkey,
+}
+
+/// The program: reads the command line, does it, and says how it went.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let result = start_log(&args).and_then(|()| match args.command {
+        Command::Run(args) => run::run(&args),
+        Command::Ctl(args) => ctl::run(args),
+        Command::Demo(args) => demo::run(args),
+        Command::Genkey => genkey::run(),
+    });
+    match result {
+        Ok(status) => status,
+        // `twinseal ctl get | head` is no failure.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("twinseal: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log(args: &Args) -> anyhow::Result<()> {
+    let default = if matches!(args.command, Command::Run(_)) {
+        "info"
+    } else {
+        "warn"
+    };
+    let (from, filter) = match (&args.log, std::env::var("TWINSEAL_LOG")) {
+        (Some(filter), _) => ("--log", filter.clone()),
+        (None, Ok(filter)) => ("TWINSEAL_LOG", filter),
+        (None, Err(_)) => ("--log", default.to_owned()),
+    };
+    let filter = EnvFilter::builder().parse(&filter).map_err(|error| {
+        anyhow::anyhow!(
+            "{from}: {filter:?} is no log filter: {error}; use error, warn, info, debug or trace"
+        )
+    })?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+        .init();
+    Ok(())
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}

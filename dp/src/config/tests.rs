@@ -1,0 +1,345 @@
+use std::path::Path;
+
+use super::*;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(Path::new("node.toml"), text)
+}
+
+/// Asserts that the text has one mistake, at this place in this field, whose reason and fix hold these words.
+#[track_caller]
+fn wrong(text: &str, place: &str, field: &str, reason: &str, fix: &str) {
+    let error = parse(text).expect_err("a mistake");
+    let message = error.to_string();
+    let ConfigError::Invalid(mistakes) = error else {
+        panic!("{message}")
+    };
+    assert_eq!(mistakes.len(), 1, "{message}");
+    assert!(
+        message.starts_with(&format!("node.toml:{place}: ")),
+        "{message}"
+    );
+    assert_eq!(mistakes[0].field, field, "{message}");
+    assert!(mistakes[0].reason.contains(reason), "{message}");
+    assert!(mistakes[0].fix.contains(fix), "{message}");
+}
+
+#[test]
+fn only_the_name_is_needed() {
+    let config = parse("[node]\nname = \"edge-1\"\n").unwrap();
+    assert_eq!(config.name, "edge-1");
+    assert_eq!(config.socket, Path::new("/run/twinseal/edge-1.sock"));
+    assert_eq!(config.state_dir, Path::new("/var/lib/twinseal/edge-1"));
+    assert_eq!(config.socket_mode, 0o660);
+    assert!(config.allow_uids.contains(&0) && config.allow_gids.is_empty());
+    assert_eq!(config.provider, twinseal_crypto::DEFAULT_PROVIDER);
+    assert!(!config.allow_core_dumps && !config.pool.spin);
+    assert!(!config.pool.cpus.is_empty() && config.pool.cpus.iter().all(Option::is_none));
+}
+
+#[test]
+fn every_field_is_taken() {
+    let config = parse(
+        r#"
+state_dir = "/srv/state"
+[node]
+name = "n"
+allow_core_dumps = true
+[control]
+socket = "/run/n.sock"
+mode = "600"
+allow_users = ["root", 1234]
+allow_groups = [77]
+[crypto]
+provider = "ring"
+window_bits = 2048
+lane_limit = 1000
+[workers]
+cpus = [0]
+idle = "spin"
+lanes = 255
+[memory]
+frames = 4096
+frame_size = 4096
+huge_pages = "require"
+ring = 512
+"#,
+    )
+    .unwrap();
+    assert_eq!(
+        (config.socket_mode, config.window_bits, config.lane_limit),
+        (0o600, 2048, 1000)
+    );
+    assert!(config.allow_uids.contains(&1234) && config.allow_gids == [77]);
+    assert_eq!(config.provider, "ring");
+    assert!(config.allow_core_dumps);
+    let pool = config.pool;
+    assert_eq!(
+        (pool.cpus, pool.lanes, pool.spin),
+        (vec![Some(0)], 255, true)
+    );
+    assert_eq!((pool.frames, pool.frame_size, pool.ring), (4096, 4096, 512));
+    assert_eq!(pool.huge_pages, twinseal_xsk::HugePages::Require);
+}
+
+#[test]
+fn names_the_place_of_what_cannot_be_parsed() {
+    wrong(
+        "[node]\nname = \"a\"\n[node",
+        "3:6",
+        "node",
+        "",
+        "correct the text",
+    );
+    wrong("", "1:1", "node", "missing field", "add it");
+    wrong(
+        "[node]\n",
+        "1:1",
+        "node.name",
+        "missing field `name`",
+        "add it",
+    );
+    wrong(
+        "[node]\nname = 5\n",
+        "2:8",
+        "node.name",
+        "expected a string",
+        "of that kind",
+    );
+    wrong(
+        "[node]\nname = \"a\"\nnmae = 1\n",
+        "3:1",
+        "node.nmae",
+        "unknown field",
+        "correct its name",
+    );
+    wrong(
+        "[node]\nname = \"a\"\n[x]\n",
+        "3:2",
+        "x",
+        "unknown field",
+        "remove it",
+    );
+    wrong(
+        &node("[workers]\nidle = \"busy\""),
+        "4:8",
+        "workers.idle",
+        "`sleep`",
+        "one of these",
+    );
+    wrong(
+        &node("[memory]\nframes = -1"),
+        "4:10",
+        "memory.frames",
+        "-1",
+        "of that kind",
+    );
+    wrong(
+        &node("[memory]\nhuge_pages = true"),
+        "4:14",
+        "memory.huge_pages",
+        "",
+        "",
+    );
+    wrong(
+        &node("[control]\nallow_users = [\"root\", 1.5]"),
+        "4:15",
+        "control.allow_users",
+        "a name or a number",
+        "of that kind",
+    );
+}
+
+/// A good file of two lines, and `more`.
+fn node(more: &str) -> String {
+    format!("[node]\nname = \"a\"\n{more}\n")
+}
+
+#[test]
+fn names_the_place_of_what_makes_no_sense() {
+    for name in ["", "a b", ".hidden", "..", "a/b", "é", &"x".repeat(65)] {
+        wrong(
+            &format!("[node]\nname = {name:?}\n"),
+            "2:8",
+            "node.name",
+            "is no name",
+            "1 to 64 letters",
+        );
+    }
+    let cases = [
+        (
+            "[control]\nsocket = \"run/a.sock\"",
+            "4:10",
+            "control.socket",
+            "not absolute",
+            "from `/`",
+        ),
+        (
+            "[control]\nmode = \"0999\"",
+            "4:8",
+            "control.mode",
+            "0999",
+            "0660",
+        ),
+        (
+            "[control]\nmode = \"0060\"",
+            "4:8",
+            "control.mode",
+            "owner",
+            "0660",
+        ),
+        (
+            "[control]\nallow_users = [0, \"no such\"]",
+            "4:19",
+            "control.allow_users",
+            "/etc/passwd",
+            "number",
+        ),
+        (
+            "[control]\nallow_groups = [\"no such\"]",
+            "4:17",
+            "control.allow_groups",
+            "/etc/group",
+            "number",
+        ),
+        (
+            "[crypto]\nprovider = \"openssl\"",
+            "4:12",
+            "crypto.provider",
+            "openssl",
+            "ring",
+        ),
+        (
+            "[crypto]\nwindow_bits = 3000",
+            "4:15",
+            "crypto.window_bits",
+            "3000",
+            "2048 to",
+        ),
+        (
+            "[crypto]\nwindow_bits = 1024",
+            "4:15",
+            "crypto.window_bits",
+            "1024",
+            "2048 to",
+        ),
+        (
+            "[crypto]\nlane_limit = 0",
+            "4:14",
+            "crypto.lane_limit",
+            "out of range",
+            "1 to",
+        ),
+        (
+            "[workers]\ncount = 0",
+            "4:9",
+            "workers.count",
+            "out of range",
+            "1 to 256",
+        ),
+        (
+            "[workers]\ncount = 257",
+            "4:9",
+            "workers.count",
+            "out of range",
+            "1 to 256",
+        ),
+        (
+            "[workers]\ncount = 1\ncpus = [0]",
+            "4:9",
+            "workers.count",
+            "workers.cpus",
+            "remove one",
+        ),
+        (
+            "[workers]\ncpus = []",
+            "4:8",
+            "workers.cpus",
+            "0 CPUs",
+            "workers.count",
+        ),
+        (
+            "[workers]\ncpus = [0, 0]",
+            "4:12",
+            "workers.cpus",
+            "twice",
+            "once",
+        ),
+        (
+            "[workers]\ncpus = [0, 99999]",
+            "4:12",
+            "workers.cpus",
+            "no CPU 99999",
+            "lscpu",
+        ),
+        (
+            "[workers]\ncount = 64\nlanes = 5",
+            "5:9",
+            "workers.lanes",
+            "64 workers",
+            "1 to 4",
+        ),
+        (
+            "[workers]\ncount = 1\nlanes = 0",
+            "5:9",
+            "workers.lanes",
+            "0 lanes",
+            "1 to 255",
+        ),
+        (
+            "[memory]\nring = 1000",
+            "4:8",
+            "memory.ring",
+            "1000",
+            "power of two",
+        ),
+        (
+            "[memory]\nframe_size = 1500",
+            "4:14",
+            "memory.frame_size",
+            "1500",
+            "2048 or 4096",
+        ),
+        (
+            "[memory]\nframes = 4095",
+            "4:10",
+            "memory.frames",
+            "4095",
+            "4096 to",
+        ),
+    ];
+    for (text, place, field, reason, fix) in cases {
+        wrong(&node(text), place, field, reason, fix);
+    }
+    let long = node(&format!("[control]\nsocket = \"/{}\"", "x".repeat(107)));
+    wrong(&long, "4:10", "control.socket", "108 octets", "shorter");
+    wrong(
+        "state_dir = \"x\"\n[node]\nname = \"a\"",
+        "1:13",
+        "state_dir",
+        "not absolute",
+        "from `/`",
+    );
+}
+
+#[test]
+fn reports_all_mistakes_at_once() {
+    let error =
+        parse("[node]\nname = \"\"\n[memory]\nring = 3\n[crypto]\nprovider = \"x\"\n").unwrap_err();
+    let ConfigError::Invalid(mistakes) = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(mistakes.len(), 3, "{error}");
+    assert_eq!(error.to_string().lines().count(), 3);
+}
+
+#[test]
+fn an_unreadable_file_is_named() {
+    let error = Config::load(Path::new("/nonexistent/node.toml"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("/nonexistent/node.toml") && error.contains("--config"),
+        "{error}"
+    );
+}
