@@ -1,4 +1,5 @@
-//! What the fast path pays here: sealing and opening by provider, suite and size, and the counters and windows.
+//! What the fast path pays here: sealing and opening by provider, suite and size, and the counters
+//! and windows.
 
 use std::hint::black_box;
 
@@ -27,7 +28,8 @@ fn aead(c: &mut Criterion) {
                 });
                 aead.seal(&mut packets(&mut buffers));
                 group.bench_function(BenchmarkId::new("open", size), |b| {
-                    // Opening destroys its input, so every round has a fresh copy, which is not timed.
+                    // Opening destroys its input, so every round has a fresh copy, which is not
+                    // timed.
                     b.iter_batched_ref(
                         || buffers.clone(),
                         |sealed| {

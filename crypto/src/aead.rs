@@ -2,18 +2,21 @@ use crate::{AAD_LEN, CryptoError, Nonce, Suite, libs};
 
 /// One packet of a batch.
 ///
-/// To seal, `data` is the plaintext and [`TAG_LEN`](crate::TAG_LEN) spare bytes, which take the tag. To open, it is the
-/// ciphertext and its tag; the plaintext comes to stand in `data[..data.len() - TAG_LEN]`.
+/// To seal, `data` is the plaintext and [`TAG_LEN`](crate::TAG_LEN) spare bytes, which take the
+/// tag. To open, it is the ciphertext and its tag; the plaintext comes to stand in
+/// `data[..data.len() - TAG_LEN]`.
 #[derive(Debug)]
 pub struct Packet<'a> {
-    /// Must be unique under the key when sealing: take it from [`SealSa::nonce`](crate::SealSa::nonce).
+    /// Must be unique under the key when sealing: take it from
+    /// [`SealSa::nonce`](crate::SealSa::nonce).
     pub nonce: Nonce,
     /// Authenticated, not encrypted: the packet's header.
     pub aad: [u8; AAD_LEN],
     /// The bytes that change in place.
     pub data: &'a mut [u8],
-    /// The result, whatever it was before. False after `open`: the tag did not verify. False after either: `data` is too
-    /// short. What `data` then holds is unspecified, but it is no plaintext that failed authentication.
+    /// The result, whatever it was before. False after `open`: the tag did not verify. False after
+    /// either: `data` is too short. What `data` then holds is unspecified, but it is no
+    /// plaintext that failed authentication.
     pub ok: bool,
 }
 
@@ -33,15 +36,18 @@ impl<'a> Packet<'a> {
 
 /// An algorithm with one key. The key cannot be read back.
 ///
-/// An implementation needs only the calls for one packet; one that is faster over many overrides those for batches.
+/// An implementation needs only the calls for one packet; one that is faster over many overrides
+/// those for batches.
 pub trait Aead: Send + Sync {
     /// The algorithm.
     fn suite(&self) -> Suite;
 
-    /// Seals one packet in place, with associated data of any length; see [`Packet`] for `data` and the result.
+    /// Seals one packet in place, with associated data of any length; see [`Packet`] for `data` and
+    /// the result.
     fn seal_one(&self, nonce: &Nonce, aad: &[u8], data: &mut [u8]) -> bool;
 
-    /// Opens one packet in place, with associated data of any length; see [`Packet`] for `data` and the result.
+    /// Opens one packet in place, with associated data of any length; see [`Packet`] for `data` and
+    /// the result.
     fn open_one(&self, nonce: &Nonce, aad: &[u8], data: &mut [u8]) -> bool;
 
     /// Seals every packet of the batch and sets its `ok`.

@@ -12,11 +12,11 @@ use crate::Fingerprint;
 
 const HEADER: &str = "# twinseal burned secrets v1\n";
 
-/// Remembers on disk which secrets have been used to seal, so that after a restart, when their counters are lost, they are
-/// not used again.
+/// Remembers on disk which secrets have been used to seal, so that after a restart, when their
+/// counters are lost, they are not used again.
 ///
-/// The file is text: a header line, then the hex fingerprint of one secret a line. It only grows, and one process at a time
-/// holds it.
+/// The file is text: a header line, then the hex fingerprint of one secret a line. It only grows,
+/// and one process at a time holds it.
 #[derive(Debug)]
 pub struct BurnGuard {
     path: PathBuf,
@@ -42,7 +42,8 @@ pub enum BurnError {
         /// The file.
         path: PathBuf,
     },
-    /// A line that is no fingerprint. Secrets may be missing from the file, so it is not safe to go on.
+    /// A line that is no fingerprint. Secrets may be missing from the file, so it is not safe to go
+    /// on.
     #[error(
         "{} line {line} is damaged: restore the file, or replace all secrets and delete it",
         .path.display()
@@ -74,8 +75,8 @@ pub enum BurnError {
 impl BurnGuard {
     /// Opens the file, or makes it (mode 0600), and locks it until the guard is dropped.
     ///
-    /// A last line that a crash has cut short is removed: its secret never sealed, because [`burn`](Self::burn) had not
-    /// returned.
+    /// A last line that a crash has cut short is removed: its secret never sealed, because
+    /// [`burn`](Self::burn) had not returned.
     ///
     /// # Errors
     /// [`BurnError::Locked`], [`BurnError::Corrupt`] or [`BurnError::Io`].
@@ -128,10 +129,12 @@ impl BurnGuard {
         self.burned.contains(fingerprint)
     }
 
-    /// Burns the secret: when this returns, it is on the disk. Call it before the first packet is sealed.
+    /// Burns the secret: when this returns, it is on the disk. Call it before the first packet is
+    /// sealed.
     ///
     /// # Errors
-    /// [`BurnError::AlreadyBurned`], [`BurnError::Io`] or [`BurnError::Failed`]; the secret must then not seal.
+    /// [`BurnError::AlreadyBurned`], [`BurnError::Io`] or [`BurnError::Failed`]; the secret must
+    /// then not seal.
     pub fn burn(&mut self, fingerprint: &Fingerprint) -> Result<(), BurnError> {
         self.burn_all(std::slice::from_ref(fingerprint))
     }

@@ -4,11 +4,11 @@ use crossbeam_utils::CachePadded;
 
 use crate::sync::{AtomicU64, Ordering::Relaxed};
 
-/// One counter a lane: how many it has handed out, and so the next one. They are on cache lines of their own because each
-/// belongs to another core.
+/// One counter a lane: how many it has handed out, and so the next one. They are on cache lines of
+/// their own because each belongs to another core.
 ///
-/// `Relaxed` suffices: a compare-and-swap takes part in the one modification order of its counter, so no two succeed from
-/// the same value, and nothing else is published through it.
+/// `Relaxed` suffices: a compare-and-swap takes part in the one modification order of its counter,
+/// so no two succeed from the same value, and nothing else is published through it.
 pub(crate) struct Counters {
     lanes: Box<[CachePadded<AtomicU64>]>,
     limit: u64,
@@ -25,8 +25,8 @@ impl Counters {
         }
     }
 
-    /// The first of `n` consecutive counters that nobody else gets. A reservation that does not fit below the limit closes
-    /// the lane for good, so that every later one is refused too.
+    /// The first of `n` consecutive counters that nobody else gets. A reservation that does not fit
+    /// below the limit closes the lane for good, so that every later one is refused too.
     #[inline]
     pub(crate) fn reserve(&self, lane: u8, n: u32) -> Option<u64> {
         let lane = self.lanes.get(usize::from(lane))?;

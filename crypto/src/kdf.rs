@@ -26,8 +26,9 @@ impl SaKey {
     }
 }
 
-/// The key and IV of the SA with this secret and context: `key || iv` is one output of HKDF with the info
-/// `"twinseal v1 sa" || layer u8 || direction u8 || suite u8 || epoch u32`, in network byte order.
+/// The key and IV of the SA with this secret and context: `key || iv` is one output of HKDF with
+/// the info `"twinseal v1 sa" || layer u8 || direction u8 || suite u8 || epoch u32`, in network
+/// byte order.
 pub(crate) fn sa_key(secret: &[u8], context: Context) -> SaKey {
     let numbers = [
         context.layer as u8,

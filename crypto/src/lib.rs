@@ -1,23 +1,36 @@
 //! Suites, AEAD providers, keys, lanes, replay windows and key derivation.
 //!
-//! The crate seals and opens packets in place and keeps the two promises on which counter-mode AEADs stand:
+//! The crate seals and opens packets in place and keeps the two promises on which counter-mode
+//! AEADs stand:
 //!
-//! - **a nonce never repeats under a key**: [`SealSa::reserve`] hands out every counter of a lane at most once, and stops
-//!   at a limit; [`BurnGuard`] remembers, over restarts, which secrets have sealed before;
-//! - **a packet is accepted once**: [`OpenSa::commit`] says [`Replay::Fresh`] at most once for a lane and counter, also
-//!   when several threads race.
+//! - **a nonce never repeats under a key**: [`SealSa::reserve`] hands out every counter of a lane
+//!   at most once, and stops at a limit; [`BurnGuard`] remembers, over restarts, which secrets have
+//!   sealed before;
+//! - **a packet is accepted once**: [`OpenSa::commit`] says [`Replay::Fresh`] at most once for a
+//!   lane and counter, also when several threads race.
 //!
 //! It knows no packet format, no clock and no tables. The only I/O is [`BurnGuard`]'s file.
 //!
-//! A packet's way: `reserve` a counter, build the header that carries lane and counter, `nonce`, `seal`; at the receiver
-//! `check`, `nonce`, `open`, and only after the tag verified, `commit`.
+//! A packet's way: `reserve` a counter, build the header that carries lane and counter, `nonce`,
+//! `seal`; at the receiver `check`, `nonce`, `open`, and only after the tag verified, `commit`.
 //!
 //! ```
 //! use twinseal_crypto::*;
 //!
-//! let context = Context { layer: Layer::Link, direction: Direction::AToB, suite: Suite::Aes256Gcm, epoch: 1 };
+//! let context = Context {
+//!     layer: Layer::Link,
+//!     direction: Direction::AToB,
+//!     suite: Suite::Aes256Gcm,
+//!     epoch: 1,
+//! };
 //! let secret = Secret::from_bytes(&mut [7; SECRET_LEN])?;
-//! let tx = SealSa::new(provider(DEFAULT_PROVIDER)?, &secret, context, 4, MAX_COUNTER)?;
+//! let tx = SealSa::new(
+//!     provider(DEFAULT_PROVIDER)?,
+//!     &secret,
+//!     context,
+//!     4,
+//!     MAX_COUNTER,
+//! )?;
 //! let rx = OpenSa::new(provider(DEFAULT_PROVIDER)?, &secret, context, 2048)?;
 //!
 //! let (lane, aad) = (3, [0; AAD_LEN]);
@@ -66,8 +79,10 @@ pub const SECRET_LEN: usize = 32;
 pub const MAX_LANES: u16 = 256;
 /// The first counter that may never be used, on any lane.
 ///
-/// 2^40 packets a lane last for nine hours at 32 Mpps. It keeps what one key protects far below GCM's bounds, and it keeps
-/// the replay window's generation in 32 bits.
+/// 2^40 packets a lane last for nine hours at 32 Mpps, and they keep the replay window's generation
+/// in 32 bits. Should all 256 lanes use them all with packets of 1500 bytes, an attacker's advantage
+/// against the confidentiality of AES-GCM is near 2^-20 (blocks squared over 2^129). Where that is
+/// too much, give [`SealSa::new`] a lower limit.
 pub const MAX_COUNTER: u64 = 1 << 40;
 
 /// A nonce, in the byte order that the AEAD takes.

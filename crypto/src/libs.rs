@@ -1,4 +1,5 @@
-//! The providers over aws-lc-rs and ring. The former copies the latter's interface, so one macro serves both.
+//! The providers over aws-lc-rs and ring. The former copies the latter's interface, so one macro
+//! serves both.
 
 use crate::{Aead, CryptoError, Nonce, Provider, Suite, TAG_LEN};
 

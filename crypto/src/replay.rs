@@ -1,15 +1,18 @@
 //! The replay window of one lane: RFC 6479's bucketed bitmap, with no lock.
 //!
-//! The bitmap is a ring of buckets, each one atomic word: the bucket's generation (how often the ring has come round to it)
-//! over 32 bits, one a counter. So one compare-and-swap both recycles a bucket for a new generation and sets a bit, and a
-//! bit can never be credited to another generation than its own.
+//! The bitmap is a ring of buckets, each one atomic word: the bucket's generation (how often the
+//! ring has come round to it) over 32 bits, one a counter. So one compare-and-swap both recycles a
+//! bucket for a new generation and sets a bit, and a bit can never be credited to another
+//! generation than its own.
 //!
-//! Why a counter is `Fresh` only once: a counter has one word and one bit. The generations in a word only grow, and within
-//! a generation the bits only grow. Whoever says `Fresh` has, in the word's single modification order, moved it from a
-//! state without that bit to the one with it; every later state has the bit, or a newer generation, which says `TooOld`.
-//! This needs atomicity of that word only, so `Relaxed` suffices, and `top` is a hint: it says how far the window has
-//! come, so that buckets that were skipped and still carry an old generation do not take old counters. A racing reader may
-//! see it late, and then treat a counter as still inside; never can it make one `Fresh` again.
+//! Why a counter is `Fresh` only once: a counter has one word and one bit. The generations in a
+//! word only grow, and within a generation the bits only grow. Whoever says `Fresh` has, in the
+//! word's single modification order, moved it from a state without that bit to the one with it;
+//! every later state has the bit, or a newer generation, which says `TooOld`. This needs atomicity
+//! of that word only, so `Relaxed` suffices, and `top` is a hint: it says how far the window has
+//! come, so that buckets that were skipped and still carry an old generation do not take old
+//! counters. A racing reader may see it late, and then treat a counter as still inside; never can
+//! it make one `Fresh` again.
 
 use crate::{
     MAX_COUNTER,
@@ -31,8 +34,8 @@ pub enum Replay {
 /// Counters a bucket.
 pub(crate) const BUCKET_BITS: u32 = 32;
 
-/// The window of one lane. It covers the bucket of the highest counter and all but one bucket's worth before it, so at
-/// least `buckets * 32 - 31` counters.
+/// The window of one lane. It covers the bucket of the highest counter and all but one bucket's
+/// worth before it, so at least `buckets * 32 - 31` counters.
 pub(crate) struct Window {
     buckets: Box<[AtomicU64]>,
     /// The highest bucket number that was committed to, not reduced to the ring.
@@ -256,7 +259,8 @@ mod loom_tests {
 
     use super::*;
 
-    /// Runs the commits on two threads, in every order, and counts which counters were accepted how often.
+    /// Runs the commits on two threads, in every order, and counts which counters were accepted how
+    /// often.
     fn race(
         buckets: u32,
         one: &'static [u64],

@@ -27,12 +27,13 @@ pub struct SealSa {
 impl SealSa {
     /// Derives the key for this context, with `lanes` counters at zero that end before `limit`.
     ///
-    /// The same secret and context must never be used to seal by another `SealSa`, in this run or any other, for its nonces
-    /// would repeat: see [`BurnGuard`](crate::BurnGuard).
+    /// The same secret and context must never be used to seal by another `SealSa`, in this run or
+    /// any other, for its nonces would repeat: see [`BurnGuard`](crate::BurnGuard).
     ///
     /// # Errors
-    /// [`CryptoError::Lanes`] unless there are 1 to [`MAX_LANES`] lanes, [`CryptoError::CounterLimit`] unless the limit is 1
-    /// to [`MAX_COUNTER`], and what the provider says.
+    /// [`CryptoError::Lanes`] unless there are 1 to [`MAX_LANES`] lanes,
+    /// [`CryptoError::CounterLimit`] unless the limit is 1 to [`MAX_COUNTER`], and what the
+    /// provider says.
     pub fn new(
         provider: &dyn Provider,
         secret: &Secret,
@@ -53,25 +54,28 @@ impl SealSa {
         })
     }
 
-    /// The first of `n` consecutive counters of the lane, which nobody else gets, in whatever thread.
+    /// The first of `n` consecutive counters of the lane, which nobody else gets, in whatever
+    /// thread.
     ///
-    /// None when the lane is unknown, `n` is zero, or fewer than `n` are left below the limit. The last closes the lane: it
-    /// hands out nothing more, not even the few that were left, and the SA counts as [`exhausted`](Self::exhausted).
+    /// None when the lane is unknown, `n` is zero, or fewer than `n` are left below the limit. The
+    /// last closes the lane: it hands out nothing more, not even the few that were left, and
+    /// the SA counts as [`exhausted`](Self::exhausted).
     #[inline]
     #[must_use]
     pub fn reserve(&self, lane: u8, n: u32) -> Option<u64> {
         self.counters.reserve(lane, n)
     }
 
-    /// The nonce for a counter of a lane: the static IV xor (lane as u32, counter as u64), in network byte order.
+    /// The nonce for a counter of a lane: the static IV xor (lane as u32, counter as u64), in
+    /// network byte order.
     #[inline]
     #[must_use]
     pub fn nonce(&self, lane: u8, counter: u64) -> Nonce {
         self.key.nonce(lane, counter)
     }
 
-    /// Seals the batch in place and sets each packet's `ok`. Every nonce must come from a counter that was reserved, and be
-    /// used once.
+    /// Seals the batch in place and sets each packet's `ok`. Every nonce must come from a counter
+    /// that was reserved, and be used once.
     #[inline]
     pub fn seal(&self, batch: &mut [Packet<'_>]) {
         self.key.aead.seal(batch);
@@ -89,7 +93,8 @@ impl SealSa {
         self.counters.highest() >= self.counters.limit()
     }
 
-    /// Whether a lane has used seven eighths of its counters, so that it is time for the next epoch.
+    /// Whether a lane has used seven eighths of its counters, so that it is time for the next
+    /// epoch.
     #[must_use]
     pub fn nearly_exhausted(&self) -> bool {
         let limit = self.counters.limit();
@@ -130,11 +135,12 @@ pub struct OpenSa {
 }
 
 impl OpenSa {
-    /// Derives the key for this context, with a replay window of `window_bits` counters for each lane.
+    /// Derives the key for this context, with a replay window of `window_bits` counters for each
+    /// lane.
     ///
     /// # Errors
-    /// [`CryptoError::WindowBits`] unless the window is a power of two from [`MIN_WINDOW_BITS`] to [`MAX_WINDOW_BITS`], and
-    /// what the provider says.
+    /// [`CryptoError::WindowBits`] unless the window is a power of two from [`MIN_WINDOW_BITS`] to
+    /// [`MAX_WINDOW_BITS`], and what the provider says.
     pub fn new(
         provider: &dyn Provider,
         secret: &Secret,
@@ -166,7 +172,8 @@ impl OpenSa {
         self.key.aead.open(batch);
     }
 
-    /// Whether a packet is worth opening. It changes nothing, so it may be asked of packets that anyone could have sent.
+    /// Whether a packet is worth opening. It changes nothing, so it may be asked of packets that
+    /// anyone could have sent.
     #[inline]
     pub fn check(&self, lane: u8, counter: u64) -> Replay {
         match self.windows[usize::from(lane)].get() {
@@ -176,8 +183,9 @@ impl OpenSa {
         }
     }
 
-    /// Marks a packet as received. Call it only after the packet's tag has verified, and drop the packet unless the answer
-    /// is [`Replay::Fresh`], which is given once for each lane and counter, also when threads race.
+    /// Marks a packet as received. Call it only after the packet's tag has verified, and drop the
+    /// packet unless the answer is [`Replay::Fresh`], which is given once for each lane and
+    /// counter, also when threads race.
     #[inline]
     pub fn commit(&self, lane: u8, counter: u64) -> Replay {
         self.windows[usize::from(lane)]

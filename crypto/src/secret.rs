@@ -6,18 +6,21 @@ use zeroize::Zeroize;
 
 use crate::{CryptoError, SECRET_LEN, kdf};
 
-/// 32 secret bytes, alone in a page that is locked into memory, left out of core dumps, and wiped when dropped.
+/// 32 secret bytes, alone in a page that is locked into memory, left out of core dumps, and wiped
+/// when dropped.
 ///
-/// It cannot be printed, copied or compared. Keys that are derived from it live inside the AEAD library, in ordinary
-/// memory.
+/// It cannot be printed, copied or compared. Keys that are derived from it live inside the AEAD
+/// library, in ordinary memory.
 pub struct Secret {
     page: NonNull<[u8; SECRET_LEN]>,
     locked: bool,
 }
 
-// SAFETY: the page belongs to this value alone, as a Box's memory would, and nothing in it is tied to a thread.
+// SAFETY: the page belongs to this value alone, as a Box's memory would, and nothing in it is tied
+// to a thread.
 unsafe impl Send for Secret {}
-// SAFETY: a shared reference only reads the bytes, which nobody writes between construction and drop.
+// SAFETY: a shared reference only reads the bytes, which nobody writes between construction and
+// drop.
 unsafe impl Sync for Secret {}
 
 impl Secret {
@@ -37,8 +40,8 @@ impl Secret {
     /// Takes the secret over and wipes the source with its whole capacity, also when it fails.
     ///
     /// # Errors
-    /// [`CryptoError::SecretLength`] unless the source has [`SECRET_LEN`] bytes; [`CryptoError::SecretMemory`] when the
-    /// kernel gives no page.
+    /// [`CryptoError::SecretLength`] unless the source has [`SECRET_LEN`] bytes;
+    /// [`CryptoError::SecretMemory`] when the kernel gives no page.
     pub fn from_vec(source: &mut Vec<u8>) -> Result<Self, CryptoError> {
         let secret = match <&mut [u8; SECRET_LEN]>::try_from(source.as_mut_slice()) {
             Ok(bytes) => Self::from_bytes(bytes),
@@ -48,7 +51,8 @@ impl Secret {
         secret
     }
 
-    /// Whether the page is locked into memory. If not (`RLIMIT_MEMLOCK` is too low), it may reach swap: tell the operator.
+    /// Whether the page is locked into memory. If not (`RLIMIT_MEMLOCK` is too low), it may reach
+    /// swap: tell the operator.
     #[must_use]
     pub fn locked(&self) -> bool {
         self.locked
@@ -61,12 +65,14 @@ impl Secret {
     }
 
     pub(crate) fn bytes(&self) -> &[u8; SECRET_LEN] {
-        // SAFETY: the page is mapped readable and at least this long until drop, and only `bytes_mut` writes it.
+        // SAFETY: the page is mapped readable and at least this long until drop, and only
+        // `bytes_mut` writes it.
         unsafe { self.page.as_ref() }
     }
 
     fn bytes_mut(&mut self) -> &mut [u8; SECRET_LEN] {
-        // SAFETY: the page is mapped writable and at least this long until drop, and `self` is borrowed exclusively.
+        // SAFETY: the page is mapped writable and at least this long until drop, and `self` is
+        // borrowed exclusively.
         unsafe { self.page.as_mut() }
     }
 
@@ -77,7 +83,8 @@ impl Secret {
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
         );
-        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no memory in use.
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no memory in
+        // use.
         let page =
             unsafe { libc::mmap(std::ptr::null_mut(), SECRET_LEN, protection, flags, -1, 0) };
         if page == libc::MAP_FAILED {
@@ -101,12 +108,14 @@ impl Secret {
 impl Drop for Secret {
     fn drop(&mut self) {
         self.bytes_mut().zeroize();
-        // SAFETY: the mapping was made in `zero` with this length and is not used after; unmapping also unlocks it.
+        // SAFETY: the mapping was made in `zero` with this length and is not used after; unmapping
+        // also unlocks it.
         unsafe { libc::munmap(self.page.as_ptr().cast(), SECRET_LEN) };
     }
 }
 
-/// A public name of a [`Secret`]: it betrays nothing of it, and the same secret always has the same one. Shown as hex.
+/// A public name of a [`Secret`]: it betrays nothing of it, and the same secret always has the same
+/// one. Shown as hex.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint([u8; 32]);
 
@@ -227,7 +236,8 @@ mod tests {
         }
     }
 
-    /// Whether a type has a trait: the inherent constant wins over the trait's where its bound holds.
+    /// Whether a type has a trait: the inherent constant wins over the trait's where its bound
+    /// holds.
     macro_rules! has {
         ($type:ty: $bound:path) => {{
             #[allow(dead_code, reason = "used only for types that lack the trait")]

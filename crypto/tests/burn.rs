@@ -91,7 +91,8 @@ fn one_holder_at_a_time() {
     BurnGuard::open(dir.file()).unwrap();
 }
 
-/// A crash can end the file at any byte. Whatever was whole stays burned, nothing else is, and the file goes on.
+/// A crash can end the file at any byte. Whatever was whole stays burned, nothing else is, and the
+/// file goes on.
 #[test]
 fn a_file_cut_anywhere_opens_and_goes_on() {
     let dir = Dir::new();
@@ -176,7 +177,8 @@ fn after_a_failed_write_nothing_burns() {
         eprintln!("SKIPPED: no /dev/full");
         return;
     }
-    // The device reads as endless zeros, so the guard cannot be opened on it: swap it in under an open guard's number.
+    // The device reads as endless zeros, so the guard cannot be opened on it: swap it in under an
+    // open guard's number.
     let dir = Dir::new();
     let mut guard = BurnGuard::open(dir.file()).unwrap();
     guard.burn(&fingerprint(1)).unwrap();
@@ -219,6 +221,7 @@ fn replace_file(from: &Path, to: &Path) {
         .parse()
         .unwrap();
     let to = fs::OpenOptions::new().append(true).open(to).unwrap();
-    // SAFETY: both are open files of this process, and the guard that owns `number` goes on owning it.
+    // SAFETY: both are open files of this process, and the guard that owns `number` goes on owning
+    // it.
     assert!(unsafe { libc::dup2(to.as_raw_fd(), number) } >= 0);
 }

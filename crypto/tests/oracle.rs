@@ -33,7 +33,8 @@ struct Message {
     text: Vec<u8>,
 }
 
-/// A suite, a key, and messages of every length up to a jumbo frame's, with those around block edges often.
+/// A suite, a key, and messages of every length up to a jumbo frame's, with those around block
+/// edges often.
 fn batches() -> impl Strategy<Value = (Suite, Vec<u8>, Vec<Message>)> {
     let len = prop_oneof![0..130usize, 500..530usize, 1390..1420usize, 0..9000usize];
     let message = (any::<Nonce>(), any::<[u8; AAD_LEN]>(), len, any::<u8>()).prop_map(

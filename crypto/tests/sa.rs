@@ -96,8 +96,8 @@ fn any_other_context_or_secret_opens_nothing() {
     assert!(!talks(&tx, &stranger));
 }
 
-/// What an independent decoder must make of the secret 01 01 .. 01. The values are from Python's `hmac` and
-/// `cryptography`, not from this crate.
+/// What an independent decoder must make of the secret 01 01 .. 01. The values are from Python's
+/// `hmac` and `cryptography`, not from this crate.
 #[test]
 fn known_answer_from_secret_to_ciphertext() {
     for provider in providers() {

