@@ -8,12 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::config::{BindMode, Outcome, SocketConfig, ZeroCopy};
 use crate::error::XskError;
+use crate::ledger::Descriptor;
 use crate::ring::{Consumer, Parts, Producer};
 use crate::sys::{self, Mapping};
 use crate::umem::Layout;
-
-/// A descriptor of the rx and tx rings.
-pub(crate) type Descriptor = libc::xdp_desc;
 
 /// The rings of one socket, each with its own mapping.
 #[derive(Debug)]
@@ -117,8 +115,8 @@ fn map_rings(fd: &OwnedFd, config: &SocketConfig) -> Result<Rings, XskError> {
         })?;
     let failed = |source| XskError::kernel("mmap of a ring", source);
     // SAFETY: each mapping is that of its ring, so its entries have the type given here and are valid for every bit
-    // pattern. The kernel is the other side of each ring and keeps to its part. The socket is new, so there is no second
-    // producer or consumer on ours, and there will be none: each ring is mapped here once.
+    // pattern. The kernel is the other side of each ring and keeps to its part. The socket is new, so there is no
+    // second producer or consumer on ours, and there will be none: each ring is mapped here once.
     unsafe {
         let (parts, memory) =
             map_ring(fd, &offsets.rx, config.rx_size, libc::XDP_PGOFF_RX_RING).map_err(failed)?;

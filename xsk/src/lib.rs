@@ -31,9 +31,9 @@
 //! - The free list holds the chunk's number; nobody holds a pointer to it.
 //! - A [`Frame`] is the only way to the bytes. It cannot be cloned, and each arrow above consumes it or creates it,
 //!   so two frames never name one chunk and `data_mut()` never aliases.
-//! - A socket keeps one bit for each chunk that it gave to the kernel. A descriptor that comes back is believed only
-//!   if its bit is set; the bit is cleared before the token is made. So a kernel or driver that reports an address
-//!   twice, or one it never got, is counted ([`Counters`]) and ignored: it cannot forge a token.
+//! - A socket keeps one bit for each chunk that it gave to the kernel. A descriptor that comes back is believed
+//!   only if its bit is set; the bit is cleared before the token is made. So a kernel or driver that reports an
+//!   address twice, or one it never got, is counted ([`Counters`]) and ignored: it cannot forge a token.
 //!
 //! What may still be touched is never unmapped. Dropping a [`Umem`] unmaps only if every chunk is on the free list;
 //! otherwise the mapping is left in place for the rest of the process, so an outstanding `Frame` stays valid.
@@ -41,23 +41,25 @@
 //!
 //! # Closing
 //!
-//! `close(2)` on an AF_XDP socket does not mean that the device is done with the memory: the kernel takes the buffer
-//! pool off the queue later, from a workqueue, and a zero-copy device may still write into it until then. A duplicate of the
-//! descriptor or a child between `fork` and `exec` keeps the socket alive as well. Therefore [`Socket::close`] waits until the kernel
-//! says that the queue is free, and only then gives the chunks back. If that does not happen in time they are
-//! kept out of the pool and reported in [`Closed::kept`].
+//! `close(2)` on an AF_XDP socket does not mean that the device is done with the memory: the kernel takes the
+//! buffer pool off the queue later, from a workqueue, and a zero-copy device may still write into it until then. A
+//! duplicate of the descriptor or a child between `fork` and `exec` keeps the socket alive as well. Therefore
+//! [`Socket::close`] waits until the kernel says that the queue is free, and only then gives the chunks back. If
+//! that does not happen in time they are kept out of the pool and reported in [`Closed::kept`].
 //!
 //! # Cost
 //!
 //! [`Socket::fill`], [`Socket::receive`], [`Socket::transmit`], [`Socket::complete`], [`Umem::alloc`] and
 //! [`Umem::free`] take no lock, allocate nothing and make no system call. Each of the ring calls touches the shared
-//! producer and consumer words once a batch. System calls are made only in [`Socket::wake_tx`] and [`Socket::wake_rx`].
+//! producer and consumer words once a batch. System calls are made only in [`Socket::wake_tx`] and
+//! [`Socket::wake_rx`].
 
 mod chunks;
 mod config;
 mod error;
 mod frame;
 mod kernel;
+mod ledger;
 #[cfg(any(test, feature = "oracle"))]
 pub mod oracle;
 mod release;

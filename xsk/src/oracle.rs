@@ -1,10 +1,13 @@
-//! Models that rings and frames are checked against. Property tests and fuzz targets feed them bytes.
+//! Models that rings, frames and a socket's account are checked against. Property tests and fuzz targets feed them
+//! bytes.
 //!
-//! Each function turns the bytes into operations, does them on the real thing and on an obvious model, and says where the two
-//! first differ.
+//! Each function turns the bytes into operations, does them on the real thing and on an obvious model, and says
+//! where the two first differ.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
+use crate::frame::Frame;
+use crate::ledger::{Descriptor, Ledger};
 use crate::ring::pair;
 use crate::umem::{HugePages, Umem, UmemConfig};
 
@@ -65,8 +68,8 @@ pub fn ring(ops: &[u8], capacity: u32, start: u32) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks one frame against a byte vector: growing, trimming, truncating, writing and copying, with the chunks around it filled
-/// and compared, so that a byte out of place shows.
+/// Checks one frame against a byte vector: growing, trimming, truncating, writing and copying, with the chunks
+/// around it filled and compared, so that a byte out of place shows.
 ///
 /// # Errors
 /// What differed, and at which operation.
@@ -151,6 +154,109 @@ pub fn frame(ops: &[u8]) -> Result<(), String> {
     }
     frames.drain(..).for_each(|frame| umem.free(frame));
     if umem.available() == umem.frame_count() {
+        Ok(())
+    } else {
+        Err("a chunk is missing".into())
+    }
+}
+
+/// Plays a kernel that returns any address with any length and any options, and checks that no chunk is ever in two
+/// places: not as two frames, and not in the pool while the kernel or a frame has it.
+///
+/// # Errors
+/// What went wrong, and at which operation.
+pub fn kernel(ops: &[u8]) -> Result<(), String> {
+    const CHUNKS: u32 = 6;
+    let config = UmemConfig {
+        frame_count: CHUNKS,
+        frame_size: 4096,
+        headroom: 300,
+        huge: HugePages::Never,
+    };
+    let mut umem = Umem::new(&config).map_err(|error| error.to_string())?;
+    let mut ledger = Ledger::new(umem.layout());
+    let mut frames: Vec<Frame> = Vec::new();
+    let mut with_kernel = BTreeSet::new();
+
+    for (at, op) in ops.chunks_exact(5).enumerate() {
+        let differs = |what: &str| Err(format!("operation {at} ({op:?}): {what}"));
+        // Addresses around the memory, now and then far outside.
+        let low = u64::from(u16::from_be_bytes([op[1], op[2]])) % (u64::from(CHUNKS + 1) * 4096);
+        let address = if op[0] & 0x80 == 0 {
+            low
+        } else {
+            low << (op[1] % 60)
+        };
+        let known = u32::try_from(address / 4096).is_ok_and(|number| with_kernel.contains(&number));
+        let number = (address / 4096) as u32;
+        match op[0] % 5 {
+            0 => {
+                if let Some(chunk) = umem.take() {
+                    with_kernel.insert(chunk.number());
+                    ledger.give(chunk);
+                }
+            }
+            1 => {
+                if let Some(frame) = frames.pop() {
+                    with_kernel.insert(frame.number());
+                    ledger.give(frame.into_chunk());
+                }
+            }
+            2 => {
+                let chunk = ledger.take_back(address);
+                if chunk.is_some() != known {
+                    return differs("completion");
+                }
+                if let Some(chunk) = chunk {
+                    with_kernel.remove(&number);
+                    umem.put(chunk);
+                }
+            }
+            3 => {
+                let len = u32::from(u16::from_be_bytes([op[3], op[4]])) % 5000;
+                let descriptor = Descriptor {
+                    addr: address,
+                    len,
+                    options: u32::from(op[4] & 1),
+                };
+                let frame = ledger.accept(&mut umem, descriptor);
+                if known {
+                    with_kernel.remove(&number);
+                }
+                if let Some(mut frame) = frame {
+                    let place = (frame.number(), frame.headroom() as u64, frame.len());
+                    if !known || place != (number, address % 4096, len as usize) {
+                        return differs("a frame that is not what the descriptor says");
+                    }
+                    frame.data_mut().fill(op[0]);
+                    frames.push(frame);
+                }
+            }
+            _ => {
+                if let Some(frame) = frames.pop() {
+                    umem.free(frame);
+                }
+            }
+        }
+        if frames
+            .iter()
+            .map(Frame::number)
+            .collect::<BTreeSet<_>>()
+            .len()
+            != frames.len()
+        {
+            return differs("two frames of one chunk");
+        }
+        if ledger.held() != with_kernel.len() {
+            return differs("what the kernel has");
+        }
+        if ledger.held() + frames.len() + umem.available() != CHUNKS as usize {
+            return differs("a chunk was lost or doubled");
+        }
+    }
+    ledger.into_chunks().for_each(|chunk| umem.put(chunk));
+    frames.drain(..).for_each(|frame| umem.free(frame));
+    if umem.outstanding() == 0 {
         Ok(())
     } else {
         Err("a chunk is missing".into())

@@ -8,12 +8,13 @@ use crate::sys::{self, Mapping};
 
 /// A second, idle AF_XDP socket with one page of its own, made together with the real one.
 ///
-/// The kernel lets one buffer pool be on a queue. The real socket's pool leaves the queue only when all of this is over:
-/// no duplicate of its descriptor is open, no packet that it sent is in flight, and the driver has been told to let go of the memory.
-/// So when this socket's bind is no longer refused with EBUSY, nothing can touch the real socket's chunks.
+/// The kernel lets one buffer pool be on a queue. The real socket's pool leaves the queue only when all of this is
+/// over: no duplicate of its descriptor is open, no packet that it sent is in flight, and the driver has been told
+/// to let go of the memory. So when this socket's bind is no longer refused with EBUSY, nothing can touch the real
+/// socket's chunks.
 ///
-/// It is made in advance because it must be in the same network namespace, and because the process may have given up its
-/// privileges, or moved to another namespace, by the time the real socket is closed.
+/// It is made in advance because it must be in the same network namespace, and because the process may have given
+/// up its privileges, or moved to another namespace, by the time the real socket is closed.
 #[derive(Debug)]
 pub(crate) struct ReleaseProbe {
     fd: OwnedFd,
@@ -64,10 +65,12 @@ impl ReleaseProbe {
         let deadline = Instant::now() + limit;
         loop {
             match sys::bind(self.fd.as_fd(), self.ifindex, self.queue, libc::XDP_COPY) {
-                // Bound: the queue was free. Any other refusal comes from after that check, or from before it because the device is
-                // gone, and then its pools are gone as well.
                 Ok(()) => return true,
-                Err(error) if error.raw_os_error() != Some(libc::EBUSY) => return true,
+                // The device is gone, or the queue is: both take their pools with them. EINVAL has no other cause left.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL)) => {
+                    return true;
+                }
+                // EBUSY, or something like ENOMEM that says nothing about the queue.
                 Err(_) if Instant::now() >= deadline => return false,
                 Err(_) => std::thread::sleep(Duration::from_millis(1)),
             }

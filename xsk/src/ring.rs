@@ -1,7 +1,8 @@
 //! The arithmetic of a single-producer, single-consumer ring in shared memory.
 //!
 //! A ring is two free-running 32-bit positions and a power of two of entries. `producer - consumer` entries are
-//! filled (modulo 2^32), and position `p` lives in slot `p mod capacity`; nothing special happens when a position wraps.
+//! filled (modulo 2^32), and position `p` lives in slot `p mod capacity`; nothing special happens when a position
+//! wraps.
 //!
 //! Each side works ahead of what it has published, and remembers what it last saw of the other side, so that a
 //! batch costs one load and one store of shared words:
@@ -17,9 +18,9 @@
 //!
 //! # The other side
 //!
-//! The other side may be the kernel, or, in tests and fuzz targets, [`pair`] over plain memory. A position of the other
-//! side that is impossible (more filled than there are slots) is not believed: the ring looks full to a producer
-//! and empty to a consumer. Slots are masked, so no position leads out of the entries.
+//! The other side may be the kernel, or, in tests and fuzz targets, [`pair`] over plain memory. A position of the
+//! other side that is impossible (more filled than there are slots) is not believed: the ring looks full to a
+//! producer and empty to a consumer. Slots are masked, so no position leads out of the entries.
 
 use std::cell::UnsafeCell;
 use std::mem::{align_of, size_of};
@@ -89,9 +90,9 @@ impl<T: Copy, M> Producer<T, M> {
     /// The producer's side of a ring, continuing from where its producer word stands.
     ///
     /// # Safety
-    /// The parts are valid and aligned for reads and writes while `memory` lives, and the capacity is a power of two. Nobody
-    /// else writes the producer word or the entries, and the other side reads only entries from its own position
-    /// up to the producer word.
+    /// The parts are valid and aligned for reads and writes while `memory` lives, and the capacity is a power of
+    /// two. Nobody else writes the producer word or the entries, and the other side reads only entries from its own
+    /// position up to the producer word.
     pub(crate) unsafe fn new(parts: Parts<T>, memory: M) -> Self {
         let next = parts.producer().load(Ordering::Relaxed);
         let seen = parts.consumer().load(Ordering::Acquire);
@@ -177,9 +178,10 @@ impl<T: Copy, M> Consumer<T, M> {
     /// The consumer's side of a ring, continuing from where its consumer word stands.
     ///
     /// # Safety
-    /// The parts are valid and aligned for reads and writes while `memory` lives, and the capacity is a power of two. Nobody
-    /// else writes the consumer word, and the other side writes only entries from the producer word up to the
-    /// consumer word plus the capacity. Whatever it writes is a valid `T`, and so is what the entries hold now.
+    /// The parts are valid and aligned for reads and writes while `memory` lives, and the capacity is a power of
+    /// two. Nobody else writes the consumer word, and the other side writes only entries from the producer word up
+    /// to the consumer word plus the capacity. Whatever it writes is a valid `T`, and so is what the entries hold
+    /// now.
     pub(crate) unsafe fn new(parts: Parts<T>, memory: M) -> Self {
         let next = parts.consumer().load(Ordering::Relaxed);
         Self {

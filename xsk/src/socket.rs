@@ -3,32 +3,28 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use crate::chunks::{Chunk, ChunkSet};
 use crate::config::{Counters, Outcome, Positions, SocketConfig, Statistics, Wake, ZeroCopy};
 use crate::error::XskError;
 use crate::frame::Frame;
-use crate::kernel::{self, Descriptor, Request, Rings};
+use crate::kernel::{self, Request, Rings};
+use crate::ledger::{Descriptor, Ledger};
 use crate::release::ReleaseProbe;
 use crate::sys;
-use crate::umem::{Layout, Umem};
+use crate::umem::Umem;
 
 /// An AF_XDP socket: one queue of one device, with its four rings, on the memory of one [`Umem`].
 ///
 /// It receives only what an XDP program on the device redirects to it through an `XSKMAP`.
 ///
-/// A worker's turn: [`complete`](Self::complete), [`fill`](Self::fill), [`receive`](Self::receive), work, [`transmit`](Self::transmit),
-/// [`wake_tx`](Self::wake_tx), [`wake_rx`](Self::wake_rx). At the end: [`close`](Self::close).
+/// A worker's turn: [`complete`](Self::complete), [`fill`](Self::fill), [`receive`](Self::receive), work,
+/// [`transmit`](Self::transmit), [`wake_tx`](Self::wake_tx), [`wake_rx`](Self::wake_rx). At the end:
+/// [`close`](Self::close).
 #[derive(Debug)]
 pub struct Socket {
     rings: Rings,
     fd: OwnedFd,
     probe: ReleaseProbe,
-    layout: Layout,
-    /// Every chunk that was given to the kernel and did not come back.
-    held: ChunkSet,
-    /// Within a packet over several chunks, which is being dropped.
-    in_multi_buffer: bool,
-    counters: Counters,
+    ledger: Ledger,
     outcome: Outcome,
     busy_poll: bool,
     name: String,
@@ -36,29 +32,26 @@ pub struct Socket {
     queue: u32,
 }
 
-// SAFETY: the only thing in it that is not Send by itself is the pointer in the layout, to memory that is bound to no
-// thread and that is reached by way of chunks that this socket owns.
-unsafe impl Send for Socket {}
-
 /// What [`Socket::close`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Closed {
     /// Chunks that went back to the pool.
     pub returned: usize,
-    /// Chunks that did not, because the kernel would not let go of them in time or the [`Umem`] was the wrong one. They stay lost,
-    /// and the memory stays mapped.
+    /// Chunks that did not, because the kernel would not let go of them in time or the [`Umem`] was the wrong one.
+    /// They stay lost, and the memory stays mapped.
     pub kept: usize,
 }
 
 impl Socket {
-    /// The shortest packet that is sent, in bytes: an Ethernet header. The kernel rejects empty ones without ever completing
-    /// them.
+    /// The shortest packet that is sent, in bytes: an Ethernet header. The kernel rejects empty ones without ever
+    /// completing them.
     pub const MIN_PACKET: usize = 14;
 
     /// How long [`Socket::close`] waits for the kernel.
     const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
 
-    /// Opens queue `queue`, counted from 0, of the device `ifname` in this thread's network namespace, on the memory of `umem`.
+    /// Opens queue `queue`, counted from 0, of the device `ifname` in this thread's network namespace, on the
+    /// memory of `umem`.
     ///
     /// The rings are empty: call [`Socket::fill`] before the XDP program sends packets here.
     ///
@@ -85,10 +78,7 @@ impl Socket {
             rings,
             fd,
             probe: ReleaseProbe::new(ifindex, queue)?,
-            layout: *umem.layout(),
-            held: ChunkSet::new(umem.layout().count),
-            in_multi_buffer: false,
-            counters: Counters::default(),
+            ledger: Ledger::new(umem.layout()),
             outcome,
             busy_poll: config.busy_poll.is_some(),
             name: ifname.to_owned(),
@@ -97,21 +87,21 @@ impl Socket {
         })
     }
 
-    /// Gives the kernel up to `n` free chunks to receive into, and returns how many. It is less if the pool is empty or the
-    /// fill ring is full.
+    /// Gives the kernel up to `n` free chunks to receive into, and returns how many. It is less if the pool is
+    /// empty or the fill ring is full.
     pub fn fill(&mut self, umem: &mut Umem, n: usize) -> usize {
-        if !self.is_of(umem) {
+        if !self.ledger.is_of(umem) {
             return 0;
         }
         let mut given = 0;
         while given < n {
             let Some(chunk) = umem.take() else { break };
-            let address = u64::from(chunk.number()) * u64::from(self.layout.size);
+            let address = u64::from(chunk.number()) * umem.frame_size() as u64;
             if !self.rings.fill.push(address) {
                 umem.put(chunk);
                 break;
             }
-            self.held.insert(chunk);
+            self.ledger.give(chunk);
             given += 1;
         }
         if given > 0 {
@@ -124,7 +114,7 @@ impl Socket {
     ///
     /// A packet over several chunks is dropped whole and counted.
     pub fn receive(&mut self, umem: &mut Umem, max: usize, mut sink: impl FnMut(Frame)) -> usize {
-        if !self.is_of(umem) {
+        if !self.ledger.is_of(umem) {
             return 0;
         }
         let (mut received, mut read) = (0, 0);
@@ -134,7 +124,7 @@ impl Socket {
                 break;
             };
             read += 1;
-            if let Some(frame) = self.accept(umem, descriptor) {
+            if let Some(frame) = self.ledger.accept(umem, descriptor) {
                 sink(frame);
                 received += 1;
             }
@@ -145,49 +135,43 @@ impl Socket {
         received
     }
 
-    /// Moves frames from `frames` into the tx ring, in order, as many as it takes, and returns how many. The others stay. Call
-    /// [`Socket::wake_tx`] afterwards.
+    /// Moves frames from `frames` into the tx ring, in order, as many as it takes, and returns how many. The others
+    /// stay. Call [`Socket::wake_tx`] afterwards.
     ///
     /// A frame of another memory, or shorter than [`Socket::MIN_PACKET`], is passed over and counted.
     pub fn transmit(&mut self, frames: &mut Vec<Frame>) -> usize {
-        let Self {
-            rings,
-            held,
-            layout,
-            counters,
-            ..
-        } = self;
-        let mut full = false;
+        let layout = self.ledger.layout();
+        let (mut sent, mut refused, mut full) = (0, 0, false);
         let taken = frames.extract_if(.., |frame| {
             if full {
                 return false;
             }
             if frame.umem_id() != layout.id || frame.len() < Self::MIN_PACKET {
-                counters.tx_refused += 1;
+                refused += 1;
                 return false;
             }
-            let descriptor = Descriptor {
-                addr: frame.address(),
-                len: frame.len() as u32,
+            let (addr, len) = (frame.address(), frame.len() as u32);
+            full = !self.rings.tx.push(Descriptor {
+                addr,
+                len,
                 options: 0,
-            };
-            full = !rings.tx.push(descriptor);
+            });
             !full
         });
-        let mut sent = 0;
         for frame in taken {
-            held.insert(frame.into_chunk());
+            self.ledger.give(frame.into_chunk());
             sent += 1;
         }
+        self.ledger.count_refused(refused);
         if sent > 0 {
-            rings.tx.submit();
+            self.rings.tx.submit();
         }
         sent
     }
 
     /// Puts the chunks whose packet was sent back on the free list, and returns how many.
     pub fn complete(&mut self, umem: &mut Umem) -> usize {
-        if !self.is_of(umem) {
+        if !self.ledger.is_of(umem) {
             return 0;
         }
         let (mut completed, mut read) = (0, 0);
@@ -196,7 +180,7 @@ impl Socket {
                 break;
             };
             read += 1;
-            if let Some(chunk) = self.take_back(address) {
+            if let Some(chunk) = self.ledger.take_back(address) {
                 umem.put(chunk);
                 completed += 1;
             }
@@ -251,7 +235,8 @@ impl Socket {
         Ok(Wake::Busy)
     }
 
-    /// Makes the driver look at the fill ring, if it needs to be told. With busy polling this call is what polls the device.
+    /// Makes the driver look at the fill ring, if it needs to be told. With busy polling this call is what polls
+    /// the device.
     ///
     /// # Errors
     /// [`XskError::DeviceGone`], or [`XskError::Kernel`] for what no retry can mend.
@@ -272,32 +257,29 @@ impl Socket {
         }
     }
 
-    /// Closes the socket and gives every chunk that it holds back to the pool, once the kernel is done with them; waits up to two
-    /// seconds for that. Packets that were received and not read, or queued and not sent, are lost.
+    /// Closes the socket and gives every chunk that it holds back to the pool, once the kernel is done with them;
+    /// waits up to two seconds for that. Packets that were received and not read, or queued and not sent, are lost.
     pub fn close(self, umem: &mut Umem) -> Closed {
         let Self {
             rings,
             fd,
             probe,
-            layout,
-            mut held,
+            mut ledger,
             ..
         } = self;
         // The mappings keep the socket open as well as the descriptor does.
         drop(rings);
         drop(fd);
-        let total = held.len();
-        if layout.id != umem.id() || (total > 0 && !probe.wait(Self::RELEASE_PATIENCE)) {
+        let held = ledger.held();
+        if !ledger.is_of(umem) || (held > 0 && !probe.wait(Self::RELEASE_PATIENCE)) {
             return Closed {
                 returned: 0,
-                kept: total,
+                kept: held,
             };
         }
-        while let Some(chunk) = held.pop() {
-            umem.put(chunk);
-        }
+        ledger.into_chunks().for_each(|chunk| umem.put(chunk));
         Closed {
-            returned: total,
+            returned: held,
             kept: 0,
         }
     }
@@ -348,13 +330,13 @@ impl Socket {
     /// How many chunks the socket holds, in its rings or within the kernel.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.held.len()
+        self.ledger.held()
     }
 
     /// What this crate counted.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.counters
+        self.ledger.counters()
     }
 
     /// What the kernel counted. A system call.
@@ -383,44 +365,6 @@ impl Socket {
             fill: self.rings.fill.position(),
             completion: self.rings.completion.position(),
         }
-    }
-
-    /// The packet of an rx descriptor, unless it must be dropped.
-    #[inline]
-    fn accept(&mut self, umem: &mut Umem, descriptor: Descriptor) -> Option<Frame> {
-        let continued = descriptor.options & libc::XDP_PKT_CONTD != 0;
-        let part = continued || self.in_multi_buffer;
-        self.in_multi_buffer = continued;
-        self.counters.rx_multi_buffer += u64::from(part && !continued);
-
-        let chunk = self.take_back(descriptor.addr)?;
-        let size = u32::from(self.layout.size);
-        let start = descriptor.addr as u32 & (size - 1);
-        if part || descriptor.len > size - start {
-            self.counters.rx_invalid += u64::from(!part);
-            umem.put(chunk);
-            return None;
-        }
-        // SAFETY: the chunk is from this socket's set, which has only chunks of the layout's memory; the length was checked
-        // just now.
-        Some(unsafe { Frame::new(&self.layout, chunk, start as u16, descriptor.len as u16) })
-    }
-
-    /// The chunk at an address that the kernel names, if this socket gave it that chunk.
-    #[inline]
-    fn take_back(&mut self, address: u64) -> Option<Chunk> {
-        // The size is a power of two: a shift instead of a division.
-        let chunk = self
-            .held
-            .remove(address >> self.layout.size.trailing_zeros());
-        self.counters.unknown_address += u64::from(chunk.is_none());
-        chunk
-    }
-
-    fn is_of(&mut self, umem: &Umem) -> bool {
-        let same = umem.id() == self.layout.id;
-        self.counters.wrong_umem += u64::from(!same);
-        same
     }
 
     #[cold]

@@ -1,7 +1,4 @@
-//! What the tests need around a socket: a network namespace, veth pairs, an XDP program and raw packets.
-
-pub(crate) mod bpf;
-pub(crate) mod packet;
+//! A network namespace with veth pairs in it.
 
 use std::process::Command;
 

@@ -1,67 +1,14 @@
-//! Sockets on real devices: veth pairs in a namespace of the test's own, with a real XDP program.
+//! Packets in and out, with their content checked by an AF_PACKET socket at the other end.
 
-mod common;
-
-use std::os::fd::AsRawFd;
-use std::time::Duration;
-
-use common::bpf::Redirect;
-use common::packet::{Wire, packet, readable};
-use common::{ifindex, in_namespace, ip, veth};
 use twinseal_xsk::{
-    BindMode, BusyPoll, Closed, Frame, HugePages, Socket, SocketConfig, Umem, UmemConfig, Wake,
-    XskError, ZeroCopy,
+    BusyPoll, Closed, Frame, HugePages, Pages, Socket, SocketConfig, Umem, UmemConfig, Wake,
+    XskError,
 };
 
-const FRAMES: u32 = 1024;
-
-fn umem() -> Umem {
-    Umem::new(&UmemConfig {
-        frame_count: FRAMES,
-        huge: HugePages::Never,
-        ..Default::default()
-    })
-    .expect("memory")
-}
-
-fn config() -> SocketConfig {
-    SocketConfig {
-        rx_size: 256,
-        tx_size: 256,
-        fill_size: 256,
-        completion_size: 256,
-        ..Default::default()
-    }
-}
-
-/// Receives `count` packets, or as many as come.
-fn receive(socket: &mut Socket, umem: &mut Umem, count: usize) -> Vec<Frame> {
-    let mut frames = Vec::new();
-    while frames.len() < count {
-        socket.wake_rx().expect("wake");
-        if socket.receive(umem, count - frames.len(), |frame| frames.push(frame)) == 0
-            && !readable(socket.as_raw_fd(), Duration::from_secs(2))
-        {
-            break;
-        }
-    }
-    frames
-}
-
-/// Sends everything and reclaims the chunks.
-fn send(socket: &mut Socket, umem: &mut Umem, frames: &mut Vec<Frame>) {
-    while !frames.is_empty() || socket.tx_pending() > 0 {
-        socket.transmit(frames);
-        socket.wake_tx().expect("wake");
-        socket.complete(umem);
-    }
-}
-
-fn frame(umem: &mut Umem, bytes: &[u8]) -> Frame {
-    let mut frame = umem.alloc().expect("a free chunk");
-    assert!(frame.copy_from(bytes));
-    frame
-}
+use crate::bpf::Redirect;
+use crate::net::{ifindex, in_namespace, ip, veth};
+use crate::packet::{Wire, packet};
+use crate::{FRAMES, config, frame, receive, send, umem};
 
 #[test]
 fn receives_what_was_sent() {
@@ -298,34 +245,6 @@ fn works_on_another_thread_and_without_need_wakeup() {
 }
 
 #[test]
-fn says_how_it_is_bound() {
-    in_namespace(|| {
-        veth("a", "b", 1);
-        let mut umem = umem();
-        for bind in [BindMode::Auto, BindMode::Copy] {
-            let socket =
-                Socket::open(&umem, "a", 0, &SocketConfig { bind, ..config() }).expect("socket");
-            assert_eq!(socket.mode().bind, ZeroCopy::Copy, "veth has no zero-copy");
-            assert!(socket.mode().need_wakeup && !socket.mode().multi_buffer);
-            socket.close(&mut umem);
-        }
-        let config = SocketConfig {
-            bind: BindMode::ZeroCopy,
-            ..config()
-        };
-        let error = Socket::open(&umem, "a", 0, &config).expect_err("veth has no zero-copy");
-        assert!(
-            matches!(&error, XskError::DriverCannot { name, .. } if name == "a"),
-            "{error:?}"
-        );
-        assert!(
-            error.to_string().contains("'copy'"),
-            "says what to do: {error}"
-        );
-    });
-}
-
-#[test]
 fn drops_packets_over_several_chunks_whole() {
     in_namespace(|| {
         veth("a", "b", 1);
@@ -440,166 +359,6 @@ fn the_kernel_counts_what_it_drops() {
 }
 
 #[test]
-fn close_returns_the_frames_of_every_ring_and_frees_the_queue() {
-    in_namespace(|| {
-        veth("a", "b", 1);
-        let mut umem = umem();
-        let redirect = Redirect::attach(ifindex("a"), 1);
-        for round in 0..5 {
-            let mut socket =
-                Socket::open(&umem, "a", 0, &config()).expect("the queue is free again");
-            redirect.insert(0, socket.fd());
-            socket.fill(&mut umem, 50);
-            let wire = Wire::open(ifindex("b"));
-            (0..20).for_each(|i| wire.send(&packet(i, 100)));
-            let mut frames: Vec<_> = (0..30).map(|i| frame(&mut umem, &packet(i, 100))).collect();
-            socket.transmit(&mut frames);
-            socket.wake_tx().expect("wake");
-            frames.extend((0..10).map(|i| frame(&mut umem, &packet(i, 100))));
-            socket.transmit(&mut frames);
-            let positions = socket.positions();
-            let filled = [
-                positions.rx,
-                positions.tx,
-                positions.fill,
-                positions.completion,
-            ]
-            .map(|ring| ring.filled());
-            assert_eq!(filled, [20, 10, 30, 30], "round {round}");
-            assert_eq!(umem.outstanding(), 90);
-            assert_eq!(
-                socket.close(&mut umem),
-                Closed {
-                    returned: 90,
-                    kept: 0
-                }
-            );
-            assert_eq!(umem.available(), FRAMES as usize);
-        }
-    });
-}
-
-#[test]
-fn close_keeps_the_frames_while_the_socket_is_open_elsewhere() {
-    in_namespace(|| {
-        veth("a", "b", 1);
-        let mut umem = umem();
-        let mut socket = Socket::open(&umem, "a", 0, &config()).expect("socket");
-        socket.fill(&mut umem, 7);
-        let duplicate = socket.fd().try_clone_to_owned().expect("dup");
-        assert_eq!(
-            socket.close(&mut umem),
-            Closed {
-                returned: 0,
-                kept: 7
-            }
-        );
-        assert_eq!(umem.outstanding(), 7);
-        drop(duplicate);
-    });
-}
-
-#[test]
-fn a_busy_queue_is_refused() {
-    in_namespace(|| {
-        veth("a", "b", 1);
-        let (umem, other) = (umem(), umem());
-        let socket = Socket::open(&umem, "a", 0, &config()).expect("socket");
-        let error = Socket::open(&other, "a", 0, &config()).expect_err("busy");
-        assert!(
-            matches!(error, XskError::QueueBusy { queue: 0, .. }),
-            "{error:?}"
-        );
-        drop(socket);
-        Socket::open(&other, "a", 0, &config()).expect("free again");
-    });
-}
-
-#[test]
-fn says_what_is_wrong_with_a_request() {
-    in_namespace(|| {
-        veth("a", "b", 2);
-        let umem = umem();
-        let open = |name: &str, queue, config: &SocketConfig| {
-            Socket::open(&umem, name, queue, config).expect_err("a bad request")
-        };
-        let error = open("a", 2, &config());
-        assert!(
-            matches!(
-                error,
-                XskError::NoSuchQueue {
-                    queue: 2,
-                    queues: 2,
-                    ..
-                }
-            ),
-            "{error:?}"
-        );
-        for name in [
-            "nothing",
-            "",
-            "a\0b",
-            "a-name-longer-than-the-kernel-allows",
-        ] {
-            let error = open(name, 0, &config());
-            assert!(
-                matches!(&error, XskError::NoSuchDevice { name: n } if n == name),
-                "{error:?}"
-            );
-        }
-        for value in [0, 3, 1 << 21] {
-            let error = open(
-                "a",
-                0,
-                &SocketConfig {
-                    tx_size: value,
-                    ..config()
-                },
-            );
-            assert!(
-                matches!(error, XskError::BadRingSize { value: v, .. } if v == value),
-                "{error:?}"
-            );
-            assert!(error.to_string().contains("tx ring"), "{error}");
-        }
-    });
-}
-
-#[test]
-fn a_device_that_is_down_or_gone_is_told_apart() {
-    in_namespace(|| {
-        veth("a", "b", 1);
-        let mut umem = umem();
-        let mut socket = Socket::open(&umem, "a", 0, &config()).expect("socket");
-        socket.fill(&mut umem, 5);
-        let mut frames = vec![frame(&mut umem, &packet(1, 100))];
-        socket.transmit(&mut frames);
-        ip("link set dev a down");
-        assert_eq!(socket.wake_tx().expect("not fatal"), Wake::Down);
-        ip("link set dev a up");
-        assert_eq!(socket.wake_tx().expect("wake"), Wake::Done);
-        assert_eq!(socket.complete(&mut umem), 1);
-
-        frames.push(frame(&mut umem, &packet(2, 100)));
-        socket.transmit(&mut frames);
-        ip("link delete dev a");
-        let error = socket.wake_tx().expect_err("gone");
-        assert!(
-            matches!(&error, XskError::DeviceGone { name } if name == "a"),
-            "{error:?}"
-        );
-        assert_eq!(
-            socket.close(&mut umem),
-            Closed {
-                returned: 6,
-                kept: 0
-            }
-        );
-        assert_eq!(umem.outstanding(), 0);
-    });
-}
-
-#[test]
 fn packets_that_the_device_drops_are_completed_too() {
     in_namespace(|| {
         veth("a", "b", 1);
@@ -614,32 +373,35 @@ fn packets_that_the_device_drops_are_completed_too() {
 }
 
 #[test]
-fn says_which_privilege_is_missing() {
+fn works_on_huge_pages() {
     in_namespace(|| {
         veth("a", "b", 1);
-        let umem = umem();
-        common::drop_capabilities(1 << 14); // CAP_IPC_LOCK
-        let limit = libc::rlimit {
-            rlim_cur: 1 << 16,
-            rlim_max: libc::RLIM_INFINITY,
+        let want = UmemConfig {
+            frame_count: 64,
+            frame_size: 4096,
+            headroom: 400,
+            huge: HugePages::Require,
         };
-        // SAFETY: points to a limit that outlives the call.
-        if unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) } != 0 {
-            eprintln!(
-                "SKIPPED: cannot set the locked-memory limit: {}",
-                std::io::Error::last_os_error()
-            );
-            return;
-        }
-        let error = Socket::open(&umem, "a", 0, &config()).expect_err("too much to pin");
-        assert!(
-            matches!(error, XskError::MemoryLock { bytes } if bytes == 2048 * FRAMES as usize),
-            "{error:?}"
+        let mut umem = match Umem::new(&want) {
+            Ok(umem) => umem,
+            Err(error @ XskError::NoHugePages { .. }) => return eprintln!("SKIPPED: {error}"),
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(umem.pages(), Pages::Huge);
+        let mut socket = Socket::open(&umem, "a", 0, &config()).expect("socket");
+        assert_eq!(socket.fill(&mut umem, 64), 64);
+        let redirect = Redirect::attach(ifindex("a"), 1);
+        redirect.insert(0, socket.fd());
+        let wire = Wire::open(ifindex("b"));
+        wire.send(&packet(1, 1500));
+        let mut frames = receive(&mut socket, &mut umem, 1);
+        assert_eq!(
+            (frames[0].data(), frames[0].headroom()),
+            (&packet(1, 1500)[..], 400)
         );
-
-        common::drop_capabilities(1 << 13); // CAP_NET_RAW
-        let error = Socket::open(&umem, "a", 0, &config()).expect_err("no privilege");
-        assert!(matches!(error, XskError::NoPermission { .. }), "{error:?}");
-        assert!(error.to_string().contains("CAP_NET_RAW"), "{error}");
+        send(&mut socket, &mut umem, &mut frames);
+        assert_eq!(wire.receive(), Some(packet(1, 1500)));
+        socket.close(&mut umem);
+        assert_eq!(umem.outstanding(), 0);
     });
 }

@@ -60,11 +60,10 @@ impl Redirect {
     }
 }
 
-/// `struct bpf_insn`: opcode, source and destination registers, offset, immediate.
+/// `struct bpf_insn`. The registers are the source in the high half of the byte, the destination in the low.
 fn instruction(opcode: u8, registers: u8, offset: i16, immediate: u32) -> u64 {
     let [o0, o1] = offset.to_le_bytes();
     let [i0, i1, i2, i3] = immediate.to_le_bytes();
-    // The destination is the low half of the byte; the tests write `0xSD`.
     u64::from_ne_bytes([opcode, registers, o0, o1, i0, i1, i2, i3])
 }
 

@@ -1,0 +1,227 @@
+//! Opening, closing, and what can be wrong with it.
+
+use twinseal_xsk::{BindMode, Closed, Socket, SocketConfig, Wake, XskError, ZeroCopy};
+
+use crate::bpf::Redirect;
+use crate::net::{drop_capabilities, ifindex, in_namespace, ip, veth};
+use crate::packet::{Wire, packet};
+use crate::{FRAMES, config, frame, umem};
+
+#[test]
+fn says_how_it_is_bound() {
+    in_namespace(|| {
+        veth("a", "b", 1);
+        let mut umem = umem();
+        for bind in [BindMode::Auto, BindMode::Copy] {
+            let socket =
+                Socket::open(&umem, "a", 0, &SocketConfig { bind, ..config() }).expect("socket");
+            assert_eq!(socket.mode().bind, ZeroCopy::Copy, "veth has no zero-copy");
+            assert!(socket.mode().need_wakeup && !socket.mode().multi_buffer);
+            socket.close(&mut umem);
+        }
+        let config = SocketConfig {
+            bind: BindMode::ZeroCopy,
+            ..config()
+        };
+        let error = Socket::open(&umem, "a", 0, &config).expect_err("veth has no zero-copy");
+        assert!(
+            matches!(&error, XskError::DriverCannot { name, .. } if name == "a"),
+            "{error:?}"
+        );
+        assert!(
+            error.to_string().contains("'copy'"),
+            "says what to do: {error}"
+        );
+    });
+}
+
+#[test]
+fn close_returns_the_frames_of_every_ring_and_frees_the_queue() {
+    in_namespace(|| {
+        veth("a", "b", 1);
+        let mut umem = umem();
+        let redirect = Redirect::attach(ifindex("a"), 1);
+        for round in 0..5 {
+            let mut socket =
+                Socket::open(&umem, "a", 0, &config()).expect("the queue is free again");
+            redirect.insert(0, socket.fd());
+            socket.fill(&mut umem, 50);
+            let wire = Wire::open(ifindex("b"));
+            (0..20).for_each(|i| wire.send(&packet(i, 100)));
+            let mut frames: Vec<_> = (0..30).map(|i| frame(&mut umem, &packet(i, 100))).collect();
+            socket.transmit(&mut frames);
+            socket.wake_tx().expect("wake");
+            frames.extend((0..10).map(|i| frame(&mut umem, &packet(i, 100))));
+            socket.transmit(&mut frames);
+            let positions = socket.positions();
+            let filled = [
+                positions.rx,
+                positions.tx,
+                positions.fill,
+                positions.completion,
+            ]
+            .map(|ring| ring.filled());
+            assert_eq!(filled, [20, 10, 30, 30], "round {round}");
+            assert_eq!(umem.outstanding(), 90);
+            assert_eq!(
+                socket.close(&mut umem),
+                Closed {
+                    returned: 90,
+                    kept: 0
+                }
+            );
+            assert_eq!(umem.available(), FRAMES as usize);
+        }
+    });
+}
+
+#[test]
+fn close_keeps_the_frames_while_the_socket_is_open_elsewhere() {
+    in_namespace(|| {
+        veth("a", "b", 1);
+        let mut umem = umem();
+        let mut socket = Socket::open(&umem, "a", 0, &config()).expect("socket");
+        socket.fill(&mut umem, 7);
+        let duplicate = socket.fd().try_clone_to_owned().expect("dup");
+        assert_eq!(
+            socket.close(&mut umem),
+            Closed {
+                returned: 0,
+                kept: 7
+            }
+        );
+        assert_eq!(umem.outstanding(), 7);
+        drop(duplicate);
+    });
+}
+
+#[test]
+fn a_busy_queue_is_refused() {
+    in_namespace(|| {
+        veth("a", "b", 1);
+        let (umem, other) = (umem(), umem());
+        let socket = Socket::open(&umem, "a", 0, &config()).expect("socket");
+        let error = Socket::open(&other, "a", 0, &config()).expect_err("busy");
+        assert!(
+            matches!(error, XskError::QueueBusy { queue: 0, .. }),
+            "{error:?}"
+        );
+        drop(socket);
+        Socket::open(&other, "a", 0, &config()).expect("free again");
+    });
+}
+
+#[test]
+fn says_what_is_wrong_with_a_request() {
+    in_namespace(|| {
+        veth("a", "b", 2);
+        let umem = umem();
+        let open = |name: &str, queue, config: &SocketConfig| {
+            Socket::open(&umem, name, queue, config).expect_err("a bad request")
+        };
+        let error = open("a", 2, &config());
+        assert!(
+            matches!(
+                error,
+                XskError::NoSuchQueue {
+                    queue: 2,
+                    queues: 2,
+                    ..
+                }
+            ),
+            "{error:?}"
+        );
+        for name in [
+            "nothing",
+            "",
+            "a\0b",
+            "a-name-longer-than-the-kernel-allows",
+        ] {
+            let error = open(name, 0, &config());
+            assert!(
+                matches!(&error, XskError::NoSuchDevice { name: n } if n == name),
+                "{error:?}"
+            );
+        }
+        for value in [0, 3, 1 << 21] {
+            let error = open(
+                "a",
+                0,
+                &SocketConfig {
+                    tx_size: value,
+                    ..config()
+                },
+            );
+            assert!(
+                matches!(error, XskError::BadRingSize { value: v, .. } if v == value),
+                "{error:?}"
+            );
+            assert!(error.to_string().contains("tx ring"), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_device_that_is_down_or_gone_is_told_apart() {
+    in_namespace(|| {
+        veth("a", "b", 1);
+        let mut umem = umem();
+        let mut socket = Socket::open(&umem, "a", 0, &config()).expect("socket");
+        socket.fill(&mut umem, 5);
+        let mut frames = vec![frame(&mut umem, &packet(1, 100))];
+        socket.transmit(&mut frames);
+        ip("link set dev a down");
+        assert_eq!(socket.wake_tx().expect("not fatal"), Wake::Down);
+        ip("link set dev a up");
+        assert_eq!(socket.wake_tx().expect("wake"), Wake::Done);
+        assert_eq!(socket.complete(&mut umem), 1);
+
+        frames.push(frame(&mut umem, &packet(2, 100)));
+        socket.transmit(&mut frames);
+        ip("link delete dev a");
+        let error = socket.wake_tx().expect_err("gone");
+        assert!(
+            matches!(&error, XskError::DeviceGone { name } if name == "a"),
+            "{error:?}"
+        );
+        assert_eq!(
+            socket.close(&mut umem),
+            Closed {
+                returned: 6,
+                kept: 0
+            }
+        );
+        assert_eq!(umem.outstanding(), 0);
+    });
+}
+
+#[test]
+fn says_which_privilege_is_missing() {
+    in_namespace(|| {
+        veth("a", "b", 1);
+        let umem = umem();
+        drop_capabilities(1 << 14); // CAP_IPC_LOCK
+        let limit = libc::rlimit {
+            rlim_cur: 1 << 16,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        // SAFETY: points to a limit that outlives the call.
+        if unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) } != 0 {
+            eprintln!(
+                "SKIPPED: cannot set the locked-memory limit: {}",
+                std::io::Error::last_os_error()
+            );
+            return;
+        }
+        let error = Socket::open(&umem, "a", 0, &config()).expect_err("too much to pin");
+        assert!(
+            matches!(error, XskError::MemoryLock { bytes } if bytes == 2048 * FRAMES as usize),
+            "{error:?}"
+        );
+
+        drop_capabilities(1 << 13); // CAP_NET_RAW
+        let error = Socket::open(&umem, "a", 0, &config()).expect_err("no privilege");
+        assert!(matches!(error, XskError::NoPermission { .. }), "{error:?}");
+        assert!(error.to_string().contains("CAP_NET_RAW"), "{error}");
+    });
+}
