@@ -11,7 +11,8 @@ pub(crate) const UDP: u8 = 17;
 pub(crate) const TCP: u8 = 6;
 
 /// Our endpoints on the underlay port.
-pub(crate) const ENDPOINTS: [&str; 3] = ["192.0.2.1:51820", "[2001:db8::1]:51820", "[fe80::1]:51820"];
+pub(crate) const ENDPOINTS: [&str; 3] =
+    ["192.0.2.1:51820", "[2001:db8::1]:51820", "[fe80::1]:51820"];
 pub(crate) const NODE4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub(crate) const NODE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 pub(crate) const UDP_PORT: u16 = 51_820;
@@ -54,7 +55,7 @@ pub(crate) fn ip4_with(
 ) -> Vec<u8> {
     let header = 20 + options.len();
     let total = u16::try_from(header + payload.len()).unwrap();
-    let mut ip = vec![0; 20];
+    let mut ip = [0; 20];
     ip[0] = 0x40 | u8::try_from(header / 4).unwrap();
     ip[2..4].copy_from_slice(&total.to_be_bytes());
     ip[6..8].copy_from_slice(&flags_offset.to_be_bytes());
