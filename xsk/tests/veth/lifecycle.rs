@@ -1,11 +1,13 @@
 //! Opening, closing, and what can be wrong with it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use twinseal_xsk::{BindMode, Closed, Socket, SocketConfig, Wake, XskError, ZeroCopy};
 
 use crate::bpf::Redirect;
 use crate::net::{drop_capabilities, ifindex, in_namespace, ip, veth};
 use crate::packet::{Wire, packet};
-use crate::{FRAMES, config, frame, umem};
+use crate::{FRAMES, config, frame, receive, umem};
 
 #[test]
 fn says_how_it_is_bound() {
@@ -73,6 +75,60 @@ fn close_returns_the_frames_of_every_ring_and_frees_the_queue() {
             assert_eq!(umem.available(), FRAMES as usize);
         }
     });
+}
+
+#[test]
+fn after_close_nobody_writes_into_the_chunks() {
+    in_namespace(|| {
+        veth("a", "b", 1);
+        let mut umem = umem();
+        let redirect = Redirect::attach(ifindex("a"), 1);
+        let wire = Wire::open(ifindex("b"));
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    wire.send(&packet(1, 1000));
+                }
+            });
+            let _stop = StopOnDrop(&stop);
+            for _ in 0..10 {
+                let mut socket = Socket::open(&umem, "a", 0, &config()).expect("socket");
+                socket.fill(&mut umem, 256);
+                redirect.insert(0, socket.fd());
+                let frames = receive(&mut socket, &mut umem, 100);
+                assert_eq!(frames.len(), 100, "traffic flows");
+                frames.into_iter().for_each(|frame| umem.free(frame));
+                socket.fill(&mut umem, 256);
+                let held = socket.held();
+                assert_eq!(
+                    socket.close(&mut umem),
+                    Closed {
+                        returned: held,
+                        kept: 0
+                    }
+                );
+
+                let mut all: Vec<_> = std::iter::from_fn(|| umem.alloc()).collect();
+                assert_eq!(all.len(), FRAMES as usize);
+                for frame in &mut all {
+                    assert!(frame.copy_from(&[0x5a; 1500]));
+                }
+                wire.send(&packet(2, 1000));
+                std::thread::sleep(std::time::Duration::from_millis(5));
+                assert!(all.iter().all(|frame| frame.data() == [0x5a; 1500]));
+                all.into_iter().for_each(|frame| umem.free(frame));
+            }
+        });
+    });
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
