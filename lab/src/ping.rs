@@ -1,7 +1,7 @@
 //! ICMP and ICMPv6 echo.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -17,6 +17,9 @@ const ECHO_HEADER: usize = 8;
 const STAMP: usize = 12;
 /// Largest IP packet.
 const PACKET_MAX: usize = 65_535;
+
+/// Round trips above this count as this, in nanoseconds: a minute.
+const RTT_MAX: u64 = 60_000_000_000;
 
 /// How to ping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,9 +179,8 @@ pub fn ping(ns: &Namespace, dst: IpAddr, config: &PingConfig) -> Result<PingResu
             let now = sys::monotonic_ns();
             match count {
                 Ok(0) => break,
-                Ok(_) => batch
-                    .iter()
-                    .for_each(|(packet, _)| pinger.take(packet, now)),
+                Ok(_) => (batch.iter().zip(batch.sources()))
+                    .for_each(|((packet, _), from)| pinger.take(packet, from, now)),
                 // An ICMP error that the kernel tells of here; the packet itself comes too.
                 Err(_) => continue,
             }
@@ -245,7 +247,8 @@ impl Pinger {
                 refused: 0,
                 refusal: None,
                 errors: Vec::new(),
-                rtt: Histogram::new(3).expect("three digits are in range"),
+                rtt: Histogram::new_with_max(RTT_MAX, 3)
+                    .expect("a minute with three digits is in range"),
             },
         }
     }
@@ -289,52 +292,40 @@ impl Pinger {
     }
 
     /// Takes a packet: IPv4 with its header, ICMPv6 without.
-    fn take(&mut self, packet: &[u8], now: u64) {
+    fn take(&mut self, packet: &[u8], from: IpAddr, now: u64) {
         let Some(message) = without_ipv4_header(packet, self.dst) else {
             return;
         };
         let Some(&[kind, code, ..]) = message.first_chunk::<ECHO_HEADER>() else {
             return;
         };
-        match (self.dst, kind) {
-            (IpAddr::V4(_), 0) | (IpAddr::V6(_), 129) => self.take_reply(message, now),
+        let (quoted, mtu) = match (self.dst, kind) {
+            (IpAddr::V4(_), 0) | (IpAddr::V6(_), 129) => return self.take_reply(message, now),
             (IpAddr::V4(_), 3 | 11 | 12) => {
-                let from = packet.get(12..16).and_then(|a| <[u8; 4]>::try_from(a).ok());
-                let from = IpAddr::V4(from.map_or(Ipv4Addr::UNSPECIFIED, Ipv4Addr::from));
                 let quoted = without_ipv4_header(&message[ECHO_HEADER..], self.dst);
-                let mtu = match (kind, code) {
-                    (3, 4) => u32::from(u16::from_be_bytes([message[6], message[7]])),
-                    _ => 0,
-                };
-                self.take_error(
+                (
                     quoted,
-                    IcmpError {
-                        from,
-                        kind,
-                        code,
-                        mtu,
-                    },
-                );
+                    u32::from(u16::from_be_bytes([message[6], message[7]])),
+                )
             }
             (IpAddr::V6(_), 1..=4) => {
-                let quoted = message.get(ECHO_HEADER + 40..);
-                let mtu = match kind {
-                    2 => u32::from_be_bytes([message[4], message[5], message[6], message[7]]),
-                    _ => 0,
-                };
-                // A raw ICMPv6 socket gives no header; who sent it is in the address, which is not asked for.
-                let from = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-                self.take_error(
-                    quoted,
-                    IcmpError {
-                        from,
-                        kind,
-                        code,
-                        mtu,
-                    },
-                );
+                let word = [message[4], message[5], message[6], message[7]];
+                (message.get(ECHO_HEADER + 40..), u32::from_be_bytes(word))
             }
-            _ => {}
+            _ => return,
+        };
+        if quoted.and_then(|q| q.get(4..6)) == Some(&self.ident.to_be_bytes()) {
+            // The word carries an MTU in "fragmentation needed" and "packet too big" only.
+            let mtu = match (self.dst, kind, code) {
+                (IpAddr::V4(_), 3, 4) | (IpAddr::V6(_), 2, _) => mtu,
+                _ => 0,
+            };
+            self.result.errors.push(IcmpError {
+                from,
+                kind,
+                code,
+                mtu,
+            });
         }
     }
 
@@ -363,13 +354,6 @@ impl Pinger {
         self.result.received += 1;
         self.result.rtt.saturating_record(now.saturating_sub(sent));
     }
-
-    fn take_error(&mut self, quoted: Option<&[u8]>, error: IcmpError) {
-        let ours = quoted.is_some_and(|q| q.get(4..6) == Some(&self.ident.to_be_bytes()));
-        if ours {
-            self.result.errors.push(error);
-        }
-    }
 }
 
 /// The ICMP message in what a raw socket of this family received.
@@ -382,7 +366,11 @@ fn without_ipv4_header(packet: &[u8], family: IpAddr) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+
+    const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9));
 
     fn pinger(dst: &str) -> Pinger {
         let mut pinger = Pinger::new(dst.parse().expect("address"), &PingConfig::default());
@@ -400,14 +388,15 @@ mod tests {
     fn replies_are_told_from_duplicates_and_strangers() {
         let mut p = pinger("::1");
         let good = reply(&p, 1);
-        p.take(&good, 700);
-        p.take(&good, 800);
+        p.take(&good, SOURCE, 50_000_200);
+        p.take(&good, SOURCE, 50_000_300);
         let mut stranger = reply(&p, 0);
         stranger[ECHO_HEADER] ^= 1;
-        p.take(&stranger, 900);
-        p.take(&reply(&p, 9), 900);
+        p.take(&stranger, SOURCE, 900);
+        p.take(&reply(&p, 9), SOURCE, 900);
         assert_eq!((p.result.received, p.result.duplicates), (1, 1));
-        assert_eq!(p.result.rtt.min(), 500);
+        assert_eq!(p.result.rtt.len(), 1);
+        assert!(p.result.max().abs_diff(Duration::from_millis(50)) < Duration::from_micros(100));
     }
 
     #[test]
@@ -415,7 +404,7 @@ mod tests {
         let mut p = pinger("::1");
         let mut bad = reply(&p, 0);
         *bad.last_mut().expect("a body") ^= 1;
-        p.take(&bad, 700);
+        p.take(&bad, SOURCE, 700);
         assert_eq!((p.result.received, p.result.damaged), (1, 1));
     }
 
@@ -423,13 +412,12 @@ mod tests {
     fn too_big_tells_the_mtu() {
         let mut p = pinger("192.0.2.1");
         let mut packet = vec![0x45; 20];
-        packet[12..16].copy_from_slice(&[10, 0, 0, 9]);
         packet.extend([3, 4, 0, 0, 0, 0, 0x05, 0x78]);
         packet.extend(vec![0x45; 20]);
         packet.extend(&p.request(0)[..8]);
-        p.take(&packet, 1);
+        p.take(&packet, SOURCE, 1);
         let error = IcmpError {
-            from: "10.0.0.9".parse().expect("address"),
+            from: SOURCE,
             kind: 3,
             code: 4,
             mtu: 1400,

@@ -205,6 +205,8 @@ pub(crate) struct RecvBatch {
     size: usize,
     data: Vec<u8>,
     control: Vec<Control>,
+    /// Where each message came from; an AF_PACKET address, which is shorter, is of no use.
+    sources: Vec<libc::sockaddr_in6>,
     /// Of each message: where it begins in its slot, its stored length and its length on the wire.
     messages: Vec<(usize, usize, usize)>,
 }
@@ -216,6 +218,8 @@ impl RecvBatch {
             size,
             data: vec![0; BATCH * (size + TAG)],
             control: vec![[0; 6]; BATCH],
+            // SAFETY: all zero is a valid sockaddr_in6.
+            sources: vec![unsafe { zeroed() }; BATCH],
             messages: Vec::with_capacity(BATCH),
         }
     }
@@ -235,8 +239,10 @@ impl RecvBatch {
             headers[i].msg_hdr.msg_iovlen = 1;
             headers[i].msg_hdr.msg_control = control.as_mut_ptr().cast();
             headers[i].msg_hdr.msg_controllen = size_of::<Control>();
+            headers[i].msg_hdr.msg_name = (&raw mut self.sources[i]).cast();
+            headers[i].msg_hdr.msg_namelen = size_of::<libc::sockaddr_in6>() as u32;
         }
-        // SAFETY: each header points at its own iovec, slot and control space, whose lengths are given; all outlive the call.
+        // SAFETY: each header points at its own iovec, slot, source and control space, whose lengths are given; all outlive the call.
         let r = unsafe {
             libc::recvmmsg(
                 fd.as_raw_fd(),
@@ -273,6 +279,17 @@ impl RecvBatch {
             self.messages.push(message);
         }
         Ok(count)
+    }
+
+    /// The IP addresses that the messages of the last [`RecvBatch::recv`] came from; of IP sockets only.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = IpAddr> {
+        self.sources.iter().map(|source| {
+            if i32::from(source.sin6_family) == libc::AF_INET6 {
+                return IpAddr::from(source.sin6_addr.s6_addr);
+            }
+            // In a sockaddr_in the address is where a sockaddr_in6 has its flow label.
+            IpAddr::from(source.sin6_flowinfo.to_ne_bytes())
+        })
     }
 
     /// The messages of the last [`RecvBatch::recv`], each with its length on the wire.

@@ -198,7 +198,7 @@ impl FlowTally {
     /// Numbers up to the highest that never came.
     pub fn missing(&self) -> u64 {
         self.highest
-            .map_or(0, |highest| (highest - self.received).saturating_add(1))
+            .map_or(0, |highest| highest.saturating_add(1) - self.received)
     }
 
     /// Accounts for a number; true when it is new.
