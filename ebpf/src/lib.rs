@@ -35,12 +35,15 @@
 mod attached;
 mod error;
 pub mod layout;
+mod role;
+mod set;
 mod steering;
 mod sys;
 
 pub use error::SteerError;
 pub use layout::Verdict;
-pub use steering::{Action, Role, Steering, XdpMode, XdpOutcome};
+pub use role::{Action, Role, XdpMode, XdpOutcome};
+pub use steering::Steering;
 
 /// The ELF object of the XDP program, as committed.
 pub const OBJECT: &[u8] = aya::include_bytes_aligned!("../twinseal.bpf.o");

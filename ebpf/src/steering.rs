@@ -1,82 +1,20 @@
 //! The loaded and attached program of one network device.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, XskMap};
+use aya::maps::{Array, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader, Pod};
+use aya::{Ebpf, EbpfLoader};
 
 use crate::layout::{
-    Config, EndpointKey, LocalKey, MAX_ENDPOINTS, MAX_LOCAL_ADDRESSES, MAX_QUEUES, Verdict, role,
-    v4_key, v6_key,
+    Config, EndpointKey, LocalKey, MAX_ENDPOINTS, MAX_LOCAL_ADDRESSES, MAX_QUEUES, Verdict,
 };
+use crate::role::{Action, Role, XdpMode, XdpOutcome};
+use crate::set::{Set, endpoint_key, local_key};
 use crate::{OBJECT, SteerError, attached, sys};
-
-/// How the program shall run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum XdpMode {
-    /// Native where the driver can, else generic; [`Steering::outcome`] tells which.
-    #[default]
-    Auto,
-    /// In the driver, before the kernel makes a packet of the frame; an error where the driver cannot.
-    Native,
-    /// In the kernel's stack, on any device; slower.
-    Generic,
-}
-
-/// How the program does run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum XdpOutcome {
-    /// In the driver.
-    Native,
-    /// In the kernel's stack.
-    Generic,
-}
-
-impl fmt::Display for XdpOutcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
-        })
-    }
-}
-
-/// What a port is, and so which frames are ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Faces hosts and routes for them: what is sent to its MAC address but not to an address of this machine.
-    Edge {
-        /// The port's own MAC address.
-        mac: [u8; 6],
-    },
-    /// Faces hosts and bridges for them: all frames that a bridge would forward, which includes broadcasts. The
-    /// machine itself cannot use the port's IP addresses, as it hears no ARP there.
-    Bridge {
-        /// The port's own MAC address.
-        mac: [u8; 6],
-    },
-    /// Faces other nodes: UDP to our endpoints.
-    Underlay,
-}
-
-/// What the program says about a frame: see [`Steering::dry_run`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// `XDP_PASS`: the kernel gets it.
-    Pass,
-    /// `XDP_REDIRECT`: the AF_XDP socket gets it.
-    Redirect,
-}
-
-// SAFETY: bytes without padding, any value valid.
-unsafe impl Pod for Config {}
-// SAFETY: words without padding (20 bytes, alignment 4), any value valid.
-unsafe impl Pod for EndpointKey {}
 
 /// The steering program on one network device. Dropping it detaches the program.
 pub struct Steering {
@@ -109,7 +47,7 @@ impl Steering {
             name: ifname.to_owned(),
         })?;
         let mut program = load()?;
-        let config = config_of(role);
+        let config = role.config();
         let mut config_map: Array<_, Config> = take_map(&mut program, "CONFIG")?;
         config_map
             .set(0, config, 0)
@@ -229,7 +167,7 @@ impl Steering {
             .replace(addresses.iter().map(local_key).collect())
     }
 
-    /// Sets the UDP endpoints, local address and port, whose packets an underlay port takes. Only the difference to
+    /// Sets the UDP endpoints, local address (no wildcard) and port, whose packets an underlay port takes. Only the difference to
     /// what was set before is written.
     ///
     /// # Errors
@@ -307,62 +245,6 @@ impl fmt::Debug for Steering {
 const XDP_PASS: u32 = 2;
 const XDP_REDIRECT: u32 = 4;
 
-/// A BPF map used as a set, and what we wrote to it.
-struct Set<K: Pod> {
-    map: HashMap<MapData, K, u8>,
-    keys: BTreeSet<K>,
-    what: &'static str,
-    max: u32,
-}
-
-impl<K: Pod + Ord> Set<K> {
-    fn new(map: HashMap<MapData, K, u8>, what: &'static str, max: u32) -> Self {
-        Self {
-            map,
-            keys: BTreeSet::new(),
-            what,
-            max,
-        }
-    }
-
-    /// Adds and removes what differs. Adds first, so that what is in both the old and the new set is never away; removes
-    /// first only when both do not fit side by side.
-    fn replace(&mut self, wanted: BTreeSet<K>) -> Result<(), SteerError> {
-        if wanted.len() > self.max as usize {
-            return Err(SteerError::TooMany {
-                what: self.what,
-                given: wanted.len(),
-                max: self.max,
-            });
-        }
-        if self.keys.union(&wanted).count() > self.max as usize {
-            self.remove_all_but(&wanted)?;
-        }
-        for key in &wanted {
-            if !self.keys.contains(key) {
-                self.map
-                    .insert(key, 1, 0)
-                    .map_err(|error| self.error(&error))?;
-                self.keys.insert(*key);
-            }
-        }
-        self.remove_all_but(&wanted)
-    }
-
-    fn remove_all_but(&mut self, wanted: &BTreeSet<K>) -> Result<(), SteerError> {
-        let unwanted: Vec<K> = self.keys.difference(wanted).copied().collect();
-        for key in unwanted {
-            self.map.remove(&key).map_err(|error| self.error(&error))?;
-            self.keys.remove(&key);
-        }
-        Ok(())
-    }
-
-    fn error(&self, error: &MapError) -> SteerError {
-        SteerError::aya(format!("setting the {}", self.what), error)
-    }
-}
-
 /// Parses the object, makes its maps and has the verifier look at the program.
 fn load() -> Result<Ebpf, SteerError> {
     let mut ebpf = EbpfLoader::new()
@@ -439,26 +321,8 @@ fn check_queue(queue: u32) -> Result<(), SteerError> {
     }
 }
 
-fn config_of(role: Role) -> Config {
-    let (role, mac) = match role {
-        Role::Edge { mac } => (role::EDGE, mac),
-        Role::Bridge { mac } => (role::BRIDGE, mac),
-        Role::Underlay => (role::UNDERLAY, [0; 6]),
-    };
-    Config {
-        role,
-        reserved: 0,
-        mac,
-    }
-}
-
-fn local_key(address: &IpAddr) -> LocalKey {
-    match address {
-        IpAddr::V4(v4) => v4_key(v4.octets()),
-        IpAddr::V6(v6) => v6_key(v6.octets()),
-    }
-}
-
-fn endpoint_key(endpoint: &SocketAddr) -> EndpointKey {
-    EndpointKey::new(local_key(&endpoint.ip()), endpoint.port().to_be_bytes())
-}
+/// The control thread may be any thread.
+const _: () = {
+    const fn any_thread<T: Send + Sync>() {}
+    any_thread::<Steering>();
+};

@@ -143,7 +143,7 @@ fn fixtures() -> Vec<Fixture> {
 
 #[test]
 fn fixtures_get_their_verdicts() {
-    in_namespace(|| {
+    in_namespace(&[], || {
         for role in [UNDERLAY, EDGE, BRIDGE] {
             let port = Port::new(role);
             for fixture in fixtures().iter().filter(|fixture| fixture.role == role) {
@@ -180,7 +180,7 @@ fn fixtures_cover_every_verdict() {
 
 #[test]
 fn a_frame_cut_anywhere_is_never_mistaken() {
-    in_namespace(|| {
+    in_namespace(&[], || {
         for role in [UNDERLAY, EDGE, BRIDGE] {
             let port = Port::new(role);
             for fixture in fixtures().iter().filter(|fixture| fixture.role == role) {
@@ -203,7 +203,7 @@ fn a_frame_cut_anywhere_is_never_mistaken() {
 
 #[test]
 fn any_bytes_get_the_oracles_verdict() {
-    in_namespace(|| {
+    in_namespace(&[], || {
         for role in [UNDERLAY, EDGE, BRIDGE] {
             let port = Port::new(role);
             let mut runner = TestRunner::new(Config {
@@ -263,7 +263,7 @@ fn any_frame(role: Role) -> impl Strategy<Value = Vec<u8>> {
 
 #[test]
 fn without_a_socket_frames_pass() {
-    in_namespace(|| {
+    in_namespace(&[], || {
         let mut port = Port::new(UNDERLAY);
         let frame = eth(IPV4, ip4(UDP, NODE4, udp(UDP_PORT)));
         assert_eq!(port.verdict(&frame), Redirected);
@@ -277,7 +277,7 @@ fn without_a_socket_frames_pass() {
 
 #[test]
 fn a_closed_socket_leaves_the_map() {
-    in_namespace(|| {
+    in_namespace(&[], || {
         let Port { steering, socket } = Port::new(UNDERLAY);
         drop(socket);
         let frame = eth(IPV4, ip4(UDP, NODE4, udp(UDP_PORT)));
@@ -287,7 +287,7 @@ fn a_closed_socket_leaves_the_map() {
 
 #[test]
 fn addresses_endpoints_and_mac_can_change() {
-    in_namespace(|| {
+    in_namespace(&[], || {
         let mut port = Port::new(UNDERLAY);
         let to = |address: [u8; 4]| eth(IPV4, ip4(UDP, address, udp(UDP_PORT)));
         port.steering
@@ -327,7 +327,7 @@ fn addresses_endpoints_and_mac_can_change() {
 
 #[test]
 fn a_full_set_can_be_exchanged_but_not_exceeded() {
-    in_namespace(|| {
+    in_namespace(&[], || {
         let mut port = Port::new(UNDERLAY);
         let max = twinseal_ebpf::layout::MAX_ENDPOINTS as u16;
         let endpoints =

@@ -12,7 +12,7 @@ const EDGE: Role = Role::Edge { mac: MAC };
 
 #[test]
 fn modes_are_what_was_asked_for_or_said() {
-    in_namespace(|| {
+    in_namespace(&[], || {
         for (mode, outcome) in [
             (XdpMode::Native, XdpOutcome::Native),
             (XdpMode::Generic, XdpOutcome::Generic),
@@ -47,7 +47,7 @@ fn modes_are_what_was_asked_for_or_said() {
 
 #[test]
 fn a_second_program_is_refused_and_the_first_is_named() {
-    in_namespace(|| {
+    in_namespace(&[], || {
         let first = Steering::attach(PORT, EDGE, XdpMode::Native).unwrap();
         for mode in [XdpMode::Native, XdpMode::Generic, XdpMode::Auto] {
             let error = Steering::attach(PORT, EDGE, mode).unwrap_err();
@@ -74,7 +74,7 @@ fn a_second_program_is_refused_and_the_first_is_named() {
 
 #[test]
 fn errors_say_what_to_do() {
-    in_namespace(|| {
+    in_namespace(&[], || {
         for name in [
             "no-such",
             "",
@@ -113,7 +113,7 @@ fn errors_say_what_to_do() {
 
 #[test]
 fn an_edge_port_takes_what_is_routed_and_the_host_hears_its_own() {
-    in_namespace(|| {
+    in_namespace(NEIGHBOUR, || {
         let neighbour = Neighbour::new();
         for mode in [XdpMode::Native, XdpMode::Generic] {
             let mut steering = Steering::attach(PORT, EDGE, mode).unwrap();
@@ -151,7 +151,7 @@ fn an_edge_port_takes_what_is_routed_and_the_host_hears_its_own() {
 
 #[test]
 fn hidden_vlan_tags_are_told() {
-    in_namespace(|| {
+    in_namespace(&["ethtool"], || {
         let steering = Steering::attach(PORT, EDGE, XdpMode::Native).unwrap();
         for (setting, hidden) in [("on", true), ("off", false)] {
             run("ethtool", &format!("-K {PORT} rxvlan {setting}"));
@@ -162,7 +162,7 @@ fn hidden_vlan_tags_are_told() {
 
 #[test]
 fn tagged_frames_pass_once_the_tag_is_in_the_frame() {
-    in_namespace(|| {
+    in_namespace(NEIGHBOUR, || {
         let neighbour = Neighbour::new();
         if !neighbour.try_run(
             "ip",
@@ -196,7 +196,7 @@ fn after_kill_nine_the_host_hears_again() {
     if std::env::var_os(VICTIM).is_some() {
         return deafen();
     }
-    in_namespace(|| {
+    in_namespace(NEIGHBOUR, || {
         let neighbour = Neighbour::new();
         for mode in ["native", "generic"] {
             assert!(neighbour.ping("10.0.0.1"), "{mode}: before");
@@ -239,6 +239,9 @@ fn deafen() {
     // Killed long before; if the test died, not left behind.
     std::thread::sleep(std::time::Duration::from_secs(60));
 }
+
+/// The programs that [`Neighbour`] and its users run.
+const NEIGHBOUR: &[&str] = &["unshare", "nsenter", "ping", "ethtool"];
 
 /// Another host, in a namespace of its own, with the port's peer as 10.0.0.2 and a route to 10.9.0.0/24 through us.
 struct Neighbour(Kill);

@@ -15,8 +15,15 @@ pub(crate) const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 pub(crate) const PEER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
 
 /// Runs `test` in a thread with a network namespace of its own, which the kernel removes with the thread, panic or not.
-/// Without the rights for that, says so and returns.
-pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
+/// Without the rights or a program (beside `ip`) for that, says so and returns.
+pub(crate) fn in_namespace(programs: &[&str], test: impl FnOnce() + Send + 'static) {
+    for program in [&["ip"], programs].concat() {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        if !std::env::split_paths(&path).any(|folder| folder.join(program).is_file()) {
+            eprintln!("SKIPPED: no program {program} in PATH");
+            return;
+        }
+    }
     let thread = std::thread::spawn(|| {
         // SAFETY: moves this thread alone to a new namespace; touches no memory.
         if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {

@@ -1,0 +1,83 @@
+//! What a caller asks for and is told.
+
+use std::fmt;
+
+use aya::Pod;
+
+use crate::layout::{Config, role};
+
+/// How the program shall run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XdpMode {
+    /// Native where the driver can, else generic; [`Steering::outcome`](crate::Steering::outcome) tells which.
+    #[default]
+    Auto,
+    /// In the driver, before the kernel makes a packet of the frame; an error where the driver cannot.
+    Native,
+    /// In the kernel's stack, on any device; slower.
+    Generic,
+}
+
+/// How the program does run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpOutcome {
+    /// In the driver.
+    Native,
+    /// In the kernel's stack.
+    Generic,
+}
+
+impl fmt::Display for XdpOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        })
+    }
+}
+
+/// What a port is, and so which frames are ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Faces hosts and routes for them: what is sent to its MAC address but not to an address of this machine.
+    Edge {
+        /// The port's own MAC address.
+        mac: [u8; 6],
+    },
+    /// Faces hosts and bridges for them: all frames that a bridge would forward, which includes broadcasts. The
+    /// machine itself cannot use the port's IP addresses, as it hears no ARP there.
+    Bridge {
+        /// The port's own MAC address.
+        mac: [u8; 6],
+    },
+    /// Faces other nodes: UDP to our endpoints.
+    Underlay,
+}
+
+/// What the program says about a frame: see [`Steering::dry_run`](crate::Steering::dry_run).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// `XDP_PASS`: the kernel gets it.
+    Pass,
+    /// `XDP_REDIRECT`: the AF_XDP socket gets it.
+    Redirect,
+}
+
+impl Role {
+    /// As the program reads it.
+    pub(crate) fn config(self) -> Config {
+        let (role, mac) = match self {
+            Self::Edge { mac } => (role::EDGE, mac),
+            Self::Bridge { mac } => (role::BRIDGE, mac),
+            Self::Underlay => (role::UNDERLAY, [0; 6]),
+        };
+        Config {
+            role,
+            reserved: 0,
+            mac,
+        }
+    }
+}
+
+// SAFETY: bytes without padding, any value valid.
+unsafe impl Pod for Config {}
