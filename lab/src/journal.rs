@@ -123,26 +123,28 @@ impl Journal {
     /// Opens the journal of a lab that nobody owns any more.
     pub(crate) fn open(id: &str) -> Result<Self, LabError> {
         let path = path_of(id);
+        let missing = || LabError::Missing {
+            what: "lab",
+            name: id.to_owned(),
+            fix: "it may be torn down already",
+        };
         let file = match OpenOptions::new().read(true).append(true).open(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                return Err(LabError::Missing {
-                    what: "lab",
-                    name: id.to_owned(),
-                    fix: "it may be torn down already",
-                });
-            }
+            Err(e) if e.kind() == ErrorKind::NotFound => return Err(missing()),
             other => other.doing(|| format!("open {}", path.display()))?,
         };
         match lock(&file) {
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                Err(LabError::InUse { id: id.to_owned() })
+                return Err(LabError::InUse { id: id.to_owned() });
             }
-            other => other
-                .doing(|| format!("lock {}", path.display()))
-                .map(|()| Journal {
-                    id: id.to_owned(),
-                    file,
-                }),
+            other => other.doing(|| format!("lock {}", path.display()))?,
+        }
+        // Another process may have torn the lab down between opening and locking.
+        match file.metadata() {
+            Ok(meta) if meta.nlink() > 0 => Ok(Journal {
+                id: id.to_owned(),
+                file,
+            }),
+            _ => Err(missing()),
         }
     }
 
@@ -237,15 +239,15 @@ pub(crate) fn sweep() -> Result<Vec<String>, LabError> {
         let Some(id) = file_name.to_str().and_then(|n| n.strip_suffix(".journal")) else {
             continue;
         };
-        // In use, or gone meanwhile: not ours to sweep.
+        // Looked at without the lock first, so that a lab which stays is never locked under someone's teardown.
+        match fs::read_to_string(path_of(id)) {
+            Ok(text) if Record::parse(&text).is_abandoned() => {}
+            _ => continue,
+        }
+        // Locked or gone means that another process sweeps it.
         let Ok(journal) = Journal::open(id) else {
             continue;
         };
-        let record = journal.read()?;
-        let alive = record.boot == boot() && record.owner.is_some_and(ProcessId::alive);
-        if alive || record.entries.contains(&Entry::Kept) {
-            continue;
-        }
         match journal.tear_down() {
             Ok(()) => swept.push(id.to_owned()),
             Err(e) => result = result.and(Err(e)),
@@ -262,6 +264,12 @@ struct Record {
 }
 
 impl Record {
+    /// Whether nobody will take this lab down: its owner is dead and did not keep it, or the machine was restarted.
+    fn is_abandoned(&self) -> bool {
+        let owned = self.owner.is_some_and(ProcessId::alive);
+        self.boot != boot() || !(owned || self.entries.contains(&Entry::Kept))
+    }
+
     /// Reads a journal; a line cut short by a crash is left out, since what it announces was then never made.
     fn parse(text: &str) -> Record {
         let mut record = Record::default();

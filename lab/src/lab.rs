@@ -8,8 +8,9 @@ use ipnet::IpNet;
 use rustix::thread::UnshareFlags;
 
 use crate::error::{Doing, LabError};
+use crate::interface::link_body;
 use crate::journal::{self, Entry, Journal};
-use crate::namespace::{Namespace, link_body};
+use crate::namespace::Namespace;
 use crate::netlink::{Netlink, Request};
 use crate::sys;
 

@@ -28,6 +28,7 @@ pub mod wire;
 
 mod error;
 mod ethtool;
+mod interface;
 mod journal;
 mod lab;
 mod namespace;
@@ -38,8 +39,9 @@ mod process;
 mod sys;
 
 pub use error::LabError;
+pub use interface::{Interface, InterfaceStats, Route};
 pub use ipnet::IpNet;
 pub use lab::{Lab, VethConfig};
-pub use namespace::{Entered, Interface, InterfaceStats, Namespace, Route};
+pub use namespace::{Entered, Namespace};
 pub use ping::{IcmpError, PingConfig, PingResult, ping};
 pub use process::Process;

@@ -4,7 +4,7 @@ mod common;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use common::{lab, net};
@@ -83,7 +83,7 @@ fn what_a_killed_process_leaves_is_swept_and_only_that() {
     }
     let Some(lab) = lab("tsweep") else { return };
     let ready = lab.directory().join("ready");
-    let mut child = Command::new(std::env::current_exe().expect("own program"))
+    let child = Command::new(std::env::current_exe().expect("own program"))
         .args([
             "--exact",
             "what_a_killed_process_leaves_is_swept_and_only_that",
@@ -93,6 +93,7 @@ fn what_a_killed_process_leaves_is_swept_and_only_that() {
         .stdout(Stdio::null())
         .spawn()
         .expect("start this program again");
+    let mut child = Killed(child);
     let told = wait_for_file(&ready);
     let mut words = told.split_whitespace();
     let mut next = || words.next().expect("three words").to_owned();
@@ -108,15 +109,11 @@ fn what_a_killed_process_leaves_is_swept_and_only_that() {
     let replaced = Elsewhere::mount(mine.path(), replaced);
     // Its owner lives, so it is not swept.
     assert!(!Lab::sweep().expect("sweep").contains(&id));
-    assert!(netns(&name).exists());
+    assert!(netns(&name).exists() && alive(grandchild));
 
-    child.kill().expect("kill");
-    child.wait().expect("reap");
-    assert!(
-        netns(&name).exists() && alive(grandchild),
-        "nobody was left to clean up"
-    );
-    // Another test's new lab may be quicker.
+    child.0.kill().expect("kill");
+    child.0.wait().expect("reap");
+    // A lab that another test makes just now may be quicker, and still at it.
     Lab::sweep().expect("sweep");
     for _ in 0..200 {
         if !journal(&id).exists() {
@@ -127,6 +124,16 @@ fn what_a_killed_process_leaves_is_swept_and_only_that() {
     assert!(!netns(&name).exists() && !journal(&id).exists());
     assert!(!alive(grandchild));
     assert!(similar.survives() && replaced.survives());
+}
+
+/// A child that does not outlive a failed test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Makes a lab with a process in it, tells of them and waits to be killed.

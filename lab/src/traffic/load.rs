@@ -135,7 +135,7 @@ impl Running {
     /// Waits for the end of the load.
     ///
     /// # Errors
-    /// As [`Sender::send`].
+    /// As [`Sender::send`](super::Sender::send).
     pub fn join(mut self) -> Result<Sent, LabError> {
         let thread = self
             .thread
@@ -150,7 +150,7 @@ impl Running {
     /// Ends the load now.
     ///
     /// # Errors
-    /// As [`Sender::send`].
+    /// As [`Sender::send`](super::Sender::send).
     pub fn stop(self) -> Result<Sent, LabError> {
         self.live.stop.store(true, Ordering::Relaxed);
         self.join()
