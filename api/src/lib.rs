@@ -8,3 +8,39 @@
 pub mod v1 {
     tonic::include_proto!("twinseal.v1");
 }
+
+impl std::fmt::Debug for v1::Key {
+    /// All but the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Key")
+            .field("owner", &self.owner)
+            .field("direction", &self.direction())
+            .field("epoch", &self.epoch)
+            .field("suite", &self.suite())
+            .field("receiver_index", &self.receiver_index)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::v1;
+
+    #[test]
+    fn debug_of_a_key_shows_no_secret() {
+        let key = v1::Key {
+            epoch: 7,
+            secret: vec![0xab; 32],
+            ..Default::default()
+        };
+        let item = v1::Item {
+            item: Some(v1::item::Item::Key(key)),
+        };
+        let shown = format!("{item:?}");
+        assert!(shown.contains("epoch: 7"), "{shown}");
+        assert!(
+            !shown.contains("171") && !shown.contains("secret"),
+            "{shown}"
+        );
+    }
+}

@@ -6,6 +6,8 @@
 mod file;
 mod users;
 
+pub(crate) use file::SOCKET_DIR;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 

@@ -138,13 +138,12 @@ fn syntax(path: &Path, text: &str, error: &serde_saphyr::Error) -> Mistake {
         .location()
         .map_or((1, 1), |at| (at.line() as usize, at.column() as usize));
     let message = error.without_snippet().to_string();
-    // The parser appends the place, which we put first.
-    let reason = message
-        .split(" at line ")
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_owned();
+    // The parser appends the place, which we put first, and names Rust's types.
+    let reason = match message.split(" at line ").next().unwrap_or_default().trim() {
+        "invalid u32" => format!("invalid value: not a whole number from 0 to {}", u32::MAX),
+        "invalid u64" => format!("invalid value: not a whole number from 0 to {}", u64::MAX),
+        reason => reason.to_owned(),
+    };
     let field = if reason.contains("missing field") || reason.contains("unknown field") {
         backticked(&reason).unwrap_or_default().to_owned()
     } else {

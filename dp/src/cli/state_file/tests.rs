@@ -1,1 +1,603 @@
+use std::path::Path;
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+fn parse(text: &str) -> Result<StateFile, StateFileError> {
+    StateFile::parse(Path::new("state.yaml"), text)
+}
+
+/// The items that a file sets.
+fn items(file: StateFile) -> Vec<v1::Item> {
+    let set = |change: v1::Change| match change.change {
+        Some(v1::change::Change::Set(item)) => item,
+        other => panic!("{other:?}"),
+    };
+    file.changes.into_iter().map(set).collect()
+}
+
+/// Asserts that the text is refused with one mistake: at this place in this field, its text holding these words.
+#[track_caller]
+fn wrong(text: &str, place: &str, field: &str, words: &[&str]) {
+    let error = parse(text).expect_err("a mistake");
+    let message = error.to_string();
+    let StateFileError::Invalid(mistakes) = error else {
+        panic!("{message}")
+    };
+    assert_eq!(mistakes.len(), 1, "{message}");
+    assert!(
+        message.starts_with(&format!("state.yaml:{place}: ")),
+        "{message}"
+    );
+    assert_eq!(mistakes[0].field, field, "{message}");
+    for word in words {
+        assert!(message.contains(word), "{word:?} in {message}");
+    }
+}
+
+const SECRET: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+#[test]
+fn reads_every_section() {
+    let file = parse(&format!(
+        "
+ports:
+  - {{name: wan, role: underlay, mtu: 1500, af_xdp: {{netdev: eth1, bind: zero-copy, xdp: native, busy_poll: true}}}}
+  - {{name: lan, role: edge, vrf: red, tap: {{netdev: tap0}}}}
+  - {{name: mem, role: edge, vrf: red, memory: {{wire: w, mac: 02:00:00:00:00:01}}}}
+vrfs:
+  - name: red
+links:
+  - {{name: ab, end: a, port: wan, local: 192.0.2.1, remote: 192.0.2.2, local_port: 1, remote_port: 2, next_hop: fe80::1}}
+circuits:
+  - {{name: c, id: 18446744073709551615, end: b, vrf: red, link: ab, label: 0xffff_ffff, hop_limit: 9, dscp: fixed, dscp_value: 46}}
+labels:
+  - {{link: ab, label: 7, egress: {{circuit: c}}}}
+  - {{link: ab, label: 8, swap: {{link: bc, label: 9}}}}
+groups:
+  - name: g
+    members:
+      - {{circuit: c, weight: 3}}
+      - via: {{port: lan, address: 10.0.0.1}}
+routes:
+  - {{vrf: red, prefix: 10.0.0.0/8, group: g}}
+  - {{vrf: red, prefix: ::/0, blackhole: {{}}}}
+  - {{vrf: red, prefix: 10.0.0.1/32, via: {{port: lan}}}}
+neighbours:
+  - {{port: lan, address: 10.0.0.1, mac: 02:00:00:00:00:02}}
+keys:
+  - {{link: ab, direction: a-to-b, epoch: 1, suite: chacha20-poly1305, receiver_index: 5, secret: {SECRET}}}
+transmit:
+  - {{circuit: c, epoch: 1}}
+delete:
+  - port: old
+  - label: {{link: ab, label: 1}}
+  - route: {{vrf: red, prefix: 0.0.0.0/0}}
+  - neighbour: {{port: lan, address: 10.0.0.9}}
+  - key: {{circuit: c, direction: b-to-a, epoch: 0}}
+"
+    ))
+    .unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(file.changes.len(), 20);
+    assert_eq!(file.place(0).unwrap().to_string(), "state.yaml:3: ports[0]");
+    assert_eq!(
+        file.place(8).unwrap().to_string(),
+        "state.yaml:16: groups[0]"
+    );
+    assert_eq!(
+        file.place(19).unwrap().to_string(),
+        "state.yaml:35: delete[4]"
+    );
+    assert!(file.place(20).is_none() && file.place(-1).is_none());
+
+    let mut changes = file
+        .changes
+        .into_iter()
+        .map(|change| change.change.unwrap());
+    let set = |change| match change {
+        v1::change::Change::Set(v1::Item { item: Some(item) }) => item,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        set(changes.next().unwrap()),
+        v1::item::Item::Port(v1::Port {
+            name: "wan".into(),
+            role: v1::PortRole::Underlay.into(),
+            vrf: String::new(),
+            mtu: 1500,
+            device: Some(v1::port::Device::AfXdp(v1::AfXdp {
+                netdev: "eth1".into(),
+                bind: v1::BindMode::ZeroCopy.into(),
+                xdp: v1::XdpMode::Native.into(),
+                busy_poll: true,
+            })),
+        })
+    );
+    assert_eq!(
+        set(changes.nth(4).unwrap()),
+        v1::item::Item::Circuit(v1::Circuit {
+            name: "c".into(),
+            id: u64::MAX,
+            end: v1::End::B.into(),
+            vrf: "red".into(),
+            link: "ab".into(),
+            label: u32::MAX,
+            hop_limit: 9,
+            dscp: v1::Dscp::Fixed.into(),
+            dscp_value: 46,
+        })
+    );
+    assert_eq!(
+        set(changes.nth(7).unwrap()),
+        v1::item::Item::Key(v1::Key {
+            owner: Some(v1::key::Owner::Link("ab".into())),
+            direction: v1::Direction::AToB.into(),
+            epoch: 1,
+            suite: v1::Suite::Chacha20Poly1305.into(),
+            secret: (0..32).collect(),
+            receiver_index: 5,
+        })
+    );
+    let v1::change::Change::Delete(last) = changes.next_back().unwrap() else {
+        panic!("a delete")
+    };
+    let key = v1::KeyRef {
+        owner: Some(v1::key_ref::Owner::Circuit("c".into())),
+        direction: v1::Direction::BToA.into(),
+        epoch: 0,
+    };
+    assert_eq!(last.item, Some(v1::item_ref::Item::Key(key)));
+}
+
+#[test]
+fn an_empty_file_changes_nothing() {
+    for text in ["", "\n", "# nothing\n", "ports: []\n", "{}\n"] {
+        assert_eq!(
+            parse(text)
+                .unwrap_or_else(|error| panic!("{text:?}: {error}"))
+                .changes
+                .len(),
+            0
+        );
+    }
+}
+
+#[test]
+fn what_is_left_out_goes_to_the_node_as_unspecified() {
+    let items = items(parse("ports:\n- name: p\nkeys:\n- {epoch: 0, secret: ''}\n").unwrap());
+    let Some(v1::item::Item::Port(port)) = &items[0].item else {
+        panic!("a port")
+    };
+    assert_eq!((port.role, &port.device), (0, &None));
+    let Some(v1::item::Item::Key(key)) = &items[1].item else {
+        panic!("a key")
+    };
+    assert_eq!((key.suite, key.direction, &key.owner), (0, 0, &None));
+}
+
+#[test]
+fn names_the_place_of_each_mistake() {
+    wrong(
+        "prots: []\n",
+        "1:1",
+        "prots",
+        &["unknown field", "ports", "correct its name"],
+    );
+    wrong(
+        "ports:\n- name: p\n  rolle: edge\n",
+        "3:3",
+        "rolle",
+        &["unknown field", "role"],
+    );
+    wrong(
+        "ports:\n- role: edge\n",
+        "2:3",
+        "name",
+        &["missing field", "add it"],
+    );
+    wrong(
+        "ports:\n- {name: p, role: middle}\n",
+        "2:19",
+        "role",
+        &["middle", "edge", "underlay", "one of these"],
+    );
+    wrong(
+        "links:\n- name: l\n  local_port: -1\n",
+        "3:15",
+        "local_port",
+        &["kind"],
+    );
+    wrong(
+        "labels:\n- {link: l, label: 4294967296}\n",
+        "2:20",
+        "label",
+        &["kind"],
+    );
+    wrong(
+        "labels:\n- {link: l, label: 1.5}\n",
+        "2:20",
+        "label",
+        &["kind"],
+    );
+    wrong(
+        "circuits:\n- {name: c, id: 18446744073709551616}\n",
+        "2:17",
+        "id",
+        &["kind"],
+    );
+    wrong("ports: [\n", "1:8", "ports", &["correct the text"]);
+    wrong(
+        "vrfs: []\nvrfs: []\n",
+        "2:1",
+        "",
+        &["duplicate", "keep one"],
+    );
+    wrong(
+        "delete:\n- prot: x\n",
+        "2:3",
+        "",
+        &["prot", "port", "one of these"],
+    );
+    wrong(
+        "routes:\n- {vrf: v, prefix: ::/0, circuit: a, group: b}\n",
+        "2:3",
+        "circuit, group, via, blackhole",
+        &["keep one"],
+    );
+    wrong(
+        "ports:\n- {name: p, tap: {netdev: a}, memory: {wire: b}}\n",
+        "2:3",
+        "af_xdp, tap, memory",
+        &["keep one"],
+    );
+    wrong(
+        "groups:\n- name: g\n  members:\n  - {circuit: a, via: {port: b}}\n",
+        "4:5",
+        "circuit, via",
+        &["keep one"],
+    );
+    wrong(
+        "transmit:\n- {link: a, circuit: b, epoch: 1}\n",
+        "2:3",
+        "link, circuit",
+        &["keep one"],
+    );
+    wrong(
+        "keys:\n- {link: a, epoch: 1}\n",
+        "2:3",
+        "secret",
+        &["genkey", "`installed`"],
+    );
+    wrong(
+        "keys:\n- {link: a, epoch: 1, secret: '', secret_file: a}\n",
+        "2:3",
+        "secret, secret_file",
+        &["keep one"],
+    );
+    wrong(
+        "keys:\n- {link: a, epoch: 1, secret_file: none/such}\n",
+        "2:3",
+        "secret_file",
+        &["none/such", "genkey"],
+    );
+}
+
+#[test]
+fn a_mistake_in_a_secret_shows_nothing_of_it() {
+    for text in [
+        format!("keys:\n- {{link: a, epoch: 1, secret: '{SECRET}!'}}\n"),
+        format!(
+            "keys:\n- {{link: a, epoch: 1, secret: '{}'}}\n",
+            &SECRET[1..]
+        ),
+        format!("keys:\n- {{link: a, epoch: one, secret: {SECRET}}}\n"),
+        format!("keys:\n- link: a\n  epoch: 1\n  secret: {SECRET}\n  what: 1\n"),
+        format!("keys:\n- link: a\n  epoch: 1\n  secret: {SECRET}\n secret: 1\n"),
+        format!("keys:\n- link: a\n  epoch: 1\n  secret: [{SECRET}\n"),
+    ] {
+        let error = parse(&text).expect_err(&text);
+        for shown in [error.to_string(), format!("{error:?}")] {
+            assert!(!shown.contains(&SECRET[1..20]), "{shown}");
+        }
+    }
+    let file = parse(&format!(
+        "keys:\n- {{link: a, epoch: 1, secret: {SECRET}}}\n"
+    ))
+    .unwrap();
+    let rendered = render(&items(file));
+    assert!(
+        rendered.contains("secret: installed") && !rendered.contains(&SECRET[..8]),
+        "{rendered}"
+    );
+}
+
+#[test]
+fn secret_files_are_relative_to_the_state_file() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("k"), format!("{SECRET}\n")).unwrap();
+    let path = dir.path().join("state.yaml");
+    std::fs::write(&path, "keys:\n- {link: a, epoch: 1, secret_file: k}\n").unwrap();
+    let items = items(StateFile::load(&path).unwrap());
+    let Some(v1::item::Item::Key(key)) = &items[0].item else {
+        panic!("a key")
+    };
+    assert_eq!(key.secret, (0..32).collect::<Vec<u8>>());
+    let missing = StateFile::load(&dir.path().join("none.yaml"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        missing.contains("none.yaml") && missing.contains("-f"),
+        "{missing}"
+    );
+}
+
+#[test]
+fn an_installed_key_is_no_change() {
+    let file =
+        parse("keys:\n- {link: a, epoch: 1, secret: installed}\nvrfs: [{name: v}]\n").unwrap();
+    assert_eq!((file.changes.len(), file.installed), (1, 1));
+    assert_eq!(file.place(0).unwrap().to_string(), "state.yaml:3: vrfs[0]");
+}
+
+#[test]
+fn every_example_can_be_read() {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples")];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("yaml") => example(&path),
+                Some("toml") => {
+                    crate::config::Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
+                }
+                _ => continue,
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen >= 4, "{seen} examples");
+}
+
+/// Reads an example beside such secret files as it tells its reader to make.
+fn example(path: &Path) {
+    let text = std::fs::read_to_string(path).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for (_, after) in text
+        .match_indices("secret_file: ")
+        .map(|(at, found)| text.split_at(at + found.len()))
+    {
+        let name = after.split([' ', '\n']).next().unwrap();
+        std::fs::write(dir.path().join(name), SECRET).unwrap();
+    }
+    let file = StateFile::parse(&dir.path().join("state.yaml"), &text);
+    let file = file.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert!(!file.changes.is_empty(), "{}", path.display());
+}
+
+/// Any text that a protocol's string can hold, also such as YAML could take for something else.
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[a-zA-Z0-9_.-]{1,64}",
+        "\\PC{0,20}",
+        any::<String>(),
+        prop::sample::select(vec![
+            "",
+            " ",
+            "~",
+            "null",
+            "true",
+            "no",
+            "on",
+            "0x10",
+            "1e3",
+            "1_000",
+            "-",
+            "---",
+            "...",
+            "#x",
+            "a: b",
+            "a #b",
+            "&a",
+            "*a",
+            "!a",
+            "|",
+            ">",
+            "%a",
+            "@a",
+            "`a",
+            "'",
+            "\"",
+            "[",
+            "{",
+            "? a",
+            "<<",
+            "=",
+            "02:00:00:00:00:01",
+            "12:30",
+            "2001:db8::1",
+            "::/0",
+            "\n",
+            "a\n\nb\n",
+            "\t",
+            "\u{85}",
+            "\u{2028}",
+            "\u{feff}",
+            "\u{0}",
+            ".inf",
+            "installed",
+        ])
+        .prop_map(str::to_owned),
+    ]
+}
+
+fn number() -> impl Strategy<Value = u32> {
+    prop_oneof![Just(0), Just(1), Just(u32::MAX), any::<u32>()]
+}
+
+fn item() -> impl Strategy<Value = v1::item::Item> {
+    use v1::item::Item;
+    let via = || (text(), text()).prop_map(|(port, address)| v1::Via { port, address });
+    let device = prop_oneof![
+        (text(), 0..3, 0..3, any::<bool>()).prop_map(|(netdev, bind, xdp, busy_poll)| {
+            v1::port::Device::AfXdp(v1::AfXdp {
+                netdev,
+                bind,
+                xdp,
+                busy_poll,
+            })
+        }),
+        text().prop_map(|netdev| v1::port::Device::Tap(v1::Tap { netdev })),
+        (text(), text()).prop_map(|(wire, mac)| v1::port::Device::Memory(v1::Memory { wire, mac })),
+    ];
+    let action = prop_oneof![
+        (text(), number())
+            .prop_map(|(link, label)| v1::label::Action::Swap(v1::Swap { link, label })),
+        text().prop_map(|circuit| v1::label::Action::Egress(v1::Egress { circuit })),
+    ];
+    let member = prop_oneof![
+        text().prop_map(v1::member::Target::Circuit),
+        via().prop_map(v1::member::Target::Via)
+    ];
+    let target = prop_oneof![
+        text().prop_map(v1::route::Target::Circuit),
+        text().prop_map(v1::route::Target::Group),
+        via().prop_map(v1::route::Target::Via),
+        Just(v1::route::Target::Blackhole(v1::Blackhole {})),
+    ];
+    let owner = prop_oneof![
+        text().prop_map(v1::transmit::Owner::Link),
+        text().prop_map(v1::transmit::Owner::Circuit)
+    ];
+    prop_oneof![
+        (text(), 0..3, text(), number(), prop::option::of(device)).prop_map(
+            |(name, role, vrf, mtu, device)| {
+                Item::Port(v1::Port {
+                    name,
+                    role,
+                    vrf,
+                    mtu,
+                    device,
+                })
+            }
+        ),
+        text().prop_map(|name| Item::Vrf(v1::Vrf { name })),
+        (
+            text(),
+            0..3,
+            text(),
+            text(),
+            text(),
+            number(),
+            number(),
+            text()
+        )
+            .prop_map(
+                |(name, end, port, local, remote, local_port, remote_port, next_hop)| {
+                    Item::Link(v1::Link {
+                        name,
+                        end,
+                        port,
+                        local,
+                        remote,
+                        local_port,
+                        remote_port,
+                        next_hop,
+                    })
+                }
+            ),
+        (
+            text(),
+            any::<u64>(),
+            0..3,
+            text(),
+            text(),
+            number(),
+            number(),
+            0..3,
+            number()
+        )
+            .prop_map(
+                |(name, id, end, vrf, link, label, hop_limit, dscp, dscp_value)| {
+                    Item::Circuit(v1::Circuit {
+                        name,
+                        id,
+                        end,
+                        vrf,
+                        link,
+                        label,
+                        hop_limit,
+                        dscp,
+                        dscp_value,
+                    })
+                }
+            ),
+        (text(), number(), prop::option::of(action)).prop_map(|(link, label, action)| Item::Label(
+            v1::Label {
+                link,
+                label,
+                action
+            }
+        )),
+        (text(), vec((prop::option::of(member), number()), 0..4)).prop_map(|(name, members)| {
+            let members = members
+                .into_iter()
+                .map(|(target, weight)| v1::Member { target, weight })
+                .collect();
+            Item::Group(v1::Group { name, members })
+        }),
+        (text(), text(), prop::option::of(target)).prop_map(|(vrf, prefix, target)| Item::Route(
+            v1::Route {
+                vrf,
+                prefix,
+                target
+            }
+        )),
+        (text(), text(), text()).prop_map(|(port, address, mac)| Item::Neighbour(v1::Neighbour {
+            port,
+            address,
+            mac
+        })),
+        (prop::option::of(owner), number())
+            .prop_map(|(owner, epoch)| Item::Transmit(v1::Transmit { owner, epoch })),
+    ]
+}
+
+/// The order of sections in a file.
+fn section(item: &v1::Item) -> usize {
+    use v1::item::Item;
+    match item.item.as_ref().unwrap() {
+        Item::Port(_) => 0,
+        Item::Vrf(_) => 1,
+        Item::Link(_) => 2,
+        Item::Circuit(_) => 3,
+        Item::Label(_) => 4,
+        Item::Group(_) => 5,
+        Item::Route(_) => 6,
+        Item::Neighbour(_) => 7,
+        Item::Key(_) => 8,
+        Item::Transmit(_) => 9,
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_reads_back(all in vec(item(), 0..12)) {
+        let mut all: Vec<_> = all.into_iter().map(|item| v1::Item { item: Some(item) }).collect();
+        all.sort_by_key(section);
+        let text = render(&all);
+        let file = parse(&text).map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?;
+        prop_assert_eq!(items(file), all, "{}", text);
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "\\PC{0,200}|(ports|keys|delete):\n- \\PC{0,80}\n") {
+        let _ = parse(&text);
+    }
+}

@@ -1,0 +1,99 @@
+//! `twinseal ctl`: a client of the control API and nothing else.
+
+mod apply;
+mod client;
+mod events;
+mod stats;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use serde_json::json;
+use twinseal_api::v1;
+
+use super::{print, state_file};
+use client::Client;
+
+/// Options of `twinseal ctl`.
+#[derive(Clone, Debug, Args)]
+pub struct CtlArgs {
+    /// The node's control socket. Else TWINSEAL_SOCKET says; else the only one in /run/twinseal.
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Command {
+    /// Apply a state file as one transaction: whole or not at all.
+    Apply(apply::ApplyArgs),
+    /// Print the desired state as a state file, and what became of it as comments in it.
+    Get {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print all counters.
+    Stats(stats::StatsArgs),
+    /// Print events as they happen, a line each.
+    Watch {
+        /// Print a JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs it.
+///
+/// # Errors
+/// If the node cannot be reached or went away. A refused transaction is told on stderr, with status 1.
+pub fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")?;
+    runtime.block_on(async {
+        match args.command {
+            Command::Apply(apply) => apply::run(args.socket, apply).await,
+            Command::Get { json } => get(client::connect(args.socket).await?, json).await,
+            Command::Stats(stats) => stats::run(client::connect(args.socket).await?, &stats).await,
+            Command::Watch { json } => events::run(client::connect(args.socket).await?, json).await,
+        }
+    })
+}
+
+async fn get(mut client: Client, json: bool) -> anyhow::Result<ExitCode> {
+    let response = client
+        .get(v1::GetRequest {})
+        .await
+        .map_err(|status| client::explain(&status))?;
+    let got = response.into_inner();
+    let mut out = io::stdout().lock();
+    if json {
+        let state = state_file::json(&got.items)?;
+        let all = json!({
+            "node": got.node,
+            "version": got.version,
+            "generation": got.generation,
+            "workers": got.workers,
+            "provider": got.provider,
+            "memory": got.memory,
+            "state": state,
+            "ports": got.ports.iter().map(print::port_json).collect::<Vec<_>>(),
+            "links": got.links.iter().map(print::link_json).collect::<Vec<_>>(),
+            "keys": got.keys.iter().map(print::key_json).collect::<Vec<_>>(),
+            "neighbours": got.neighbours.iter().map(print::neighbour_json).collect::<Vec<_>>(),
+        });
+        writeln!(out, "{all:#}")?;
+    } else {
+        print::outcome(&mut out, &got)?;
+        if !got.items.is_empty() {
+            write!(out, "{}", state_file::render(&got.items))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

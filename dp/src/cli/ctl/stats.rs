@@ -1,0 +1,58 @@
+//! `twinseal ctl stats`.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use twinseal_api::v1;
+
+use super::client::{self, Client};
+use crate::cli::print;
+
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct StatsArgs {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    /// Print again every SECS seconds: rates, or with --json the counters, an object a line.
+    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..=86400))]
+    watch: Option<u64>,
+}
+
+pub(super) async fn run(mut client: Client, args: &StatsArgs) -> anyhow::Result<ExitCode> {
+    let mut before = read(&mut client).await?;
+    let Some(seconds) = args.watch else {
+        let mut out = io::stdout().lock();
+        if args.json {
+            writeln!(out, "{:#}", print::stats_json(&before.1))?;
+        } else {
+            print::stats(&mut out, &before.1)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let mut ticks = tokio::time::interval(Duration::from_secs(seconds));
+    ticks.tick().await;
+    loop {
+        if args.json {
+            writeln!(io::stdout(), "{}", print::stats_json(&before.1))?;
+        }
+        ticks.tick().await;
+        let now = read(&mut client).await?;
+        if !args.json {
+            let elapsed = now.0 - before.0;
+            let mut out = io::stdout().lock();
+            writeln!(out, "per second, over {:.1} s", elapsed.as_secs_f64())?;
+            print::stats(&mut out, &print::rates(&now.1, &before.1, elapsed))?;
+            writeln!(out)?;
+        }
+        before = now;
+    }
+}
+
+async fn read(client: &mut Client) -> anyhow::Result<(Instant, v1::StatsResponse)> {
+    let response = client
+        .stats(v1::StatsRequest {})
+        .await
+        .map_err(|status| client::explain(&status))?;
+    Ok((Instant::now(), response.into_inner()))
+}

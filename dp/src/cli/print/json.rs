@@ -1,0 +1,144 @@
+//! What `ctl --json` prints. Fields are called as in the protocol; counters by name are objects.
+
+use serde_json::{Map, Value, json};
+use twinseal_api::v1;
+
+use super::time;
+use crate::cli::state_file::schema::{Direction, Suite};
+
+pub(in crate::cli) fn port_json(it: &v1::PortState) -> Value {
+    json!({
+        "port": it.port,
+        "mac": it.mac,
+        "mtu": it.mtu,
+        "xdp": it.xdp,
+        "bind": it.bind,
+        "need_wakeup": it.need_wakeup,
+        "up": it.up,
+    })
+}
+
+pub(in crate::cli) fn link_json(it: &v1::LinkState) -> Value {
+    json!({ "link": it.link, "up": it.up, "next_hop_mac": it.next_hop_mac })
+}
+
+pub(in crate::cli) fn neighbour_json(it: &v1::NeighbourState) -> Value {
+    json!({ "port": it.port, "address": it.address, "mac": it.mac, "static": it.r#static })
+}
+
+pub(in crate::cli) fn key_json(it: &v1::KeyState) -> Value {
+    let mut object = key_ref(it.key.as_ref());
+    object.insert(
+        "suite".into(),
+        Suite::from_number(it.suite).map(Suite::word).into(),
+    );
+    object.insert("receiver_index".into(), it.receiver_index.into());
+    object.insert("transmitter".into(), it.transmitter.into());
+    object.insert("transmitting".into(), it.transmitting.into());
+    object.insert("packets".into(), it.packets.into());
+    object.insert("exhausted".into(), it.exhausted.into());
+    object.into()
+}
+
+/// The owner's kind and name, direction and epoch; words of a later protocol are null.
+fn key_ref(key: Option<&v1::KeyRef>) -> Map<String, Value> {
+    use v1::key_ref::Owner;
+    let mut object = Map::new();
+    let Some(key) = key else { return object };
+    match &key.owner {
+        Some(Owner::Link(name)) => object.insert("link".into(), name.as_str().into()),
+        Some(Owner::Circuit(name)) => object.insert("circuit".into(), name.as_str().into()),
+        None => None,
+    };
+    object.insert(
+        "direction".into(),
+        Direction::from_number(key.direction)
+            .map(Direction::word)
+            .into(),
+    );
+    object.insert("epoch".into(), key.epoch.into());
+    object
+}
+
+pub(in crate::cli) fn stats_json(stats: &v1::StatsResponse) -> Value {
+    let traffic = |it: &v1::Traffic| {
+        json!({
+            "name": it.name,
+            "received_packets": it.received_packets,
+            "received_bytes": it.received_bytes,
+            "sent_packets": it.sent_packets,
+            "sent_bytes": it.sent_bytes,
+        })
+    };
+    let port = |it: &v1::PortStats| {
+        json!({
+            "port": it.port,
+            "received_packets": it.received_packets,
+            "received_bytes": it.received_bytes,
+            "sent_packets": it.sent_packets,
+            "sent_bytes": it.sent_bytes,
+            "steering": counters(&it.steering),
+            "sockets": counters(&it.sockets),
+        })
+    };
+    let worker = |it: &v1::WorkerStats| {
+        json!({
+            "worker": it.worker,
+            "batches": it.batches,
+            "packets": it.packets,
+            "sleeps": it.sleeps,
+            "frames_free": it.frames_free,
+            "frames": it.frames,
+        })
+    };
+    json!({
+        "generation": stats.generation,
+        "ports": stats.ports.iter().map(port).collect::<Vec<_>>(),
+        "links": stats.links.iter().map(traffic).collect::<Vec<_>>(),
+        "circuits": stats.circuits.iter().map(traffic).collect::<Vec<_>>(),
+        "drops": counters(&stats.drops),
+        "workers": stats.workers.iter().map(worker).collect::<Vec<_>>(),
+    })
+}
+
+fn counters(all: &[v1::Counter]) -> Value {
+    all.iter()
+        .map(|it| (it.name.clone(), it.value.into()))
+        .collect::<Map<_, Value>>()
+        .into()
+}
+
+pub(in crate::cli) fn event_json(event: &v1::Event) -> Value {
+    use v1::event::Event;
+    let mut object = Map::new();
+    let (kind, fields) = match &event.event {
+        Some(Event::Table(it)) => (
+            "table",
+            json!({ "generation": it.generation, "changes": it.changes }),
+        ),
+        Some(Event::Link(it)) => (
+            "link",
+            json!({ "link": it.link, "up": it.up, "reason": it.reason }),
+        ),
+        Some(Event::Circuit(it)) => (
+            "circuit",
+            json!({ "circuit": it.circuit, "up": it.up, "reason": it.reason }),
+        ),
+        Some(Event::Key(it)) => {
+            object = key_ref(it.key.as_ref());
+            (
+                "key",
+                json!({ "change": super::key_change(it.change).replace(' ', "-") }),
+            )
+        }
+        Some(Event::Fault(it)) => ("fault", json!({ "kind": it.kind, "detail": it.detail })),
+        None => ("unknown", json!({})),
+    };
+    if let Value::Object(fields) = fields {
+        object.extend(fields);
+    }
+    object.insert("event".into(), kind.into());
+    object.insert("time".into(), time::rfc3339(event.unix_nanos).into());
+    object.insert("unix_nanos".into(), event.unix_nanos.into());
+    object.into()
+}

@@ -1,0 +1,309 @@
+//! What `ctl` prints: for people here, for programs in [`json`].
+
+mod json;
+mod table;
+#[cfg(test)]
+mod tests;
+mod time;
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use twinseal_api::v1;
+
+pub(super) use json::{event_json, key_json, link_json, neighbour_json, port_json, stats_json};
+
+use super::state_file::schema::{Direction, Suite};
+use table::Table;
+
+/// What became of the desired state: comments before the state file that `get` prints.
+pub(super) fn outcome(out: &mut impl Write, got: &v1::GetResponse) -> io::Result<()> {
+    writeln!(
+        out,
+        "# node {}, version {}, generation {}, {} workers, {}, {}",
+        got.node, got.version, got.generation, got.workers, got.provider, got.memory
+    )?;
+    for port in &got.ports {
+        let mut facts = vec![
+            up(port.up).to_owned(),
+            port.mac.clone(),
+            format!("mtu {}", port.mtu),
+        ];
+        if !port.xdp.is_empty() {
+            facts.push(format!("{} XDP", port.xdp));
+        }
+        if !port.bind.is_empty() {
+            facts.push(port.bind.join(" "));
+        }
+        if port.need_wakeup {
+            facts.push("need-wakeup".to_owned());
+        }
+        writeln!(out, "# port {}: {}", port.port, facts.join(", "))?;
+    }
+    for link in &got.links {
+        write!(out, "# link {}: {}", link.link, up(link.up))?;
+        match link.next_hop_mac.as_str() {
+            "" => writeln!(out, ", next hop not resolved")?,
+            mac => writeln!(out, ", next hop {mac}")?,
+        }
+    }
+    for key in &got.keys {
+        writeln!(
+            out,
+            "# key of {}: {}",
+            key_name(key.key.as_ref()),
+            key_facts(key)
+        )?;
+    }
+    for neighbour in &got.neighbours {
+        let v1::NeighbourState {
+            port,
+            address,
+            mac,
+            r#static,
+        } = neighbour;
+        let from = if *r#static {
+            "static"
+        } else {
+            "from the kernel"
+        };
+        writeln!(out, "# neighbour {address} on {port}: {mac}, {from}")?;
+    }
+    Ok(())
+}
+
+fn up(up: bool) -> &'static str {
+    if up { "up" } else { "down" }
+}
+
+fn key_facts(key: &v1::KeyState) -> String {
+    let mut facts = vec![
+        Suite::from_number(key.suite)
+            .map_or("unknown suite", Suite::word)
+            .to_owned(),
+    ];
+    if key.receiver_index != 0 {
+        facts.push(format!("receiver index {}", key.receiver_index));
+    }
+    facts.push(
+        match (key.transmitter, key.transmitting) {
+            (false, _) => "receives",
+            (true, true) => "transmits",
+            (true, false) => "may transmit",
+        }
+        .to_owned(),
+    );
+    if key.transmitter {
+        facts.push(format!("{} packets sealed", key.packets));
+    }
+    if key.exhausted {
+        facts.push("exhausted".to_owned());
+    }
+    facts.join(", ")
+}
+
+/// `link "a-b", a-to-b, epoch 1`
+fn key_name(key: Option<&v1::KeyRef>) -> String {
+    use v1::key_ref::Owner;
+    let Some(key) = key else {
+        return "unknown".to_owned();
+    };
+    let owner = match &key.owner {
+        Some(Owner::Link(name)) => format!("link {name}"),
+        Some(Owner::Circuit(name)) => format!("circuit {name}"),
+        None => "unknown".to_owned(),
+    };
+    format!("{owner}, {}, epoch {}", direction(key.direction), key.epoch)
+}
+
+fn direction(number: i32) -> &'static str {
+    Direction::from_number(number).map_or("unknown direction", Direction::word)
+}
+
+/// An event, without an end of line.
+pub(super) fn event(event: &v1::Event) -> String {
+    use v1::event::Event;
+    let reason = |reason: &str| {
+        if reason.is_empty() {
+            String::new()
+        } else {
+            format!(": {reason}")
+        }
+    };
+    let text = match &event.event {
+        Some(Event::Table(it)) => format!(
+            "tables: generation {}, {} changes",
+            it.generation, it.changes
+        ),
+        Some(Event::Link(it)) => format!("link {} {}{}", it.link, up(it.up), reason(&it.reason)),
+        Some(Event::Circuit(it)) => {
+            format!("circuit {} {}{}", it.circuit, up(it.up), reason(&it.reason))
+        }
+        Some(Event::Key(it)) => format!(
+            "key of {}: {}",
+            key_name(it.key.as_ref()),
+            key_change(it.change)
+        ),
+        Some(Event::Fault(it)) => format!("fault {}{}", it.kind, reason(&it.detail)),
+        None => "an event of a later version".to_owned(),
+    };
+    format!("{} {text}", time::rfc3339(event.unix_nanos))
+}
+
+fn key_change(number: i32) -> &'static str {
+    match v1::KeyChange::try_from(number) {
+        Ok(v1::KeyChange::Installed) => "installed",
+        Ok(v1::KeyChange::Transmitting) => "transmitting",
+        Ok(v1::KeyChange::Retired) => "retired",
+        Ok(v1::KeyChange::NearlyExhausted) => "nearly exhausted",
+        Ok(v1::KeyChange::Exhausted) => "exhausted",
+        Ok(v1::KeyChange::Unspecified) | Err(_) => "unknown change",
+    }
+}
+
+/// Counters as tables. Counters of drops, XDP verdicts and sockets are left out while they are zero.
+pub(super) fn stats(out: &mut impl Write, stats: &v1::StatsResponse) -> io::Result<()> {
+    const TRAFFIC: [&str; 4] = ["RX PACKETS", "RX BYTES", "TX PACKETS", "TX BYTES"];
+    let mut table = Table::new("PORT", &TRAFFIC);
+    for it in &stats.ports {
+        table.row(
+            &it.port,
+            &[
+                it.received_packets,
+                it.received_bytes,
+                it.sent_packets,
+                it.sent_bytes,
+            ],
+        );
+    }
+    table.print(out)?;
+    for (title, all) in [("LINK", &stats.links), ("CIRCUIT", &stats.circuits)] {
+        let mut table = Table::new(title, &TRAFFIC);
+        for it in all {
+            table.row(
+                &it.name,
+                &[
+                    it.received_packets,
+                    it.received_bytes,
+                    it.sent_packets,
+                    it.sent_bytes,
+                ],
+            );
+        }
+        table.print(out)?;
+    }
+    let mut table = Table::new(
+        "WORKER",
+        &["BATCHES", "PACKETS", "SLEEPS", "FREE FRAMES", "FRAMES"],
+    );
+    for it in &stats.workers {
+        let numbers = [
+            it.batches,
+            it.packets,
+            it.sleeps,
+            it.frames_free.into(),
+            it.frames.into(),
+        ];
+        table.row(&it.worker.to_string(), &numbers);
+    }
+    table.print(out)?;
+    counters(out, "DROPS", &stats.drops)?;
+    for port in &stats.ports {
+        counters(
+            out,
+            &format!("XDP VERDICTS OF {}", port.port),
+            &port.steering,
+        )?;
+        counters(out, &format!("SOCKETS OF {}", port.port), &port.sockets)?;
+    }
+    Ok(())
+}
+
+fn counters(out: &mut impl Write, title: &str, all: &[v1::Counter]) -> io::Result<()> {
+    let mut table = Table::new(title, &["COUNT"]);
+    for it in all.iter().filter(|it| it.value > 0) {
+        table.row(&it.name, &[it.value]);
+    }
+    table.print(out)
+}
+
+/// What was counted a second between two readings. What is no counter stays as it is.
+pub(super) fn rates(
+    now: &v1::StatsResponse,
+    before: &v1::StatsResponse,
+    elapsed: Duration,
+) -> v1::StatsResponse {
+    let seconds = elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+    // A counter that went back is another one of that name: the port or link was made anew.
+    let rate = |now: u64, before: u64| (now.saturating_sub(before) as f64 / seconds).round() as u64;
+    let by_name = |all: &[v1::Counter], old: &[v1::Counter]| -> Vec<v1::Counter> {
+        let old: HashMap<_, _> = old.iter().map(|it| (it.name.as_str(), it.value)).collect();
+        let one = |it: &v1::Counter| {
+            let value = rate(it.value, old.get(it.name.as_str()).copied().unwrap_or(0));
+            v1::Counter {
+                name: it.name.clone(),
+                value,
+            }
+        };
+        all.iter().map(one).collect()
+    };
+    let traffic = |all: &[v1::Traffic], old: &[v1::Traffic]| -> Vec<v1::Traffic> {
+        let old: HashMap<_, _> = old.iter().map(|it| (it.name.as_str(), it)).collect();
+        let none = v1::Traffic::default();
+        let one = |it: &v1::Traffic| {
+            let old = old.get(it.name.as_str()).copied().unwrap_or(&none);
+            v1::Traffic {
+                name: it.name.clone(),
+                received_packets: rate(it.received_packets, old.received_packets),
+                received_bytes: rate(it.received_bytes, old.received_bytes),
+                sent_packets: rate(it.sent_packets, old.sent_packets),
+                sent_bytes: rate(it.sent_bytes, old.sent_bytes),
+            }
+        };
+        all.iter().map(one).collect()
+    };
+    let ports = {
+        let old: HashMap<_, _> = before
+            .ports
+            .iter()
+            .map(|it| (it.port.as_str(), it))
+            .collect();
+        let none = v1::PortStats::default();
+        let one = |it: &v1::PortStats| {
+            let old = old.get(it.port.as_str()).copied().unwrap_or(&none);
+            v1::PortStats {
+                port: it.port.clone(),
+                received_packets: rate(it.received_packets, old.received_packets),
+                received_bytes: rate(it.received_bytes, old.received_bytes),
+                sent_packets: rate(it.sent_packets, old.sent_packets),
+                sent_bytes: rate(it.sent_bytes, old.sent_bytes),
+                steering: by_name(&it.steering, &old.steering),
+                sockets: by_name(&it.sockets, &old.sockets),
+            }
+        };
+        now.ports.iter().map(one).collect()
+    };
+    let workers = {
+        let old: HashMap<_, _> = before.workers.iter().map(|it| (it.worker, it)).collect();
+        let none = v1::WorkerStats::default();
+        let one = |it: &v1::WorkerStats| {
+            let old = old.get(&it.worker).copied().unwrap_or(&none);
+            v1::WorkerStats {
+                batches: rate(it.batches, old.batches),
+                packets: rate(it.packets, old.packets),
+                sleeps: rate(it.sleeps, old.sleeps),
+                ..*it
+            }
+        };
+        now.workers.iter().map(one).collect()
+    };
+    v1::StatsResponse {
+        generation: now.generation,
+        ports,
+        links: traffic(&now.links, &before.links),
+        circuits: traffic(&now.circuits, &before.circuits),
+        drops: by_name(&now.drops, &before.drops),
+        workers,
+    }
+}

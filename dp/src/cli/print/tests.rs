@@ -1,0 +1,222 @@
+use super::*;
+
+fn text(print: impl Fn(&mut Vec<u8>) -> io::Result<()>) -> String {
+    let mut out = Vec::new();
+    print(&mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+fn counter(name: &str, value: u64) -> v1::Counter {
+    v1::Counter {
+        name: name.into(),
+        value,
+    }
+}
+
+fn sample() -> v1::StatsResponse {
+    v1::StatsResponse {
+        generation: 7,
+        ports: vec![v1::PortStats {
+            port: "wan".into(),
+            received_packets: 1000,
+            received_bytes: 1_500_000,
+            sent_packets: 5,
+            sent_bytes: 40,
+            steering: vec![counter("redirected", 990), counter("passed", 0)],
+            sockets: Vec::new(),
+        }],
+        links: vec![v1::Traffic {
+            name: "to-b".into(),
+            received_packets: 10,
+            ..Default::default()
+        }],
+        circuits: Vec::new(),
+        drops: vec![counter("no_route", 0), counter("replayed", 3)],
+        workers: vec![v1::WorkerStats {
+            batches: 6,
+            packets: 12,
+            sleeps: 1,
+            frames_free: 8,
+            frames: 9,
+            worker: 0,
+        }],
+    }
+}
+
+#[test]
+fn tables_align_and_leave_zero_counters_out() {
+    assert_eq!(
+        text(|out| stats(out, &sample())),
+        "\
+PORT  RX PACKETS  RX BYTES  TX PACKETS  TX BYTES
+wan         1000   1500000           5        40
+LINK  RX PACKETS  RX BYTES  TX PACKETS  TX BYTES
+to-b          10         0           0         0
+WORKER  BATCHES  PACKETS  SLEEPS  FREE FRAMES  FRAMES
+0             6       12       1            8       9
+DROPS     COUNT
+replayed      3
+XDP VERDICTS OF wan  COUNT
+redirected             990
+"
+    );
+}
+
+#[test]
+fn rates_are_of_a_second() {
+    let before = sample();
+    let mut now = sample();
+    now.ports[0].received_packets += 100;
+    now.links[0].received_packets = 4; // made anew
+    now.drops[1].value += 7;
+    now.workers[0].frames_free = 2;
+    now.circuits.push(v1::Traffic {
+        name: "new".into(),
+        sent_bytes: 50,
+        ..Default::default()
+    });
+    let rates = rates(&now, &before, Duration::from_secs(2));
+    assert_eq!(rates.ports[0].received_packets, 50);
+    assert_eq!(rates.ports[0].sent_bytes, 0);
+    assert_eq!(rates.links[0].received_packets, 0);
+    assert_eq!(
+        rates.drops,
+        vec![counter("no_route", 0), counter("replayed", 4)]
+    );
+    assert_eq!(
+        (rates.workers[0].frames_free, rates.workers[0].packets),
+        (2, 0)
+    );
+    assert_eq!(rates.circuits[0].sent_bytes, 25);
+}
+
+#[test]
+fn events_have_a_line_and_an_object() {
+    use v1::event::Event;
+    let key = v1::KeyRef {
+        owner: Some(v1::key_ref::Owner::Circuit("c".into())),
+        direction: v1::Direction::AToB.into(),
+        epoch: 4,
+    };
+    let cases = [
+        (
+            Some(Event::Table(v1::TableEvent {
+                generation: 3,
+                changes: 2,
+            })),
+            "tables: generation 3, 2 changes",
+            r#""event":"table","generation":3"#,
+        ),
+        (
+            Some(Event::Link(v1::LinkEvent {
+                link: "l".into(),
+                up: false,
+                reason: "no carrier".into(),
+            })),
+            "link l down: no carrier",
+            r#""event":"link","link":"l","reason":"no carrier""#,
+        ),
+        (
+            Some(Event::Circuit(v1::CircuitEvent {
+                circuit: "c".into(),
+                up: true,
+                reason: String::new(),
+            })),
+            "circuit c up",
+            r#""circuit":"c","event":"circuit""#,
+        ),
+        (
+            Some(Event::Key(v1::KeyEvent {
+                key: Some(key),
+                change: v1::KeyChange::NearlyExhausted.into(),
+            })),
+            "key of circuit c, a-to-b, epoch 4: nearly exhausted",
+            r#""change":"nearly-exhausted","circuit":"c","direction":"a-to-b","epoch":4,"event":"key""#,
+        ),
+        (
+            Some(Event::Fault(v1::FaultEvent {
+                kind: "events_lost".into(),
+                detail: "9".into(),
+            })),
+            "fault events_lost: 9",
+            r#""detail":"9","event":"fault","kind":"events_lost""#,
+        ),
+        (None, "an event of a later version", r#""event":"unknown""#),
+    ];
+    for (kind, line, object) in cases {
+        let it = v1::Event {
+            unix_nanos: 1_000_000,
+            event: kind,
+        };
+        assert_eq!(event(&it), format!("1970-01-01T00:00:00.001Z {line}"));
+        let json = event_json(&it).to_string();
+        assert!(json.contains(object), "{json}");
+        assert!(
+            json.contains(r#""time":"1970-01-01T00:00:00.001Z","unix_nanos":1000000"#),
+            "{json}"
+        );
+    }
+}
+
+#[test]
+fn the_outcome_is_comments() {
+    let key = |transmitter, transmitting| v1::KeyState {
+        key: Some(v1::KeyRef {
+            owner: Some(v1::key_ref::Owner::Link("to-b".into())),
+            direction: v1::Direction::BToA.into(),
+            epoch: 1,
+        }),
+        suite: v1::Suite::Aes256Gcm.into(),
+        receiver_index: 9,
+        transmitter,
+        transmitting,
+        packets: 5,
+        exhausted: transmitting,
+    };
+    let got = v1::GetResponse {
+        node: "a".into(),
+        version: "1".into(),
+        generation: 2,
+        workers: 1,
+        provider: "ring".into(),
+        memory: "ordinary pages".into(),
+        ports: vec![v1::PortState {
+            port: "wan".into(),
+            mac: "02:00:00:00:00:01".into(),
+            mtu: 1500,
+            xdp: "native".into(),
+            bind: vec!["copy".into(), "copy".into()],
+            need_wakeup: true,
+            up: true,
+        }],
+        links: vec![v1::LinkState {
+            link: "to-b".into(),
+            up: false,
+            next_hop_mac: String::new(),
+        }],
+        keys: vec![key(false, false), key(true, true)],
+        neighbours: vec![v1::NeighbourState {
+            port: "lan".into(),
+            address: "10.0.0.1".into(),
+            mac: "02:00:00:00:00:02".into(),
+            r#static: true,
+        }],
+        items: Vec::new(),
+    };
+    assert_eq!(
+        text(|out| outcome(out, &got)),
+        "\
+# node a, version 1, generation 2, 1 workers, ring, ordinary pages
+# port wan: up, 02:00:00:00:00:01, mtu 1500, native XDP, copy copy, need-wakeup
+# link to-b: down, next hop not resolved
+# key of link to-b, b-to-a, epoch 1: aes-256-gcm, receiver index 9, receives
+# key of link to-b, b-to-a, epoch 1: aes-256-gcm, receiver index 9, transmits, 5 packets sealed, exhausted
+# neighbour 10.0.0.1 on lan: 02:00:00:00:00:02, static
+"
+    );
+    let json = key_json(&got.keys[1]).to_string();
+    assert!(
+        json.contains(r#""link":"to-b""#) && json.contains(r#""suite":"aes-256-gcm""#),
+        "{json}"
+    );
+}

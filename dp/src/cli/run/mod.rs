@@ -1,0 +1,93 @@
+//! `twinseal run`: the daemon.
+
+mod notify;
+mod signals;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use tokio::sync::oneshot;
+
+use crate::config::Config;
+use crate::control::{self, NodeConfig, SocketConfig};
+
+/// Options of `twinseal run`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RunArgs {
+    /// The node's configuration.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Check the configuration and do nothing.
+    #[arg(long)]
+    check: bool,
+}
+
+/// Runs a node until SIGINT or SIGTERM. The first of them stops it in order, the second at once.
+///
+/// # Errors
+/// If the configuration is wrong or the node cannot start; the message says what to do.
+pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let config = Config::load(&args.config)?;
+    if args.check {
+        writeln!(io::stdout(), "{} is right", args.config.display())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !config.allow_core_dumps {
+        forbid_dumps()
+            .context("cannot switch core dumps off; node.allow_core_dumps = true goes without")?;
+    }
+    let name = config.name.clone();
+    let socket = config.socket.clone();
+    let stop = signals::watch().context("cannot take signals")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the control thread's runtime")?;
+    let (ready, is_ready) = oneshot::channel();
+    runtime.block_on(async {
+        let shutdown = async {
+            // The watcher keeps its end open until a signal comes.
+            let signal = stop.await.unwrap_or("the signal watcher's end");
+            tracing::info!("{signal}: stopping");
+            notify::send("STOPPING=1");
+        };
+        let announce = async {
+            if is_ready.await.is_ok() {
+                eprintln!("twinseal: node {name} is ready on {}", socket.display());
+                notify::send("READY=1");
+            }
+        };
+        let node = control::run(node_config(config), shutdown, Some(ready));
+        tokio::join!(node, announce).0
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn node_config(config: Config) -> NodeConfig {
+    NodeConfig {
+        name: config.name,
+        socket: SocketConfig {
+            path: config.socket,
+            mode: config.socket_mode,
+            allowed_uids: config.allow_uids,
+            allowed_gids: config.allow_gids,
+        },
+        state_dir: config.state_dir,
+        provider: config.provider,
+        window_bits: config.window_bits,
+        lane_limit: config.lane_limit,
+        pool: config.pool,
+    }
+}
+
+/// Makes the process undumpable: no core dump has its secrets, and no process of the same user may read its memory
+/// (prctl(2), PR_SET_DUMPABLE).
+pub(super) fn forbid_dumps() -> io::Result<()> {
+    // SAFETY: this request takes numbers only.
+    match unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
