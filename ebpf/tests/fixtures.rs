@@ -136,7 +136,7 @@ fn fixtures() -> Vec<Fixture> {
         f("stp", BRIDGE, PassLinkControl, eth_to([1, 0x80, 0xc2, 0, 0, 0], 39, vec![0x42; 39])),
         f("lacp", BRIDGE, PassLinkControl, eth_to([1, 0x80, 0xc2, 0, 0, 2], 0x8809, vec![1; 60])),
         f("last link control", BRIDGE, PassLinkControl, eth_to([1, 0x80, 0xc2, 0, 0, 0x0f], 0x88f7, vec![1; 60])),
-        f("gmrp is above link control", BRIDGE, Redirected, eth_to([1, 0x80, 0xc2, 0, 0, 0x20], 39, vec![0x42; 39])),
+        f("group address above link control", BRIDGE, Redirected, eth_to([1, 0x80, 0xc2, 0, 0, 0x10], 39, vec![0x42; 39])),
         f("802.1Q", BRIDGE, PassVlan, eth_to(OTHER, 0x8100, tagged(IPV4, vec![0; 40]))),
     ]
 }
