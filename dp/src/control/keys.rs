@@ -1,0 +1,188 @@
+//! What outlives a snapshot of the tables: key state and traffic counters.
+//!
+//! An SA is made when its key is first installed, and the very same one goes into every later snapshot: so counters never
+//! start again and replay windows never forget. The secret is wiped once its SA is derived.
+//!
+//! A receive key that is deleted loses its windows with it. Installing the same secret again would accept old packets
+//! again, so controllers load every secret once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use twinseal_crypto::{Context, CryptoError, Fingerprint, OpenSa, Provider, SealSa, Secret};
+
+use super::model::{CircuitName, KeyId, LinkName, State};
+use super::parse::ItemKey;
+use super::refusal::{Kind, Refused};
+use super::transaction::{Touched, reason};
+use crate::tables::traffic::Traffic;
+
+/// How SAs are made.
+#[derive(Clone, Copy)]
+pub struct SaConfig {
+    /// The AEADs.
+    pub provider: &'static dyn Provider,
+    /// Counters of a replay window.
+    pub window_bits: u32,
+    /// Lanes of a transmit SA.
+    pub lanes: u16,
+    /// Counters of a lane.
+    pub lane_limit: u64,
+    /// Cells of traffic counters.
+    pub workers: usize,
+}
+
+/// A key's state.
+#[derive(Clone)]
+pub enum Sa {
+    /// This node seals with it.
+    Seal(Arc<SealSa>),
+    /// This node opens with it.
+    Open(Arc<OpenSa>),
+}
+
+/// The live things of one state. Cloning shares them.
+#[derive(Clone, Default)]
+pub struct Live {
+    sas: BTreeMap<KeyId, (Fingerprint, Sa)>,
+    links: HashMap<LinkName, Arc<Traffic>>,
+    circuits: HashMap<CircuitName, Arc<Traffic>>,
+}
+
+/// A key for which no SA could be made.
+#[derive(Debug)]
+pub struct SaError {
+    /// The key.
+    pub key: KeyId,
+    /// Why.
+    pub source: CryptoError,
+}
+
+impl SaError {
+    /// As a refusal of the key's change.
+    pub fn refused(&self, touched: &Touched) -> Refused {
+        let item = ItemKey::Key(self.key.clone());
+        let change = touched.get(&item).copied();
+        let why = format!("no key state could be made: {}", self.source);
+        let fix = "see to the crypto section of the node's configuration";
+        let mut refused = Refused::default();
+        refused.push(Kind::Precondition, reason(change, &item, "suite", why, fix));
+        refused
+    }
+}
+
+impl Live {
+    /// Those of `state`: kept where they were, made where they are new.
+    pub fn next(
+        &self,
+        state: &State,
+        secrets: &HashMap<KeyId, Secret>,
+        config: &SaConfig,
+    ) -> Result<Self, SaError> {
+        let mut sas = BTreeMap::new();
+        for (id, key) in state.keys.iter() {
+            let kept = self
+                .sas
+                .get(id)
+                .filter(|(fingerprint, _)| *fingerprint == key.fingerprint);
+            let sa = match (kept, secrets.get(id)) {
+                (Some((_, sa)), _) => sa.clone(),
+                (None, Some(secret)) => {
+                    let seals = state.seals(id).unwrap_or(false);
+                    sa(id, key.suite, secret, seals, config).map_err(|source| SaError {
+                        key: id.clone(),
+                        source,
+                    })?
+                }
+                // A transaction hands over the secret of every key that is new; without one there is nothing to make.
+                (None, None) => continue,
+            };
+            sas.insert(id.clone(), (key.fingerprint, sa));
+        }
+        let traffic = || Arc::new(Traffic::new(config.workers));
+        Ok(Self {
+            sas,
+            links: state
+                .links
+                .keys()
+                .map(|name| {
+                    let kept = self.links.get(name).cloned();
+                    (name.clone(), kept.unwrap_or_else(traffic))
+                })
+                .collect(),
+            circuits: state
+                .circuits
+                .keys()
+                .map(|name| {
+                    let kept = self.circuits.get(name).cloned();
+                    (name.clone(), kept.unwrap_or_else(traffic))
+                })
+                .collect(),
+        })
+    }
+
+    /// The transmit SA of this key.
+    pub fn seal(&self, id: &KeyId) -> Option<&Arc<SealSa>> {
+        match self.sas.get(id) {
+            Some((_, Sa::Seal(sa))) => Some(sa),
+            _ => None,
+        }
+    }
+
+    /// The receive SA of this key.
+    pub fn open(&self, id: &KeyId) -> Option<&Arc<OpenSa>> {
+        match self.sas.get(id) {
+            Some((_, Sa::Open(sa))) => Some(sa),
+            _ => None,
+        }
+    }
+
+    /// A link's counters.
+    pub fn link(&self, name: &LinkName) -> Option<&Arc<Traffic>> {
+        self.links.get(name)
+    }
+
+    /// A circuit's counters.
+    pub fn circuit(&self, name: &CircuitName) -> Option<&Arc<Traffic>> {
+        self.circuits.get(name)
+    }
+
+    /// All transmit SAs.
+    pub fn seals(&self) -> impl Iterator<Item = (&KeyId, &Arc<SealSa>)> {
+        self.sas.iter().filter_map(|(id, (_, sa))| match sa {
+            Sa::Seal(sa) => Some((id, sa)),
+            Sa::Open(_) => None,
+        })
+    }
+}
+
+fn sa(
+    id: &KeyId,
+    suite: twinseal_crypto::Suite,
+    secret: &Secret,
+    seals: bool,
+    config: &SaConfig,
+) -> Result<Sa, CryptoError> {
+    let context = Context {
+        layer: id.owner.layer(),
+        direction: id.direction,
+        suite,
+        epoch: id.epoch,
+    };
+    Ok(if seals {
+        Sa::Seal(Arc::new(SealSa::new(
+            config.provider,
+            secret,
+            context,
+            config.lanes,
+            config.lane_limit,
+        )?))
+    } else {
+        Sa::Open(Arc::new(OpenSa::new(
+            config.provider,
+            secret,
+            context,
+            config.window_bits,
+        )?))
+    })
+}

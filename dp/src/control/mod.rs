@@ -1,0 +1,201 @@
+//! Control: a controller's desired state, told over a socket, becomes the tables of the workers.
+//!
+//! ```text
+//! server -> node -> parse -> transaction (check, check_keys) -> keys, ports -> compile -> Pool::publish
+//!                 \-> netlink, resolve: what the kernel knows of neighbours, addresses and carrier
+//!                 \-> health: events; report: Get and Stats
+//! ```
+//!
+//! All of it runs on the one thread that calls [`run`]; the server's tasks reach the [`Node`] by a channel.
+
+pub mod compile;
+pub mod health;
+pub mod keys;
+pub mod model;
+pub mod netlink;
+pub mod node;
+pub mod parse;
+pub mod refusal;
+pub mod server;
+pub mod transaction;
+
+mod check;
+mod check_keys;
+mod ports;
+mod report;
+mod resolve;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use prost::Message;
+use tokio::sync::oneshot;
+use twinseal_api::v1;
+use twinseal_crypto::{BurnError, BurnGuard, CryptoError, MAX_COUNTER, MAX_LANES};
+use twinseal_crypto::{MAX_WINDOW_BITS, MIN_WINDOW_BITS};
+
+use crate::ports::PortError;
+use crate::workers::{Pool, PoolConfig};
+use keys::SaConfig;
+pub use node::{Node, NodeHandle};
+pub use server::{SocketConfig, SocketError};
+
+/// The file of the state directory that remembers which secrets have sealed.
+pub const BURNED_FILE: &str = "burned";
+/// How long requests under way may take once the node stops.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A node to run.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Its name, for people.
+    pub name: String,
+    /// Its control socket.
+    pub socket: SocketConfig,
+    /// Where it keeps what must outlive it. Made if it is missing, mode 0700.
+    pub state_dir: PathBuf,
+    /// The library of AEADs: `aws-lc-rs` or `ring`.
+    pub provider: String,
+    /// Counters of a replay window: a power of two, 2048 to 1048576.
+    pub window_bits: u32,
+    /// Counters that a lane may use under one key, at most 2^40.
+    pub lane_limit: u64,
+    /// The workers.
+    pub pool: PoolConfig,
+}
+
+/// Why a node did not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The control socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The file of burned secrets.
+    #[error(transparent)]
+    Burned(#[from] BurnError),
+    /// The provider.
+    #[error(transparent)]
+    Crypto(#[from] CryptoError),
+    /// The workers.
+    #[error("the workers did not start: {0}")]
+    Workers(#[from] PortError),
+    /// The state directory.
+    #[error("cannot make the state directory {}: {source}", .path.display())]
+    StateDir {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A number of the configuration is out of range.
+    #[error("{field} is {value}: give {allowed}")]
+    Range {
+        /// As the node's configuration calls it.
+        field: &'static str,
+        /// What it is.
+        value: u64,
+        /// What it may be.
+        allowed: String,
+    },
+}
+
+/// Runs a node until `shutdown`. Must be called on a tokio runtime with I/O and time; may be called several times in one
+/// process, on threads of their own, each then in the network namespace of its thread.
+///
+/// `ready` is told when the control socket takes connections.
+pub async fn run(
+    config: NodeConfig,
+    shutdown: impl Future<Output = ()>,
+    ready: Option<oneshot::Sender<()>>,
+) -> Result<(), ControlError> {
+    let sa = sa_config(&config)?;
+    let burned = open_burned(&config)?;
+    // Before anything that takes packets: two daemons of one name would fight over ports.
+    let socket = server::Socket::bind(config.socket).await?;
+    let pool = Pool::start(config.pool)?;
+    let node = Node::start(config.name.clone(), sa, burned, pool).await;
+    let (handle, commands) = node::channel();
+    let (stop_server, stopping) = oneshot::channel::<()>();
+    let server = socket.serve(handle, async {
+        // A dropped sender stops it too.
+        let _ = stopping.await;
+    });
+    let mut server = std::pin::pin!(server);
+    tracing::info!(node = config.name, "ready");
+    if let Some(ready) = ready {
+        let _ = ready.send(());
+    }
+    tokio::select! {
+        served = &mut server => return Ok(served?),
+        () = node.run(commands, shutdown) => {}
+    }
+    drop(stop_server);
+    match tokio::time::timeout(LAST_WORDS, server).await {
+        Ok(served) => Ok(served?),
+        Err(_) => {
+            tracing::warn!("a client kept its connection open beyond the node's end");
+            Ok(())
+        }
+    }
+}
+
+fn sa_config(config: &NodeConfig) -> Result<SaConfig, ControlError> {
+    let range = |field, value, allowed: String| ControlError::Range {
+        field,
+        value,
+        allowed,
+    };
+    let workers = config.pool.cpus.len();
+    let lanes = workers * usize::from(config.pool.lanes);
+    if !(1..=usize::from(MAX_LANES)).contains(&lanes) {
+        let allowed = format!(
+            "1 to {} for {workers} workers",
+            usize::from(MAX_LANES) / workers.max(1)
+        );
+        return Err(range("workers.lanes", config.pool.lanes.into(), allowed));
+    }
+    let bits = config.window_bits;
+    if !bits.is_power_of_two() || !(MIN_WINDOW_BITS..=MAX_WINDOW_BITS).contains(&bits) {
+        let allowed = format!("a power of two from {MIN_WINDOW_BITS} to {MAX_WINDOW_BITS}");
+        return Err(range("crypto.window_bits", bits.into(), allowed));
+    }
+    if !(1..=MAX_COUNTER).contains(&config.lane_limit) {
+        return Err(range(
+            "crypto.lane_limit",
+            config.lane_limit,
+            format!("1 to {MAX_COUNTER}"),
+        ));
+    }
+    Ok(SaConfig {
+        provider: twinseal_crypto::provider(&config.provider)?,
+        window_bits: bits,
+        lanes: lanes as u16,
+        lane_limit: config.lane_limit,
+        workers,
+    })
+}
+
+fn open_burned(config: &NodeConfig) -> Result<BurnGuard, ControlError> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&config.state_dir)
+        .map_err(|source| ControlError::StateDir {
+            path: config.state_dir.clone(),
+            source,
+        })?;
+    Ok(BurnGuard::open(config.state_dir.join(BURNED_FILE))?)
+}
+
+/// Decodes, parses and checks a transaction against an empty state. No side effects; for fuzzing.
+pub fn fuzz_decode(bytes: &[u8]) {
+    let Ok(request) = v1::ApplyRequest::decode(bytes) else {
+        return;
+    };
+    if let Ok(changes) = parse::changes(request.changes) {
+        let _ = transaction::apply(&model::State::default(), changes);
+    }
+}

@@ -1,0 +1,423 @@
+//! The desired state as typed values: parsed once, never validated again.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::Hash;
+use std::marker::PhantomData;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
+use std::sync::Arc;
+
+use twinseal_crypto::{Direction, Fingerprint, Layer, Suite};
+
+use crate::ports::PortSpec;
+use crate::tables::Dscp;
+use crate::wire::ethernet::Mac;
+
+/// Everything that a controller has set. Cloning shares all tables; a table is copied when it first changes.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub struct State {
+    /// How many transactions it took.
+    pub generation: u64,
+    /// Ports.
+    pub ports: Table<PortName, Port>,
+    /// VRFs.
+    pub vrfs: Table<VrfName, ()>,
+    /// Links.
+    pub links: Table<LinkName, Link>,
+    /// Circuits.
+    pub circuits: Table<CircuitName, Circuit>,
+    /// Labels, by the link on which they arrive.
+    pub labels: Table<(LinkName, u32), LabelAction>,
+    /// Groups.
+    pub groups: Table<GroupName, Vec<Member>>,
+    /// Routes by VRF; a VRF without routes has no entry.
+    pub routes: Table<VrfName, Table<Prefix, Target>>,
+    /// Static neighbours.
+    pub neighbours: Table<(PortName, IpAddr), Mac>,
+    /// Keys, without their secrets.
+    pub keys: Table<KeyId, Key>,
+    /// Which epoch transmits.
+    pub transmits: Table<Owner, u32>,
+}
+
+/// A sorted map that snapshots share until one of them changes.
+#[derive(PartialEq, Debug)]
+pub struct Table<K, V>(Arc<BTreeMap<K, V>>);
+
+impl<K: Ord + Clone, V: Clone + PartialEq> Table<K, V> {
+    /// Sets an entry; one that is equal already leaves the table shared.
+    pub fn set(&mut self, key: K, value: V) {
+        if self.0.get(&key) != Some(&value) {
+            Arc::make_mut(&mut self.0).insert(key, value);
+        }
+    }
+
+    /// Removes an entry and tells whether there was one.
+    pub fn remove(&mut self, key: &K) -> bool {
+        self.0.contains_key(key) && Arc::make_mut(&mut self.0).remove(key).is_some()
+    }
+
+    /// Keeps the entries for which `keep` holds.
+    pub fn retain(&mut self, keep: impl Fn(&K, &V) -> bool) {
+        if !self.0.iter().all(|(key, value)| keep(key, value)) {
+            Arc::make_mut(&mut self.0).retain(|key, value| keep(key, value));
+        }
+    }
+
+    /// The map, to change in place; it counts as changed.
+    pub fn make_mut(&mut self) -> &mut BTreeMap<K, V> {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+impl<K, V> Table<K, V> {
+    /// Whether both are one table, unchanged since they were cloned.
+    pub fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<K, V> Clone for Table<K, V> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K, V> Default for Table<K, V> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K, V> Deref for Table<K, V> {
+    type Target = BTreeMap<K, V>;
+
+    fn deref(&self) -> &BTreeMap<K, V> {
+        &self.0
+    }
+}
+
+/// A name of 1 to 64 of `A-Z a-z 0-9 _ . -`, of a thing of one kind.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name<K> {
+    text: Arc<str>,
+    kind: PhantomData<K>,
+}
+
+/// Longest name, in octets.
+pub const MAX_NAME: usize = 64;
+
+impl<K> Name<K> {
+    /// `None` unless the text is a name.
+    pub fn new(text: &str) -> Option<Self> {
+        let sound = (1..=MAX_NAME).contains(&text.len())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+        sound.then(|| Self {
+            text: text.into(),
+            kind: PhantomData,
+        })
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl<K> fmt::Display for Name<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl<K> fmt::Debug for Name<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.text, f)
+    }
+}
+
+macro_rules! kinds {
+    ($($kind:ident $name:ident $what:literal),*) => {$(
+        #[doc = concat!("Marks names of ", $what, "s.")]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub struct $kind;
+
+        #[doc = concat!("The name of a ", $what, ".")]
+        pub type $name = Name<$kind>;
+    )*};
+}
+
+kinds! {
+    PortKind PortName "port",
+    VrfKind VrfName "VRF",
+    LinkKind LinkName "link",
+    CircuitKind CircuitName "circuit",
+    GroupKind GroupName "group"
+}
+
+/// A port.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Port {
+    /// What it faces.
+    pub role: Role,
+    /// What to open; its `edge` agrees with the role.
+    pub spec: PortSpec,
+}
+
+/// What a port faces.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Hosts of this VRF.
+    Edge(VrfName),
+    /// Other nodes.
+    Underlay,
+}
+
+/// Which end of a link or circuit this node is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// The first.
+    A,
+    /// The second.
+    B,
+}
+
+impl End {
+    /// The direction in which this end seals.
+    pub fn transmits(self) -> Direction {
+        match self {
+            Self::A => Direction::AToB,
+            Self::B => Direction::BToA,
+        }
+    }
+}
+
+/// A hop to another node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Link {
+    /// Which end we are.
+    pub end: End,
+    /// The underlay port.
+    pub port: PortName,
+    /// Where we receive.
+    pub local: SocketAddr,
+    /// Where the peer receives; of the same family.
+    pub remote: SocketAddr,
+    /// The neighbour to send to, `None` for the peer itself.
+    pub next_hop: Option<IpAddr>,
+}
+
+impl Link {
+    /// The neighbour whose hardware address frames go to.
+    pub fn neighbour(&self) -> IpAddr {
+        self.next_hop.unwrap_or(self.remote.ip())
+    }
+}
+
+/// One edge's side of an end-to-end path.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Circuit {
+    /// The same at both edges and nowhere else.
+    pub id: u64,
+    /// Which end we are.
+    pub end: End,
+    /// Where packets out of it are routed.
+    pub vrf: VrfName,
+    /// The first hop.
+    pub link: LinkName,
+    /// Its label there.
+    pub label: u32,
+    /// Hops that packets start with.
+    pub hop_limit: u8,
+    /// Where the DSCP comes from.
+    pub dscp: Dscp,
+}
+
+/// What to do with a label.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LabelAction {
+    /// Send on.
+    Swap {
+        /// The next hop.
+        link: LinkName,
+        /// The label there.
+        label: u32,
+    },
+    /// This node is the path's end.
+    Egress(CircuitName),
+}
+
+/// A next hop on an edge port.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Via {
+    /// The port.
+    pub port: PortName,
+    /// The next hop, `None` for the packet's own destination.
+    pub address: Option<IpAddr>,
+}
+
+/// One of a group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// Where it leads.
+    pub hop: Hop,
+    /// Its share, 1 or more.
+    pub weight: u32,
+}
+
+/// Where a member of a group leads.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Hop {
+    /// Into a circuit.
+    Circuit(CircuitName),
+    /// Out of an edge port.
+    Via(Via),
+}
+
+/// Where a route leads.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Target {
+    /// One next hop.
+    Hop(Hop),
+    /// One of several.
+    Group(GroupName),
+    /// To nowhere.
+    Blackhole,
+}
+
+/// An IP prefix without host bits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Prefix {
+    address: IpAddr,
+    len: u8,
+}
+
+impl Prefix {
+    /// Cuts the host bits off; `None` if the family has no such length.
+    pub fn new(address: IpAddr, len: u8) -> Option<Self> {
+        let address = match address {
+            IpAddr::V4(a) if len <= 32 => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
+                IpAddr::V4((a.to_bits() & mask).into())
+            }
+            IpAddr::V6(a) if len <= 128 => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
+                IpAddr::V6((a.to_bits() & mask).into())
+            }
+            _ => return None,
+        };
+        Some(Self { address, len })
+    }
+
+    /// Its first address.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Its length in bits.
+    pub fn len(&self) -> u8 {
+        self.len
+    }
+
+    /// Whether it is a default route's.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.len)
+    }
+}
+
+/// What has keys.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Owner {
+    /// A link.
+    Link(LinkName),
+    /// A circuit.
+    Circuit(CircuitName),
+}
+
+impl Owner {
+    /// For key derivation.
+    pub fn layer(&self) -> Layer {
+        match self {
+            Self::Link(_) => Layer::Link,
+            Self::Circuit(_) => Layer::Circuit,
+        }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link(name) => write!(f, "link {name:?}"),
+            Self::Circuit(name) => write!(f, "circuit {name:?}"),
+        }
+    }
+}
+
+/// What makes a key unique.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct KeyId {
+    /// Whose it is.
+    pub owner: Owner,
+    /// Who seals.
+    pub direction: Direction,
+    /// Its generation.
+    pub epoch: u32,
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let direction = match self.direction {
+            Direction::AToB => "a-to-b",
+            Direction::BToA => "b-to-a",
+        };
+        write!(
+            f,
+            "key of {}, {direction}, epoch {}",
+            self.owner, self.epoch
+        )
+    }
+}
+
+/// What may be told of a key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Key {
+    /// The algorithm.
+    pub suite: Suite,
+    /// The public name of its secret.
+    pub fingerprint: Fingerprint,
+    /// Names it in packets; 0 for circuits.
+    pub receiver_index: u32,
+}
+
+impl State {
+    /// Which end of it we are; `None` if there is no such link or circuit.
+    pub fn end(&self, owner: &Owner) -> Option<End> {
+        match owner {
+            Owner::Link(name) => self.links.get(name).map(|link| link.end),
+            Owner::Circuit(name) => self.circuits.get(name).map(|circuit| circuit.end),
+        }
+    }
+
+    /// Whether we seal with this key (else we open); `None` without its owner.
+    pub fn seals(&self, id: &KeyId) -> Option<bool> {
+        Some(self.end(&id.owner)?.transmits() == id.direction)
+    }
+
+    /// The key that transmits for this owner.
+    pub fn transmitting(&self, owner: &Owner) -> Option<KeyId> {
+        Some(KeyId {
+            owner: owner.clone(),
+            direction: self.end(owner)?.transmits(),
+            epoch: *self.transmits.get(owner)?,
+        })
+    }
+}

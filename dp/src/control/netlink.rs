@@ -1,0 +1,314 @@
+//! What the kernel knows of our devices: neighbours, addresses, carrier; and asking it to resolve neighbours.
+//!
+//! Forwarded packets pass the kernel by, so nothing makes it resolve a neighbour or keep one fresh but our asking
+//! (`NTF_USE`, which starts ARP or neighbour discovery as a packet of the host's own would).
+//!
+//! Without netlink the node works on with static neighbours.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use futures::StreamExt;
+use futures::channel::mpsc::UnboundedReceiver;
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use rtnetlink::sys::SocketAddr;
+use rtnetlink::{Handle, MulticastGroup};
+use tokio::task::JoinHandle;
+
+use super::compile::KernelNeighbours;
+use crate::wire::ethernet::Mac;
+
+/// The kernel's tables as last heard.
+#[derive(Default, Debug)]
+pub struct View {
+    /// Neighbours that packets can be sent to.
+    pub neighbours: KernelNeighbours,
+    /// This host's addresses, by device.
+    pub addresses: BTreeSet<(u32, IpAddr)>,
+    devices: HashMap<u32, Netdev>,
+}
+
+#[derive(Debug)]
+struct Netdev {
+    name: String,
+    carrier: bool,
+}
+
+/// What a burst of messages changed.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Changed {
+    /// Neighbours.
+    pub neighbours: bool,
+    /// This host's addresses.
+    pub addresses: bool,
+    /// Devices or their carrier.
+    pub devices: bool,
+    /// Some were lost: call [`Netlink::restart`].
+    pub lost: bool,
+}
+
+impl Changed {
+    /// Both together.
+    pub fn merge(&mut self, other: Self) {
+        self.neighbours |= other.neighbours;
+        self.addresses |= other.addresses;
+        self.devices |= other.devices;
+        self.lost |= other.lost;
+    }
+}
+
+/// The connection to the kernel, in the network namespace of the thread that made it.
+pub struct Netlink {
+    connection: Option<Connection>,
+    /// What was heard so far.
+    pub view: View,
+}
+
+struct Connection {
+    handle: Handle,
+    messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+    task: JoinHandle<()>,
+}
+
+impl Netlink {
+    /// Connects and reads everything once. Never fails: without netlink the view stays empty.
+    pub async fn start() -> Self {
+        let mut netlink = Self {
+            connection: None,
+            view: View::default(),
+        };
+        netlink.restart().await;
+        netlink
+    }
+
+    /// Connects again and reads everything anew, as is needed after messages were lost.
+    pub async fn restart(&mut self) {
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Neigh,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+        ];
+        self.stop();
+        match rtnetlink::new_multicast_connection(&groups) {
+            Ok((connection, handle, messages)) => {
+                let task = tokio::spawn(connection);
+                self.view = View::read(&handle).await;
+                self.connection = Some(Connection {
+                    handle,
+                    messages,
+                    task,
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no netlink: only static neighbours will be known");
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.task.abort();
+        }
+    }
+
+    /// Waits for changes, and takes in all that have come. Cancel safe.
+    pub async fn changed(&mut self) -> Changed {
+        let Some(connection) = &mut self.connection else {
+            return std::future::pending().await;
+        };
+        let mut changed = Changed::default();
+        match connection.messages.next().await {
+            Some((message, _)) => self.view.hear(message.payload, &mut changed),
+            // The kernel had more to say than fits the socket.
+            None => {
+                changed.lost = true;
+                self.stop();
+                return changed;
+            }
+        }
+        while let Ok((message, _)) = connection.messages.try_recv() {
+            self.view.hear(message.payload, &mut changed);
+        }
+        changed
+    }
+
+    /// Makes the kernel resolve a neighbour, or see whether it is still there. Does not wait, and does nothing without
+    /// the privilege.
+    pub fn resolve(&self, ifindex: u32, address: IpAddr) {
+        let Some(Connection { handle, .. }) = &self.connection else {
+            return;
+        };
+        let request = handle
+            .neighbours()
+            .add(ifindex, address)
+            .state(NeighbourState::None)
+            .flags(NeighbourFlags::Use)
+            .replace();
+        tokio::spawn(async move {
+            if let Err(error) = request.execute().await {
+                tracing::debug!(%error, ifindex, %address, "the kernel does not resolve the neighbour");
+            }
+        });
+    }
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl View {
+    async fn read(handle: &Handle) -> Self {
+        let mut view = Self::default();
+        let mut ignored = Changed::default();
+        let mut links = std::pin::pin!(handle.link().get().execute());
+        while let Some(Ok(link)) = links.next().await {
+            view.device(&link, true, &mut ignored);
+        }
+        let mut addresses = std::pin::pin!(handle.address().get().execute());
+        while let Some(Ok(address)) = addresses.next().await {
+            view.address(&address, true, &mut ignored);
+        }
+        let mut neighbours = std::pin::pin!(handle.neighbours().get().execute());
+        while let Some(Ok(neighbour)) = neighbours.next().await {
+            view.neighbour(&neighbour, true, &mut ignored);
+        }
+        view
+    }
+
+    /// This host's addresses, on whatever device.
+    pub fn own_addresses(&self) -> Vec<IpAddr> {
+        let distinct: BTreeSet<_> = self.addresses.iter().map(|(_, address)| *address).collect();
+        distinct.into_iter().collect()
+    }
+
+    /// Whether a device has carrier; one that was not heard of has.
+    pub fn carrier(&self, ifindex: u32) -> bool {
+        self.devices
+            .get(&ifindex)
+            .is_none_or(|device| device.carrier)
+    }
+
+    /// Whether there is a device of this name; `None` if no device was heard of at all.
+    pub fn has_device(&self, name: &str) -> Option<bool> {
+        (!self.devices.is_empty()).then(|| self.devices.values().any(|device| device.name == name))
+    }
+
+    fn hear(&mut self, payload: NetlinkPayload<RouteNetlinkMessage>, changed: &mut Changed) {
+        use RouteNetlinkMessage as Message;
+        match payload {
+            NetlinkPayload::InnerMessage(message) => match message {
+                Message::NewLink(link) => self.device(&link, true, changed),
+                Message::DelLink(link) => self.device(&link, false, changed),
+                Message::NewAddress(address) => self.address(&address, true, changed),
+                Message::DelAddress(address) => self.address(&address, false, changed),
+                Message::NewNeighbour(neighbour) => self.neighbour(&neighbour, true, changed),
+                Message::DelNeighbour(neighbour) => self.neighbour(&neighbour, false, changed),
+                _ => {}
+            },
+            NetlinkPayload::Overrun(_) => changed.lost = true,
+            _ => {}
+        }
+    }
+
+    fn device(&mut self, link: &LinkMessage, exists: bool, changed: &mut Changed) {
+        let index = link.header.index;
+        if !exists {
+            changed.devices |= self.devices.remove(&index).is_some();
+            return;
+        }
+        let mut device = Netdev {
+            name: String::new(),
+            carrier: false,
+        };
+        let mut lower_up = None;
+        for attribute in &link.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => device.name.clone_from(name),
+                LinkAttribute::Carrier(carrier) => lower_up = Some(*carrier != 0),
+                _ => {}
+            }
+        }
+        let flags = link.header.flags;
+        device.carrier =
+            flags.contains(LinkFlags::Up) && lower_up.unwrap_or(flags.contains(LinkFlags::LowerUp));
+        let same = self
+            .devices
+            .get(&index)
+            .is_some_and(|old| old.name == device.name && old.carrier == device.carrier);
+        changed.devices |= !same;
+        self.devices.insert(index, device);
+    }
+
+    fn address(&mut self, message: &AddressMessage, exists: bool, changed: &mut Changed) {
+        // On point-to-point devices the address is the peer's and the local one is ours.
+        let (mut local, mut address) = (None, None);
+        for attribute in &message.attributes {
+            match attribute {
+                AddressAttribute::Local(ip) => local = Some(*ip),
+                AddressAttribute::Address(ip) => address = Some(*ip),
+                _ => {}
+            }
+        }
+        let Some(address) = local.or(address) else {
+            return;
+        };
+        let entry = (message.header.index, address);
+        changed.addresses |= if exists {
+            self.addresses.insert(entry)
+        } else {
+            self.addresses.remove(&entry)
+        };
+    }
+
+    fn neighbour(&mut self, message: &NeighbourMessage, exists: bool, changed: &mut Changed) {
+        let (mut address, mut mac) = (None, None);
+        for attribute in &message.attributes {
+            match attribute {
+                NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => {
+                    address = Some(IpAddr::V4(*ip));
+                }
+                NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => {
+                    address = Some(IpAddr::V6(*ip));
+                }
+                NeighbourAttribute::LinkLayerAddress(octets) => {
+                    mac = octets.as_slice().try_into().ok().map(Mac);
+                }
+                _ => {}
+            }
+        }
+        let Some(address) = address.filter(|a| !a.is_multicast()) else {
+            return;
+        };
+        let usable = exists
+            && matches!(
+                message.header.state,
+                NeighbourState::Reachable
+                    | NeighbourState::Stale
+                    | NeighbourState::Delay
+                    | NeighbourState::Probe
+                    | NeighbourState::Permanent
+                    | NeighbourState::Noarp
+            );
+        let key = (message.header.ifindex, address);
+        // A multicast or all-zero address is no host's, as of a device without ARP.
+        let mac = mac.filter(|mac| usable && mac.0[0] & 1 == 0 && *mac != Mac::default());
+        let before = match mac {
+            Some(mac) => self.neighbours.insert(key, mac),
+            None => self.neighbours.remove(&key),
+        };
+        changed.neighbours |= before != mac;
+    }
+}
+
+#[cfg(test)]
+#[path = "netlink_tests.rs"]
+mod tests;

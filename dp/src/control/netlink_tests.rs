@@ -1,0 +1,185 @@
+//! The kernel view against a real kernel, each test in a network namespace of its own that ends with its thread.
+
+use std::time::Duration;
+
+use rtnetlink::{LinkUnspec, LinkVeth};
+use tokio::time::timeout;
+
+use super::*;
+
+/// Runs a test on a thread in a new network namespace; says so loudly if there can be none.
+fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        // SAFETY: unshare has no memory preconditions; only this thread changes its namespace.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+            let error = std::io::Error::last_os_error();
+            eprintln!("SKIPPED: no network namespace: {error}");
+            return;
+        }
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime")
+            .block_on(test());
+    });
+    thread.join().expect("the test failed");
+}
+
+/// A pair of devices and their indices, both up.
+async fn veth(handle: &Handle) -> Option<(u32, u32)> {
+    let pair = LinkVeth::new("t0", "t1").build();
+    if let Err(error) = handle.link().add(pair).execute().await {
+        eprintln!("SKIPPED: no veth: {error}");
+        return None;
+    }
+    let mut indices = Vec::new();
+    for name in ["t0", "t1"] {
+        let mut links = std::pin::pin!(handle.link().get().match_name(name).execute());
+        let link = links
+            .next()
+            .await
+            .expect("it was made")
+            .expect("it is there");
+        indices.push(link.header.index);
+        set(handle, link.header.index, true).await;
+    }
+    Some((indices[0], indices[1]))
+}
+
+async fn set(handle: &Handle, index: u32, up: bool) {
+    let link = LinkUnspec::new_with_index(index);
+    let link = if up { link.up() } else { link.down() };
+    handle
+        .link()
+        .set(link.build())
+        .execute()
+        .await
+        .expect("it is ours");
+}
+
+/// Takes changes in until `done`.
+async fn until(netlink: &mut Netlink, done: impl Fn(&View) -> bool) {
+    let waited = timeout(Duration::from_secs(10), async {
+        while !done(&netlink.view) {
+            assert!(!netlink.changed().await.lost);
+        }
+    });
+    waited.await.expect("the kernel tells of it");
+}
+
+fn handle_of(netlink: &Netlink) -> Handle {
+    let connection = netlink.connection.as_ref().expect("it is connected");
+    connection.handle.clone()
+}
+
+#[test]
+fn what_the_kernel_tells_is_seen() {
+    in_namespace(|| async {
+        let mut netlink = Netlink::start().await;
+        let handle = handle_of(&netlink);
+        let Some((t0, t1)) = veth(&handle).await else {
+            return;
+        };
+        until(&mut netlink, |view| {
+            view.devices.get(&t0).is_some_and(|device| device.carrier)
+        })
+        .await;
+        assert_eq!(netlink.view.has_device("t1"), Some(true));
+        assert_eq!(netlink.view.has_device("none"), Some(false));
+
+        let ours: IpAddr = "192.0.2.1".parse().expect("an address");
+        handle
+            .address()
+            .add(t0, ours, 24)
+            .execute()
+            .await
+            .expect("it is free");
+        until(&mut netlink, |view| view.own_addresses().contains(&ours)).await;
+
+        let peer: IpAddr = "192.0.2.2".parse().expect("an address");
+        let mac = [2, 0, 0, 0, 0, 2];
+        let neighbour = handle.neighbours().add(t0, peer).link_layer_address(&mac);
+        neighbour.execute().await.expect("it is new");
+        until(&mut netlink, |view| {
+            view.neighbours.get(&(t0, peer)) == Some(&Mac(mac))
+        })
+        .await;
+
+        // A new connection reads the same at once.
+        let again = Netlink::start().await;
+        assert_eq!(again.view.neighbours.get(&(t0, peer)), Some(&Mac(mac)));
+        assert!(again.view.own_addresses().contains(&ours));
+        assert!(again.view.carrier(t0) && again.view.carrier(99));
+
+        set(&handle, t1, false).await;
+        until(&mut netlink, |view| !view.carrier(t0)).await;
+        handle
+            .address()
+            .del(only_address(&handle, t0).await)
+            .execute()
+            .await
+            .expect("it is there");
+        until(&mut netlink, |view| !view.own_addresses().contains(&ours)).await;
+        handle.link().del(t0).execute().await.expect("it is ours");
+        until(&mut netlink, |view| {
+            view.has_device("t0") != Some(true) && !view.neighbours.contains_key(&(t0, peer))
+        })
+        .await;
+    });
+}
+
+async fn only_address(handle: &Handle, index: u32) -> AddressMessage {
+    let get = handle.address().get().set_link_index_filter(index);
+    let mut addresses = std::pin::pin!(get.execute());
+    while let Some(Ok(address)) = addresses.next().await {
+        let is_v4 = |it: &AddressAttribute| matches!(it, AddressAttribute::Local(IpAddr::V4(_)));
+        if address.attributes.iter().any(is_v4) {
+            return address;
+        }
+    }
+    panic!("it has no address");
+}
+
+#[test]
+fn the_kernel_resolves_what_it_is_asked_for() {
+    in_namespace(|| async {
+        let mut netlink = Netlink::start().await;
+        let handle = handle_of(&netlink);
+        let Some((t0, _)) = veth(&handle).await else {
+            return;
+        };
+        // Nobody answers: this tells only that the kernel begins to ask.
+        let (ours, peer) = ("192.0.2.1", "192.0.2.2");
+        let (ours, peer): (IpAddr, IpAddr) = (ours.parse().expect("v4"), peer.parse().expect("v4"));
+        handle
+            .address()
+            .add(t0, ours, 24)
+            .execute()
+            .await
+            .expect("it is free");
+        until(&mut netlink, |view| view.own_addresses().contains(&ours)).await;
+        assert!(!netlink.view.neighbours.contains_key(&(t0, peer)));
+        netlink.resolve(t0, peer);
+        let asked = timeout(Duration::from_secs(10), async {
+            loop {
+                let mut neighbours = std::pin::pin!(handle.neighbours().get().execute());
+                while let Some(Ok(neighbour)) = neighbours.next().await {
+                    let of_ours = neighbour.header.ifindex == t0
+                        && neighbour
+                            .attributes
+                            .contains(&NeighbourAttribute::Destination(peer.into()));
+                    if of_ours {
+                        return neighbour.header.state;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        let state = asked.await.expect("the kernel makes an entry");
+        assert_eq!(state, NeighbourState::Incomplete, "it is asking");
+        assert!(
+            !netlink.view.neighbours.contains_key(&(t0, peer)),
+            "and not usable"
+        );
+    });
+}

@@ -1,0 +1,408 @@
+//! The node: it owns everything, and all happens on its one control thread.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+use twinseal_api::v1::{self, event::Event as EventKind};
+use twinseal_crypto::BurnGuard;
+
+use super::compile::{Compiler, Sources};
+use super::health::{Events, Health};
+use super::keys::{Live, SaConfig};
+use super::model::State;
+use super::netlink::{Changed, Netlink};
+use super::parse::{self, ItemKey};
+use super::ports::Ports;
+use super::refusal::{Kind, Refused};
+use super::report;
+use super::resolve::Resolver;
+use super::transaction::{self, Outcome, Start, reason};
+use crate::ports::Device;
+use crate::tables::Tables;
+use crate::workers::Pool;
+
+/// How often workers' wishes are looked at.
+const TICK: Duration = Duration::from_millis(25);
+/// How often health is looked at when nothing happens.
+const HEALTH: Duration = Duration::from_millis(250);
+/// How often drops are looked at.
+const DROPS: Duration = Duration::from_secs(1);
+/// Changes in the kernel come in bursts; this long after the first they are handled together.
+const COALESCE: Duration = Duration::from_millis(5);
+
+/// The node.
+pub struct Node {
+    pub(super) name: String,
+    pub(super) sa: SaConfig,
+    pub(super) pool: Pool,
+    burned: BurnGuard,
+    pub(super) state: State,
+    pub(super) live: Live,
+    pub(super) ports: Ports,
+    compiler: Compiler,
+    /// Numbers every snapshot, also those of neighbour changes.
+    publications: u64,
+    pub(super) netlink: Netlink,
+    resolver: Resolver,
+    health: Health,
+    events: Events,
+}
+
+/// What a [`NodeHandle`] asks of the node.
+enum Command {
+    Apply(v1::ApplyRequest, oneshot::Sender<Result<u64, Refused>>),
+    Get(oneshot::Sender<v1::GetResponse>),
+    Stats(oneshot::Sender<v1::StatsResponse>),
+    Subscribe(oneshot::Sender<broadcast::Receiver<v1::Event>>),
+}
+
+/// Where to send commands to a node.
+#[derive(Clone)]
+pub struct NodeHandle(mpsc::Sender<Command>);
+
+/// Receives a node's commands.
+pub struct Commands(mpsc::Receiver<Command>);
+
+/// The node has stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the node is shutting down")]
+pub struct Stopped;
+
+/// A handle and its other end.
+pub fn channel() -> (NodeHandle, Commands) {
+    let (sender, receiver) = mpsc::channel(16);
+    (NodeHandle(sender), Commands(receiver))
+}
+
+impl NodeHandle {
+    /// Applies a transaction and tells the generation, or why it was refused.
+    pub async fn apply(&self, request: v1::ApplyRequest) -> Result<Result<u64, Refused>, Stopped> {
+        self.ask(|reply| Command::Apply(request, reply)).await
+    }
+
+    /// The desired state and what became of it.
+    pub async fn get(&self) -> Result<v1::GetResponse, Stopped> {
+        self.ask(Command::Get).await
+    }
+
+    /// All counters.
+    pub async fn stats(&self) -> Result<v1::StatsResponse, Stopped> {
+        self.ask(Command::Stats).await
+    }
+
+    /// All events from now on.
+    pub async fn subscribe(&self) -> Result<broadcast::Receiver<v1::Event>, Stopped> {
+        self.ask(Command::Subscribe).await
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(command(reply)).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+}
+
+impl Node {
+    /// A node without ports, whose workers run.
+    pub async fn start(name: String, sa: SaConfig, burned: BurnGuard, pool: Pool) -> Self {
+        Self {
+            name,
+            sa,
+            pool,
+            burned,
+            state: State::default(),
+            live: Live::default(),
+            ports: Ports::default(),
+            compiler: Compiler::default(),
+            publications: 0,
+            netlink: Netlink::start().await,
+            resolver: Resolver::new(Instant::now()),
+            health: Health::default(),
+            events: Events::default(),
+        }
+    }
+
+    /// Serves commands and keeps house until `shutdown`; then stops the workers.
+    pub async fn run(mut self, mut commands: Commands, shutdown: impl Future<Output = ()>) {
+        let mut shutdown = std::pin::pin!(shutdown);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut heard = Changed::default();
+        let mut settle = None;
+        let (mut health_at, mut drops_at) = (Instant::now(), Instant::now());
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                command = commands.0.recv() => match command {
+                    Some(command) => self.obey(command),
+                    None => break,
+                },
+                changed = self.netlink.changed() => {
+                    heard.merge(changed);
+                    settle.get_or_insert_with(|| tokio::time::Instant::now() + COALESCE);
+                }
+                () = sleep_until(settle), if settle.is_some() => {
+                    settle = None;
+                    self.kernel_changed(std::mem::take(&mut heard)).await;
+                }
+                _ = tick.tick() => {
+                    let now = Instant::now();
+                    self.housekeep(now);
+                    if now.duration_since(health_at) >= HEALTH {
+                        health_at = now;
+                        self.update_health();
+                    }
+                    if now.duration_since(drops_at) >= DROPS {
+                        drops_at = now;
+                        self.health.drops(&self.events, now, &self.pool.stats().drops);
+                    }
+                }
+            }
+        }
+        // With the events' sender gone, streams of events end and the server can stop.
+        drop(self.events);
+        drop(self.ports);
+        self.pool.stop();
+    }
+
+    fn obey(&mut self, command: Command) {
+        // Whoever asked may have gone; a transaction holds all the same.
+        match command {
+            Command::Apply(request, reply) => {
+                let _ = reply.send(self.apply(request));
+            }
+            Command::Get(reply) => {
+                let _ = reply.send(report::get(self));
+            }
+            Command::Stats(reply) => {
+                let _ = reply.send(report::stats(self));
+            }
+            Command::Subscribe(reply) => {
+                let _ = reply.send(self.events.subscribe());
+            }
+        }
+    }
+
+    /// Applies a transaction: all of it, or nothing. Tells the generation.
+    ///
+    /// In this order: parse and check, make keys, open ports, compile, burn secrets, publish, close ports. Whatever fails
+    /// before publication is undone; what was burned by then is not, which is the last thing that can fail.
+    pub fn apply(&mut self, request: v1::ApplyRequest) -> Result<u64, Refused> {
+        let changes = parse::changes(request.changes)?;
+        if let Some(expected) = request.expected_generation
+            && expected != self.state.generation
+        {
+            return Err(Refused::whole(
+                Kind::Precondition,
+                "expected_generation",
+                format!(
+                    "the tables are at generation {}, not {expected}",
+                    self.state.generation
+                ),
+                "get the state and apply the change to that",
+            ));
+        }
+        let outcome = transaction::apply(&self.state, changes)?;
+        self.check_burned(&outcome.starts)?;
+        let live = self
+            .live
+            .next(&outcome.state, &outcome.secrets, &self.sa)
+            .map_err(|error| error.refused(&outcome.touched))?;
+        if request.dry_run {
+            self.check_devices(&outcome)?;
+            return Ok(self.state.generation);
+        }
+        self.commit(outcome, live)
+    }
+
+    fn check_burned(&self, starts: &[Start]) -> Result<(), Refused> {
+        let mut refused = Refused::default();
+        for start in starts {
+            if self.burned.is_burned(&start.fingerprint) {
+                let item = ItemKey::Transmit(start.key.owner.clone());
+                let why = format!(
+                    "the secret {} of the {} has sealed before, and its counters are lost",
+                    start.fingerprint, start.key
+                );
+                let item = reason(
+                    Some(start.change),
+                    &item,
+                    "epoch",
+                    why,
+                    "load a new secret, in a new epoch, at both ends",
+                );
+                refused.push(Kind::Precondition, item);
+            }
+        }
+        refused.unless(())
+    }
+
+    /// As far as can be told without opening them.
+    fn check_devices(&self, outcome: &Outcome) -> Result<(), Refused> {
+        let mut refused = Refused::default();
+        for (name, port) in outcome.state.ports.iter() {
+            if let Device::AfXdp { netdev, .. } = &port.spec.device
+                && self.netlink.view.has_device(netdev) == Some(false)
+            {
+                let item = ItemKey::Port(name.clone());
+                let change = outcome.touched.get(&item).copied();
+                let why = format!("there is no network device {netdev}");
+                let item = reason(
+                    change,
+                    &item,
+                    "af_xdp.netdev",
+                    why,
+                    "make the device, or name another as in `ip link`",
+                );
+                refused.push(Kind::Precondition, item);
+            }
+        }
+        refused.unless(())
+    }
+
+    fn commit(&mut self, outcome: Outcome, live: Live) -> Result<u64, Refused> {
+        let Outcome {
+            state,
+            touched,
+            starts,
+            changes,
+            ..
+        } = outcome;
+        let addresses = self.netlink.view.own_addresses();
+        let undo = self
+            .ports
+            .prepare(&self.pool, &state, &touched, &addresses)?;
+        match self.compile_and_burn(&state, &live, &starts) {
+            Ok(tables) => self.pool.publish(tables),
+            Err(refused) => {
+                self.ports.undo(&self.pool, undo);
+                return Err(refused);
+            }
+        }
+        let old = std::mem::replace(&mut self.state, state);
+        self.live = live;
+        self.ports.sweep(&self.pool, &self.state);
+
+        let generation = self.state.generation;
+        tracing::info!(generation, changes, "transaction applied");
+        self.events.emit(EventKind::Table(v1::TableEvent {
+            generation,
+            changes: changes as u32,
+        }));
+        Health::keys_changed(&self.events, &old, &self.state);
+        for start in &starts {
+            self.events.key(&start.key, v1::KeyChange::Transmitting);
+        }
+        self.update_health();
+        let sources = sources(&self.state, &self.live, &self.ports, &self.netlink);
+        self.resolver.links(&self.netlink, &sources);
+        Ok(generation)
+    }
+
+    /// The tables to publish; the secrets that they transmit with are on disk by then.
+    fn compile_and_burn(
+        &mut self,
+        state: &State,
+        live: &Live,
+        starts: &[Start],
+    ) -> Result<Tables, Refused> {
+        let sources = sources(state, live, &self.ports, &self.netlink);
+        let tables = self.compiler.compile(self.publications + 1, &sources);
+        let tables = tables.ok_or_else(|| {
+            Refused::whole(
+                Kind::Precondition,
+                "",
+                "the tables could not be made: this is a fault of the node".to_owned(),
+                "report it with the transaction",
+            )
+        })?;
+        let fingerprints: Vec<_> = starts.iter().map(|start| start.fingerprint).collect();
+        if !fingerprints.is_empty() {
+            self.burned.burn_all(&fingerprints).map_err(|error| {
+                Refused::whole(
+                    Kind::Precondition,
+                    "",
+                    error.to_string(),
+                    "see to the node's state directory; nothing was changed",
+                )
+            })?;
+        }
+        self.publications += 1;
+        Ok(tables)
+    }
+
+    async fn kernel_changed(&mut self, mut changed: Changed) {
+        if changed.lost {
+            self.netlink.restart().await;
+            changed = Changed {
+                neighbours: true,
+                addresses: true,
+                devices: true,
+                lost: false,
+            };
+        }
+        if changed.addresses {
+            let addresses = self.netlink.view.own_addresses();
+            self.ports.set_local_addresses(&addresses);
+        }
+        if changed.neighbours || changed.addresses {
+            self.republish();
+        }
+        self.update_health();
+    }
+
+    /// Publishes the same state with what is known of neighbours now.
+    fn republish(&mut self) {
+        let sources = sources(&self.state, &self.live, &self.ports, &self.netlink);
+        if let Some(tables) = self.compiler.compile(self.publications + 1, &sources) {
+            self.publications += 1;
+            self.pool.publish(tables);
+        }
+    }
+
+    fn housekeep(&mut self, now: Instant) {
+        self.pool.reclaim();
+        let requests = self.pool.neighbour_requests().try_iter();
+        self.resolver
+            .wanted(&self.netlink, self.ports.open(), requests);
+        let sources = sources(&self.state, &self.live, &self.ports, &self.netlink);
+        self.resolver.tick(now, &self.netlink, &sources);
+    }
+
+    fn update_health(&mut self) {
+        let sources = sources(&self.state, &self.live, &self.ports, &self.netlink);
+        self.health
+            .update(&self.events, &sources, &self.netlink.view);
+    }
+
+    /// What tables are made from now.
+    pub(super) fn sources(&self) -> Sources<'_> {
+        sources(&self.state, &self.live, &self.ports, &self.netlink)
+    }
+}
+
+/// A function of the fields, so that others may be borrowed meanwhile.
+fn sources<'a>(
+    state: &'a State,
+    live: &'a Live,
+    ports: &'a Ports,
+    netlink: &'a Netlink,
+) -> Sources<'a> {
+    Sources {
+        state,
+        live,
+        ports: ports.open(),
+        neighbours: &netlink.view.neighbours,
+        addresses: &netlink.view.addresses,
+    }
+}
+
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,237 @@
+//! The fields of items.
+
+use std::net::IpAddr;
+
+use twinseal_api::v1;
+use twinseal_crypto::{Direction, SECRET_LEN, Secret};
+use zeroize::Zeroize;
+
+use super::Parser;
+use super::items::owner_text;
+use crate::control::model::{End, KeyId, MAX_NAME, Name, Owner, Prefix, Via};
+use crate::wire::ethernet::Mac;
+use crate::wire::overlay::DEFAULT_PORT;
+
+impl Parser<'_> {
+    /// The owner as (is it a link, its name).
+    pub(super) fn owner(&mut self, owner: Option<(bool, String)>) -> Option<Owner> {
+        match owner {
+            Some((true, name)) => self.name("link", &name).map(Owner::Link),
+            Some((false, name)) => self.name("circuit", &name).map(Owner::Circuit),
+            None => self.refuse("owner", "it is not given", "give link or circuit"),
+        }
+    }
+
+    pub(super) fn key_id(
+        &mut self,
+        owner: Option<(bool, String)>,
+        direction: i32,
+        epoch: u32,
+    ) -> Option<KeyId> {
+        let (way, direction) = match v1::Direction::try_from(direction) {
+            Ok(v1::Direction::AToB) => ("a-to-b", Some(Direction::AToB)),
+            Ok(v1::Direction::BToA) => ("b-to-a", Some(Direction::BToA)),
+            _ => ("?", None),
+        };
+        self.item = format!("key of {}, {way}, epoch {epoch}", owner_text(&owner));
+        let owner = self.owner(owner);
+        if direction.is_none() {
+            self.refuse::<()>(
+                "direction",
+                "it is not given or not known",
+                "give a-to-b or b-to-a",
+            );
+        }
+        Some(KeyId {
+            owner: owner?,
+            direction: direction?,
+            epoch,
+        })
+    }
+
+    /// Takes the secret over; what the request held is wiped whatever happens.
+    pub(super) fn secret(&mut self, bytes: &mut Vec<u8>) -> Option<Secret> {
+        const FIX: &str = "give 32 bytes from a CSPRNG, as `twinseal genkey` makes them; a secret is never read back";
+        let len = bytes.len();
+        if len == SECRET_LEN && bytes.iter().all(|&byte| byte == 0) {
+            return self.refuse("secret", "it is all zeroes", FIX);
+        }
+        match Secret::from_vec(bytes) {
+            Ok(secret) => {
+                if !secret.locked() {
+                    tracing::debug!(
+                        "a secret's memory could not be locked: raise RLIMIT_MEMLOCK, or the secret may reach swap until its keys are derived"
+                    );
+                }
+                Some(secret)
+            }
+            Err(error) => {
+                bytes.zeroize();
+                match len {
+                    SECRET_LEN => self.refuse(
+                        "secret",
+                        error.to_string(),
+                        "raise the daemon's memory limits",
+                    ),
+                    _ => self.refuse(
+                        "secret",
+                        format!("it has {len} bytes, not {SECRET_LEN}"),
+                        FIX,
+                    ),
+                }
+            }
+        }
+    }
+
+    pub(super) fn named<K>(&mut self, kind: &str, text: &str) -> Option<Name<K>> {
+        self.item = format!("{kind} {}", quote(text));
+        self.name("name", text)
+    }
+
+    pub(super) fn name<K>(&mut self, field: &str, text: &str) -> Option<Name<K>> {
+        const FIX: &str = "give 1 to 64 of A-Z a-z 0-9 _ . -";
+        match Name::new(text) {
+            Some(name) => Some(name),
+            None if text.is_empty() => self.refuse(field, "it is empty", FIX),
+            None => self.refuse(field, format!("{} is not a name", quote(text)), FIX),
+        }
+    }
+
+    /// A name that the kernel takes for a network device.
+    pub(super) fn netdev(&mut self, field: &str, text: &str) -> Option<String> {
+        let sound = (1..=15).contains(&text.len())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && b != b'/' && b != b':' && b != b'%')
+            && text != "."
+            && text != "..";
+        if sound {
+            return Some(text.to_owned());
+        }
+        self.refuse(
+            field,
+            format!("{} is not a device name", quote(text)),
+            "give 1 to 15 printable characters without / : %, as in /sys/class/net",
+        )
+    }
+
+    pub(super) fn end(&mut self, end: i32) -> Option<End> {
+        match v1::End::try_from(end) {
+            Ok(v1::End::A) => Some(End::A),
+            Ok(v1::End::B) => Some(End::B),
+            _ => self.refuse(
+                "end",
+                "it is not given or not known",
+                "give a at one end and b at the other",
+            ),
+        }
+    }
+
+    pub(super) fn via(&mut self, field: &str, via: &v1::Via) -> Option<Via> {
+        let field = match field {
+            "" => "via".to_owned(),
+            field => format!("{field}.via"),
+        };
+        let port = self.name(&format!("{field}.port"), &via.port);
+        let address = match via.address.as_str() {
+            "" => Some(None),
+            text => self.address(&format!("{field}.address"), text).map(Some),
+        };
+        Some(Via {
+            port: port?,
+            address: address?,
+        })
+    }
+
+    /// A unicast address.
+    pub(super) fn address(&mut self, field: &str, text: &str) -> Option<IpAddr> {
+        let Ok(address) = text.parse::<IpAddr>() else {
+            return self.refuse(
+                field,
+                format!("{} is not an IP address", quote(text)),
+                "write it like 192.0.2.1 or 2001:db8::1",
+            );
+        };
+        match address {
+            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => self.refuse(
+                field,
+                format!("{address} is an IPv4 address in IPv6"),
+                "write it as IPv4",
+            ),
+            IpAddr::V4(v4) if v4.is_broadcast() => self.refuse(
+                field,
+                format!("{address} is the broadcast address"),
+                "give a unicast address",
+            ),
+            _ if address.is_multicast() || address.is_unspecified() => self.refuse(
+                field,
+                format!("{address} is no unicast address"),
+                "give a unicast address",
+            ),
+            _ => Some(address),
+        }
+    }
+
+    pub(super) fn prefix(&mut self, text: &str) -> Option<Prefix> {
+        let parsed = text.split_once('/').and_then(|(address, len)| {
+            let address: IpAddr = address.parse().ok()?;
+            // from_str takes a sign and leading zeroes.
+            let digits =
+                !len.is_empty() && len.len() <= 3 && len.bytes().all(|b| b.is_ascii_digit());
+            let len = digits.then(|| len.parse().ok())??;
+            Some((address, Prefix::new(address, len)?))
+        });
+        match parsed {
+            None => self.refuse(
+                "prefix",
+                format!("{} is not a prefix", quote(text)),
+                "write it like 10.0.0.0/8 or 2001:db8::/32",
+            ),
+            Some((address, prefix)) if address != prefix.address() => self.refuse(
+                "prefix",
+                format!("{} has bits beyond its length", quote(text)),
+                &format!("write {prefix}"),
+            ),
+            Some((_, prefix)) => Some(prefix),
+        }
+    }
+
+    pub(super) fn mac(&mut self, field: &str, text: &str) -> Option<Mac> {
+        match text.parse::<Mac>() {
+            Err(error) => {
+                let error = error.to_string();
+                let fix = error.rsplit(": ").next().unwrap_or_default().to_owned();
+                self.refuse(field, format!("{} is not a MAC address", quote(text)), &fix)
+            }
+            Ok(mac) if mac.0[0] & 1 != 0 => self.refuse(
+                field,
+                format!("{mac} is a multicast address"),
+                "give a unicast one: its first octet is even",
+            ),
+            Ok(mac) if mac == Mac::default() => {
+                self.refuse(field, "it is all zeroes", "give the device's address")
+            }
+            Ok(mac) => Some(mac),
+        }
+    }
+
+    pub(super) fn udp_port(&mut self, field: &str, port: u32) -> Option<u16> {
+        match u16::try_from(port) {
+            Ok(0) => Some(DEFAULT_PORT),
+            Ok(port) => Some(port),
+            Err(_) => self.refuse(
+                field,
+                format!("{port} is not 1 to 65535"),
+                "give 0 for 21591",
+            ),
+        }
+    }
+}
+
+/// What a stranger wrote, short and without control characters.
+pub(super) fn quote(text: &str) -> String {
+    match text.char_indices().nth(MAX_NAME) {
+        None => format!("{text:?}"),
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+    }
+}

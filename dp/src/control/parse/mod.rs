@@ -1,0 +1,160 @@
+//! From protobuf to typed changes. What comes out of here is sound in itself; whether it fits the rest is for
+//! [`transaction`](super::transaction).
+
+mod fields;
+mod items;
+
+use std::net::IpAddr;
+
+use twinseal_api::v1;
+use twinseal_crypto::{Secret, Suite};
+
+use super::model::{
+    Circuit, CircuitName, GroupName, KeyId, LabelAction, Link, LinkName, Member, Owner, Port,
+    PortName, Prefix, Target, VrfName,
+};
+use super::refusal::{Kind, Refused};
+use crate::wire::ethernet::Mac;
+
+/// One change, with its place in the request.
+pub struct Change {
+    /// Its place.
+    pub index: usize,
+    /// What to do.
+    pub action: Action,
+}
+
+/// What to do.
+pub enum Action {
+    /// Make or replace.
+    Set(Item),
+    /// Remove.
+    Delete(ItemKey),
+}
+
+/// An item with all that it says.
+pub enum Item {
+    /// A port.
+    Port(PortName, Port),
+    /// A VRF.
+    Vrf(VrfName),
+    /// A link.
+    Link(LinkName, Link),
+    /// A circuit.
+    Circuit(CircuitName, Circuit),
+    /// A label.
+    Label(LinkName, u32, LabelAction),
+    /// A group.
+    Group(GroupName, Vec<Member>),
+    /// A route.
+    Route(VrfName, Prefix, Target),
+    /// A static neighbour.
+    Neighbour(PortName, IpAddr, Mac),
+    /// A key.
+    Key(KeyId, NewKey),
+    /// Which epoch transmits.
+    Transmit(Owner, u32),
+}
+
+/// A key with its secret.
+pub struct NewKey {
+    /// The algorithm.
+    pub suite: Suite,
+    /// The secret.
+    pub secret: Secret,
+    /// Names it in packets; 0 for circuits.
+    pub receiver_index: u32,
+}
+
+/// What makes an item unique.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ItemKey {
+    /// A port.
+    Port(PortName),
+    /// A VRF.
+    Vrf(VrfName),
+    /// A link.
+    Link(LinkName),
+    /// A circuit.
+    Circuit(CircuitName),
+    /// A label.
+    Label(LinkName, u32),
+    /// A group.
+    Group(GroupName),
+    /// A route.
+    Route(VrfName, Prefix),
+    /// A static neighbour.
+    Neighbour(PortName, IpAddr),
+    /// A key.
+    Key(KeyId),
+    /// Which epoch transmits.
+    Transmit(Owner),
+}
+
+impl std::fmt::Display for ItemKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Port(name) => write!(f, "port {name:?}"),
+            Self::Vrf(name) => write!(f, "vrf {name:?}"),
+            Self::Link(name) => write!(f, "link {name:?}"),
+            Self::Circuit(name) => write!(f, "circuit {name:?}"),
+            Self::Label(link, label) => write!(f, "label {label} on link {link:?}"),
+            Self::Group(name) => write!(f, "group {name:?}"),
+            Self::Route(vrf, prefix) => write!(f, "route {prefix} in vrf {vrf:?}"),
+            Self::Neighbour(port, address) => write!(f, "neighbour {address} on port {port:?}"),
+            Self::Key(id) => write!(f, "{id}"),
+            Self::Transmit(owner) => write!(f, "transmit of {owner}"),
+        }
+    }
+}
+
+impl From<&Owner> for ItemKey {
+    fn from(owner: &Owner) -> Self {
+        match owner {
+            Owner::Link(name) => Self::Link(name.clone()),
+            Owner::Circuit(name) => Self::Circuit(name.clone()),
+        }
+    }
+}
+
+/// Parses all changes and wipes every secret from the request. All that is wrong is reported, not only the first.
+pub fn changes(request: Vec<v1::Change>) -> Result<Vec<Change>, Refused> {
+    let mut refused = Refused::default();
+    let mut changes = Vec::with_capacity(request.len());
+    for (index, change) in request.into_iter().enumerate() {
+        let mut parser = Parser {
+            index,
+            item: "change".to_owned(),
+            refused: &mut refused,
+        };
+        let action = match change.change {
+            Some(v1::change::Change::Set(item)) => parser.item(item).map(Action::Set),
+            Some(v1::change::Change::Delete(item)) => parser.reference(item).map(Action::Delete),
+            None => parser.refuse("change", "neither set nor delete is given", "give one"),
+        };
+        changes.extend(action.map(|action| Change { index, action }));
+    }
+    refused.unless(changes)
+}
+
+/// Parses one change. Its methods record what is wrong and return `None`; callers evaluate all fields of an item
+/// before they give up on it.
+struct Parser<'a> {
+    index: usize,
+    item: String,
+    refused: &'a mut Refused,
+}
+
+impl Parser<'_> {
+    fn refuse<T>(&mut self, field: &str, reason: impl Into<String>, fix: &str) -> Option<T> {
+        let item = v1::RefusedItem {
+            change: i32::try_from(self.index).unwrap_or(i32::MAX),
+            item: self.item.clone(),
+            field: field.to_owned(),
+            reason: reason.into(),
+            fix: fix.to_owned(),
+        };
+        self.refused.push(Kind::Invalid, item);
+        None
+    }
+}

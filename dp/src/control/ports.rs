@@ -1,0 +1,259 @@
+//! The node's open ports.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use super::compile::OpenPort;
+use super::model::{Port, PortName, Role, State};
+use super::parse::ItemKey;
+use super::refusal::{Kind, Refused};
+use super::transaction::{Touched, reason};
+use crate::ports::{Outcome, PortError, Steering};
+use crate::tables::{MAX_PORTS, PortIndex};
+use crate::workers::Pool;
+
+/// Ports that are open, by name.
+#[derive(Default)]
+pub struct Ports {
+    open: BTreeMap<PortName, OpenPort>,
+    handles: BTreeMap<PortName, Handle>,
+}
+
+struct Handle {
+    steering: Steering,
+    outcome: Outcome,
+    endpoints: Vec<SocketAddr>,
+}
+
+/// What a transaction has done to the ports so far, to be undone if it fails.
+#[derive(Default)]
+pub struct Undo {
+    opened: Vec<PortName>,
+    /// Endpoints as they were.
+    endpoints: Vec<(PortName, Vec<SocketAddr>)>,
+}
+
+impl Ports {
+    /// The ports as tables need them.
+    pub fn open(&self) -> &BTreeMap<PortName, OpenPort> {
+        &self.open
+    }
+
+    /// What a port really got.
+    pub fn outcome(&self, name: &PortName) -> Option<&Outcome> {
+        self.handles.get(name).map(|handle| &handle.outcome)
+    }
+
+    /// Verdicts of a port's steering program; empty where it has none.
+    pub fn steering(&self, name: &PortName) -> Vec<(&'static str, u64)> {
+        let counters = self
+            .handles
+            .get(name)
+            .map(|handle| handle.steering.counters());
+        match counters {
+            Some(Ok(counters)) => counters,
+            Some(Err(error)) => {
+                tracing::debug!(%error, port = %name, "steering counters cannot be read");
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// Opens the ports of `state` that are not open, and has them receive on the links' endpoints. On failure everything
+    /// is as before.
+    pub fn prepare(
+        &mut self,
+        pool: &Pool,
+        state: &State,
+        touched: &Touched,
+        addresses: &[IpAddr],
+    ) -> Result<Undo, Refused> {
+        let mut undo = Undo::default();
+        match self.try_prepare(pool, state, touched, addresses, &mut undo) {
+            Ok(()) => Ok(undo),
+            Err(refused) => {
+                self.undo(pool, undo);
+                Err(refused)
+            }
+        }
+    }
+
+    fn try_prepare(
+        &mut self,
+        pool: &Pool,
+        state: &State,
+        touched: &Touched,
+        addresses: &[IpAddr],
+        undo: &mut Undo,
+    ) -> Result<(), Refused> {
+        let mut refused = Refused::default();
+        for (name, port) in state.ports.iter() {
+            if self.open.contains_key(name) {
+                continue;
+            }
+            if let Err(error) = self.open_one(pool, name, port, addresses, undo) {
+                let item = ItemKey::Port(name.clone());
+                let change = touched.get(&item).copied();
+                let (why, fix) = split(&error);
+                refused.push(kind(&error), reason(change, &item, "device", why, &fix));
+            }
+        }
+        refused.unless(())?;
+        self.set_endpoints(state, touched, undo)
+    }
+
+    fn open_one(
+        &mut self,
+        pool: &Pool,
+        name: &PortName,
+        port: &Port,
+        addresses: &[IpAddr],
+        undo: &mut Undo,
+    ) -> Result<(), PortError> {
+        let index = (0..MAX_PORTS as u8)
+            .map(PortIndex)
+            .find(|index| self.open.values().all(|open| open.index != *index))
+            .ok_or(PortError::TooMany)?;
+        let (mut steering, outcome) = pool.add_port(index, &port.spec)?;
+        if let Err(error) = steering.set_local_addresses(addresses) {
+            pool.remove_port(index);
+            return Err(error);
+        }
+        let open = OpenPort {
+            index,
+            mac: outcome.mac,
+            mtu: outcome.mtu,
+            peer: outcome.peer,
+            ifindex: outcome.ifindex,
+        };
+        let handle = Handle {
+            steering,
+            outcome,
+            endpoints: Vec::new(),
+        };
+        self.open.insert(name.clone(), open);
+        self.handles.insert(name.clone(), handle);
+        undo.opened.push(name.clone());
+        Ok(())
+    }
+
+    fn set_endpoints(
+        &mut self,
+        state: &State,
+        touched: &Touched,
+        undo: &mut Undo,
+    ) -> Result<(), Refused> {
+        let mut wanted: BTreeMap<&PortName, Vec<SocketAddr>> = state
+            .ports
+            .iter()
+            .filter(|(_, port)| port.role == Role::Underlay)
+            .map(|(name, _)| (name, Vec::new()))
+            .collect();
+        for link in state.links.values() {
+            wanted.entry(&link.port).or_default().push(link.local);
+        }
+        let mut refused = Refused::default();
+        for (name, mut endpoints) in wanted {
+            endpoints.sort_unstable();
+            endpoints.dedup();
+            let Some(handle) = self.handles.get_mut(name) else {
+                continue;
+            };
+            if handle.endpoints == endpoints {
+                continue;
+            }
+            match handle.steering.set_endpoints(&endpoints) {
+                Ok(()) => {
+                    let before = std::mem::replace(&mut handle.endpoints, endpoints);
+                    undo.endpoints.push((name.clone(), before));
+                }
+                Err(error) => {
+                    let before = handle.endpoints.clone();
+                    undo.endpoints.push((name.clone(), before));
+                    let (why, fix) = split(&error);
+                    let link = link_of(state, name, &error);
+                    let item = link.unwrap_or(ItemKey::Port(name.clone()));
+                    let change = touched.get(&item).copied();
+                    refused.push(kind(&error), reason(change, &item, "local", why, &fix));
+                }
+            }
+        }
+        refused.unless(())
+    }
+
+    /// Takes back what [`prepare`](Self::prepare) did.
+    pub fn undo(&mut self, pool: &Pool, undo: Undo) {
+        for (name, endpoints) in undo.endpoints {
+            if undo.opened.contains(&name) {
+                continue;
+            }
+            if let Some(handle) = self.handles.get_mut(&name) {
+                if let Err(error) = handle.steering.set_endpoints(&endpoints) {
+                    tracing::error!(%error, port = %name, "the port's endpoints could not be restored");
+                }
+                handle.endpoints = endpoints;
+            }
+        }
+        for name in undo.opened {
+            self.close(pool, &name);
+        }
+    }
+
+    /// Closes the ports that `state` does not have; only after tables without them are published.
+    pub fn sweep(&mut self, pool: &Pool, state: &State) {
+        let gone: Vec<_> = self
+            .open
+            .keys()
+            .filter(|name| !state.ports.contains_key(*name))
+            .cloned()
+            .collect();
+        for name in gone {
+            self.close(pool, &name);
+        }
+    }
+
+    fn close(&mut self, pool: &Pool, name: &PortName) {
+        // The steering program goes first, so that the host hears its packets again while the queues drain.
+        self.handles.remove(name);
+        if let Some(port) = self.open.remove(name) {
+            pool.remove_port(port.index);
+        }
+    }
+
+    /// Tells every port which addresses are this host's own.
+    pub fn set_local_addresses(&mut self, addresses: &[IpAddr]) {
+        for (name, handle) in &mut self.handles {
+            if let Err(error) = handle.steering.set_local_addresses(addresses) {
+                tracing::error!(%error, port = %name, "packets for new addresses of this host may not reach it");
+            }
+        }
+    }
+}
+
+/// The link whose endpoint an error is about.
+fn link_of(state: &State, port: &PortName, error: &PortError) -> Option<ItemKey> {
+    let PortError::Endpoint { endpoint, .. } = error else {
+        return None;
+    };
+    let mut links = state.links.iter();
+    links
+        .find(|(_, link)| link.port == *port && link.local == *endpoint)
+        .map(|(name, _)| ItemKey::Link(name.clone()))
+}
+
+fn kind(error: &PortError) -> Kind {
+    match error {
+        PortError::TooMany | PortError::Memory { .. } => Kind::Exhausted,
+        _ => Kind::Precondition,
+    }
+}
+
+/// A port's errors end with what to do; a refusal has a field for that.
+fn split(error: &PortError) -> (String, String) {
+    let text = error.to_string();
+    match text.rsplit_once("; ").or_else(|| text.rsplit_once(": ")) {
+        Some((why, fix)) => (why.to_owned(), fix.to_owned()),
+        None => (text, String::new()),
+    }
+}

@@ -1,0 +1,113 @@
+//! Why a transaction was refused: all reasons at once, each naming its change, item and field.
+
+use std::fmt;
+
+use twinseal_api::v1::RefusedItem;
+
+/// More reasons than these are only counted: a controller that is wrong a million times need not read it all.
+const MAX_ITEMS: usize = 1000;
+
+/// Of which kind a reason is; decides the gRPC status.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Kind {
+    /// The item is wrong in itself, or does not fit the others: INVALID_ARGUMENT.
+    Invalid,
+    /// The item is right but the node is not ready for it: FAILED_PRECONDITION.
+    Precondition,
+    /// The node has no room for it: RESOURCE_EXHAUSTED.
+    Exhausted,
+}
+
+/// Every reason that was found. Empty: nothing is refused.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub struct Refused {
+    kind: Option<Kind>,
+    items: Vec<RefusedItem>,
+    more: usize,
+}
+
+impl Refused {
+    /// Adds a reason. Of several kinds the first in [`Kind`]'s order stands for all.
+    pub fn push(&mut self, kind: Kind, item: RefusedItem) {
+        self.kind = Some(self.kind.map_or(kind, |k| k.min(kind)));
+        if self.items.len() < MAX_ITEMS {
+            self.items.push(item);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// A single reason about the whole transaction.
+    pub fn whole(kind: Kind, field: &str, reason: String, fix: &str) -> Self {
+        let mut refused = Self::default();
+        refused.push(
+            kind,
+            RefusedItem {
+                change: -1,
+                item: "transaction".to_owned(),
+                field: field.to_owned(),
+                reason,
+                fix: fix.to_owned(),
+            },
+        );
+        refused
+    }
+
+    /// Whether nothing was refused.
+    pub fn is_empty(&self) -> bool {
+        self.kind.is_none()
+    }
+
+    /// The kind of the whole.
+    pub fn kind(&self) -> Kind {
+        self.kind.unwrap_or(Kind::Invalid)
+    }
+
+    /// The reasons, at most a thousand.
+    pub fn items(&self) -> &[RefusedItem] {
+        &self.items
+    }
+
+    /// How many more there are.
+    pub fn more(&self) -> usize {
+        self.more
+    }
+
+    /// `value` if nothing was refused.
+    pub fn unless<T>(self, value: T) -> Result<T, Self> {
+        if self.is_empty() {
+            Ok(value)
+        } else {
+            Err(self)
+        }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, item) in self.items.iter().enumerate() {
+            let separator = if n == 0 { "" } else { "; " };
+            f.write_str(separator)?;
+            f.write_str(&text(item))?;
+        }
+        match self.more {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// One reason in one line, as `circuit "a-b": link: there is no link "x": set it in the same transaction`.
+pub fn text(item: &RefusedItem) -> String {
+    let field = match item.field.as_str() {
+        "" => String::new(),
+        field => format!("{field}: "),
+    };
+    let fix = match item.fix.as_str() {
+        "" => String::new(),
+        fix => format!(": {fix}"),
+    };
+    format!("{}: {field}{}{fix}", item.item, item.reason)
+}

@@ -1,0 +1,293 @@
+//! Compilation, with ports that are only said to be open.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use twinseal_api::v1::{self, Direction::AToB, Direction::BToA, item::Item};
+
+use super::super::compile::{Compiler, KernelNeighbours, OpenPort, Sources, mapped};
+use super::super::keys::{Live, SaConfig};
+use super::super::model::PortName;
+use super::*;
+use crate::tables::{
+    CircuitIndex, LabelAction, LinkIndex, NeighbourKey, PortIndex, PortRole, Tables, Target,
+    VrfIndex, label_key,
+};
+use crate::wire::ethernet::Mac;
+
+pub(super) fn sa_config() -> SaConfig {
+    SaConfig {
+        provider: twinseal_crypto::providers()[0],
+        window_bits: 2048,
+        lanes: 2,
+        lane_limit: 1 << 20,
+        workers: 2,
+    }
+}
+
+/// As if every port were open on a device of its own: index and ifindex in order.
+pub(super) fn open(state: &State) -> BTreeMap<PortName, OpenPort> {
+    state
+        .ports
+        .keys()
+        .zip(0u8..)
+        .map(|(name, n)| {
+            let port = OpenPort {
+                index: PortIndex(n),
+                mac: Mac([2, 0, 0, 0, 1, n]),
+                mtu: 1500,
+                peer: None,
+                ifindex: Some(10 + u32::from(n)),
+            };
+            (name.clone(), port)
+        })
+        .collect()
+}
+
+/// A node without its ports.
+struct Bench {
+    compiler: Compiler,
+    state: State,
+    live: Live,
+    neighbours: KernelNeighbours,
+    addresses: BTreeSet<(u32, IpAddr)>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let mut bench = Self {
+            compiler: Compiler::default(),
+            state: State::default(),
+            live: Live::default(),
+            neighbours: HashMap::new(),
+            addresses: BTreeSet::new(),
+        };
+        bench.apply(edge_items());
+        bench
+    }
+
+    fn apply(&mut self, items: impl IntoIterator<Item = Item>) {
+        let outcome = apply(&self.state, sets(items));
+        self.live = self
+            .live
+            .next(&outcome.state, &outcome.secrets, &sa_config())
+            .expect("keys are sound");
+        self.state = outcome.state;
+    }
+
+    fn compile(&mut self) -> Tables {
+        let sources = Sources {
+            state: &self.state,
+            live: &self.live,
+            ports: &open(&self.state),
+            neighbours: &self.neighbours,
+            addresses: &self.addresses,
+        };
+        self.compiler
+            .compile(1, &sources)
+            .expect("a checked state compiles")
+    }
+}
+
+fn v4(tables: &Tables, address: [u8; 4]) -> Option<Target> {
+    let vrf = &tables.vrfs[0];
+    let leaf = vrf.fib.lookup_v4(address) as usize;
+    leaf.checked_sub(1).map(|n| vrf.targets[n])
+}
+
+#[test]
+fn every_item_has_its_place() {
+    let tables = Bench::new().compile();
+    // In the order of names: "hosts", "under".
+    let hosts = tables.port(PortIndex(0)).expect("hosts");
+    assert_eq!(hosts.role, PortRole::Edge(VrfIndex(0)));
+    let under = tables.port(PortIndex(1)).expect("under");
+    assert_eq!(under.role, PortRole::Underlay);
+
+    let link = tables.link(LinkIndex(0));
+    assert_eq!((link.port, link.mtu), (PortIndex(1), 1500));
+    assert_eq!(link.outer.octets()[6..12], [2, 0, 0, 0, 1, 1]);
+    assert_eq!(link.outer.octets()[26..34], [192, 0, 2, 1, 192, 0, 2, 2]);
+    assert_eq!(link.outer.octets()[36..38], 21591u16.to_be_bytes());
+    assert!(!link.outer.resolved);
+    let transmit = link.transmit.as_ref().expect("epoch 1 transmits");
+    assert_eq!(
+        (transmit.receiver, transmit.sa.epoch(), transmit.sa.lanes()),
+        (1, 1, 2)
+    );
+    let receiver = &tables.receivers[&2];
+    assert_eq!((receiver.link, receiver.sa.epoch()), (LinkIndex(0), 1));
+    assert_eq!(
+        tables.receivers.len(),
+        1,
+        "what we seal with is not received"
+    );
+
+    let circuit = tables.circuit(CircuitIndex(0));
+    assert_eq!((circuit.id, circuit.label, circuit.hop_limit), (7, 100, 64));
+    assert!(circuit.transmit.is_some());
+    let epochs: Vec<_> = (0..16).filter(|n| circuit.receive[*n].is_some()).collect();
+    assert_eq!(epochs, [1]);
+
+    let label = |label| tables.labels[&label_key(LinkIndex(0), label)];
+    assert_eq!(label(200), LabelAction::Egress(CircuitIndex(0)));
+    let swap = LabelAction::Swap {
+        link: LinkIndex(0),
+        label: 301,
+    };
+    assert_eq!(label(300), swap);
+
+    assert_eq!(
+        v4(&tables, [10, 1, 2, 3]),
+        Some(Target::Circuit(CircuitIndex(0)))
+    );
+    assert!(matches!(v4(&tables, [10, 2, 0, 1]), Some(Target::Group(_))));
+    let Some(Target::Via(connected)) = v4(&tables, [10, 0, 0, 5]) else {
+        panic!("not connected");
+    };
+    assert_eq!((connected.port, connected.address), (PortIndex(0), None));
+    assert_eq!(v4(&tables, [10, 3, 0, 1]), None);
+    let mut v6 = [0; 16];
+    v6[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
+    let leaf = tables.vrfs[0].fib.lookup_v6(v6) as usize;
+    assert_eq!(tables.vrfs[0].targets[leaf - 1], Target::Blackhole);
+}
+
+#[test]
+fn neighbours_come_from_the_kernel_unless_they_are_static() {
+    let mut bench = Bench::new();
+    let peer: IpAddr = "192.0.2.2".parse().expect("an address");
+    let host: IpAddr = "10.0.0.9".parse().expect("an address");
+    let other: IpAddr = "2001:db8::9".parse().expect("an address");
+    let (kernel, fixed) = (Mac([2, 0, 0, 0, 2, 1]), Mac([2, 0, 0, 0, 0, 9]));
+    // "hosts" has ifindex 10, "under" 11; 12 is a device that is no port.
+    for key in [(11, peer), (10, host), (10, other), (12, host)] {
+        bench.neighbours.insert(key, kernel);
+    }
+    let tables = bench.compile();
+    let outer = tables.link(LinkIndex(0)).outer;
+    assert!(outer.resolved && outer.octets()[..6] == kernel.0);
+    let find = |address| {
+        let address = mapped(address);
+        let port = PortIndex(0);
+        tables
+            .neighbours
+            .get(&NeighbourKey { port, address })
+            .copied()
+    };
+    assert_eq!(find(host), Some(fixed));
+    assert_eq!(find(other), Some(kernel));
+    assert_eq!(tables.neighbours.len(), 2, "only those of edge ports");
+
+    bench.apply([Item::Neighbour(v1::Neighbour {
+        port: "under".into(),
+        address: peer.to_string(),
+        mac: fixed.to_string(),
+    })]);
+    let outer = bench.compile().link(LinkIndex(0)).outer;
+    assert_eq!(outer.octets()[..6], fixed.0);
+}
+
+#[test]
+fn a_next_hop_stands_for_the_peer() {
+    let mut bench = Bench::new();
+    bench.apply([Item::Link(v1::Link {
+        next_hop: "192.0.2.254".into(),
+        ..link("l1")
+    })]);
+    let mac = Mac([2, 0, 0, 0, 2, 254]);
+    bench
+        .neighbours
+        .insert((11, "192.0.2.254".parse().expect("an address")), mac);
+    let outer = bench.compile().link(LinkIndex(0)).outer;
+    assert!(outer.resolved && outer.octets()[..6] == mac.0);
+}
+
+#[test]
+fn key_state_and_counters_outlive_transactions() {
+    let mut bench = Bench::new();
+    let before = bench.compile();
+    let sa = Arc::clone(
+        before
+            .circuit(CircuitIndex(0))
+            .transmit
+            .as_ref()
+            .expect("transmits"),
+    );
+    assert_eq!(sa.reserve(0, 5), Some(0));
+    before.link(LinkIndex(0)).traffic.sent(0, 100);
+
+    // The same items again, and new ones.
+    let mut items = edge_items();
+    items.push(Item::Circuit(circuit("a-first", 8, 101)));
+    bench.apply(items);
+    let after = bench.compile();
+    let circuit = after.circuit(CircuitIndex(1));
+    assert_eq!(circuit.id, 7, "its place has moved");
+    let same = circuit.transmit.as_ref().expect("transmits");
+    assert!(Arc::ptr_eq(same, &sa));
+    assert_eq!(same.reserve(0, 1), Some(5), "counters go on");
+    assert!(Arc::ptr_eq(
+        &after.receivers[&2].sa,
+        &before.receivers[&2].sa
+    ));
+    assert_eq!(after.link(LinkIndex(0)).traffic.totals().sent_packets, 1);
+
+    // Make before break: both epochs receive, the new one transmits.
+    bench.apply([
+        Item::Key(key(circuit_owner("c1"), AToB, 2, 9)),
+        Item::Key(key(circuit_owner("c1"), BToA, 2, 10)),
+        transmit_circuit("c1", 2),
+    ]);
+    let rekeyed = bench.compile();
+    let circuit = rekeyed.circuit(CircuitIndex(1));
+    assert_eq!(circuit.transmit.as_ref().map(|sa| sa.epoch()), Some(2));
+    assert!(circuit.receive[1].is_some() && circuit.receive[2].is_some());
+}
+
+#[test]
+fn tries_are_built_only_when_their_routes_change() {
+    let mut bench = Bench::new();
+    bench.apply([vrf("blue")]);
+    let before = bench.compile();
+    bench.apply([
+        Item::Circuit(circuit("a-first", 8, 101)),
+        route(
+            "blue",
+            "10.0.0.0/8",
+            v1::route::Target::Blackhole(v1::Blackhole {}),
+        ),
+    ]);
+    let after = bench.compile();
+    // In the order of names: "blue", "red".
+    assert!(!Arc::ptr_eq(&before.vrfs[0].fib, &after.vrfs[0].fib));
+    assert!(Arc::ptr_eq(&before.vrfs[1].fib, &after.vrfs[1].fib));
+    let leaf = after.vrfs[1].fib.lookup_v4([10, 1, 0, 1]) as usize;
+    let target = after.vrfs[1].targets[leaf - 1];
+    assert_eq!(target, Target::Circuit(CircuitIndex(1)), "targets follow");
+}
+
+#[test]
+fn a_vrf_has_the_hosts_addresses_on_its_ports() {
+    let mut bench = Bench::new();
+    let tables = bench.compile();
+    assert_eq!((tables.vrfs[0].v4, tables.vrfs[0].v6), (None, None));
+    // On "hosts", on "under", and on a device that is no port.
+    for (ifindex, address) in [
+        (10, "fe80::1"),
+        (10, "10.0.0.1"),
+        (10, "2001:db8::1"),
+        (11, "10.0.0.2"),
+        (12, "2001:db8::2"),
+    ] {
+        let address = address.parse().expect("an address");
+        bench.addresses.insert((ifindex, address));
+    }
+    let vrf = &bench.compile().vrfs[0];
+    assert_eq!(vrf.v4.map(|a| a.to_string()).as_deref(), Some("10.0.0.1"));
+    assert_eq!(
+        vrf.v6.map(|a| a.to_string()).as_deref(),
+        Some("2001:db8::1")
+    );
+}

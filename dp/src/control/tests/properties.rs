@@ -1,0 +1,284 @@
+//! Random changes: nothing panics, what is refused changes nothing, and what is accepted compiles.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use prost::Message;
+use twinseal_api::v1::{self, item::Item, item_ref::Item as Ref};
+
+use super::super::compile::{Compiler, KernelNeighbours, Sources};
+use super::super::keys::Live;
+use super::compile::{open, sa_config};
+use super::*;
+
+/// Few enough names that references hit, and some that are none.
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        8 => prop::sample::select(vec!["a", "b", "red", "under", "hosts", "l1", "c1", "g1"]).prop_map(str::to_owned),
+        1 => any::<String>(),
+    ]
+}
+
+fn address() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => prop::sample::select(vec!["192.0.2.1", "192.0.2.2", "10.0.0.9", "2001:db8::1", "::", ""]).prop_map(str::to_owned),
+        1 => any::<std::net::IpAddr>().prop_map(|address| address.to_string()),
+    ]
+}
+
+fn prefix() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => (0u32..8, 0u8..=33).prop_map(|(n, len)| {
+            let address = std::net::Ipv4Addr::from(10 << 24 | n << 16);
+            format!("{address}/{len}")
+        }),
+        1 => (any::<std::net::Ipv6Addr>(), any::<u8>()).prop_map(|(address, len)| format!("{address}/{len}")),
+    ]
+}
+
+fn via() -> impl Strategy<Value = v1::Via> {
+    (name(), address()).prop_map(|(port, address)| v1::Via { port, address })
+}
+
+fn small() -> impl Strategy<Value = u32> {
+    prop_oneof![8 => 0u32..4, 1 => any::<u32>()]
+}
+
+fn item() -> impl Strategy<Value = Item> {
+    use v1::{key, label, member, port, route, transmit};
+    let device = prop_oneof![
+        (name(), -1i32..4, -1i32..4).prop_map(|(netdev, bind, xdp)| port::Device::AfXdp(
+            v1::AfXdp {
+                netdev,
+                bind,
+                xdp,
+                busy_poll: false
+            }
+        )),
+        name().prop_map(|netdev| port::Device::Tap(v1::Tap { netdev })),
+        name().prop_map(|wire| port::Device::Memory(v1::Memory {
+            wire,
+            mac: "02:00:00:00:00:07".into()
+        })),
+    ];
+    let action = prop_oneof![
+        (name(), small()).prop_map(|(link, label)| label::Action::Swap(v1::Swap { link, label })),
+        name().prop_map(|circuit| label::Action::Egress(v1::Egress { circuit })),
+    ];
+    let hop = prop_oneof![
+        name().prop_map(member::Target::Circuit),
+        via().prop_map(member::Target::Via),
+    ];
+    let member = (option::weighted(0.9, hop), small())
+        .prop_map(|(target, weight)| v1::Member { target, weight });
+    let target = prop_oneof![
+        name().prop_map(route::Target::Circuit),
+        name().prop_map(route::Target::Group),
+        via().prop_map(route::Target::Via),
+        Just(route::Target::Blackhole(v1::Blackhole {})),
+    ];
+    let owner = prop_oneof![
+        name().prop_map(key::Owner::Link),
+        name().prop_map(key::Owner::Circuit),
+    ];
+    let transmitter = prop_oneof![
+        name().prop_map(transmit::Owner::Link),
+        name().prop_map(transmit::Owner::Circuit),
+    ];
+    let secret = prop_oneof![8 => (0u8..12).prop_map(secret), 1 => vec(any::<u8>(), 0..40)];
+    prop_oneof![
+        (
+            name(),
+            -1i32..4,
+            prop_oneof![Just(String::new()), name()],
+            small(),
+            option::weighted(0.9, device)
+        )
+            .prop_map(|(name, role, vrf, mtu, device)| Item::Port(v1::Port {
+                name,
+                role,
+                vrf,
+                mtu,
+                device
+            })),
+        name().prop_map(|name| Item::Vrf(v1::Vrf { name })),
+        (
+            name(),
+            -1i32..4,
+            name(),
+            address(),
+            address(),
+            small(),
+            small(),
+            address()
+        )
+            .prop_map(
+                |(name, end, port, local, remote, local_port, remote_port, next_hop)| Item::Link(
+                    v1::Link {
+                        name,
+                        end,
+                        port,
+                        local,
+                        remote,
+                        local_port,
+                        remote_port,
+                        next_hop
+                    }
+                )
+            ),
+        (
+            (name(), 0u64..4, 0i32..4, name(), name(), small()),
+            (0u32..300, -1i32..4, 0u32..70)
+        )
+            .prop_map(
+                |((name, id, end, vrf, link, label), (hop_limit, dscp, dscp_value))| Item::Circuit(
+                    v1::Circuit {
+                        name,
+                        id,
+                        end,
+                        vrf,
+                        link,
+                        label,
+                        hop_limit,
+                        dscp,
+                        dscp_value
+                    }
+                )
+            ),
+        (name(), small(), option::weighted(0.9, action)).prop_map(|(link, label, action)| {
+            Item::Label(v1::Label {
+                link,
+                label,
+                action,
+            })
+        }),
+        (name(), vec(member, 0..4))
+            .prop_map(|(name, members)| Item::Group(v1::Group { name, members })),
+        (name(), prefix(), option::weighted(0.9, target)).prop_map(|(vrf, prefix, target)| {
+            Item::Route(v1::Route {
+                vrf,
+                prefix,
+                target,
+            })
+        }),
+        (name(), address()).prop_map(|(port, address)| Item::Neighbour(v1::Neighbour {
+            port,
+            address,
+            mac: "02:00:00:00:00:09".into()
+        })),
+        (
+            option::weighted(0.9, owner),
+            0i32..4,
+            small(),
+            -1i32..5,
+            secret,
+            small()
+        )
+            .prop_map(
+                |(owner, direction, epoch, suite, secret, receiver_index)| Item::Key(v1::Key {
+                    owner,
+                    direction,
+                    epoch,
+                    suite,
+                    secret,
+                    receiver_index
+                })
+            ),
+        (option::weighted(0.9, transmitter), small())
+            .prop_map(|(owner, epoch)| Item::Transmit(v1::Transmit { owner, epoch })),
+    ]
+}
+
+fn reference() -> impl Strategy<Value = Ref> {
+    use v1::key_ref;
+    let owner = prop_oneof![
+        name().prop_map(key_ref::Owner::Link),
+        name().prop_map(key_ref::Owner::Circuit),
+    ];
+    prop_oneof![
+        name().prop_map(Ref::Port),
+        name().prop_map(Ref::Vrf),
+        name().prop_map(Ref::Link),
+        name().prop_map(Ref::Circuit),
+        name().prop_map(Ref::Group),
+        (name(), small()).prop_map(|(link, label)| Ref::Label(v1::LabelRef { link, label })),
+        (name(), prefix()).prop_map(|(vrf, prefix)| Ref::Route(v1::RouteRef { vrf, prefix })),
+        (name(), address())
+            .prop_map(|(port, address)| Ref::Neighbour(v1::NeighbourRef { port, address })),
+        (option::weighted(0.9, owner), 0i32..4, small()).prop_map(|(owner, direction, epoch)| {
+            Ref::Key(v1::KeyRef {
+                owner,
+                direction,
+                epoch,
+            })
+        }),
+    ]
+}
+
+fn change() -> impl Strategy<Value = v1::Change> {
+    prop_oneof![4 => item().prop_map(set), 1 => reference().prop_map(delete)]
+}
+
+/// Everything that a state promises to the compiler and to the crypto.
+fn check_state(state: &State, live: &Live) {
+    let sources = Sources {
+        state,
+        live,
+        ports: &open(state),
+        neighbours: &KernelNeighbours::new(),
+        addresses: &Default::default(),
+    };
+    let tables = Compiler::default()
+        .compile(1, &sources)
+        .expect("a checked state compiles");
+    assert_eq!(tables.circuits.len(), state.circuits.len());
+    let mut secrets: Vec<_> = state.keys.values().map(|key| key.fingerprint).collect();
+    secrets.sort_unstable();
+    secrets.dedup();
+    assert_eq!(secrets.len(), state.keys.len(), "a secret serves twice");
+    for owner in state.transmits.keys() {
+        let id = state.transmitting(owner).expect("its owner exists");
+        assert!(live.seal(&id).is_some(), "{id} transmits but is not there");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn transactions_apply_whole_or_not_at_all(
+        transactions in vec(vec(change(), 0..6), 1..12),
+        populated in any::<bool>(),
+    ) {
+        let start = if populated { sets(edge_items()) } else { Vec::new() };
+        let outcome = apply(&State::default(), start);
+        let mut live = Live::default().next(&outcome.state, &outcome.secrets, &sa_config()).expect("sound");
+        let mut state = outcome.state;
+        for changes in transactions {
+            let before = state.clone();
+            match try_apply(&state, changes) {
+                Err(refused) => {
+                    prop_assert!(!refused.items().is_empty());
+                    prop_assert_eq!(&before, &state);
+                }
+                Ok(outcome) => {
+                    prop_assert_eq!(outcome.state.generation, before.generation + 1);
+                    live = live.next(&outcome.state, &outcome.secrets, &sa_config()).expect("sound");
+                    state = outcome.state;
+                    check_state(&state, &live);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_survived(bytes in vec(any::<u8>(), 0..200)) {
+        super::super::fuzz_decode(&bytes);
+    }
+
+    #[test]
+    fn any_request_is_survived(changes in vec(change(), 0..30)) {
+        let request = v1::ApplyRequest { changes, dry_run: false, expected_generation: None };
+        super::super::fuzz_decode(&request.encode_to_vec());
+    }
+}

@@ -1,0 +1,190 @@
+//! Transactions that are right, and what they come to.
+
+use twinseal_api::v1::{self, Direction::AToB, Direction::BToA, item::Item, item_ref::Item as Ref};
+
+use super::super::model::{CircuitName, KeyId, Owner, VrfName};
+use super::*;
+
+fn owner(circuit: &str) -> Owner {
+    Owner::Circuit(CircuitName::new(circuit).expect("a name"))
+}
+
+fn key_id(circuit: &str, direction: twinseal_crypto::Direction, epoch: u32) -> KeyId {
+    KeyId {
+        owner: owner(circuit),
+        direction,
+        epoch,
+    }
+}
+
+#[test]
+fn order_is_of_no_importance_but_a_later_change_wins() {
+    let mut items = edge_items();
+    items.reverse();
+    let state = apply(&State::default(), sets(items)).state;
+    assert_eq!(state, edge());
+
+    let name = VrfName::new("blue").expect("a name");
+    let there = apply(
+        &state,
+        vec![delete(Ref::Vrf("blue".into())), set(vrf("blue"))],
+    );
+    assert!(there.state.vrfs.contains_key(&name));
+    let gone = apply(
+        &state,
+        vec![set(vrf("blue")), delete(Ref::Vrf("blue".into()))],
+    );
+    assert!(!gone.state.vrfs.contains_key(&name));
+}
+
+#[test]
+fn the_same_again_changes_nothing_but_the_generation() {
+    let state = edge();
+    let again = apply(&state, sets(edge_items()));
+    assert_eq!(again.state.generation, 2);
+    assert!(again.secrets.is_empty() && again.starts.is_empty());
+    assert!(again.state.keys.same(&state.keys));
+    assert!(again.state.routes.same(&state.routes));
+    assert_eq!(
+        State {
+            generation: 1,
+            ..again.state
+        },
+        state
+    );
+}
+
+#[test]
+fn secrets_and_starts_are_handed_over_once() {
+    let first = apply(&State::default(), sets(edge_items()));
+    assert_eq!(first.secrets.len(), 4);
+    let starts: Vec<_> = first.starts.iter().map(|start| &start.key).collect();
+    assert_eq!(starts.len(), 2);
+    assert_eq!(
+        starts[1],
+        &key_id("c1", twinseal_crypto::Direction::AToB, 1)
+    );
+
+    let rekey = vec![
+        set(Item::Key(key(circuit_owner("c1"), AToB, 2, 9))),
+        set(Item::Key(key(circuit_owner("c1"), BToA, 2, 10))),
+    ];
+    let second = apply(&first.state, rekey);
+    assert_eq!((second.secrets.len(), second.starts.len()), (2, 0));
+    let third = apply(&second.state, vec![set(transmit_circuit("c1", 2))]);
+    assert_eq!((third.secrets.len(), third.starts.len()), (0, 1));
+    assert_eq!(third.starts[0].key.epoch, 2);
+}
+
+#[test]
+fn what_lives_together_goes_together() {
+    let state = edge();
+    let name = |name: &str| name.to_owned();
+    let deletions = vec![
+        delete(Ref::Circuit(name("c1"))),
+        delete(Ref::Label(v1::LabelRef {
+            link: name("l1"),
+            label: 200,
+        })),
+        delete(Ref::Group(name("g1"))),
+        delete(Ref::Route(v1::RouteRef {
+            vrf: name("red"),
+            prefix: name("10.1.0.0/16"),
+        })),
+        delete(Ref::Route(v1::RouteRef {
+            vrf: name("red"),
+            prefix: name("10.2.0.0/16"),
+        })),
+    ];
+    let outcome = apply(&state, deletions);
+    let keys: Vec<_> = outcome
+        .state
+        .keys
+        .keys()
+        .map(|id| id.owner.to_string())
+        .collect();
+    assert_eq!(keys, ["link \"l1\"", "link \"l1\""]);
+    assert_eq!(outcome.state.transmits.len(), 1);
+    assert!(outcome.state.end(&owner("c1")).is_none());
+}
+
+#[test]
+fn everything_can_be_deleted_at_once() {
+    let state = edge();
+    let deletions: Vec<_> = report::items(&state)
+        .into_iter()
+        .filter_map(|item| match item.item? {
+            Item::Port(it) => Some(Ref::Port(it.name)),
+            Item::Vrf(it) => Some(Ref::Vrf(it.name)),
+            Item::Link(it) => Some(Ref::Link(it.name)),
+            Item::Circuit(it) => Some(Ref::Circuit(it.name)),
+            Item::Label(it) => Some(Ref::Label(v1::LabelRef {
+                link: it.link,
+                label: it.label,
+            })),
+            Item::Group(it) => Some(Ref::Group(it.name)),
+            Item::Route(it) => Some(Ref::Route(v1::RouteRef {
+                vrf: it.vrf,
+                prefix: it.prefix,
+            })),
+            Item::Neighbour(it) => Some(Ref::Neighbour(v1::NeighbourRef {
+                port: it.port,
+                address: it.address,
+            })),
+            Item::Key(_) | Item::Transmit(_) => None,
+        })
+        .map(delete)
+        .collect();
+    let outcome = apply(&state, deletions);
+    assert_eq!(
+        outcome.state,
+        State {
+            generation: 2,
+            ..State::default()
+        }
+    );
+}
+
+#[test]
+fn a_transmitting_key_goes_when_another_transmits() {
+    let state = edge();
+    let changes = vec![
+        set(Item::Key(key(circuit_owner("c1"), AToB, 2, 9))),
+        set(transmit_circuit("c1", 2)),
+        delete(Ref::Key(v1::KeyRef {
+            owner: Some(v1::key_ref::Owner::Circuit("c1".into())),
+            direction: AToB.into(),
+            epoch: 1,
+        })),
+    ];
+    let outcome = apply(&state, changes);
+    assert_eq!(outcome.starts.len(), 1);
+    assert_eq!(outcome.state.transmits[&owner("c1")], 2);
+}
+
+#[test]
+fn sixteen_epochs_may_be_live() {
+    let more = (2..=16).map(|epoch| {
+        set(Item::Key(key(
+            circuit_owner("c1"),
+            BToA,
+            epoch,
+            100 + epoch as u8,
+        )))
+    });
+    let state = apply(&edge(), more.collect()).state;
+    assert_eq!(state.keys.len(), 4 + 15);
+    let one_more = vec![set(Item::Key(key(circuit_owner("c1"), BToA, 17, 99)))];
+    assert!(try_apply(&state, one_more).is_err());
+}
+
+#[test]
+fn only_touched_tables_are_copied() {
+    let state = edge();
+    let blackhole = v1::route::Target::Blackhole(v1::Blackhole {});
+    let outcome = apply(&state, vec![set(route("red", "10.9.0.0/16", blackhole))]);
+    assert!(!outcome.state.routes.same(&state.routes));
+    assert!(outcome.state.circuits.same(&state.circuits));
+    assert!(outcome.state.keys.same(&state.keys));
+    assert!(outcome.state.ports.same(&state.ports));
+}

@@ -1,0 +1,277 @@
+//! Changes applied to a state: a new state, or every reason why not. No side effects.
+//!
+//! A transaction is judged by where it ends, not by how it gets there: changes are applied in order, so that a later one
+//! to the same item wins, and only then [`check`](super::check) looks whether everything that is pointed at exists.
+//! When a link or circuit is deleted, its keys and its transmit epoch go with it.
+
+use std::collections::{HashMap, HashSet};
+
+use twinseal_api::v1::RefusedItem;
+use twinseal_crypto::{Fingerprint, Secret};
+
+use super::check;
+use super::model::{Key, KeyId, Owner, State};
+use super::parse::{Action, Change, Item, ItemKey};
+use super::refusal::{Kind, Refused};
+
+/// Which change touched an item last.
+pub type Touched = HashMap<ItemKey, usize>;
+
+/// What a transaction comes to.
+pub struct Outcome {
+    /// The new state, with the next generation.
+    pub state: State,
+    /// Secrets of the new state's keys that the transaction brought.
+    pub secrets: HashMap<KeyId, Secret>,
+    /// Keys that begin to transmit, each a secret to burn.
+    pub starts: Vec<Start>,
+    /// Which change touched an item last.
+    pub touched: Touched,
+    /// How many changes it had.
+    pub changes: usize,
+}
+
+/// A key that begins to transmit.
+pub struct Start {
+    /// The change that says so.
+    pub change: usize,
+    /// The key.
+    pub key: KeyId,
+    /// Its secret's public name.
+    pub fingerprint: Fingerprint,
+}
+
+/// Applies `changes` to a copy of `old`.
+pub fn apply(old: &State, changes: Vec<Change>) -> Result<Outcome, Refused> {
+    let count = changes.len();
+    let mut draft = Draft {
+        old,
+        state: old.clone(),
+        secrets: HashMap::new(),
+        touched: Touched::with_capacity(count),
+        missing: HashMap::new(),
+    };
+    for change in changes {
+        match change.action {
+            Action::Set(item) => draft.set(change.index, item),
+            Action::Delete(item) => draft.delete(change.index, item),
+        }
+    }
+    draft.remove_orphans();
+    let mut refused = Refused::default();
+    let mut missing: Vec<_> = draft.missing.iter().collect();
+    missing.sort_by_key(|(_, index)| **index);
+    for (item, index) in missing {
+        refused.push(
+            Kind::Invalid,
+            reason(
+                Some(*index),
+                item,
+                "",
+                "it does not exist",
+                "leave the deletion out",
+            ),
+        );
+    }
+    let Draft {
+        mut state,
+        mut secrets,
+        touched,
+        ..
+    } = draft;
+    check::check(old, &state, &touched, &mut refused);
+    let mut starts = starts(old, &state, &touched);
+    starts.sort_by_key(|start| start.change);
+    // A secret whose key was deleted again, or was there before, is not needed.
+    secrets.retain(|id, _| state.keys.contains_key(id) && !old.keys.contains_key(id));
+    state.generation += 1;
+    refused.unless(Outcome {
+        state,
+        secrets,
+        starts,
+        touched,
+        changes: count,
+    })
+}
+
+/// A reason that names one item.
+pub(super) fn reason(
+    change: Option<usize>,
+    item: &ItemKey,
+    field: &str,
+    reason: impl Into<String>,
+    fix: &str,
+) -> RefusedItem {
+    RefusedItem {
+        change: change.map_or(-1, |index| i32::try_from(index).unwrap_or(i32::MAX)),
+        item: item.to_string(),
+        field: field.to_owned(),
+        reason: reason.into(),
+        fix: fix.to_owned(),
+    }
+}
+
+struct Draft<'a> {
+    old: &'a State,
+    state: State,
+    secrets: HashMap<KeyId, Secret>,
+    touched: Touched,
+    /// Deletions of what never was.
+    missing: HashMap<ItemKey, usize>,
+}
+
+impl Draft<'_> {
+    fn set(&mut self, index: usize, item: Item) {
+        let state = &mut self.state;
+        let key = match item {
+            Item::Port(name, port) => {
+                state.ports.set(name.clone(), port);
+                ItemKey::Port(name)
+            }
+            Item::Vrf(name) => {
+                state.vrfs.set(name.clone(), ());
+                ItemKey::Vrf(name)
+            }
+            Item::Link(name, link) => {
+                state.links.set(name.clone(), link);
+                ItemKey::Link(name)
+            }
+            Item::Circuit(name, circuit) => {
+                state.circuits.set(name.clone(), circuit);
+                ItemKey::Circuit(name)
+            }
+            Item::Label(link, label, action) => {
+                state.labels.set((link.clone(), label), action);
+                ItemKey::Label(link, label)
+            }
+            Item::Group(name, members) => {
+                state.groups.set(name.clone(), members);
+                ItemKey::Group(name)
+            }
+            Item::Route(vrf, prefix, target) => {
+                let same = state
+                    .routes
+                    .get(&vrf)
+                    .is_some_and(|routes| routes.get(&prefix) == Some(&target));
+                if !same {
+                    let routes = state.routes.make_mut().entry(vrf.clone()).or_default();
+                    routes.set(prefix, target);
+                }
+                ItemKey::Route(vrf, prefix)
+            }
+            Item::Neighbour(port, address, mac) => {
+                state.neighbours.set((port.clone(), address), mac);
+                ItemKey::Neighbour(port, address)
+            }
+            Item::Key(id, new) => {
+                let key = Key {
+                    suite: new.suite,
+                    fingerprint: new.secret.fingerprint(),
+                    receiver_index: new.receiver_index,
+                };
+                state.keys.set(id.clone(), key);
+                self.secrets.insert(id.clone(), new.secret);
+                ItemKey::Key(id)
+            }
+            Item::Transmit(owner, epoch) => {
+                state.transmits.set(owner.clone(), epoch);
+                ItemKey::Transmit(owner)
+            }
+        };
+        self.missing.remove(&key);
+        self.touched.insert(key, index);
+    }
+
+    fn delete(&mut self, index: usize, item: ItemKey) {
+        let state = &mut self.state;
+        let was = match &item {
+            ItemKey::Port(name) => state.ports.remove(name),
+            ItemKey::Vrf(name) => state.vrfs.remove(name),
+            ItemKey::Link(name) => state.links.remove(name),
+            ItemKey::Circuit(name) => state.circuits.remove(name),
+            ItemKey::Label(link, label) => state.labels.remove(&(link.clone(), *label)),
+            ItemKey::Group(name) => state.groups.remove(name),
+            ItemKey::Route(vrf, prefix) => {
+                let was = state
+                    .routes
+                    .get(vrf)
+                    .is_some_and(|routes| routes.contains_key(prefix));
+                if was && let Some(routes) = state.routes.make_mut().get_mut(vrf) {
+                    routes.remove(prefix);
+                    if routes.is_empty() {
+                        state.routes.make_mut().remove(vrf);
+                    }
+                }
+                was
+            }
+            ItemKey::Neighbour(port, address) => state.neighbours.remove(&(port.clone(), *address)),
+            ItemKey::Key(id) => state.keys.remove(id),
+            ItemKey::Transmit(owner) => state.transmits.remove(owner),
+        };
+        // Deleted twice is deleted once.
+        if !was && !self.touched.contains_key(&item) {
+            self.missing.insert(item.clone(), index);
+        }
+        self.touched.insert(item, index);
+    }
+
+    /// Keys and transmit epochs go with their owner, unless this very transaction set them: that is a mistake to report.
+    fn remove_orphans(&mut self) {
+        let owners_are_there =
+            self.state.links.same(&self.old.links) && self.state.circuits.same(&self.old.circuits);
+        if owners_are_there {
+            return;
+        }
+        let lives = |owner: &Owner| match owner {
+            Owner::Link(name) => self.state.links.contains_key(name),
+            Owner::Circuit(name) => self.state.circuits.contains_key(name),
+        };
+        let touched = &self.touched;
+        let orphans: HashSet<Owner> = self
+            .state
+            .keys
+            .keys()
+            .map(|id| &id.owner)
+            .chain(self.state.transmits.keys())
+            .filter(|owner| !lives(owner))
+            .cloned()
+            .collect();
+        self.state.keys.retain(|id, _| {
+            !orphans.contains(&id.owner) || touched.contains_key(&ItemKey::Key(id.clone()))
+        });
+        self.state.transmits.retain(|owner, _| {
+            !orphans.contains(owner) || touched.contains_key(&ItemKey::Transmit(owner.clone()))
+        });
+    }
+}
+
+/// Keys that transmit in `new` and did not in `old`.
+fn starts(old: &State, new: &State, touched: &Touched) -> Vec<Start> {
+    if new.transmits.same(&old.transmits)
+        && new.links.same(&old.links)
+        && new.circuits.same(&old.circuits)
+    {
+        return Vec::new();
+    }
+    new.transmits
+        .keys()
+        .filter_map(|owner| {
+            let key = new.transmitting(owner)?;
+            let fingerprint = new.keys.get(&key)?.fingerprint;
+            let before = old
+                .transmitting(owner)
+                .filter(|before| *before == key)
+                .and_then(|before| old.keys.get(&before))
+                .map(|before| before.fingerprint);
+            (before != Some(fingerprint)).then(|| Start {
+                change: touched
+                    .get(&ItemKey::Transmit(owner.clone()))
+                    .or_else(|| touched.get(&ItemKey::from(owner)))
+                    .copied()
+                    .unwrap_or(0),
+                key,
+                fingerprint,
+            })
+        })
+        .collect()
+}
