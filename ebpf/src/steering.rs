@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use aya::maps::{Array, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp};
@@ -19,7 +19,7 @@ use crate::{OBJECT, SteerError, attached, sys};
 /// The steering program on one network device. Dropping it detaches the program.
 pub struct Steering {
     // First, so that it goes first: no frame meets maps that are going.
-    _link: OwnedFd,
+    _link: sys::XdpLink,
     name: String,
     outcome: XdpOutcome,
     native_refusal: Option<io::Error>,

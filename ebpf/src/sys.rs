@@ -4,8 +4,9 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// `BPF_LINK_CREATE` and `BPF_XDP` of `linux/bpf.h`.
+/// `BPF_LINK_CREATE`, `BPF_LINK_DETACH` and `BPF_XDP` of `linux/bpf.h`.
 const BPF_LINK_CREATE: libc::c_int = 28;
+const BPF_LINK_DETACH: libc::c_int = 34;
 const BPF_XDP: u32 = 37;
 
 /// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` of `linux/if_link.h`.
@@ -24,11 +25,32 @@ pub(crate) fn if_index(name: &str) -> Option<u32> {
     (index != 0).then_some(index)
 }
 
-/// Attaches an XDP program to a device by a link: it stays as long as the returned descriptor.
+/// An XDP program's hold on a device. It ends on drop, or when the process ends in any way.
+pub(crate) struct XdpLink(OwnedFd);
+
+impl Drop for XdpLink {
+    /// Closing alone would not do: if another thread is just starting a program, its copy of the descriptor lives until
+    /// that program runs, and the attachment with it.
+    fn drop(&mut self) {
+        let attributes = self.0.as_raw_fd();
+        // SAFETY: `union bpf_attr` for `BPF_LINK_DETACH` is one descriptor; the kernel reads exactly the size given.
+        // It fails only when the device itself is gone, and the link with it.
+        unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                BPF_LINK_DETACH,
+                &raw const attributes,
+                size_of_val(&attributes),
+            )
+        };
+    }
+}
+
+/// Attaches an XDP program to a device by a link.
 ///
 /// aya's own attach falls back to netlink where this fails with `EINVAL`. What is attached by netlink outlives its
 /// process, which is what we must not have.
-pub(crate) fn xdp_link(program: BorrowedFd<'_>, if_index: u32, mode: u32) -> io::Result<OwnedFd> {
+pub(crate) fn xdp_link(program: BorrowedFd<'_>, if_index: u32, mode: u32) -> io::Result<XdpLink> {
     /// The head of `union bpf_attr` for `BPF_LINK_CREATE`; the kernel takes what follows as zero.
     #[repr(C)]
     struct LinkCreate {
@@ -57,7 +79,7 @@ pub(crate) fn xdp_link(program: BorrowedFd<'_>, if_index: u32, mode: u32) -> io:
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel has just made this descriptor for us (close-on-exec, as all of bpf's).
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    Ok(XdpLink(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
 /// A socket to ask the kernel about network devices (rtnetlink(7)).

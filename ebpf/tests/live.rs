@@ -3,6 +3,8 @@
 mod common;
 
 use std::io::{BufRead, BufReader};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use common::{MAC, PEER, PORT, Xsk, in_namespace, ip, run};
@@ -70,6 +72,36 @@ fn a_second_program_is_refused_and_the_first_is_named() {
         drop(first);
         drop(Steering::attach(PORT, EDGE, XdpMode::Generic).unwrap());
     });
+}
+
+#[test]
+fn drop_detaches_though_a_copy_of_the_descriptor_lives() {
+    in_namespace(&[], || {
+        let steering = Steering::attach(PORT, EDGE, XdpMode::Native).unwrap();
+        // As a process that another thread is starting has one, until it runs its program.
+        let copies = copies_of_links();
+        assert!(!copies.is_empty());
+        drop(steering);
+        assert_eq!(attached(PORT), None);
+    });
+}
+
+/// Duplicates of all BPF links that this process holds.
+fn copies_of_links() -> Vec<OwnedFd> {
+    let is_link =
+        |path: &Path| std::fs::read_link(path).is_ok_and(|to| to.ends_with("anon_inode:bpf_link"));
+    std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| is_link(path))
+        .filter_map(|path| {
+            let number = path.file_name()?.to_str()?.parse().ok()?;
+            // SAFETY: touches no memory; a descriptor that was closed meanwhile is an error.
+            let copy = unsafe { libc::dup(number) };
+            // SAFETY: the kernel has just made this descriptor for us.
+            (copy >= 0).then(|| unsafe { OwnedFd::from_raw_fd(copy) })
+        })
+        .collect()
 }
 
 #[test]

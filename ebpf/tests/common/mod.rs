@@ -86,7 +86,21 @@ pub(crate) struct Xsk {
 }
 
 impl Xsk {
+    /// A closed socket gives its queue back a little later (the kernel frees its buffers in a work queue), so a queue that
+    /// is busy is tried again for a while.
     pub(crate) fn bind(device: &str, queue: u32) -> io::Result<Self> {
+        for _ in 0..200 {
+            match Self::try_bind(device, queue) {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
+                done => return done,
+            }
+        }
+        Self::try_bind(device, queue)
+    }
+
+    fn try_bind(device: &str, queue: u32) -> io::Result<Self> {
         // SAFETY: plain socket call; the descriptor is ours.
         let fd = unsafe {
             let fd = libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
