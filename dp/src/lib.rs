@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod fixture;
 pub mod pipeline;
 pub mod ports;
 pub mod tables;

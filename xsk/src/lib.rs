@@ -75,4 +75,5 @@ pub use config::{
 pub use error::{RingName, XskError};
 pub use frame::Frame;
 pub use socket::{Closed, Socket};
+pub use sys::queue_count;
 pub use umem::{HugePages, Pages, Umem, UmemConfig};

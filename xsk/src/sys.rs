@@ -235,8 +235,8 @@ pub(crate) fn ifindex(name: &str) -> Option<u32> {
     (index != 0).then_some(index)
 }
 
-/// How many queues a device has, if its driver says so (`ETHTOOL_GCHANNELS`).
-pub(crate) fn queue_count(name: &str) -> Option<u32> {
+/// How many queues the device of this name receives on, if its driver says so (`ETHTOOL_GCHANNELS`).
+pub fn queue_count(name: &str) -> Option<u32> {
     /// `struct ethtool_channels`.
     #[repr(C)]
     #[derive(Default)]

@@ -1,20 +1,23 @@
 //! Ports: where packets enter and leave.
 //!
-//! A port is opened once ([`open`]) and yields one [`Queue`] for each worker; worker w owns queue w and nobody else
-//! touches it. All queues of a worker share that worker's packet memory, so a frame that arrives on one port leaves on
-//! another without a copy.
+//! A port yields one [`Queue`] for each worker; worker w owns queue w and nobody else touches it. All queues of a worker
+//! share that worker's packet memory, so a frame that arrives on one port leaves on another without a copy.
 
 pub mod afxdp;
+mod error;
 pub mod memory;
+mod netdev;
+mod steering;
 pub mod tap;
 
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::RawFd;
+use std::os::fd::BorrowedFd;
 
-use twinseal_ebpf::{SteerError, XdpMode, XdpOutcome};
-use twinseal_xsk::{BindMode, Frame, Umem, XskError};
+use twinseal_ebpf::{XdpMode, XdpOutcome};
+use twinseal_xsk::{BindMode, Frame, Umem};
 
 use crate::wire::ethernet::Mac;
+pub use error::PortError;
+pub use steering::Steering;
 
 /// One worker's share of a port.
 pub trait Queue: Send {
@@ -25,13 +28,20 @@ pub trait Queue: Send {
     fn transmit(&mut self, memory: &mut Umem, frames: &mut Vec<Frame>) -> usize;
 
     /// Takes back sent frames, gives the kernel empty ones and wakes it where it asks for that. Called once a loop.
-    fn tend(&mut self, memory: &mut Umem);
+    fn tend(&mut self, _memory: &mut Umem) {}
+
+    /// Called before the worker sleeps. False if there is something to receive already.
+    fn arm(&mut self) -> bool {
+        true
+    }
 
     /// What becomes readable when a frame arrives, to sleep on.
-    fn wait_fd(&self) -> Option<RawFd>;
+    fn wait_fd(&self) -> Option<BorrowedFd<'_>>;
 
-    /// Counters that the kernel keeps of this queue, by name.
-    fn kernel_counters(&self) -> Vec<(&'static str, u64)>;
+    /// Counters of this queue that are kept outside the packet path, by name.
+    fn kernel_counters(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 
     /// Gives all memory back and closes.
     fn close(self: Box<Self>, memory: &mut Umem);
@@ -89,106 +99,8 @@ pub struct Outcome {
     pub bind: Vec<&'static str>,
     /// Whether the kernel asks to be woken.
     pub need_wakeup: bool,
+    /// The hardware address of its only peer, on a TAP port (the host that has the device); else `None`.
+    pub peer: Option<Mac>,
     /// The kernel's index of its network device; `None` for memory ports.
     pub ifindex: Option<u32>,
-}
-
-/// The control thread's handle of an open port: what steers packets into it. The queues belong to the workers.
-pub struct Steering {
-    program: Option<twinseal_ebpf::Steering>,
-    /// Holds our UDP endpoints in the kernel, so that nobody else takes them and nothing that slips past the program
-    /// is answered.
-    reserved: Vec<(SocketAddr, std::net::UdpSocket)>,
-}
-
-/// Why a port did not open. Each says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum PortError {
-    /// The packet memory or a socket.
-    #[error(transparent)]
-    Socket(#[from] XskError),
-    /// The steering program.
-    #[error(transparent)]
-    Steering(#[from] SteerError),
-    /// A wire has two ends, and both are taken.
-    #[error("memory wire {wire:?} has both its ends in use: name another wire")]
-    WireTaken {
-        /// Its name.
-        wire: String,
-    },
-    /// The device has queues that no worker would serve.
-    #[error(
-        "{netdev} receives on {queues} queues but the node has {workers} workers: set workers to {queues} in the node's configuration, or `ethtool -L {netdev} rx {workers}` (combined where it has no rx)"
-    )]
-    UnservedQueues {
-        /// The device.
-        netdev: String,
-        /// Its receive queues.
-        queues: u32,
-        /// The node's workers.
-        workers: u32,
-    },
-    /// A TAP device could not be made.
-    #[error("TAP device {netdev}: {call}: {source}; it needs CAP_NET_ADMIN, /dev/net/tun and a name of at most 15 octets that no device has")]
-    Tap {
-        /// Its name.
-        netdev: String,
-        /// The call that failed.
-        call: &'static str,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// An address of a link is not this host's, or is in use.
-    #[error("cannot hold UDP {endpoint}: {source}; give an address of this host and a port that no other program uses")]
-    Endpoint {
-        /// The address and port.
-        endpoint: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The device could not be read.
-    #[error("{netdev}: {call}: {source}")]
-    Device {
-        /// The device.
-        netdev: String,
-        /// The call that failed.
-        call: &'static str,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// All port indices are in use.
-    #[error("a node has at most {} ports: delete one first", crate::tables::MAX_PORTS)]
-    TooMany,
-    /// A worker's packet memory has no frames left for another port.
-    #[error("packet memory is too small for another port: raise memory.frames in the node's configuration (each port of a worker needs {needed}, {free} are free)")]
-    Memory {
-        /// Frames that a port needs.
-        needed: usize,
-        /// Frames that are free.
-        free: usize,
-    },
-    /// The worker is gone.
-    #[error("the workers have stopped")]
-    Stopped,
-}
-
-impl Steering {
-    /// What must not be steered to us but left to the host: all its own addresses.
-    pub fn set_local_addresses(&mut self, addresses: &[IpAddr]) -> Result<(), PortError> {
-        if let Some(program) = &mut self.program {
-            program.set_local_addresses(addresses)?;
-        }
-        Ok(())
-    }
-
-    /// The UDP endpoints on which links receive at this underlay port. Replaces the earlier ones.
-    pub fn set_endpoints(&mut self, endpoints: &[SocketAddr]) -> Result<(), PortError> {
-        let _ = (endpoints, &self.reserved);
-        todo!()
-    }
-
-    /// Packets by verdict of the steering program.
-    pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, PortError> {
-        todo!()
-    }
 }

@@ -10,7 +10,7 @@ pub mod group;
 pub mod publish;
 pub mod traffic;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use twinseal_crypto::{OpenSa, SealSa};
@@ -78,6 +78,8 @@ pub struct Port {
     pub mac: Mac,
     /// Octets of the largest IP packet that may leave.
     pub mtu: u16,
+    /// Where every frame goes, on a port with one peer only (a TAP device's host); else neighbours are looked up.
+    pub peer: Option<Mac>,
 }
 
 /// What a port faces.
@@ -92,10 +94,14 @@ pub enum PortRole {
 /// A tenant's isolated layer 3 table.
 #[derive(Clone)]
 pub struct Vrf {
-    /// Routes; a leaf is an index into `targets`.
+    /// Routes.
     pub fib: Arc<Fib>,
-    /// Where routes lead.
+    /// Where routes lead; leaf n of `fib` means `targets[n - 1]`.
     pub targets: Vec<Target>,
+    /// This node's IPv4 address on one of its edge ports, the source of ICMP errors; without it none are sent.
+    pub v4: Option<Ipv4Addr>,
+    /// The same for ICMPv6; not link-local.
+    pub v6: Option<Ipv6Addr>,
 }
 
 /// Where a route leads.

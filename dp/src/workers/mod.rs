@@ -1,14 +1,24 @@
 //! Workers: pinned threads that run packets to completion, and the control thread's handle of them.
 
 pub mod stats;
+mod worker;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
-use crossbeam::channel::Receiver;
+use crossbeam::channel::{self, Receiver, Sender};
+use rustix::event::{EventfdFlags, eventfd};
+use twinseal_xsk::{HugePages, Pages, Umem, UmemConfig};
 
-use crate::ports::{Outcome, PortError, PortSpec, Steering};
-use crate::tables::{PortIndex, Tables};
+use crate::pipeline::reason::{DropReason, Drops};
+use crate::pipeline::{HEADROOM, State};
+use crate::ports::afxdp::{self, Opened, Opener};
+use crate::ports::{Device, Outcome, PortError, PortSpec, Steering, memory, tap};
+use crate::tables::publish::Publisher;
+use crate::tables::{MAX_PORTS, PortIndex, Tables};
+use stats::{Cells, PortTotals, Snapshot, WorkerTotals};
+use worker::{Command, QueueCounters, Worker};
 
 /// How to run workers.
 #[derive(Clone, Debug)]
@@ -20,13 +30,21 @@ pub struct PoolConfig {
     /// Octets of a frame: 2048 or 4096.
     pub frame_size: u32,
     /// Huge pages.
-    pub huge_pages: twinseal_xsk::HugePages,
+    pub huge_pages: HugePages,
     /// Descriptors of each ring; a power of two.
     pub ring: u32,
     /// Whether a worker spins when there is nothing to do, instead of sleeping in poll(2).
     pub spin: bool,
-    /// Lanes of a worker: into how many ordered slices its flows fall, for the spread over the underlay's paths.
+    /// Lanes of a worker: into how many ordered slices its flows fall, for the spread over the underlay's paths. Times
+    /// the number of workers, at most 256.
     pub lanes: u8,
+}
+
+impl PoolConfig {
+    /// How many lanes the node's transmit keys need.
+    pub fn total_lanes(&self) -> u16 {
+        self.cpus.len() as u16 * u16::from(self.lanes)
+    }
 }
 
 /// A neighbour that packets wait for.
@@ -38,66 +56,335 @@ pub struct NeighbourRequest {
     pub address: IpAddr,
 }
 
+/// How many neighbour requests may wait for the control thread; more are asked again by later packets.
+const REQUESTS: usize = 1024;
+
 /// The running workers.
-pub struct Pool {}
+pub struct Pool {
+    config: PoolConfig,
+    handles: Vec<Handle>,
+    publisher: Publisher,
+    requests: Receiver<NeighbourRequest>,
+    pages: Pages,
+}
+
+/// The control thread's side of one worker.
+struct Handle {
+    commands: Sender<Command>,
+    event: Arc<std::os::fd::OwnedFd>,
+    cells: Arc<Cells>,
+    drops: Arc<Drops>,
+    thread: Option<JoinHandle<()>>,
+}
 
 impl Pool {
     /// Starts them, with empty tables.
     pub fn start(config: PoolConfig) -> Result<Self, PortError> {
-        let _ = config;
-        todo!()
+        let publisher = Publisher::new(Tables::default());
+        let (ask, requests) = channel::bounded(REQUESTS);
+        let mut pool = Self {
+            pages: Pages::Ordinary,
+            handles: Vec::with_capacity(config.cpus.len()),
+            publisher,
+            requests,
+            config,
+        };
+        for number in 0..pool.config.cpus.len() {
+            let memory = Umem::new(&UmemConfig {
+                frame_count: pool.config.frames,
+                frame_size: pool.config.frame_size,
+                headroom: HEADROOM.next_multiple_of(64) as u32,
+                huge: pool.config.huge_pages,
+            })?;
+            pool.pages = memory.pages();
+            let handle = pool.start_worker(number, memory, ask.clone())?;
+            pool.handles.push(handle);
+        }
+        Ok(pool)
+    }
+
+    fn start_worker(
+        &self,
+        number: usize,
+        memory: Umem,
+        requests: Sender<NeighbourRequest>,
+    ) -> Result<Handle, PortError> {
+        let system = |call, source: std::io::Error| PortError::System { call, source };
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|source| system("eventfd", source.into()))?;
+        let event = Arc::new(event);
+        let (commands, inbox) = channel::unbounded();
+        let cells = Arc::new(Cells::default());
+        let state = State::new(number, self.config.lanes);
+        let drops = Arc::clone(&state.drops);
+        let worker = Worker::new(
+            state,
+            memory,
+            self.publisher.reader(),
+            worker::Wires {
+                commands: inbox,
+                event: Arc::clone(&event),
+                requests,
+                cells: Arc::clone(&cells),
+            },
+            self.config.spin,
+        );
+        let cpu = self.config.cpus[number];
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(move || worker.run(cpu))
+            .map_err(|source| system("starting a worker's thread", source))?;
+        Ok(Handle {
+            commands,
+            event,
+            cells,
+            drops,
+            thread: Some(thread),
+        })
     }
 
     /// How many there are.
     pub fn workers(&self) -> usize {
-        todo!()
+        self.handles.len()
+    }
+
+    /// How they were configured.
+    pub fn config(&self) -> &PoolConfig {
+        &self.config
     }
 
     /// "huge pages" or "ordinary pages".
     pub fn memory(&self) -> &'static str {
-        todo!()
+        match self.pages {
+            Pages::Huge => "huge pages",
+            Pages::Ordinary => "ordinary pages",
+        }
     }
 
     /// Opens a device and hands its queues to the workers. Its packets go nowhere until tables know the port.
-    pub fn add_port(&self, index: PortIndex, spec: &PortSpec) -> Result<(Steering, Outcome), PortError> {
-        let _ = (index, spec);
-        todo!()
+    ///
+    /// On an error everything is as it was.
+    pub fn add_port(
+        &self,
+        index: PortIndex,
+        spec: &PortSpec,
+    ) -> Result<(Steering, Outcome), PortError> {
+        let opened = self.open_port(index, spec);
+        if opened.is_err() {
+            self.remove_port(index);
+        }
+        let (steering, mut outcome) = opened?;
+        if spec.mtu != 0 {
+            outcome.mtu = spec.mtu.min(outcome.mtu);
+        }
+        Ok((steering, outcome))
     }
 
-    /// Takes a port away and waits until its queues are closed.
+    fn open_port(
+        &self,
+        index: PortIndex,
+        spec: &PortSpec,
+    ) -> Result<(Steering, Outcome), PortError> {
+        if usize::from(index.0) >= MAX_PORTS {
+            return Err(PortError::TooMany);
+        }
+        match &spec.device {
+            Device::AfXdp {
+                netdev,
+                bind,
+                xdp,
+                busy_poll,
+            } => {
+                self.check_queues(netdev)?;
+                let opener = Opener {
+                    netdev: netdev.clone(),
+                    bind: *bind,
+                    busy_poll: *busy_poll,
+                    ring: self.config.ring,
+                };
+                let queues = twinseal_xsk::queue_count(netdev).unwrap_or(u32::MAX);
+                let mut opened = Vec::with_capacity(self.handles.len());
+                for (queue, handle) in (0..queues).zip(&self.handles) {
+                    let opener = opener.clone();
+                    opened.push(handle.open(index, move |memory| opener.open(memory, queue))?);
+                }
+                afxdp::steer(netdev, spec.edge, *xdp, &opened)
+            }
+            Device::Tap { netdev } => {
+                let (queues, outcome) = tap::open(netdev, spec.mtu, self.handles.len())?;
+                for (queue, handle) in queues.into_iter().zip(&self.handles) {
+                    handle.open(index, move |_| Ok(Opened::plain(Box::new(queue))))?;
+                }
+                Ok((Steering::default(), outcome))
+            }
+            Device::Memory { wire, mac } => {
+                let end = memory::End::open(wire, self.handles.len())?;
+                for (number, handle) in self.handles.iter().enumerate() {
+                    let queue = Box::new(end.queue(number));
+                    handle.open(index, move |_| Ok(Opened::plain(queue)))?;
+                }
+                let outcome = Outcome {
+                    mac: *mac,
+                    mtu: memory::MTU,
+                    xdp: None,
+                    bind: Vec::new(),
+                    need_wakeup: false,
+                    peer: None,
+                    ifindex: None,
+                };
+                Ok((Steering::default(), outcome))
+            }
+        }
+    }
+
+    /// A queue without a worker would be deaf without anybody noticing.
+    fn check_queues(&self, netdev: &str) -> Result<(), PortError> {
+        let workers = self.handles.len() as u32;
+        match twinseal_xsk::queue_count(netdev) {
+            Some(queues) if queues > workers => Err(PortError::UnservedQueues {
+                netdev: netdev.to_owned(),
+                queues,
+                workers,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a port away and waits until its queues are closed. Its [`Steering`] must be dropped already, or packets
+    /// would be steered at nothing.
     pub fn remove_port(&self, index: PortIndex) {
-        let _ = index;
-        todo!()
+        let closed: Vec<_> = self
+            .handles
+            .iter()
+            .map(|handle| {
+                let (reply, answer) = channel::bounded(1);
+                handle.command(Command::Close { index, reply });
+                answer
+            })
+            .collect();
+        for answer in closed {
+            // An error means that the worker is gone, and its queues with it.
+            let _ = answer.recv();
+        }
     }
 
     /// Makes these the tables of every batch that begins from now on.
     pub fn publish(&mut self, tables: Tables) {
-        let _ = tables;
-        todo!()
+        self.publisher.publish(tables);
+        // A worker that sleeps would hold the old tables until its next packet.
+        for handle in &self.handles {
+            handle.wake();
+        }
     }
 
     /// The newest tables.
     pub fn tables(&self) -> Arc<Tables> {
-        todo!()
+        self.publisher.current()
     }
 
     /// Frees old tables that no worker holds any more; call now and then.
     pub fn reclaim(&mut self) {
-        todo!()
+        self.publisher.reclaim();
     }
 
     /// Neighbours that packets wait for; a worker asks for each at most once a second.
     pub fn neighbour_requests(&self) -> &Receiver<NeighbourRequest> {
-        todo!()
+        &self.requests
     }
 
     /// All counters.
-    pub fn stats(&self) -> stats::Snapshot {
-        todo!()
+    pub fn stats(&self) -> Snapshot {
+        let answers: Vec<Receiver<QueueCounters>> = self
+            .handles
+            .iter()
+            .map(|handle| {
+                let (reply, answer) = channel::bounded(1);
+                handle.command(Command::Counters { reply });
+                answer
+            })
+            .collect();
+        let mut ports: Vec<PortTotals> = Vec::new();
+        for (handle, answer) in self.handles.iter().zip(answers) {
+            for (index, sockets) in answer.recv().unwrap_or_default() {
+                let place = ports.iter().position(|totals| totals.port == index);
+                let place = place.unwrap_or_else(|| {
+                    ports.push(PortTotals::new(index));
+                    ports.len() - 1
+                });
+                let totals = &mut ports[place];
+                handle.cells.ports[usize::from(index.0)].add_to(totals);
+                totals.add_sockets(&sockets);
+            }
+        }
+        ports.sort_by_key(|totals| totals.port);
+        Snapshot {
+            drops: DropReason::ALL
+                .iter()
+                .map(|&reason| {
+                    let count = self.handles.iter().map(|h| h.drops.get(reason)).sum();
+                    (reason.name(), count)
+                })
+                .collect(),
+            ports,
+            workers: self.handles.iter().map(|h| h.totals(&self.config)).collect(),
+        }
     }
 
     /// Stops the workers, closes every port and waits for both.
     pub fn stop(self) {
-        todo!()
+        drop(self);
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        for handle in &self.handles {
+            handle.command(Command::Stop);
+        }
+        for handle in &mut self.handles {
+            if let Some(thread) = handle.thread.take()
+                && thread.join().is_err()
+            {
+                tracing::error!("a worker panicked");
+            }
+        }
+    }
+}
+
+impl Handle {
+    fn command(&self, command: Command) {
+        // A worker that is gone drops the command, and with it the sender of its answer.
+        let _ = self.commands.send(command);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+    }
+
+    /// Has the worker open a queue with its own memory.
+    fn open(
+        &self,
+        index: PortIndex,
+        open: impl FnOnce(&mut Umem) -> Result<Opened, PortError> + Send + 'static,
+    ) -> Result<Opened, PortError> {
+        let (reply, answer) = channel::bounded(1);
+        self.command(Command::Open {
+            index,
+            open: Box::new(open),
+            reply,
+        });
+        answer.recv().unwrap_or(Err(PortError::Stopped))
+    }
+
+    fn totals(&self, config: &PoolConfig) -> WorkerTotals {
+        use std::sync::atomic::Ordering::Relaxed;
+        WorkerTotals {
+            batches: self.cells.batches.load(Relaxed),
+            packets: self.cells.packets.load(Relaxed),
+            sleeps: self.cells.sleeps.load(Relaxed),
+            frames_free: self.cells.frames_free.load(Relaxed),
+            frames: config.frames,
+        }
     }
 }

@@ -1,6 +1,71 @@
 //! Counters of the workers.
 
-use crate::tables::PortIndex;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use crate::tables::traffic::add;
+use crate::tables::{MAX_PORTS, PortIndex};
+
+/// What one worker counts; it alone writes.
+#[derive(Debug)]
+pub(super) struct Cells {
+    pub(super) ports: [PortCells; MAX_PORTS],
+    pub(super) batches: AtomicU64,
+    pub(super) packets: AtomicU64,
+    pub(super) sleeps: AtomicU64,
+    pub(super) frames_free: AtomicU32,
+}
+
+/// One port's share.
+#[derive(Default, Debug)]
+pub(super) struct PortCells {
+    received_packets: AtomicU64,
+    received_bytes: AtomicU64,
+    sent_packets: AtomicU64,
+    sent_bytes: AtomicU64,
+}
+
+impl Default for Cells {
+    fn default() -> Self {
+        Self {
+            ports: std::array::from_fn(|_| PortCells::default()),
+            batches: AtomicU64::new(0),
+            packets: AtomicU64::new(0),
+            sleeps: AtomicU64::new(0),
+            frames_free: AtomicU32::new(0),
+        }
+    }
+}
+
+impl PortCells {
+    pub(super) fn received(&self, packets: usize, bytes: usize) {
+        add(&self.received_packets, packets as u64);
+        add(&self.received_bytes, bytes as u64);
+    }
+
+    pub(super) fn sent(&self, packets: usize, bytes: usize) {
+        add(&self.sent_packets, packets as u64);
+        add(&self.sent_bytes, bytes as u64);
+    }
+
+    /// Begins anew, for the next port of this index. Only the worker may call it.
+    pub(super) fn reset(&self) {
+        for counter in [
+            &self.received_packets,
+            &self.received_bytes,
+            &self.sent_packets,
+            &self.sent_bytes,
+        ] {
+            counter.store(0, Relaxed);
+        }
+    }
+
+    pub(super) fn add_to(&self, totals: &mut PortTotals) {
+        totals.received_packets += self.received_packets.load(Relaxed);
+        totals.received_bytes += self.received_bytes.load(Relaxed);
+        totals.sent_packets += self.sent_packets.load(Relaxed);
+        totals.sent_bytes += self.sent_bytes.load(Relaxed);
+    }
+}
 
 /// All workers' counters at one moment.
 #[derive(Clone, Default, Debug)]
@@ -26,7 +91,7 @@ pub struct PortTotals {
     pub sent_packets: u64,
     /// Their octets.
     pub sent_bytes: u64,
-    /// What the kernel counts of its sockets, by name.
+    /// What is counted of its queues outside the packet path, by name.
     pub sockets: Vec<(&'static str, u64)>,
 }
 
@@ -43,4 +108,27 @@ pub struct WorkerTotals {
     pub frames_free: u32,
     /// Frames of its packet memory.
     pub frames: u32,
+}
+
+impl PortTotals {
+    pub(super) fn new(port: PortIndex) -> Self {
+        Self {
+            port,
+            received_packets: 0,
+            received_bytes: 0,
+            sent_packets: 0,
+            sent_bytes: 0,
+            sockets: Vec::new(),
+        }
+    }
+
+    /// Adds another queue's counters, name by name.
+    pub(super) fn add_sockets(&mut self, counters: &[(&'static str, u64)]) {
+        for &(name, value) in counters {
+            match self.sockets.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => *sum += value,
+                None => self.sockets.push((name, value)),
+            }
+        }
+    }
 }

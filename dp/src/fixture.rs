@@ -1,0 +1,374 @@
+//! A path on paper: edge A, a transit node and edge B with tables made by hand, no control, no kernel, no threads.
+//!
+//! Pipeline tests, benches and fuzz targets stand on it. Hosts are 10.1.0.2 and 2001:db8:1::2 behind A, 10.2.0.2 and
+//! 2001:db8:2::2 behind B. On every node port 0 is the edge port and ports 1 and 2 are underlay ports; the path is
+//! A.1 - 1.transit.2 - 1.B.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use twinseal_crypto::{
+    Context, CryptoError, Direction, Layer, MAX_COUNTER, OpenSa, Provider, SECRET_LEN, SealSa,
+    Secret, Suite,
+};
+use twinseal_xsk::{HugePages, Umem, UmemConfig, XskError};
+
+use crate::pipeline::{Batch, Disposition, HEADROOM, Packet, State, process};
+use crate::tables::fib::Fib;
+use crate::tables::traffic::Traffic;
+use crate::tables::{
+    Circuit, CircuitIndex, Dscp, LabelAction, Link, LinkIndex, LinkTransmit, NeighbourKey, Outer,
+    Port, PortIndex, PortRole, Receiver, Tables, Target, Via, Vrf, VrfIndex, label_key,
+};
+use crate::wire::ethernet::{self, Mac};
+use crate::wire::{ip, overlay, udp};
+
+/// The edge port of every node.
+pub const EDGE: PortIndex = PortIndex(0);
+/// The underlay port towards A.
+pub const WEST: PortIndex = PortIndex(1);
+/// The underlay port towards B.
+pub const EAST: PortIndex = PortIndex(2);
+/// The circuit's end-to-end id.
+pub const CIRCUIT_ID: u64 = 0x0123_4567_89ab_cdef;
+/// The circuit's label from A to the transit node.
+pub const LABEL_AT_TRANSIT: u32 = 1001;
+/// The circuit's label from the transit node to B.
+pub const LABEL_AT_B: u32 = 2002;
+/// Receiver index of the transit node's key.
+pub const RECEIVER_AT_TRANSIT: u32 = 0x11;
+/// Receiver index of B's key.
+pub const RECEIVER_AT_B: u32 = 0x22;
+/// Every key's epoch.
+pub const EPOCH: u32 = 1;
+/// Octets of an IP packet on every port.
+pub const MTU: u16 = 1500;
+
+/// A node: what [`process`] needs.
+pub struct Node {
+    /// Its only worker's state.
+    pub state: State,
+    /// Its tables.
+    pub tables: Tables,
+    /// Its worker's packet memory.
+    pub memory: Umem,
+}
+
+/// The three nodes, for packets from A to B.
+pub struct Path {
+    /// Where packets enter.
+    pub a: Node,
+    /// Where labels are swapped.
+    pub transit: Node,
+    /// Where packets leave.
+    pub b: Node,
+}
+
+/// Which secret: the fixture's are all different and never change.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+pub enum Seal {
+    /// Of the link from A to the transit node.
+    FirstLink = 1,
+    /// Of the link from the transit node to B.
+    SecondLink = 2,
+    /// Of the circuit.
+    Circuit = 3,
+}
+
+impl Seal {
+    /// The secret's octets.
+    pub fn secret(self) -> [u8; SECRET_LEN] {
+        [self as u8; SECRET_LEN]
+    }
+
+    fn context(self, suite: Suite) -> Context {
+        Context {
+            layer: match self {
+                Self::Circuit => Layer::Circuit,
+                _ => Layer::Link,
+            },
+            direction: Direction::AToB,
+            suite,
+            epoch: EPOCH,
+        }
+    }
+
+    /// A key to transmit with, whose counters begin at zero.
+    pub fn seal_sa(self, provider: &dyn Provider, suite: Suite) -> Result<SealSa, CryptoError> {
+        let secret = Secret::from_bytes(&mut self.secret())?;
+        SealSa::new(provider, &secret, self.context(suite), 4, MAX_COUNTER)
+    }
+
+    /// A key to receive with, whose windows are empty.
+    pub fn open_sa(self, provider: &dyn Provider, suite: Suite) -> Result<OpenSa, CryptoError> {
+        let secret = Secret::from_bytes(&mut self.secret())?;
+        OpenSa::new(provider, &secret, self.context(suite), 2048)
+    }
+}
+
+/// Why the fixture could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum FixtureError {
+    /// A key.
+    #[error(transparent)]
+    Crypto(#[from] CryptoError),
+    /// The packet memory.
+    #[error(transparent)]
+    Memory(#[from] XskError),
+}
+
+/// The hardware address of a port of node 1 (A), 2 (transit), 3 (B).
+pub fn mac(node: u8, port: PortIndex) -> Mac {
+    Mac([2, 0, 0, 0, node, port.0])
+}
+
+/// The hardware address of a node's host.
+pub fn host_mac(node: u8) -> Mac {
+    Mac([2, 0, 0, 0xff, node, 0])
+}
+
+impl Path {
+    /// Makes the three nodes.
+    pub fn new(provider: &dyn Provider, suite: Suite) -> Result<Self, FixtureError> {
+        let mut a = Node::new(1)?;
+        a.tables.links.push(Link {
+            transmit: Some(LinkTransmit {
+                sa: Arc::new(Seal::FirstLink.seal_sa(provider, suite)?),
+                receiver: RECEIVER_AT_TRANSIT,
+            }),
+            ..link(WEST, mac(1, WEST), mac(2, WEST), [192, 0, 2, 1], [192, 0, 2, 2])
+        });
+        a.tables.circuits.push(Circuit {
+            label: LABEL_AT_TRANSIT,
+            transmit: Some(Arc::new(Seal::Circuit.seal_sa(provider, suite)?)),
+            ..circuit()
+        });
+        a.route([10, 2, 0, 0], "2001:db8:2::", Target::Circuit(CircuitIndex(0)));
+
+        let mut transit = Node::new(2)?;
+        transit.tables.links.push(link(
+            WEST,
+            mac(2, WEST),
+            mac(1, WEST),
+            [192, 0, 2, 2],
+            [192, 0, 2, 1],
+        ));
+        transit.tables.links.push(Link {
+            transmit: Some(LinkTransmit {
+                sa: Arc::new(Seal::SecondLink.seal_sa(provider, suite)?),
+                receiver: RECEIVER_AT_B,
+            }),
+            ..link(EAST, mac(2, EAST), mac(3, WEST), [198, 51, 100, 2], [198, 51, 100, 3])
+        });
+        transit.tables.receivers.insert(
+            RECEIVER_AT_TRANSIT,
+            Receiver {
+                link: LinkIndex(0),
+                sa: Arc::new(Seal::FirstLink.open_sa(provider, suite)?),
+            },
+        );
+        transit.tables.labels.insert(
+            label_key(LinkIndex(0), LABEL_AT_TRANSIT),
+            LabelAction::Swap {
+                link: LinkIndex(1),
+                label: LABEL_AT_B,
+            },
+        );
+
+        let mut b = Node::new(3)?;
+        b.tables.links.push(link(
+            WEST,
+            mac(3, WEST),
+            mac(2, EAST),
+            [198, 51, 100, 3],
+            [198, 51, 100, 2],
+        ));
+        b.tables.receivers.insert(
+            RECEIVER_AT_B,
+            Receiver {
+                link: LinkIndex(0),
+                sa: Arc::new(Seal::SecondLink.open_sa(provider, suite)?),
+            },
+        );
+        b.tables.labels.insert(
+            label_key(LinkIndex(0), LABEL_AT_B),
+            LabelAction::Egress(CircuitIndex(0)),
+        );
+        let mut far = circuit();
+        far.receive[EPOCH as usize] = Some(Arc::new(Seal::Circuit.open_sa(provider, suite)?));
+        b.tables.circuits.push(far);
+        let via = Via {
+            port: EDGE,
+            address: None,
+        };
+        b.route([10, 2, 0, 0], "2001:db8:2::", Target::Via(via));
+        Ok(Self { a, transit, b })
+    }
+}
+
+impl Node {
+    fn new(number: u8) -> Result<Self, FixtureError> {
+        let memory = Umem::new(&UmemConfig {
+            frame_count: 256,
+            frame_size: 2048,
+            headroom: HEADROOM.next_multiple_of(64) as u32,
+            huge: HugePages::Never,
+        })?;
+        let port = |index, role| {
+            Some(Port {
+                role,
+                mac: mac(number, index),
+                mtu: MTU,
+                peer: None,
+            })
+        };
+        let mut tables = Tables {
+            ports: vec![
+                port(EDGE, PortRole::Edge(VrfIndex(0))),
+                port(WEST, PortRole::Underlay),
+                port(EAST, PortRole::Underlay),
+            ],
+            vrfs: vec![Vrf {
+                fib: Arc::default(),
+                targets: Vec::new(),
+                v4: Some(Ipv4Addr::new(10, number, 0, 1)),
+                v6: Some(Ipv6Addr::new(0x2001, 0xdb8, number.into(), 0, 0, 0, 0, 1)),
+            }],
+            ..Tables::default()
+        };
+        let hosts = [[10, 1, 0, 2], [10, 2, 0, 2]].map(|v4| IpAddr::from(v4));
+        let hosts = hosts.into_iter().chain([host_v6(1), host_v6(2)].map(IpAddr::V6));
+        tables.neighbours = Arc::new(
+            hosts
+                .map(|host| {
+                    let key = NeighbourKey {
+                        port: EDGE,
+                        address: ip::mapped(host),
+                    };
+                    (key, host_mac(number))
+                })
+                .collect(),
+        );
+        Ok(Self {
+            state: State::new(0, 4),
+            tables,
+            memory,
+        })
+    }
+
+    fn route(&mut self, v4: [u8; 4], v6: &str, target: Target) {
+        let v6: Ipv6Addr = v6.parse().unwrap_or(Ipv6Addr::UNSPECIFIED);
+        self.tables.vrfs[0].fib = Arc::new(Fib::new([(v4, 16, 1)], [(v6.octets(), 48, 1)]));
+        self.tables.vrfs[0].targets = vec![target];
+    }
+
+    /// Copies frames that arrive on a port into a batch; at most [`BATCH`](crate::pipeline::BATCH).
+    pub fn batch(&mut self, port: PortIndex, frames: &[Vec<u8>]) -> Batch {
+        frames
+            .iter()
+            .map(|octets| {
+                let mut frame = self.memory.alloc().expect("the fixture frees its frames");
+                assert!(frame.copy_from(octets), "a frame of the fixture fits");
+                Packet::new(frame, port)
+            })
+            .collect()
+    }
+
+    /// Runs frames that arrive on a port through the pipeline, and returns what became of each.
+    pub fn run(&mut self, port: PortIndex, frames: &[Vec<u8>]) -> Vec<(Disposition, Vec<u8>)> {
+        let mut batch = self.batch(port, frames);
+        process(&mut self.state, &self.tables, &mut batch);
+        let results = batch
+            .drain(..)
+            .map(|packet| {
+                let result = (packet.disposition, packet.frame.data().to_vec());
+                self.memory.free(packet.frame);
+                result
+            })
+            .collect();
+        results
+    }
+}
+
+fn link(port: PortIndex, source: Mac, peer: Mac, local: [u8; 4], remote: [u8; 4]) -> Link {
+    Link {
+        port,
+        outer: Outer::new(
+            source,
+            Some(peer),
+            local.into(),
+            remote.into(),
+            overlay::DEFAULT_PORT,
+        )
+        .expect("one address family"),
+        mtu: MTU,
+        transmit: None,
+        source_port_salt: 0,
+        traffic: Arc::new(Traffic::new(1)),
+    }
+}
+
+fn circuit() -> Circuit {
+    Circuit {
+        id: CIRCUIT_ID,
+        vrf: VrfIndex(0),
+        link: LinkIndex(0),
+        label: 0,
+        hop_limit: 64,
+        dscp: Dscp::Copy,
+        transmit: None,
+        receive: Default::default(),
+        traffic: Arc::new(Traffic::new(1)),
+    }
+}
+
+/// The IPv6 address of the host behind node 1 or (2) B.
+pub fn host_v6(site: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, site, 0, 0, 0, 0, 2)
+}
+
+/// A frame from A's host to B's: UDP over IPv4, of `size` octets of IP packet (28 or more), of flow `flow`.
+pub fn host_frame_v4(size: usize, flow: u16) -> Vec<u8> {
+    let size = size.max(ip::V4_LEN + udp::LEN);
+    let mut frame = vec![0; ethernet::LEN + size];
+    frame[..6].copy_from_slice(&mac(1, EDGE).0);
+    frame[6..12].copy_from_slice(&host_mac(1).0);
+    frame[12..14].copy_from_slice(&ethernet::IPV4.to_be_bytes());
+    let packet = &mut frame[ethernet::LEN..];
+    packet[..10].copy_from_slice(&[0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, udp::PROTOCOL]);
+    packet[2..4].copy_from_slice(&(size as u16).to_be_bytes());
+    packet[12..16].copy_from_slice(&[10, 1, 0, 2]);
+    packet[16..20].copy_from_slice(&[10, 2, 0, 2]);
+    let sum = ip::checksum(&packet[..ip::V4_LEN]);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    write_udp(&mut packet[ip::V4_LEN..], flow);
+    frame
+}
+
+/// As [`host_frame_v4`], over IPv6 (48 octets or more).
+pub fn host_frame_v6(size: usize, flow: u16) -> Vec<u8> {
+    let size = size.max(ip::V6_LEN + udp::LEN);
+    let mut frame = vec![0; ethernet::LEN + size];
+    frame[..6].copy_from_slice(&mac(1, EDGE).0);
+    frame[6..12].copy_from_slice(&host_mac(1).0);
+    frame[12..14].copy_from_slice(&ethernet::IPV6.to_be_bytes());
+    let packet = &mut frame[ethernet::LEN..];
+    packet[0] = 0x60;
+    packet[4..6].copy_from_slice(&((size - ip::V6_LEN) as u16).to_be_bytes());
+    packet[6..8].copy_from_slice(&[udp::PROTOCOL, 64]);
+    packet[8..24].copy_from_slice(&host_v6(1).octets());
+    packet[24..40].copy_from_slice(&host_v6(2).octets());
+    write_udp(&mut packet[ip::V6_LEN..], flow);
+    frame
+}
+
+fn write_udp(datagram: &mut [u8], flow: u16) {
+    let len = datagram.len() as u16;
+    datagram[..2].copy_from_slice(&flow.to_be_bytes());
+    datagram[2..4].copy_from_slice(&9u16.to_be_bytes());
+    datagram[4..6].copy_from_slice(&len.to_be_bytes());
+    for (n, octet) in datagram[udp::LEN..].iter_mut().enumerate() {
+        *octet = n as u8;
+    }
+}

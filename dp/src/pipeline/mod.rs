@@ -1,0 +1,214 @@
+//! The packet path: a batch of frames, a table snapshot and a worker's state in; the same frames with dispositions out.
+//!
+//! It is pure: no I/O, no clock, no thread, no allocation, lock or log a packet. Every stage loops over the whole batch
+//! before the next begins:
+//!
+//! | stage | from | does |
+//! |---|---|---|
+//! | [`parse`] | ports | Ethernet; on the underlay also IP, UDP and the link header, key lookup, replay pre-check |
+//! | [`link::open`] | underlay | opens the link seal, commits the replay window |
+//! | [`label::look_up`] | links | swaps the label, or takes the packet out at its circuit's end |
+//! | [`circuit::open`] | labels | opens the circuit seal, commits the replay window |
+//! | [`route::forward`] | hosts, circuits | IP checks, TTL, longest-prefix match, next hop |
+//! | [`circuit::seal`] | routes | circuit header and seal |
+//! | [`link::seal`] | circuits, labels | link header and seal, outer headers |
+
+mod circuit;
+mod icmp;
+mod label;
+mod link;
+mod parse;
+pub mod reason;
+mod route;
+mod run;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use twinseal_xsk::Frame;
+
+use crate::tables::{CircuitIndex, LinkIndex, PortIndex, Tables, VrfIndex};
+use reason::{DropReason, Drops};
+
+/// The most packets in a batch.
+pub const BATCH: usize = 64;
+
+/// Octets that a frame needs in front of a received packet, at most: outer IPv6 and both headers, less the Ethernet
+/// header that it came with.
+pub const HEADROOM: usize = 40 + 8 + 16 + 16;
+
+/// A batch of packets.
+pub type Batch = ArrayVec<Packet, BATCH>;
+
+/// A frame on its way.
+#[derive(Debug)]
+pub struct Packet {
+    /// Its octets. As it arrives they begin with the Ethernet header; what it holds in between is the stages' affair.
+    pub frame: Frame,
+    /// Where it came from.
+    pub port: PortIndex,
+    /// Where it goes.
+    pub disposition: Disposition,
+    stage: Stage,
+    meta: Meta,
+}
+
+/// What is to become of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Disposition {
+    /// Not decided. No packet is left so.
+    Pending,
+    /// The frame is whole again and leaves by this port.
+    Send(PortIndex),
+    /// The frame is to be freed; the drop is counted already.
+    Drop(DropReason),
+}
+
+/// The next stage of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+enum Stage {
+    Parse,
+    LinkOpen,
+    Label,
+    CircuitOpen,
+    Route,
+    CircuitSeal,
+    LinkSeal,
+    Done,
+}
+
+/// What stages tell later ones; only the fields that the packet's way sets mean anything.
+#[derive(Clone, Copy, Debug)]
+struct Meta {
+    /// Where the inner packet is routed.
+    vrf: VrfIndex,
+    /// The link that it came from, later the one that it leaves by.
+    link: LinkIndex,
+    /// The circuit that it leaves, later the one that it enters.
+    circuit: CircuitIndex,
+    /// The label for the next hop.
+    label: u32,
+    /// Orders the flow: packets of equal hash stay in order.
+    flow: u64,
+    /// Traffic class of the headers that come off, later of those that go on.
+    traffic_class: u8,
+    /// Whether the inner packet came out of a circuit, so the congestion marks of `traffic_class` are to be kept.
+    tunnelled: bool,
+}
+
+/// What a worker keeps between batches.
+pub struct State {
+    /// Which worker, for its cells of the traffic counters.
+    worker: usize,
+    /// The first of the worker's lanes, and how many.
+    lanes: (u8, u8),
+    /// Counters of drops.
+    pub drops: Arc<Drops>,
+    /// Neighbours that packets of the batches so far wait for; the worker takes them out.
+    pub wanted: ArrayVec<(PortIndex, IpAddr), 16>,
+    /// ICMP errors that may still be sent; the worker refills it by the clock.
+    pub icmp_budget: u32,
+}
+
+impl State {
+    /// The state of worker `worker`, which has `lanes` lanes, as every worker of the node has.
+    ///
+    /// Lane numbers are eight bits: `(worker + 1) * lanes` must be at most 256.
+    pub fn new(worker: usize, lanes: u8) -> Self {
+        let first = worker * usize::from(lanes);
+        assert!(
+            lanes > 0 && first + usize::from(lanes) <= 256,
+            "lane numbers are eight bits"
+        );
+        Self {
+            worker,
+            lanes: (first as u8, lanes),
+            drops: Arc::default(),
+            wanted: ArrayVec::new(),
+            icmp_budget: 0,
+        }
+    }
+
+    /// The lane of a flow.
+    #[inline]
+    fn lane(&self, flow: u64) -> u8 {
+        self.lanes.0 + crate::tables::hash::reduce(flow, usize::from(self.lanes.1)) as u8
+    }
+}
+
+impl Packet {
+    /// A frame that arrived on a port.
+    #[inline]
+    pub fn new(frame: Frame, port: PortIndex) -> Self {
+        Self {
+            frame,
+            port,
+            disposition: Disposition::Pending,
+            stage: Stage::Parse,
+            meta: Meta {
+                vrf: VrfIndex(0),
+                link: LinkIndex(0),
+                circuit: CircuitIndex(0),
+                label: 0,
+                flow: 0,
+                traffic_class: 0,
+                tunnelled: false,
+            },
+        }
+    }
+
+    #[inline]
+    fn drop(&mut self, reason: DropReason) {
+        self.disposition = Disposition::Drop(reason);
+        self.stage = Stage::Done;
+    }
+
+    #[inline]
+    fn send(&mut self, port: PortIndex) {
+        self.disposition = Disposition::Send(port);
+        self.stage = Stage::Done;
+    }
+}
+
+/// Runs a batch through all stages. Afterwards each packet is to be sent or dropped, and drops are counted.
+pub fn process(state: &mut State, tables: &Tables, batch: &mut Batch) {
+    parse::parse(state, tables, batch);
+    if waiting(batch, Stage::LinkOpen) {
+        link::open(state, tables, batch);
+        label::look_up(tables, batch);
+    }
+    if waiting(batch, Stage::CircuitOpen) {
+        circuit::open(state, tables, batch);
+    }
+    if waiting(batch, Stage::Route) {
+        route::forward(state, tables, batch);
+    }
+    if waiting(batch, Stage::CircuitSeal) {
+        circuit::seal(state, tables, batch);
+    }
+    if waiting(batch, Stage::LinkSeal) {
+        link::seal(state, tables, batch);
+    }
+    for packet in batch.iter() {
+        debug_assert_eq!(packet.stage, Stage::Done);
+        if let Disposition::Drop(reason) = packet.disposition {
+            state.drops.count(reason, 1);
+        }
+    }
+}
+
+#[inline]
+fn waiting(batch: &Batch, stage: Stage) -> bool {
+    batch.iter().any(|packet| packet.stage == stage)
+}
+
+/// The packets that wait for a stage, with their places in the batch.
+#[inline]
+fn at(batch: &mut Batch, stage: Stage) -> impl Iterator<Item = (usize, &mut Packet)> {
+    batch
+        .iter_mut()
+        .enumerate()
+        .filter(move |(_, packet)| packet.stage == stage)
+}

@@ -1,0 +1,282 @@
+//! Routing of inner packets: what RFC 1812 and RFC 8200 ask of a router, and the way to the next hop.
+
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::reason::DropReason;
+use super::{Batch, Packet, Stage, State, at, icmp};
+use crate::tables::fib::NO_ROUTE;
+use crate::tables::{CircuitIndex, NeighbourKey, Tables, Target, Via, hash};
+use crate::wire::ethernet::{self, Mac};
+use crate::wire::overlay::OVERHEAD;
+use crate::wire::{ecn, ip, udp};
+
+/// Why a packet is not forwarded, and the size that would have fitted where that is the reason.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refused {
+    pub(super) reason: DropReason,
+    pub(super) mtu: u16,
+}
+
+impl From<DropReason> for Refused {
+    fn from(reason: DropReason) -> Self {
+        Self { reason, mtu: 0 }
+    }
+}
+
+/// What routing needs to know of a packet.
+struct Inner {
+    destination: [u8; 16],
+    ethertype: u16,
+    flow: u64,
+    leaf: u32,
+}
+
+pub(super) fn forward(state: &mut State, tables: &Tables, batch: &mut Batch) {
+    for (_, packet) in at(batch, Stage::Route) {
+        let Err(refused) = check(tables, packet, true)
+            .and_then(|inner| resolve(state, tables, packet, &inner))
+        else {
+            continue;
+        };
+        // The sender hears of it where ICMP provides for that; the drop counts either way.
+        let answered = icmp::answer(state, tables, packet, refused)
+            && check(tables, packet, false)
+                .and_then(|inner| resolve(state, tables, packet, &inner))
+                .is_ok();
+        if answered {
+            state.drops.count(refused.reason, 1);
+        } else {
+            packet.drop(refused.reason);
+        }
+    }
+}
+
+/// Checks the IP header, cuts off what is not the packet, looks up the route and, if the packet is in `transit` and not
+/// our own, takes a hop off.
+#[inline]
+fn check(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Inner, Refused> {
+    match packet.frame.data().first().map(|octet| octet >> 4) {
+        Some(4) => check_v4(tables, packet, transit),
+        Some(6) => check_v6(tables, packet, transit),
+        Some(_) => Err(DropReason::BadIpHeader.into()),
+        None => Err(DropReason::Truncated.into()),
+    }
+}
+
+#[inline]
+fn check_v4(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Inner, Refused> {
+    let data = packet.frame.data();
+    let (header, _) = ip::V4Header::ref_from_prefix(data).map_err(|_| DropReason::Truncated)?;
+    let header_len = header.header_len();
+    let total = usize::from(header.total_length.get());
+    if header_len < ip::V4_LEN || total < header_len {
+        return Err(DropReason::BadIpHeader.into());
+    }
+    if total > data.len() {
+        return Err(DropReason::Truncated.into());
+    }
+    if ip::checksum(&data[..header_len]) != 0 {
+        return Err(DropReason::BadChecksum.into());
+    }
+    if !ip::v4_source_is_valid(header.source) {
+        return Err(DropReason::BadSource.into());
+    }
+    if !ip::v4_is_routable(header.destination) {
+        return Err(DropReason::BadDestination.into());
+    }
+    // Of a fragmented packet, all fragments must go one way, and only the first has ports.
+    let ports = if header.fragment.get() & ip::FRAGMENT_MASK == 0 {
+        ports(header.protocol, &data[header_len..total])
+    } else {
+        0
+    };
+    let pair = zerocopy::transmute!([header.source, header.destination]);
+    let flow = hash::words(u64::from(header.protocol), &[pair, u64::from(ports)]);
+    let destination = header.destination;
+    packet.frame.truncate(total);
+
+    let leaf = tables.vrfs[packet.meta.vrf.0 as usize].fib.lookup_v4(destination);
+    let outer = packet.meta.traffic_class;
+    let tunnelled = packet.meta.tunnelled;
+    let (header, _) = ip::V4Header::mut_from_prefix(packet.frame.data_mut())
+        .map_err(|_| DropReason::Truncated)?;
+    if tunnelled {
+        let marks = ecn::decapsulate(header.traffic_class, outer).ok_or(DropReason::EcnViolation)?;
+        let class = header.traffic_class & ecn::DSCP_MASK | marks;
+        if class != header.traffic_class {
+            header.set_traffic_class(class);
+        }
+    }
+    if transit {
+        if header.ttl <= 1 {
+            return Err(DropReason::TtlExpired.into());
+        }
+        header.decrement_ttl();
+    }
+    packet.meta.traffic_class = header.traffic_class;
+    Ok(Inner {
+        destination: ip::mapped_v4(destination),
+        ethertype: ethernet::IPV4,
+        flow,
+        leaf,
+    })
+}
+
+#[inline]
+fn check_v6(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Inner, Refused> {
+    let data = packet.frame.data();
+    let (header, payload) =
+        ip::V6Header::ref_from_prefix(data).map_err(|_| DropReason::Truncated)?;
+    let length = usize::from(header.payload_length.get());
+    if length > payload.len() {
+        return Err(DropReason::Truncated.into());
+    }
+    if !ip::v6_source_is_valid(header.source) {
+        return Err(DropReason::BadSource.into());
+    }
+    if !ip::v6_is_routable(header.destination) {
+        return Err(DropReason::BadDestination.into());
+    }
+    // Behind extension headers, fragments among them, ports are not looked for: all of a flow is treated alike.
+    let ports = ports(header.next_header, &payload[..length]);
+    let [a, b, c, d]: [u64; 4] = zerocopy::transmute!([header.source, header.destination]);
+    let flow = hash::words(
+        u64::from(header.next_header),
+        &[a, b, c, d, u64::from(ports)],
+    );
+    let destination = header.destination;
+    packet.frame.truncate(ip::V6_LEN + length);
+
+    let leaf = tables.vrfs[packet.meta.vrf.0 as usize].fib.lookup_v6(destination);
+    let outer = packet.meta.traffic_class;
+    let tunnelled = packet.meta.tunnelled;
+    let (header, _) = ip::V6Header::mut_from_prefix(packet.frame.data_mut())
+        .map_err(|_| DropReason::Truncated)?;
+    if tunnelled {
+        let class = header.traffic_class();
+        let marks = ecn::decapsulate(class, outer).ok_or(DropReason::EcnViolation)?;
+        header.set_traffic_class(class & ecn::DSCP_MASK | marks);
+    }
+    if transit {
+        if header.hop_limit <= 1 {
+            return Err(DropReason::TtlExpired.into());
+        }
+        header.hop_limit -= 1;
+    }
+    packet.meta.traffic_class = header.traffic_class();
+    Ok(Inner {
+        destination,
+        ethertype: ethernet::IPV6,
+        flow,
+        leaf,
+    })
+}
+
+/// Source and destination port of TCP (6), UDP (17), DCCP (33), SCTP (132) and UDP-Lite (136).
+#[inline]
+fn ports(protocol: u8, payload: &[u8]) -> u32 {
+    match (protocol, payload.first_chunk()) {
+        (6 | udp::PROTOCOL | 33 | 132 | 136, Some(ports)) => u32::from_be_bytes(*ports),
+        _ => 0,
+    }
+}
+
+/// Follows the route to a circuit or a neighbour.
+#[inline]
+fn resolve(
+    state: &mut State,
+    tables: &Tables,
+    packet: &mut Packet,
+    inner: &Inner,
+) -> Result<(), Refused> {
+    if inner.leaf == NO_ROUTE {
+        return Err(DropReason::NoRoute.into());
+    }
+    packet.meta.flow = inner.flow;
+    let vrf = &tables.vrfs[packet.meta.vrf.0 as usize];
+    let target = vrf.targets.get(inner.leaf as usize - 1).copied();
+    let target = match target {
+        Some(Target::Group(group)) => Some(tables.groups[group.0 as usize].member(inner.flow)),
+        other => other,
+    };
+    match target {
+        Some(Target::Circuit(circuit)) => enter(tables, packet, circuit),
+        Some(Target::Via(via)) => deliver(state, tables, packet, inner, via),
+        Some(Target::Blackhole) => Err(DropReason::Blackhole.into()),
+        // A group has no groups as members.
+        Some(Target::Group(_)) | None => Err(DropReason::NoRoute.into()),
+    }
+}
+
+/// Into a circuit, if the packet will fit its link.
+#[inline]
+fn enter(tables: &Tables, packet: &mut Packet, circuit: CircuitIndex) -> Result<(), Refused> {
+    let link = tables.link(tables.circuit(circuit).link);
+    let overhead = link.outer.octets().len() - ethernet::LEN + OVERHEAD;
+    if packet.frame.len() + overhead > usize::from(link.mtu) {
+        return Err(Refused {
+            reason: DropReason::PacketTooBig,
+            mtu: (usize::from(link.mtu).saturating_sub(overhead)) as u16,
+        });
+    }
+    packet.meta.circuit = circuit;
+    packet.stage = Stage::CircuitSeal;
+    Ok(())
+}
+
+/// Out of an edge port to a neighbour.
+#[inline]
+fn deliver(
+    state: &mut State,
+    tables: &Tables,
+    packet: &mut Packet,
+    inner: &Inner,
+    via: Via,
+) -> Result<(), Refused> {
+    let port = tables.port(via.port).ok_or(DropReason::PortGone)?;
+    if packet.frame.len() > usize::from(port.mtu) {
+        return Err(Refused {
+            reason: DropReason::PacketTooBig,
+            mtu: port.mtu,
+        });
+    }
+    let address = via.address.unwrap_or(inner.destination);
+    let destination = match port.peer {
+        Some(peer) => peer,
+        None => neighbour(state, tables, via, address)?,
+    };
+    let header = ethernet::Header {
+        destination,
+        source: port.mac,
+        ethertype: inner.ethertype.into(),
+    };
+    if !packet.frame.prepend(ethernet::LEN) {
+        return Err(DropReason::NoHeadroom.into());
+    }
+    packet.frame.data_mut()[..ethernet::LEN].copy_from_slice(header.as_bytes());
+    packet.send(via.port);
+    Ok(())
+}
+
+#[inline]
+fn neighbour(
+    state: &mut State,
+    tables: &Tables,
+    via: Via,
+    address: [u8; 16],
+) -> Result<Mac, DropReason> {
+    let key = NeighbourKey {
+        port: via.port,
+        address,
+    };
+    match tables.neighbours.get(&key) {
+        Some(mac) => Ok(*mac),
+        None => {
+            let wanted = (via.port, ip::unmapped(address));
+            if !state.wanted.is_full() && !state.wanted.contains(&wanted) {
+                state.wanted.push(wanted);
+            }
+            Err(DropReason::NeighbourUnresolved)
+        }
+    }
+}

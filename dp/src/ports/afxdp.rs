@@ -1,0 +1,214 @@
+//! AF_XDP ports: a steering program on the device and a socket for each of its queues.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use twinseal_ebpf::{Role, XdpMode};
+use twinseal_xsk::{BindMode, BusyPoll, Frame, Socket, SocketConfig, Umem, ZeroCopy};
+
+use super::netdev::Netdev;
+use super::{Outcome, PortError, Queue, Steering};
+
+/// What a busy-polling socket spends in one call.
+const BUSY_POLL: BusyPoll = BusyPoll {
+    usecs: 20,
+    budget: 64,
+};
+
+/// How to open a queue.
+#[derive(Clone)]
+pub(crate) struct Opener {
+    pub(crate) netdev: String,
+    pub(crate) bind: BindMode,
+    pub(crate) busy_poll: bool,
+    /// Descriptors of each ring.
+    pub(crate) ring: u32,
+}
+
+/// One worker's socket.
+pub(crate) struct AfXdpQueue {
+    socket: Socket,
+    unsent: u64,
+    wake_errors: u64,
+}
+
+/// A queue, as its worker opened it, and what the control thread needs of it.
+pub(crate) struct Opened {
+    /// The worker takes it.
+    pub(crate) queue: Option<Box<dyn Queue>>,
+    /// A duplicate of the socket, to register with the steering program.
+    pub(crate) socket: Option<OwnedFd>,
+    pub(crate) bind: Option<&'static str>,
+    pub(crate) need_wakeup: bool,
+}
+
+impl Opener {
+    /// Frames that a queue may hold: all of the fill ring, and as many in flight.
+    pub(crate) fn frames(&self) -> usize {
+        2 * self.ring as usize
+    }
+
+    /// Opens the queue; on the worker's thread, as the memory is the worker's.
+    pub(crate) fn open(&self, memory: &mut Umem, queue: u32) -> Result<Opened, PortError> {
+        if memory.available() < self.frames() {
+            return Err(PortError::Memory {
+                needed: self.frames(),
+                free: memory.available(),
+            });
+        }
+        let config = SocketConfig {
+            bind: self.bind,
+            rx_size: self.ring,
+            tx_size: self.ring,
+            fill_size: self.ring,
+            completion_size: self.ring,
+            need_wakeup: true,
+            busy_poll: self.busy_poll.then_some(BUSY_POLL),
+            multi_buffer: false,
+        };
+        let mut socket = Socket::open(memory, &self.netdev, queue, &config)?;
+        socket.fill(memory, self.ring as usize);
+        let duplicate = socket
+            .fd()
+            .try_clone_to_owned()
+            .map_err(|source| PortError::System {
+                call: "dup(AF_XDP socket)",
+                source,
+            })?;
+        let mode = socket.mode();
+        Ok(Opened {
+            queue: Some(Box::new(AfXdpQueue {
+                socket,
+                unsent: 0,
+                wake_errors: 0,
+            })),
+            socket: Some(duplicate),
+            bind: Some(match mode.bind {
+                ZeroCopy::ZeroCopy => "zero-copy",
+                ZeroCopy::Copy => "copy",
+            }),
+            need_wakeup: mode.need_wakeup,
+        })
+    }
+}
+
+impl Opened {
+    /// A queue that is no socket.
+    pub(crate) fn plain(queue: Box<dyn Queue>) -> Self {
+        Self {
+            queue: Some(queue),
+            socket: None,
+            bind: None,
+            need_wakeup: false,
+        }
+    }
+}
+
+/// Attaches the steering program and points it at the queues' sockets, which must all be open.
+pub(crate) fn steer(
+    netdev: &str,
+    edge: bool,
+    xdp: XdpMode,
+    opened: &[Opened],
+) -> Result<(Steering, Outcome), PortError> {
+    let facts = Netdev::query(netdev)?;
+    let role = match edge {
+        true => Role::Edge { mac: facts.mac.0 },
+        false => Role::Underlay,
+    };
+    let mut program = twinseal_ebpf::Steering::attach(netdev, role, xdp)?;
+    if program.vlan_tags_hidden().unwrap_or(false) {
+        tracing::debug!(netdev, "the device strips VLAN tags before XDP sees them: `ethtool -K {netdev} rxvlan off` if tagged frames arrive");
+    }
+    if let Some(why) = program.native_refusal() {
+        tracing::warn!(netdev, %why, "native XDP refused: generic instead");
+    }
+    for (queue, opened) in (0..).zip(opened) {
+        if let Some(socket) = &opened.socket {
+            program.register(queue, socket.as_fd())?;
+        }
+    }
+    let outcome = Outcome {
+        mac: facts.mac,
+        mtu: facts.mtu,
+        xdp: Some(program.outcome()),
+        bind: opened.iter().filter_map(|opened| opened.bind).collect(),
+        need_wakeup: opened.iter().any(|opened| opened.need_wakeup),
+        peer: None,
+        ifindex: Some(facts.ifindex),
+    };
+    Ok((Steering::new(program), outcome))
+}
+
+impl Queue for AfXdpQueue {
+    fn receive(&mut self, memory: &mut Umem, frames: &mut Vec<Frame>, max: usize) -> usize {
+        self.socket
+            .receive(memory, max, |frame| frames.push(frame))
+    }
+
+    fn transmit(&mut self, memory: &mut Umem, frames: &mut Vec<Frame>) -> usize {
+        self.socket.transmit(frames);
+        if !frames.is_empty() {
+            // The ring is full: have the kernel send now, and try once more.
+            self.wake();
+            self.socket.complete(memory);
+            self.socket.transmit(frames);
+        }
+        let unsent = frames.len();
+        for frame in frames.drain(..) {
+            memory.free(frame);
+        }
+        self.unsent += unsent as u64;
+        unsent
+    }
+
+    fn tend(&mut self, memory: &mut Umem) {
+        if self.socket.tx_pending() > 0 {
+            self.wake();
+        }
+        self.socket.complete(memory);
+        self.socket.fill(memory, usize::MAX);
+        if self.socket.wake_rx().is_err() {
+            self.wake_errors += 1;
+        }
+    }
+
+    fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.socket.fd())
+    }
+
+    fn kernel_counters(&self) -> Vec<(&'static str, u64)> {
+        let ours = self.socket.counters();
+        let mut counters = vec![
+            ("multi_buffer_dropped", ours.rx_multi_buffer),
+            ("tx_ring_full", self.unsent),
+            ("wake_errors", self.wake_errors),
+        ];
+        if let Ok(kernel) = self.socket.statistics() {
+            counters.extend([
+                ("rx_dropped", kernel.rx_dropped),
+                ("rx_invalid_descs", kernel.rx_invalid_descs),
+                ("tx_invalid_descs", kernel.tx_invalid_descs),
+                ("rx_ring_full", kernel.rx_ring_full),
+                ("rx_fill_ring_empty_descs", kernel.rx_fill_ring_empty_descs),
+                ("tx_ring_empty_descs", kernel.tx_ring_empty_descs),
+            ]);
+        }
+        counters
+    }
+
+    fn close(self: Box<Self>, memory: &mut Umem) {
+        let closed = self.socket.close(memory);
+        if closed.kept > 0 {
+            tracing::warn!(frames = closed.kept, "the kernel did not return all frames of a closed socket");
+        }
+    }
+}
+
+impl AfXdpQueue {
+    fn wake(&mut self) {
+        // The device may be down or gone: that shows in its link state and in this counter, and ends with the port.
+        if self.socket.wake_tx().is_err() {
+            self.wake_errors += 1;
+        }
+    }
+}

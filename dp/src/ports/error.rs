@@ -1,0 +1,84 @@
+//! Why a port cannot be had.
+
+use std::io;
+use std::net::SocketAddr;
+
+use twinseal_ebpf::SteerError;
+use twinseal_xsk::XskError;
+
+use crate::tables::MAX_PORTS;
+
+/// Why a port did not open. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// The packet memory or a socket.
+    #[error(transparent)]
+    Socket(#[from] XskError),
+    /// The steering program.
+    #[error(transparent)]
+    Steering(#[from] SteerError),
+    /// A wire has two ends, and both are taken.
+    #[error("memory wire {wire:?} has both its ends in use: name another wire")]
+    WireTaken {
+        /// Its name.
+        wire: String,
+    },
+    /// The device has queues that no worker would serve.
+    #[error(
+        "{netdev} receives on {queues} queues but the node has {workers} workers: give the node {queues} workers, or run `ethtool -L {netdev} rx {workers}` (`combined` where it has no rx)"
+    )]
+    UnservedQueues {
+        /// The device.
+        netdev: String,
+        /// Its receive queues.
+        queues: u32,
+        /// The node's workers.
+        workers: u32,
+    },
+    /// An address of a link is not this host's, or is in use.
+    #[error(
+        "cannot hold UDP {endpoint}: {source}; give an address of this host and a port that no other program uses"
+    )]
+    Endpoint {
+        /// The address and port.
+        endpoint: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// A device could not be made, read or changed.
+    #[error("{netdev}: {call}: {source}; {fix}")]
+    Device {
+        /// The device.
+        netdev: String,
+        /// The call that failed.
+        call: &'static str,
+        /// Why.
+        source: io::Error,
+        /// What to do.
+        fix: &'static str,
+    },
+    /// All port indices are in use.
+    #[error("a node has at most {MAX_PORTS} ports: delete one first")]
+    TooMany,
+    /// A worker's packet memory has no frames left for another port.
+    #[error(
+        "packet memory is too small for another port, which needs {needed} frames a worker where {free} are free: raise memory.frames in the node's configuration"
+    )]
+    Memory {
+        /// Frames that a port needs.
+        needed: usize,
+        /// Frames that are free.
+        free: usize,
+    },
+    /// A thread or descriptor could not be had from the system.
+    #[error("{call}: {source}")]
+    System {
+        /// The call that failed.
+        call: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The workers are gone.
+    #[error("the workers have stopped: restart the node")]
+    Stopped,
+}

@@ -1,0 +1,170 @@
+//! What the kernel says of a network device, by ioctl(2): netdevice(7). The `unsafe` of the ports lives here.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use super::PortError;
+use crate::wire::ethernet::Mac;
+
+const CHECK_NAME: &str = "check the name with `ip link`";
+const CHECK_RIGHTS: &str = "it needs CAP_NET_ADMIN and /dev/net/tun";
+
+/// A device's facts.
+pub(super) struct Netdev {
+    pub(super) ifindex: u32,
+    pub(super) mac: Mac,
+    pub(super) mtu: u16,
+}
+
+impl Netdev {
+    /// Reads them.
+    pub(super) fn query(name: &str) -> Result<Self, PortError> {
+        let control = control_socket()?;
+        let mut request = Request::new(name)?;
+        let fail = |call| move |source| device_error(name, call, source, CHECK_NAME);
+        request
+            .ioctl(&control, libc::SIOCGIFINDEX as _)
+            .map_err(fail("SIOCGIFINDEX"))?;
+        let ifindex = request.int() as u32;
+        request
+            .ioctl(&control, libc::SIOCGIFHWADDR as _)
+            .map_err(fail("SIOCGIFHWADDR"))?;
+        let mac = request.mac();
+        request
+            .ioctl(&control, libc::SIOCGIFMTU as _)
+            .map_err(fail("SIOCGIFMTU"))?;
+        // A larger one cannot be used up by a frame of 4096 octets anyway.
+        let mtu = u16::try_from(request.int()).unwrap_or(u16::MAX);
+        Ok(Self { ifindex, mac, mtu })
+    }
+}
+
+/// Attaches a descriptor of /dev/net/tun to a TAP device, which is made if it is the first.
+pub(super) fn attach_tap(tun: &OwnedFd, name: &str, queues: usize) -> Result<(), PortError> {
+    let mut flags = libc::IFF_TAP | libc::IFF_NO_PI;
+    if queues > 1 {
+        flags |= libc::IFF_MULTI_QUEUE;
+    }
+    let mut request = Request::new(name)?;
+    request.set_flags(flags as libc::c_short);
+    request
+        .ioctl(tun, libc::TUNSETIFF as _)
+        .map_err(|source| device_error(name, "TUNSETIFF", source, CHECK_RIGHTS))
+}
+
+/// Brings a TAP device up, without address resolution: all its frames go to us.
+pub(super) fn raise_tap(name: &str, mtu: u16) -> Result<(), PortError> {
+    let control = control_socket()?;
+    let fail = |call| move |source| device_error(name, call, source, CHECK_RIGHTS);
+    let mut request = Request::new(name)?;
+    if mtu != 0 {
+        request.set_int(mtu.into());
+        request
+            .ioctl(&control, libc::SIOCSIFMTU as _)
+            .map_err(fail("SIOCSIFMTU"))?;
+    }
+    request
+        .ioctl(&control, libc::SIOCGIFFLAGS as _)
+        .map_err(fail("SIOCGIFFLAGS"))?;
+    let flags = request.flags() | (libc::IFF_UP | libc::IFF_NOARP) as libc::c_short;
+    request.set_flags(flags);
+    request
+        .ioctl(&control, libc::SIOCSIFFLAGS as _)
+        .map_err(fail("SIOCSIFFLAGS"))
+}
+
+fn device_error(
+    name: &str,
+    call: &'static str,
+    source: io::Error,
+    fix: &'static str,
+) -> PortError {
+    PortError::Device {
+        netdev: name.to_owned(),
+        call,
+        source,
+        fix,
+    }
+}
+
+/// Any socket will do for these ioctls.
+fn control_socket() -> Result<std::net::UdpSocket, PortError> {
+    std::net::UdpSocket::bind("127.0.0.1:0")
+        .or_else(|_| std::net::UdpSocket::bind("0.0.0.0:0"))
+        .map_err(|source| PortError::System {
+            call: "socket(AF_INET)",
+            source,
+        })
+}
+
+/// A `struct ifreq` with a name.
+struct Request(libc::ifreq);
+
+impl Request {
+    fn new(name: &str) -> Result<Self, PortError> {
+        // SAFETY: all octets zero are a valid ifreq.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        let room = request.ifr_name.len() - 1;
+        if name.is_empty() || name.len() > room || name.contains(['\0', '/']) {
+            return Err(device_error(
+                name,
+                "name",
+                io::ErrorKind::InvalidInput.into(),
+                "a device's name has 1 to 15 octets and no slash",
+            ));
+        }
+        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+            *to = from as libc::c_char;
+        }
+        Ok(Self(request))
+    }
+
+    fn ioctl(&mut self, fd: &impl AsRawFd, call: libc::Ioctl) -> io::Result<()> {
+        // SAFETY: every call of this module takes a pointer to an ifreq, which this is, and keeps none of it.
+        match unsafe { libc::ioctl(fd.as_raw_fd(), call, &raw mut self.0) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+
+    fn int(&self) -> i32 {
+        // SAFETY: all members of the union are plain integers at its start, initialised at least to zero.
+        unsafe { self.0.ifr_ifru.ifru_ifindex }
+    }
+
+    fn set_int(&mut self, value: i32) {
+        self.0.ifr_ifru.ifru_mtu = value;
+    }
+
+    fn flags(&self) -> libc::c_short {
+        // SAFETY: as for `int`.
+        unsafe { self.0.ifr_ifru.ifru_flags }
+    }
+
+    fn set_flags(&mut self, flags: libc::c_short) {
+        self.0.ifr_ifru.ifru_flags = flags;
+    }
+
+    fn mac(&self) -> Mac {
+        // SAFETY: as for `int`; a sockaddr is integers too.
+        let data = unsafe { self.0.ifr_ifru.ifru_hwaddr.sa_data };
+        Mac(std::array::from_fn(|n| data[n] as u8))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_and_nothing() {
+        let lo = Netdev::query("lo").unwrap();
+        assert_eq!((lo.ifindex, lo.mac), (1, Mac::default()));
+        let error = Netdev::query("no-such-dev").err().unwrap().to_string();
+        assert!(error.contains("no-such-dev") && error.contains("ip link"), "{error}");
+        for bad in ["", "a-name-that-is-too-long", "a/b"] {
+            let error = Netdev::query(bad).err().unwrap().to_string();
+            assert!(error.contains("1 to 15"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The control thread's handle of an open port.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use super::PortError;
+
+/// What brings packets to a port's queues: the XDP program of an AF_XDP port, nothing for others.
+///
+/// Dropping it detaches the program, so that the kernel has the device to itself again.
+#[derive(Default)]
+pub struct Steering {
+    program: Option<twinseal_ebpf::Steering>,
+    /// Holds our UDP endpoints in the kernel: nobody else takes them, and what slips past the program (a fragment, a
+    /// packet on a queue without a socket) is swallowed and not answered by a port-unreachable.
+    reserved: BTreeMap<SocketAddr, UdpSocket>,
+}
+
+impl Steering {
+    pub(super) fn new(program: twinseal_ebpf::Steering) -> Self {
+        Self {
+            program: Some(program),
+            reserved: BTreeMap::new(),
+        }
+    }
+
+    /// What must not be steered to us but left to the host: all its own addresses.
+    pub fn set_local_addresses(&mut self, addresses: &[IpAddr]) -> Result<(), PortError> {
+        if let Some(program) = &mut self.program {
+            program.set_local_addresses(addresses)?;
+        }
+        Ok(())
+    }
+
+    /// The UDP endpoints on which links receive at this underlay port. Replaces the earlier ones; on an error those
+    /// are still in force.
+    pub fn set_endpoints(&mut self, endpoints: &[SocketAddr]) -> Result<(), PortError> {
+        let Some(program) = &mut self.program else {
+            return Ok(());
+        };
+        let mut added = BTreeMap::new();
+        for &endpoint in endpoints {
+            if !self.reserved.contains_key(&endpoint) && !added.contains_key(&endpoint) {
+                added.insert(endpoint, reserve(endpoint)?);
+            }
+        }
+        program.set_endpoints(endpoints)?;
+        self.reserved
+            .retain(|endpoint, _| endpoints.contains(endpoint));
+        self.reserved.append(&mut added);
+        Ok(())
+    }
+
+    /// Packets by verdict of the steering program.
+    pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, PortError> {
+        match &self.program {
+            Some(program) => Ok(program.counters()?.to_vec()),
+            None => Ok(Vec::new()),
+        }
+    }
+}
+
+fn reserve(endpoint: SocketAddr) -> Result<UdpSocket, PortError> {
+    let socket =
+        UdpSocket::bind(endpoint).map_err(|source| PortError::Endpoint { endpoint, source })?;
+    // Nobody reads it; the least buffer holds the least rubbish. That it is small is a courtesy, so no error.
+    let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 0);
+    Ok(socket)
+}

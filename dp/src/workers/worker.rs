@@ -1,0 +1,299 @@
+//! One worker's thread: receive, process, send, and outside of that loop what keeps it running.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use arrayvec::ArrayVec;
+use crossbeam::channel::{Receiver, Sender};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use twinseal_xsk::{Frame, Umem};
+
+use super::NeighbourRequest;
+use super::stats::Cells;
+use crate::pipeline::reason::DropReason;
+use crate::pipeline::{self, BATCH, Batch, Disposition, Packet, State};
+use crate::ports::afxdp::Opened;
+use crate::ports::{PortError, Queue};
+use crate::tables::publish::Reader;
+use crate::tables::traffic::add;
+use crate::tables::{MAX_PORTS, PortIndex};
+
+/// What is counted of queues outside the packet path.
+pub(super) type QueueCounters = Vec<(PortIndex, Vec<(&'static str, u64)>)>;
+
+/// Opens a queue with the worker's memory.
+pub(super) type Open = Box<dyn FnOnce(&mut Umem) -> Result<Opened, PortError> + Send>;
+
+/// What the control thread asks of a worker.
+pub(super) enum Command {
+    /// Open a queue and serve it.
+    Open {
+        index: PortIndex,
+        open: Open,
+        reply: Sender<Result<Opened, PortError>>,
+    },
+    /// Close a queue.
+    Close {
+        index: PortIndex,
+        reply: Sender<()>,
+    },
+    /// Read counters that are kept outside the packet path.
+    Counters { reply: Sender<QueueCounters> },
+    /// Close all queues and end.
+    Stop,
+}
+
+/// What connects a worker with the control thread.
+pub(super) struct Wires {
+    pub(super) commands: Receiver<Command>,
+    /// Becomes readable when there is a command, or new tables.
+    pub(super) event: Arc<OwnedFd>,
+    pub(super) requests: Sender<NeighbourRequest>,
+    pub(super) cells: Arc<Cells>,
+}
+
+/// Loops without a packet before the worker sleeps: a few microseconds, less than a sleep costs.
+const IDLE_LOOPS: u32 = 64;
+/// Loops with packets between two looks at clock and commands.
+const BUSY_LOOPS: u32 = 64;
+/// The longest sleep.
+const SLEEP: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
+/// How often a neighbour is asked for.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// ICMP errors that a worker may send in one period.
+const ICMP_BUDGET: u32 = 100;
+const ICMP_PERIOD: Duration = Duration::from_secs(1);
+
+pub(super) struct Worker {
+    state: State,
+    memory: Umem,
+    tables: Reader,
+    wires: Wires,
+    spin: bool,
+    queues: Vec<(PortIndex, Box<dyn Queue>)>,
+    /// Frames just received, before they are a batch.
+    received: Vec<Frame>,
+    batch: Batch,
+    /// Frames to send, by port; the ports that have any are in `sending`.
+    outputs: [Vec<Frame>; MAX_PORTS],
+    sending: ArrayVec<PortIndex, MAX_PORTS>,
+    asked: ArrayVec<(NeighbourRequest, Instant), 64>,
+    icmp_refilled: Instant,
+    stop: bool,
+}
+
+impl Worker {
+    pub(super) fn new(
+        state: State,
+        memory: Umem,
+        tables: Reader,
+        wires: Wires,
+        spin: bool,
+    ) -> Self {
+        Self {
+            state,
+            memory,
+            tables,
+            wires,
+            spin,
+            queues: Vec::new(),
+            received: Vec::with_capacity(BATCH),
+            batch: Batch::new(),
+            outputs: std::array::from_fn(|_| Vec::with_capacity(BATCH)),
+            sending: ArrayVec::new(),
+            asked: ArrayVec::new(),
+            icmp_refilled: Instant::now() - ICMP_PERIOD,
+            stop: false,
+        }
+    }
+
+    /// Runs until told to stop.
+    pub(super) fn run(mut self, cpu: Option<usize>) {
+        if let Some(cpu) = cpu {
+            let mut set = CpuSet::new();
+            set.set(cpu);
+            if let Err(error) = sched_setaffinity(None, &set) {
+                tracing::warn!(cpu, %error, "worker not pinned");
+            }
+        }
+        let (mut idle, mut busy) = (0, 0);
+        self.keep_house();
+        while !self.stop {
+            if self.forward() {
+                idle = 0;
+                busy += 1;
+                if busy < BUSY_LOOPS {
+                    continue;
+                }
+            } else {
+                idle += 1;
+                std::hint::spin_loop();
+                if idle < IDLE_LOOPS {
+                    continue;
+                }
+                if !self.spin {
+                    self.sleep();
+                }
+            }
+            (idle, busy) = (0, 0);
+            self.keep_house();
+        }
+        for (_, queue) in self.queues.drain(..) {
+            queue.close(&mut self.memory);
+        }
+    }
+
+    /// The packet loop: one batch from each queue. Says whether there was a packet.
+    fn forward(&mut self) -> bool {
+        let mut any = false;
+        for place in 0..self.queues.len() {
+            let (index, queue) = &mut self.queues[place];
+            let index = *index;
+            let count = queue.receive(&mut self.memory, &mut self.received, BATCH);
+            if count > 0 {
+                any = true;
+                self.process(index);
+                self.send();
+            }
+        }
+        for (_, queue) in &mut self.queues {
+            queue.tend(&mut self.memory);
+        }
+        any
+    }
+
+    /// Runs what was received on a port through the pipeline and sorts it by where it goes.
+    fn process(&mut self, index: PortIndex) {
+        let cells = &self.wires.cells;
+        let bytes = self.received.iter().map(Frame::len).sum();
+        cells.ports[usize::from(index.0)].received(self.received.len(), bytes);
+        add(&cells.batches, 1);
+        add(&cells.packets, self.received.len() as u64);
+
+        let frames = self.received.drain(..);
+        self.batch
+            .extend(frames.map(|frame| Packet::new(frame, index)));
+        pipeline::process(&mut self.state, self.tables.tables(), &mut self.batch);
+        for packet in self.batch.drain(..) {
+            match packet.disposition {
+                Disposition::Send(port) => {
+                    let output = &mut self.outputs[usize::from(port.0) % MAX_PORTS];
+                    if output.is_empty() {
+                        self.sending.push(port);
+                    }
+                    output.push(packet.frame);
+                }
+                Disposition::Drop(_) | Disposition::Pending => self.memory.free(packet.frame),
+            }
+        }
+    }
+
+    fn send(&mut self) {
+        for port in self.sending.drain(..) {
+            let output = &mut self.outputs[usize::from(port.0) % MAX_PORTS];
+            let bytes = output.iter().map(Frame::len).sum();
+            let packets = output.len();
+            let Some((_, queue)) = self.queues.iter_mut().find(|(index, _)| *index == port) else {
+                self.state
+                    .drops
+                    .count(DropReason::PortGone, output.len() as u64);
+                for frame in output.drain(..) {
+                    self.memory.free(frame);
+                }
+                continue;
+            };
+            let unsent = queue.transmit(&mut self.memory, output);
+            self.wires.cells.ports[usize::from(port.0)].sent(packets - unsent, bytes);
+            if unsent > 0 {
+                self.state
+                    .drops
+                    .count(DropReason::TransmitFull, unsent as u64);
+            }
+        }
+    }
+
+    /// Sleeps until a frame, a command or new tables come.
+    fn sleep(&mut self) {
+        // Held over the sleep they could not be freed.
+        self.tables.tables();
+        if !self.queues.iter_mut().all(|(_, queue)| queue.arm()) || !self.wires.commands.is_empty()
+        {
+            return;
+        }
+        let mut fds: ArrayVec<PollFd<'_>, { MAX_PORTS + 1 }> = ArrayVec::new();
+        fds.push(PollFd::from_borrowed_fd(
+            self.wires.event.as_fd(),
+            PollFlags::IN,
+        ));
+        for (_, queue) in &self.queues {
+            if let Some(fd) = queue.wait_fd() {
+                fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            }
+        }
+        add(&self.wires.cells.sleeps, 1);
+        // Interrupted or not, the loop looks at everything again.
+        let _ = poll(&mut fds, Some(&SLEEP));
+        let _ = rustix::io::read(&self.wires.event, &mut [0; 8]);
+    }
+
+    /// What is done outside the packet loop: commands, neighbours, budgets.
+    fn keep_house(&mut self) {
+        while let Ok(command) = self.wires.commands.try_recv() {
+            self.obey(command);
+        }
+        let now = Instant::now();
+        if now.duration_since(self.icmp_refilled) >= ICMP_PERIOD {
+            self.state.icmp_budget = ICMP_BUDGET;
+            self.icmp_refilled = now;
+        }
+        self.ask_for_neighbours(now);
+        let free = self.memory.available() as u32;
+        self.wires.cells.frames_free.store(free, Relaxed);
+    }
+
+    fn ask_for_neighbours(&mut self, now: Instant) {
+        self.asked
+            .retain(|(_, when)| now.duration_since(*when) < ASK_AGAIN);
+        for (port, address) in self.state.wanted.drain(..) {
+            let request = NeighbourRequest { port, address };
+            let known = self.asked.iter().any(|(asked, _)| *asked == request);
+            if !known && !self.asked.is_full() && self.wires.requests.try_send(request).is_ok() {
+                self.asked.push((request, now));
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Open { index, open, reply } => {
+                let opened = open(&mut self.memory).map(|mut opened| {
+                    if let Some(queue) = opened.queue.take() {
+                        self.wires.cells.ports[usize::from(index.0)].reset();
+                        self.queues.push((index, queue));
+                    }
+                    opened
+                });
+                let _ = reply.send(opened);
+            }
+            Command::Close { index, reply } => {
+                while let Some(place) = self.queues.iter().position(|(known, _)| *known == index) {
+                    let (_, queue) = self.queues.swap_remove(place);
+                    queue.close(&mut self.memory);
+                }
+                let _ = reply.send(());
+            }
+            Command::Counters { reply } => {
+                let counters = self.queues.iter();
+                let counters = counters.map(|(index, queue)| (*index, queue.kernel_counters()));
+                let _ = reply.send(counters.collect());
+            }
+            Command::Stop => self.stop = true,
+        }
+    }
+}
