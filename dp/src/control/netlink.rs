@@ -70,11 +70,15 @@ pub struct Netlink {
     pub view: View,
 }
 
+/// Requests have a socket of their own: what the kernel tells everyone about a request comes to the socket that made it
+/// as part of the answer, and would be lost to us.
 struct Connection {
     handle: Handle,
-    messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
-    task: JoinHandle<()>,
+    messages: Messages,
+    tasks: [JoinHandle<()>; 2],
 }
+
+type Messages = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
 
 impl Netlink {
     /// Connects and reads everything once. Never fails: without netlink the view stays empty.
@@ -89,22 +93,12 @@ impl Netlink {
 
     /// Connects again and reads everything anew, as is needed after messages were lost.
     pub async fn restart(&mut self) {
-        let groups = [
-            MulticastGroup::Link,
-            MulticastGroup::Neigh,
-            MulticastGroup::Ipv4Ifaddr,
-            MulticastGroup::Ipv6Ifaddr,
-        ];
         self.stop();
-        match rtnetlink::new_multicast_connection(&groups) {
-            Ok((connection, handle, messages)) => {
-                let task = tokio::spawn(connection);
-                self.view = View::read(&handle).await;
-                self.connection = Some(Connection {
-                    handle,
-                    messages,
-                    task,
-                });
+        match Connection::new() {
+            Ok(connection) => {
+                // What changes meanwhile waits in the other socket.
+                self.view = View::read(&connection.handle).await;
+                self.connection = Some(connection);
             }
             Err(error) => {
                 tracing::warn!(%error, "no netlink: only static neighbours will be known");
@@ -114,7 +108,7 @@ impl Netlink {
 
     fn stop(&mut self) {
         if let Some(connection) = self.connection.take() {
-            connection.task.abort();
+            connection.tasks.map(|task| task.abort());
         }
     }
 
@@ -159,6 +153,24 @@ impl Netlink {
     }
 }
 
+impl Connection {
+    fn new() -> std::io::Result<Self> {
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Neigh,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+        ];
+        let (listening, _, messages) = rtnetlink::new_multicast_connection(&groups)?;
+        let (asking, handle, _) = rtnetlink::new_connection()?;
+        Ok(Self {
+            handle,
+            messages,
+            tasks: [tokio::spawn(listening), tokio::spawn(asking)],
+        })
+    }
+}
+
 impl Drop for Netlink {
     fn drop(&mut self) {
         self.stop();
@@ -190,11 +202,12 @@ impl View {
         distinct.into_iter().collect()
     }
 
-    /// Whether a device has carrier; one that was not heard of has.
+    /// Whether a device is there, up and has carrier. Assumed where nothing was heard of any device.
     pub fn carrier(&self, ifindex: u32) -> bool {
-        self.devices
-            .get(&ifindex)
-            .is_none_or(|device| device.carrier)
+        match self.devices.get(&ifindex) {
+            Some(device) => device.carrier,
+            None => self.devices.is_empty(),
+        }
     }
 
     /// Whether there is a device of this name; `None` if no device was heard of at all.

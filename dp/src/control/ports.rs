@@ -14,7 +14,7 @@ use crate::workers::Pool;
 
 /// Ports that are open, by name.
 #[derive(Default)]
-pub struct Ports {
+pub(super) struct Ports {
     open: BTreeMap<PortName, OpenPort>,
     handles: BTreeMap<PortName, Handle>,
 }
@@ -27,7 +27,7 @@ struct Handle {
 
 /// What a transaction has done to the ports so far, to be undone if it fails.
 #[derive(Default)]
-pub struct Undo {
+pub(super) struct Undo {
     opened: Vec<PortName>,
     /// Endpoints as they were.
     endpoints: Vec<(PortName, Vec<SocketAddr>)>,
@@ -35,17 +35,17 @@ pub struct Undo {
 
 impl Ports {
     /// The ports as tables need them.
-    pub fn open(&self) -> &BTreeMap<PortName, OpenPort> {
+    pub(super) fn open(&self) -> &BTreeMap<PortName, OpenPort> {
         &self.open
     }
 
     /// What a port really got.
-    pub fn outcome(&self, name: &PortName) -> Option<&Outcome> {
+    pub(super) fn outcome(&self, name: &PortName) -> Option<&Outcome> {
         self.handles.get(name).map(|handle| &handle.outcome)
     }
 
     /// Verdicts of a port's steering program; empty where it has none.
-    pub fn steering(&self, name: &PortName) -> Vec<(&'static str, u64)> {
+    pub(super) fn steering(&self, name: &PortName) -> Vec<(&'static str, u64)> {
         let counters = self
             .handles
             .get(name)
@@ -62,7 +62,7 @@ impl Ports {
 
     /// Opens the ports of `state` that are not open, and has them receive on the links' endpoints. On failure everything
     /// is as before.
-    pub fn prepare(
+    pub(super) fn prepare(
         &mut self,
         pool: &Pool,
         state: &State,
@@ -183,7 +183,7 @@ impl Ports {
     }
 
     /// Takes back what [`prepare`](Self::prepare) did.
-    pub fn undo(&mut self, pool: &Pool, undo: Undo) {
+    pub(super) fn undo(&mut self, pool: &Pool, undo: Undo) {
         for (name, endpoints) in undo.endpoints {
             if undo.opened.contains(&name) {
                 continue;
@@ -201,7 +201,7 @@ impl Ports {
     }
 
     /// Closes the ports that `state` does not have; only after tables without them are published.
-    pub fn sweep(&mut self, pool: &Pool, state: &State) {
+    pub(super) fn sweep(&mut self, pool: &Pool, state: &State) {
         let gone: Vec<_> = self
             .open
             .keys()
@@ -222,7 +222,7 @@ impl Ports {
     }
 
     /// Tells every port which addresses are this host's own.
-    pub fn set_local_addresses(&mut self, addresses: &[IpAddr]) {
+    pub(super) fn set_local_addresses(&mut self, addresses: &[IpAddr]) {
         for (name, handle) in &mut self.handles {
             if let Err(error) = handle.steering.set_local_addresses(addresses) {
                 tracing::error!(%error, port = %name, "packets for new addresses of this host may not reach it");

@@ -185,7 +185,7 @@ fn neighbours(node: &Node) -> Vec<v1::NeighbourState> {
 }
 
 /// The desired state as items; given back to Apply they make the same state, but for secrets.
-pub fn items(state: &State) -> Vec<v1::Item> {
+pub(super) fn items(state: &State) -> Vec<v1::Item> {
     use v1::item::Item;
     let mut items = Vec::new();
     items.extend(state.vrfs.keys().map(|name| {

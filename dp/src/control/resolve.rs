@@ -17,7 +17,7 @@ const REFRESH: Duration = Duration::from_secs(10);
 const MAX_EDGE: usize = 4096;
 
 /// Asks the kernel to resolve link next hops and what workers wait for.
-pub struct Resolver {
+pub(super) struct Resolver {
     retried: Instant,
     refreshed: Instant,
     /// Edge neighbours that workers once asked for.
@@ -26,7 +26,7 @@ pub struct Resolver {
 
 impl Resolver {
     /// Begins now.
-    pub fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
             retried: now,
             refreshed: now,
@@ -35,12 +35,12 @@ impl Resolver {
     }
 
     /// Asks for what links need and the kernel does not know.
-    pub fn links(&self, netlink: &Netlink, from: &Sources<'_>) {
+    pub(super) fn links(&self, netlink: &Netlink, from: &Sources<'_>) {
         self.ask_links(netlink, from, false);
     }
 
     /// Asks for neighbours that packets wait for.
-    pub fn wanted(
+    pub(super) fn wanted(
         &mut self,
         netlink: &Netlink,
         ports: &BTreeMap<PortName, OpenPort>,
@@ -59,7 +59,7 @@ impl Resolver {
     }
 
     /// Asks again for what is due.
-    pub fn tick(&mut self, now: Instant, netlink: &Netlink, from: &Sources<'_>) {
+    pub(super) fn tick(&mut self, now: Instant, netlink: &Netlink, from: &Sources<'_>) {
         let refresh = now.duration_since(self.refreshed) >= REFRESH;
         if !refresh && now.duration_since(self.retried) < RETRY {
             return;

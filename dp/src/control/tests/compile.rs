@@ -46,18 +46,24 @@ pub(super) fn open(state: &State) -> BTreeMap<PortName, OpenPort> {
 }
 
 /// A node without its ports.
-struct Bench {
+pub(super) struct Bench {
     compiler: Compiler,
-    state: State,
-    live: Live,
-    neighbours: KernelNeighbours,
+    pub(super) config: SaConfig,
+    pub(super) state: State,
+    pub(super) live: Live,
+    pub(super) neighbours: KernelNeighbours,
     addresses: BTreeSet<(u32, IpAddr)>,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
+        Self::with(sa_config())
+    }
+
+    pub(super) fn with(config: SaConfig) -> Self {
         let mut bench = Self {
             compiler: Compiler::default(),
+            config,
             state: State::default(),
             live: Live::default(),
             neighbours: HashMap::new(),
@@ -67,11 +73,11 @@ impl Bench {
         bench
     }
 
-    fn apply(&mut self, items: impl IntoIterator<Item = Item>) {
+    pub(super) fn apply(&mut self, items: impl IntoIterator<Item = Item>) {
         let outcome = apply(&self.state, sets(items));
         self.live = self
             .live
-            .next(&outcome.state, &outcome.secrets, &sa_config())
+            .next(&outcome.state, &outcome.secrets, &self.config)
             .expect("keys are sound");
         self.state = outcome.state;
     }

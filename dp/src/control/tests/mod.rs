@@ -1,6 +1,7 @@
 //! Tests of the pure half: parse, transaction, keys, compile.
 
 mod compile;
+mod health;
 mod properties;
 mod refusals;
 mod transactions;
