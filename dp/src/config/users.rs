@@ -35,8 +35,7 @@ fn find(database: &str, name: &str) -> Option<u32> {
 
 /// The user that this process runs as.
 pub(super) fn own_uid() -> u32 {
-    // SAFETY: geteuid(2) takes nothing, touches no memory of ours and cannot fail.
-    unsafe { libc::geteuid() }
+    rustix::process::geteuid().as_raw()
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use table::Table;
 pub(super) fn outcome(out: &mut impl Write, got: &v1::GetResponse) -> io::Result<()> {
     writeln!(
         out,
-        "# node {}, version {}, generation {}, {} workers, {}, {}",
+        "# node {}, version {}, generation {}, workers {}, {}, {}",
         got.node, got.version, got.generation, got.workers, got.provider, got.memory
     )?;
     for port in &got.ports {

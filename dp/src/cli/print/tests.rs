@@ -206,7 +206,7 @@ fn the_outcome_is_comments() {
     assert_eq!(
         text(|out| outcome(out, &got)),
         "\
-# node a, version 1, generation 2, 1 workers, ring, ordinary pages
+# node a, version 1, generation 2, workers 1, ring, ordinary pages
 # port wan: up, 02:00:00:00:00:01, mtu 1500, native XDP, copy copy, need-wakeup
 # link to-b: down, next hop not resolved
 # key of link to-b, b-to-a, epoch 1: aes-256-gcm, receiver index 9, receives

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use rustix::process::DumpableBehavior;
 use tokio::sync::oneshot;
 
 use crate::config::Config;
@@ -85,9 +86,5 @@ fn node_config(config: Config) -> NodeConfig {
 /// Makes the process undumpable: no core dump has its secrets, and no process of the same user may read its memory
 /// (prctl(2), PR_SET_DUMPABLE).
 pub(super) fn forbid_dumps() -> io::Result<()> {
-    // SAFETY: this request takes numbers only.
-    match unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(io::Error::from)
 }

@@ -54,15 +54,15 @@ pub enum StateFileError {
 }
 
 impl StateFile {
-    /// Reads a file; `-` is standard input.
+    /// Reads a file; `-` is standard input, whose `secret_file`s are relative to the working directory.
     ///
     /// # Errors
     /// [`StateFileError::Read`] if it cannot be read, [`StateFileError::Invalid`] with the mistakes in it.
     pub fn load(path: &Path) -> Result<Self, StateFileError> {
-        let text = if path == Path::new("-") {
-            std::io::read_to_string(std::io::stdin())
+        let (path, text) = if path == Path::new("-") {
+            (Path::new("stdin"), std::io::read_to_string(std::io::stdin()))
         } else {
-            std::fs::read_to_string(path)
+            (path, std::fs::read_to_string(path))
         };
         match text {
             Ok(text) => Self::parse(path, &Zeroizing::new(text)),

@@ -1,0 +1,119 @@
+//! The controller's hands: nothing but the control API.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::runtime::Runtime;
+use tonic::transport::{Channel, Endpoint};
+use twinseal_api::v1;
+use twinseal_api::v1::control_client::ControlClient;
+
+use super::plan::{Devices, Plan, Router};
+
+/// How long packets of an old epoch may be under way before its keys go.
+const DRAIN: Duration = Duration::from_millis(300);
+
+/// Connections to the three routers.
+pub struct Controller {
+    runtime: Runtime,
+    clients: Vec<(Router, ControlClient<Channel>)>,
+}
+
+impl Controller {
+    /// Connects to the routers' sockets.
+    pub fn connect<'a>(
+        sockets: impl IntoIterator<Item = (Router, &'a Path)>,
+    ) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let mut clients = Vec::new();
+        for (router, socket) in sockets {
+            let uri = format!("unix:{}", socket.display());
+            let connecting = async { Endpoint::from_shared(uri)?.connect().await };
+            let channel = runtime
+                .block_on(connecting)
+                .with_context(|| format!("cannot connect to {}", socket.display()))?;
+            clients.push((router, ControlClient::new(channel)));
+        }
+        Ok(Self { runtime, clients })
+    }
+
+    /// One transaction on one router.
+    pub fn apply(&mut self, router: Router, changes: Vec<v1::Change>) -> anyhow::Result<u64> {
+        let request = v1::ApplyRequest {
+            changes,
+            ..v1::ApplyRequest::default()
+        };
+        let (runtime, client) = self.client(router)?;
+        let applied = runtime
+            .block_on(client.apply(request))
+            .map_err(|status| anyhow::anyhow!("{}: {}", router.name(), status.message()))?;
+        Ok(applied.into_inner().generation)
+    }
+
+    /// A router's state, and what became of it.
+    pub fn get(&mut self, router: Router) -> anyhow::Result<v1::GetResponse> {
+        let (runtime, client) = self.client(router)?;
+        let got = runtime.block_on(client.get(v1::GetRequest {}));
+        Ok(got.context(router.name())?.into_inner())
+    }
+
+    /// A router's counters.
+    pub fn stats(&mut self, router: Router) -> anyhow::Result<v1::StatsResponse> {
+        let (runtime, client) = self.client(router)?;
+        let got = runtime.block_on(client.stats(v1::StatsRequest {}));
+        Ok(got.context(router.name())?.into_inner())
+    }
+
+    /// Loads tables and keys into all routers.
+    pub fn start(&mut self, plan: &Plan, devices: &dyn Devices) -> anyhow::Result<()> {
+        for router in Router::ALL {
+            self.apply(router, plan.start(router, devices))?;
+        }
+        Ok(())
+    }
+
+    /// Replaces all six keys of the path while packets flow: make before break.
+    pub fn rotate(&mut self, plan: &mut Plan) -> anyhow::Result<()> {
+        let old = plan.next_epoch()?;
+        for router in Router::ALL {
+            self.apply(router, plan.install(router))?;
+        }
+        for router in Router::ALL {
+            self.apply(router, plan.transmit(router))?;
+        }
+        std::thread::sleep(DRAIN);
+        for router in Router::ALL {
+            self.apply(router, plan.retire(router, old))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until every link of every router is up.
+    pub fn wait_for_links(&mut self, patience: Duration) -> anyhow::Result<()> {
+        let begin = std::time::Instant::now();
+        for router in Router::ALL {
+            while let Some(down) = self.get(router)?.links.iter().find(|link| !link.up) {
+                anyhow::ensure!(
+                    begin.elapsed() < patience,
+                    "{}: link {} did not come up: its next hop does not answer",
+                    router.name(),
+                    down.link
+                );
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
+    }
+
+    fn client(
+        &mut self,
+        router: Router,
+    ) -> anyhow::Result<(&Runtime, &mut ControlClient<Channel>)> {
+        let client = self.clients.iter_mut().find(|(known, _)| *known == router);
+        let (_, client) = client.context("not connected to this router")?;
+        Ok((&self.runtime, client))
+    }
+}

@@ -1,0 +1,605 @@
+//! The program as its user meets it: `twinseal run` on memory ports, and `twinseal ctl` against it.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Only a guard against hanging for ever; nothing is measured.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn twinseal() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_twinseal"));
+    command
+        .env_remove("TWINSEAL_LOG")
+        .env_remove("TWINSEAL_SOCKET")
+        .env_remove("NOTIFY_SOCKET");
+    command
+}
+
+/// A process whose lines of one stream are read as they come. It ends with this value.
+struct Process {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Process {
+    fn start(command: &mut Command, stream: Stream) -> Self {
+        let mut child = match stream {
+            Stream::Stdout => command.stdout(Stdio::piped()).stderr(Stdio::inherit()),
+            Stream::Stderr => command.stderr(Stdio::piped()).stdout(Stdio::inherit()),
+            Stream::Both => command.stdout(Stdio::piped()).stderr(Stdio::piped()),
+        }
+        .spawn()
+        .expect("the program starts");
+        let (send, lines) = channel();
+        let stdout = child
+            .stdout
+            .take()
+            .map(|it| Box::new(it) as Box<dyn std::io::Read + Send>);
+        let stderr = child
+            .stderr
+            .take()
+            .map(|it| Box::new(it) as Box<dyn std::io::Read + Send>);
+        for stream in [stdout, stderr].into_iter().flatten() {
+            let send = send.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    if send.send(line).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        Self { child, lines }
+    }
+
+    /// Reads on until a line has these words.
+    #[track_caller]
+    fn line_with(&self, words: &str) -> String {
+        let mut seen = Vec::new();
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) if line.contains(words) => return line,
+                Ok(line) => seen.push(line),
+                Err(_) => panic!("no line with {words:?}, only {seen:#?}"),
+            }
+        }
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, signal).expect("it lives");
+    }
+
+    /// Waits for its end; its status, `None` if a signal ended it.
+    fn status(&mut self) -> Option<i32> {
+        self.child.wait().expect("it is our child").code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Stream {
+    Stdout,
+    Stderr,
+    Both,
+}
+
+/// A running node in a folder of its own.
+struct Node {
+    process: Process,
+    dir: TempDir,
+}
+
+impl Node {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let process = Self::run(dir.path(), &[]);
+        Self { process, dir }
+    }
+
+    fn run(dir: &Path, env: &[(&str, &Path)]) -> Process {
+        let config = dir.join("node.toml");
+        let text = format!(
+            "state_dir = {state:?}\n[node]\nname = \"n\"\n[control]\nsocket = {socket:?}\n[workers]\ncount = 1\nlanes = 2\n\
+             [memory]\nframes = 1024\nring = 256\nhuge_pages = \"never\"\n",
+            state = dir.join("state"),
+            socket = dir.join("n.sock"),
+        );
+        std::fs::write(&config, text).expect("a file");
+        let mut command = twinseal();
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(config)
+            .envs(env.iter().copied());
+        let process = Process::start(&mut command, Stream::Stderr);
+        process.line_with("node n is ready on");
+        process
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        path
+    }
+
+    fn ctl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = twinseal();
+        command
+            .arg("ctl")
+            .arg("--socket")
+            .arg(self.dir.path().join("n.sock"))
+            .args(arguments);
+        command
+    }
+
+    fn ctl(&self, arguments: &[&str]) -> Output {
+        self.ctl_command(arguments)
+            .output()
+            .expect("the program starts")
+    }
+
+    /// Runs `ctl`, which must succeed, and returns what it printed.
+    #[track_caller]
+    fn ctl_ok(&self, arguments: &[&str]) -> String {
+        let output = self.ctl(arguments);
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            text(&output.stderr)
+        );
+        text(&output.stdout)
+    }
+
+    fn apply(&self, name: &str, text: &str, more: &[&str]) -> Output {
+        let path = self.file(name, text);
+        let mut arguments = vec!["apply", "-f", path.to_str().expect("UTF-8")];
+        arguments.extend(more);
+        self.ctl(&arguments)
+    }
+
+    fn json(&self, command: &str) -> Value {
+        serde_json::from_str(&self.ctl_ok(&[command, "--json"])).expect("JSON")
+    }
+}
+
+fn text(octets: &[u8]) -> String {
+    String::from_utf8(octets.to_vec()).expect("UTF-8")
+}
+
+const SECRETS: [&str; 2] = [
+    "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+    "QEFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFlaW1xdXl8=",
+];
+
+/// A node's whole state on memory ports.
+fn state() -> String {
+    let pid = std::process::id();
+    let [first, second] = SECRETS;
+    format!(
+        "ports:
+  - {{name: wan, role: underlay, memory: {{wire: wan-{pid}, mac: 02:00:00:00:00:01}}}}
+  - {{name: lan, role: edge, vrf: red, memory: {{wire: lan-{pid}, mac: 02:00:00:00:00:02}}}}
+vrfs:
+  - name: red
+links:
+  - {{name: to-b, end: a, port: wan, local: 192.0.2.1, remote: 192.0.2.2}}
+circuits:
+  - {{name: c, id: 7, end: a, vrf: red, link: to-b, label: 100}}
+labels:
+  - {{link: to-b, label: 200, egress: {{circuit: c}}}}
+routes:
+  - {{vrf: red, prefix: 10.2.0.0/24, circuit: c}}
+  - {{vrf: red, prefix: '2001:db8:2::/64', circuit: c}}
+neighbours:
+  - {{port: wan, address: 192.0.2.2, mac: 02:00:00:00:00:03}}
+keys:
+  - {{link: to-b, direction: a-to-b, epoch: 1, receiver_index: 1, secret: {first}}}
+  - {{circuit: c, direction: a-to-b, epoch: 1, secret: {second}}}
+transmit:
+  - {{link: to-b, epoch: 1}}
+  - {{circuit: c, epoch: 1}}
+"
+    )
+}
+
+const CHANGES: usize = 13;
+
+#[test]
+fn applies_and_reads_back() {
+    let node = Node::start();
+    let applied = node.apply("state.yaml", &state(), &["--expect-generation", "0"]);
+    assert!(applied.status.success(), "{}", text(&applied.stderr));
+    assert_eq!(
+        text(&applied.stdout),
+        format!("generation 1: {CHANGES} changes applied\n")
+    );
+
+    let got = node.ctl_ok(&["get"]);
+    assert!(got.starts_with("# node n, version "), "{got}");
+    for line in [
+        "name: to-b",
+        "prefix: 10.2.0.0/24",
+        "secret: installed",
+        "label: 200",
+        "# link to-b: up, next hop 02:00:00:00:00:03",
+    ] {
+        assert!(got.contains(line), "{line:?} in {got}");
+    }
+    for secret in SECRETS {
+        assert!(!got.contains(&secret[..10]), "{got}");
+    }
+    let json = node.json("get");
+    assert_eq!(json["node"], "n");
+    assert_eq!(json["generation"], 1);
+    assert_eq!(json["state"]["circuits"][0]["id"], 7);
+    assert_eq!(json["keys"].as_array().map(Vec::len), Some(2));
+    assert_eq!(json["keys"][0]["transmitting"], true);
+
+    // What was read can be edited and applied again.
+    let edited = got.replace("10.2.0.0/24", "10.3.0.0/24");
+    let again = node.apply("edited.yaml", &edited, &[]);
+    assert!(again.status.success(), "{}", text(&again.stderr));
+    assert!(
+        text(&again.stdout).contains("; 2 installed keys left as they are"),
+        "{}",
+        text(&again.stdout)
+    );
+    let got = node.ctl_ok(&["get"]);
+    assert!(
+        got.contains("10.3.0.0/24") && got.contains("10.2.0.0/24"),
+        "{got}"
+    );
+
+    let deleted = node.apply(
+        "delete.yaml",
+        "delete: [{route: {vrf: red, prefix: 10.3.0.0/24}}]\n",
+        &[],
+    );
+    assert_eq!(
+        text(&deleted.stdout),
+        "generation 3: 1 change applied\n",
+        "{}",
+        text(&deleted.stderr)
+    );
+    assert!(!node.ctl_ok(&["get"]).contains("10.3.0.0/24"));
+}
+
+#[test]
+fn a_refusal_names_the_line_and_changes_nothing() {
+    let node = Node::start();
+    let wrong = state().replace("link: to-b, label: 100", "link: to-c, label: 100");
+    let refused = node.apply("wrong.yaml", &wrong, &[]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(text(&refused.stdout), "");
+    let message = text(&refused.stderr);
+    let line = message
+        .lines()
+        .find(|line| line.contains("wrong.yaml:9: circuits[0]: "))
+        .unwrap_or_else(|| panic!("{message}"));
+    assert!(
+        line.contains("to-c") && line.contains("link: ") && line.contains("; "),
+        "{message}"
+    );
+    assert!(
+        message.ends_with("refused: nothing was changed\n"),
+        "{message}"
+    );
+    assert_eq!(node.json("get")["generation"], 0);
+    assert_eq!(node.json("get")["state"], serde_json::json!({}));
+
+    let unread = node.apply("typo.yaml", "prots: []\n", &[]);
+    assert_eq!(unread.status.code(), Some(1));
+    assert!(
+        text(&unread.stderr).contains("typo.yaml:1:1: prots: unknown field"),
+        "{}",
+        text(&unread.stderr)
+    );
+}
+
+#[test]
+fn a_dry_run_and_a_wrong_generation_change_nothing() {
+    let node = Node::start();
+    let dry = node.apply("state.yaml", &state(), &["--dry-run"]);
+    assert!(dry.status.success(), "{}", text(&dry.stderr));
+    assert!(
+        text(&dry.stdout).starts_with(&format!("{CHANGES} changes would be applied")),
+        "{}",
+        text(&dry.stdout)
+    );
+    let other = node.apply("state.yaml", &state(), &["--expect-generation", "5"]);
+    assert_eq!(other.status.code(), Some(1));
+    assert!(
+        text(&other.stderr).contains("generation"),
+        "{}",
+        text(&other.stderr)
+    );
+    assert_eq!(node.json("get")["generation"], 0);
+}
+
+#[test]
+fn prints_counters() {
+    let node = Node::start();
+    assert!(node.apply("state.yaml", &state(), &[]).status.success());
+    let tables = node.ctl_ok(&["stats"]);
+    for words in ["PORT ", "LINK ", "CIRCUIT ", "WORKER ", "RX PACKETS"] {
+        assert!(tables.contains(words), "{words:?} in {tables}");
+    }
+    let json = node.json("stats");
+    assert_eq!(json["generation"], 1);
+    assert_eq!(json["links"][0]["name"], "to-b");
+    assert_eq!(json["drops"]["no_route"], 0, "{json}");
+    let rates = Process::start(
+        &mut node.ctl_command(&["stats", "--watch", "1"]),
+        Stream::Stdout,
+    );
+    rates.line_with("per second, over ");
+    rates.line_with("LINK ");
+    let lines = Process::start(
+        &mut node.ctl_command(&["stats", "--watch", "1", "--json"]),
+        Stream::Stdout,
+    );
+    for _ in 0..2 {
+        let object: Value = serde_json::from_str(&lines.line_with("{")).expect("an object a line");
+        assert_eq!(object["generation"], 1);
+    }
+}
+
+#[test]
+fn watches_until_the_node_stops() {
+    let mut node = Node::start();
+    let mut plain = Process::start(
+        &mut node.ctl_command(&["watch", "--log", "info"]),
+        Stream::Both,
+    );
+    let json = Process::start(
+        &mut node.ctl_command(&["watch", "--json", "--log", "info"]),
+        Stream::Both,
+    );
+    plain.line_with("watching");
+    json.line_with("watching");
+    assert!(node.apply("state.yaml", &state(), &[]).status.success());
+    plain.line_with(&format!("Z tables: generation 1, {CHANGES} changes"));
+    let event: Value = serde_json::from_str(&json.line_with("\"table\"")).expect("an object");
+    assert_eq!(
+        (&event["event"], &event["generation"]),
+        (&"table".into(), &1.into())
+    );
+
+    node.process.signal(rustix::process::Signal::TERM);
+    assert_eq!(node.process.status(), Some(0));
+    let last = plain.line_with("twinseal: ");
+    assert!(last.contains("the node"), "{last}");
+    assert_eq!(plain.status(), Some(1));
+    assert!(!node.dir.path().join("n.sock").exists());
+}
+
+#[test]
+fn tells_the_service_manager() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("notify");
+    let manager = UnixDatagram::bind(&path).expect("a socket");
+    manager.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let state = || {
+        let mut octets = [0; 64];
+        let length = manager.recv(&mut octets).expect("a state");
+        text(&octets[..length])
+    };
+    let mut process = Node::run(dir.path(), &[("NOTIFY_SOCKET", &path)]);
+    assert_eq!(state(), "READY=1");
+    process.signal(rustix::process::Signal::INT);
+    assert_eq!(state(), "STOPPING=1");
+    assert_eq!(process.status(), Some(0));
+}
+
+/// Whether the kernel writes a core dump, with the node's secrets, when it crashes.
+fn crash_dumps(allowed: bool) -> bool {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = dir.path().join("node.toml");
+    let text = format!(
+        "state_dir = {:?}\n[node]\nname = \"n\"\nallow_core_dumps = {allowed}\n[control]\nsocket = {:?}\n\
+         [workers]\ncount = 1\n[memory]\nframes = 1024\nring = 256\n",
+        dir.path().join("state"),
+        dir.path().join("n.sock"),
+    );
+    std::fs::write(&config, text).expect("a file");
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -c unlimited; exec \"$0\" run --config \"$1\""])
+        .arg(env!("CARGO_BIN_EXE_twinseal"))
+        .arg(&config)
+        .current_dir(dir.path());
+    let mut process = Process::start(&mut command, Stream::Stderr);
+    process.line_with("node n is ready on");
+    process.signal(rustix::process::Signal::SEGV);
+    process.child.wait().expect("its end").core_dumped()
+}
+
+#[test]
+fn a_crash_leaves_no_secrets_on_disk() {
+    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").expect("the pattern");
+    if pattern.starts_with('|') || pattern.starts_with('/') {
+        eprintln!(
+            "SKIPPED: core dumps of this machine go to {}",
+            pattern.trim()
+        );
+        return;
+    }
+    if !crash_dumps(true) {
+        eprintln!("SKIPPED: this machine writes no core dumps at all");
+        return;
+    }
+    assert!(!crash_dumps(false));
+}
+
+#[test]
+fn wrong_configurations_and_command_lines_have_their_statuses() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = dir.path().join("node.toml");
+    let run = |text: &str| {
+        std::fs::write(&config, text).expect("a file");
+        twinseal()
+            .arg("run")
+            .arg("--config")
+            .arg(&config)
+            .arg("--check")
+            .output()
+            .expect("it starts")
+    };
+    let good = run("[node]\nname = \"n\"\n");
+    assert!(good.status.success() && text(&good.stdout).contains("is right"));
+    let bad = run("[node]\nname = \"n\"\n[memory]\nring = 100\n[crypto]\nprovider = \"x\"\n");
+    assert_eq!(bad.status.code(), Some(1));
+    let message = text(&bad.stderr);
+    assert!(
+        message.contains("node.toml:4:8: memory.ring: 100"),
+        "{message}"
+    );
+    assert!(
+        message.contains("node.toml:6:12: crypto.provider: "),
+        "{message}"
+    );
+
+    let missing = twinseal()
+        .args(["run", "--config", "/nonexistent/n.toml"])
+        .output()
+        .expect("it starts");
+    assert_eq!(missing.status.code(), Some(1));
+    for usage in [
+        &["run"][..],
+        &["fly"],
+        &["ctl", "apply"],
+        &["ctl", "stats", "--watch", "0"],
+        &[],
+    ] {
+        let output = twinseal().args(usage).output().expect("it starts");
+        assert_eq!(output.status.code(), Some(2), "{usage:?}");
+    }
+    let filter = twinseal()
+        .args(["genkey", "--log", "twinseal=loud"])
+        .output()
+        .expect("it starts");
+    assert_eq!(filter.status.code(), Some(1));
+    assert!(
+        text(&filter.stderr).contains("--log"),
+        "{}",
+        text(&filter.stderr)
+    );
+
+    let nobody = twinseal()
+        .args(["ctl", "--socket"])
+        .arg(dir.path().join("n.sock"))
+        .arg("get")
+        .output()
+        .expect("it starts");
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(
+        text(&nobody.stderr).contains("there is no socket"),
+        "{}",
+        text(&nobody.stderr)
+    );
+}
+
+#[test]
+fn a_second_node_on_the_same_files_is_refused() {
+    let node = Node::start();
+    let config = node.dir.path().join("node.toml");
+    let second = |config: &Path| {
+        let output = twinseal()
+            .arg("run")
+            .arg("--config")
+            .arg(config)
+            .output()
+            .expect("it starts");
+        assert_eq!(output.status.code(), Some(1));
+        text(&output.stderr)
+    };
+    let same_state = second(&config);
+    assert!(
+        same_state.contains("in use by another process"),
+        "{same_state}"
+    );
+    let other = std::fs::read_to_string(&config)
+        .expect("it")
+        .replace("/state", "/other");
+    let same_socket = second(&node.file("other.toml", &other));
+    assert!(
+        same_socket.contains("another daemon serves"),
+        "{same_socket}"
+    );
+    assert_eq!(node.json("get")["node"], "n");
+}
+
+#[test]
+fn new_secrets_are_keys() {
+    let genkey = || {
+        let output = twinseal().arg("genkey").output().expect("it starts");
+        assert!(output.status.success());
+        text(&output.stdout)
+    };
+    let (one, two) = (genkey(), genkey());
+    assert_ne!(one, two);
+    assert_eq!(one.len(), 45);
+    let node = Node::start();
+    node.file("k", &one);
+    let with_key = state().replace(&format!("secret: {}", SECRETS[0]), "secret_file: k");
+    let applied = node.apply("state.yaml", &with_key, &[]);
+    assert!(applied.status.success(), "{}", text(&applied.stderr));
+}
+
+/// The examples of docs/, on memory ports for want of their devices.
+#[test]
+fn the_examples_apply() {
+    for name in ["a", "b"] {
+        let node = Node::start();
+        let example = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join(format!("../docs/examples/two-nodes/{name}.yaml"));
+        let example = std::fs::read_to_string(example).expect("the example");
+        for (number, key) in [
+            "link-a-to-b",
+            "link-b-to-a",
+            "circuit-a-to-b",
+            "circuit-b-to-a",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            // Four base64 texts of 32 octets, all different.
+            node.file(
+                &format!("{key}.secret"),
+                &SECRETS[0].replacen('A', &number.to_string(), 1),
+            );
+        }
+        let id = node.process.child.id();
+        let example = example
+            .replace(
+                "af_xdp: { netdev: eth1 }",
+                &format!("memory: {{ wire: wan-{id}, mac: 02:00:00:00:00:01 }}"),
+            )
+            .replace(
+                "af_xdp: { netdev: eth2 }",
+                &format!("memory: {{ wire: lan-{id}, mac: 02:00:00:00:00:02 }}"),
+            );
+        let applied = node.apply("state.yaml", &example, &[]);
+        assert!(
+            applied.status.success(),
+            "{name}: {}",
+            text(&applied.stderr)
+        );
+    }
+}
