@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::thread::UnshareFlags;
 
 /// Most messages that one [`send_batch`] or [`RecvBatch::recv`] moves.
-pub(crate) const BATCH: usize = 64;
+pub const BATCH: usize = 64;
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.
 pub(crate) fn monotonic_ns() -> u64 {

@@ -65,7 +65,10 @@ pub struct Sent {
 
 impl Load {
     /// One payload of this load, with all but the header's numbers.
-    pub(super) fn message(&self) -> Result<Vec<u8>, LabError> {
+    ///
+    /// # Errors
+    /// [`LabError::Invalid`] when `payload_size` is too small.
+    pub fn message(&self) -> Result<Vec<u8>, LabError> {
         let mut message = vec![0; self.payload_size];
         let payload = Payload {
             marker: self.marker,
@@ -115,7 +118,8 @@ struct Live {
 }
 
 impl Running {
-    pub(super) fn start(mut outlet: impl Outlet + Send + 'static, load: Load) -> Self {
+    /// Sends a load through any outlet, on a thread of its own.
+    pub fn start(mut outlet: impl Outlet + Send + 'static, load: Load) -> Self {
         let live = Arc::new(Live::default());
         let thread = std::thread::spawn({
             let live = live.clone();
@@ -166,15 +170,26 @@ impl Drop for Running {
     }
 }
 
-/// What the loop sends through. A batch goes through one channel; flow n belongs to channel n modulo their number.
-pub(super) trait Outlet {
+/// What a load is sent through. A batch goes through one channel; flow n belongs to channel n modulo their number.
+pub trait Outlet {
+    /// How many channels it has, at least one.
     fn channels(&self) -> usize;
-    /// Makes [`BATCH`] messages ready, and says which part of each is the payload.
+    /// Makes [`BATCH`] messages ready.
+    ///
+    /// # Errors
+    /// When such a load cannot be sent.
     fn prepare(&mut self, load: &Load) -> Result<(), LabError>;
     /// Puts a payload into a message.
+    ///
+    /// # Errors
+    /// When it does not fit.
     fn stage(&mut self, message: usize, flow: usize, payload: &Payload) -> Result<(), LabError>;
-    /// Sends staged messages; how many went, or the error of the first.
+    /// Sends staged messages; how many went.
+    ///
+    /// # Errors
+    /// Why the first did not; it is tried again.
     fn transmit(&mut self, channel: usize, messages: Range<usize>) -> io::Result<usize>;
+    /// Where it leads, for people.
     fn name(&self) -> String;
 }
 

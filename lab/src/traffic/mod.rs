@@ -12,7 +12,8 @@ mod receiver;
 mod sender;
 mod tally;
 
-pub use load::{Load, Running, Sent, Until};
+pub use crate::sys::BATCH;
+pub use load::{Load, Outlet, Running, Sent, Until};
 pub use pacer::Pacer;
 pub use payload::{HEADER, Marker, Payload};
 pub use rate::{Rate, Search, Trial, TrialResult, find_rate};

@@ -1,0 +1,139 @@
+//! The two hosts as the demo sees them, whatever the path between them is made of.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use twinseal_lab::PingConfig;
+use twinseal_lab::traffic::{Load, Receiver, Running, Sender, SenderConfig, Tally};
+
+use super::plan::{Devices, Host, Router};
+use super::{kernel, memory};
+
+/// Pings a direction and family.
+const PINGS: u32 = 10;
+
+/// Either network.
+pub(super) enum Path3 {
+    /// Namespaces and AF_XDP.
+    Kernel(Box<kernel::Network>),
+    /// Memory ports.
+    Memory(Box<memory::Network>),
+}
+
+/// Test packets on their way into a tally.
+pub(super) enum Inlet<'a> {
+    Kernel(Receiver),
+    Memory(&'a memory::MemoryHost),
+}
+
+impl Path3 {
+    pub(super) fn mode(&self) -> &'static str {
+        match self {
+            Path3::Kernel(_) => "af_xdp",
+            Path3::Memory(_) => "in-memory",
+        }
+    }
+
+    pub(super) fn devices(&self) -> &dyn Devices {
+        match self {
+            Path3::Kernel(network) => &**network,
+            Path3::Memory(network) => &**network,
+        }
+    }
+
+    pub(super) fn sockets(&self) -> Vec<(Router, &Path)> {
+        match self {
+            Path3::Kernel(network) => network.sockets().collect(),
+            Path3::Memory(network) => network.sockets().collect(),
+        }
+    }
+
+    /// Pings from one host to the other; how many requests were sent and how many answered.
+    pub(super) fn ping(&self, from: Host, v6: bool) -> anyhow::Result<(u32, u32)> {
+        match self {
+            Path3::Kernel(network) => {
+                let config = PingConfig {
+                    count: PINGS,
+                    ..PingConfig::default()
+                };
+                let result = network.ping(from, v6, &config)?;
+                Ok((result.sent, result.received))
+            }
+            Path3::Memory(network) => Ok((PINGS, network.host(from).ping(v6, PINGS))),
+        }
+    }
+
+    /// Begins to receive at a host.
+    pub(super) fn receive(
+        &self,
+        at: Host,
+        v6: bool,
+        marker: [u8; 8],
+    ) -> anyhow::Result<Inlet<'_>> {
+        Ok(match self {
+            Path3::Kernel(network) => {
+                let address = SocketAddr::new(at.address(v6), memory::TEST_PORT);
+                Inlet::Kernel(Receiver::start(network.host(at), address, marker)?)
+            }
+            Path3::Memory(network) => {
+                let host = network.host(at);
+                host.receive(marker);
+                Inlet::Memory(host)
+            }
+        })
+    }
+
+    /// Begins to send from a host to the other.
+    pub(super) fn send(&self, from: Host, v6: bool, load: Load) -> anyhow::Result<Running> {
+        Ok(match self {
+            Path3::Kernel(network) => {
+                let to = SocketAddr::new(from.other().address(v6), memory::TEST_PORT);
+                let config = SenderConfig::new(to, load.flows);
+                Sender::open(network.host(from), &config)?.start(load)
+            }
+            Path3::Memory(network) => Running::start(network.host(from).outlet(v6), load),
+        })
+    }
+}
+
+impl Inlet<'_> {
+    pub(super) fn received(&self) -> u64 {
+        match self {
+            Inlet::Kernel(receiver) => receiver.received(),
+            Inlet::Memory(host) => host.look(Tally::received).unwrap_or(0),
+        }
+    }
+
+    /// Median, 99 % and 99.9 % in nanoseconds.
+    pub(super) fn latency(&self) -> [u64; 3] {
+        match self {
+            Inlet::Kernel(receiver) => receiver.latency(),
+            Inlet::Memory(host) => host
+                .look(|tally| [0.5, 0.99, 0.999].map(|q| tally.latency().value_at_quantile(q)))
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Waits until `count` packets are there or nothing has come for `quiet`, and ends.
+    pub(super) fn finish(self, count: u64, quiet: Duration) -> anyhow::Result<Tally> {
+        match self {
+            Inlet::Kernel(receiver) => {
+                receiver.wait_for(count, quiet);
+                Ok(receiver.stop()?)
+            }
+            Inlet::Memory(host) => {
+                let received = || host.look(Tally::received).unwrap_or(0);
+                let (mut last, mut since) = (received(), Instant::now());
+                while received() < count && since.elapsed() < quiet {
+                    std::thread::sleep(Duration::from_millis(2));
+                    if received() != last {
+                        (last, since) = (received(), Instant::now());
+                    }
+                }
+                host.finish()
+                    .ok_or_else(|| anyhow::anyhow!("the host kept no tally"))
+            }
+        }
+    }
+}
