@@ -561,7 +561,8 @@ fn the_socket_of_the_dead_is_replaced_and_nothing_else() {
 fn wrong_numbers_are_refused_at_start() {
     let dir = TempDir::new().expect("a folder");
     let config = config(dir.path(), "n");
-    let changes: [(&str, fn(&mut NodeConfig)); 5] = [
+    type Wrong = (&'static str, fn(&mut NodeConfig));
+    let changes: [Wrong; 5] = [
         ("workers.lanes", |c| c.pool.lanes = 0),
         ("crypto.window_bits", |c| c.window_bits = 1000),
         ("crypto.lane_limit", |c| c.lane_limit = 0),

@@ -108,7 +108,7 @@ impl Netlink {
 
     fn stop(&mut self) {
         if let Some(connection) = self.connection.take() {
-            connection.tasks.map(|task| task.abort());
+            connection.tasks.iter().for_each(JoinHandle::abort);
         }
     }
 
