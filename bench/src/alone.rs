@@ -1,0 +1,178 @@
+//! The AEAD calls of a role and nothing else: the same keys, octets, memory and batches as in the pipeline.
+
+use std::time::{Duration, Instant};
+
+use arrayvec::ArrayVec;
+use twinseal::fixture::{CIRCUIT_ID, Seal};
+use twinseal::pipeline::{BATCH, Batch};
+use twinseal::wire::overlay::{CircuitHeader, LinkHeader};
+use twinseal::wire::{ethernet, ip, udp};
+use twinseal_crypto::{self as crypto, AAD_LEN, Layer, OpenSa, Provider, SealSa, Suite, TAG_LEN};
+use twinseal_xsk::Frame;
+
+use crate::{BenchError, Rig, Role};
+
+/// Both calls that a role makes for every packet.
+pub struct Alone {
+    role: Role,
+    first: Call,
+    second: Call,
+    clock: Duration,
+}
+
+/// One call a packet.
+struct Call {
+    key: Key,
+    layer: Layer,
+    /// Brings the frame to header, text and tag; false if it cannot.
+    shape: fn(&mut Frame) -> bool,
+}
+
+enum Key {
+    Seal(SealSa),
+    Open(OpenSa),
+}
+
+impl Alone {
+    /// Copies of the fixture's keys for this role.
+    ///
+    /// # Errors
+    /// No key.
+    pub fn new(provider: &dyn Provider, suite: Suite, role: Role) -> Result<Self, BenchError> {
+        let seal = |seal: Seal| seal.seal_sa(provider, suite).map(Key::Seal);
+        let open = |seal: Seal| seal.open_sa(provider, suite).map(Key::Open);
+        let call = |key, layer, shape| Call { key, layer, shape };
+        let (first, second) = match role {
+            Role::Ingress => (
+                call(seal(Seal::Circuit)?, Layer::Circuit, from_host),
+                call(seal(Seal::FirstLink)?, Layer::Link, into_link),
+            ),
+            Role::Transit => (
+                call(open(Seal::FirstLink)?, Layer::Link, from_link),
+                call(seal(Seal::SecondLink)?, Layer::Link, |_| true),
+            ),
+            Role::Egress => (
+                call(open(Seal::SecondLink)?, Layer::Link, from_link),
+                call(open(Seal::Circuit)?, Layer::Circuit, out_of_link),
+            ),
+        };
+        Ok(Self {
+            role,
+            first,
+            second,
+            clock: clock(),
+        })
+    }
+
+    /// The time that both calls take for one round of the rig's packets; the rig must have this role.
+    ///
+    /// # Errors
+    /// [`BenchError::Alone`].
+    pub fn round(&self, rig: &mut Rig) -> Result<Duration, BenchError> {
+        rig.round_instead(|batch| {
+            // Batch by batch, as the pipeline does: the second call finds the octets where the first left them.
+            Some(self.time(&self.first, batch)? + self.time(&self.second, batch)?)
+        })
+        .into_iter()
+        .sum::<Option<Duration>>()
+        .ok_or(BenchError::Alone { role: self.role })
+    }
+
+    fn time(&self, call: &Call, batch: &mut Batch) -> Option<Duration> {
+        let mut packets = batch
+            .iter_mut()
+            .map(|packet| call.packet(&mut packet.frame))
+            .collect::<Option<ArrayVec<_, BATCH>>>()?;
+        let start = Instant::now();
+        match &call.key {
+            Key::Seal(sa) => sa.seal(&mut packets),
+            Key::Open(sa) => sa.open(&mut packets),
+        }
+        let time = start.elapsed().saturating_sub(self.clock);
+        packets.iter().all(|packet| packet.ok).then_some(time)
+    }
+}
+
+impl Call {
+    fn packet<'a>(&self, frame: &'a mut Frame) -> Option<crypto::Packet<'a>> {
+        if !(self.shape)(frame) {
+            return None;
+        }
+        let (header, data) = frame.data_mut().split_first_chunk_mut::<AAD_LEN>()?;
+        let (lane, counter, aad) = match self.layer {
+            Layer::Link => {
+                let header: LinkHeader = zerocopy::transmute!(*header);
+                (header.lane, header.counter.get(), header.aad())
+            }
+            Layer::Circuit => {
+                let header: CircuitHeader = zerocopy::transmute!(*header);
+                (header.lane, header.counter.get(), header.aad(CIRCUIT_ID))
+            }
+        };
+        // When sealing, the header is whatever the frame holds: here a nonce may repeat, as nothing is sent.
+        let nonce = match &self.key {
+            Key::Seal(sa) => sa.nonce(lane, counter),
+            Key::Open(sa) => sa.nonce(lane, counter),
+        };
+        Some(crypto::Packet::new(nonce, aad, data))
+    }
+}
+
+fn from_host(frame: &mut Frame) -> bool {
+    frame.trim_front(ethernet::LEN) && frame.prepend(AAD_LEN) && frame.append(TAG_LEN)
+}
+
+fn into_link(frame: &mut Frame) -> bool {
+    frame.prepend(AAD_LEN) && frame.append(TAG_LEN)
+}
+
+fn from_link(frame: &mut Frame) -> bool {
+    frame.trim_front(ethernet::LEN + ip::V4_LEN + udp::LEN)
+}
+
+fn out_of_link(frame: &mut Frame) -> bool {
+    let opened = frame.len().saturating_sub(TAG_LEN);
+    frame.truncate(opened);
+    frame.trim_front(AAD_LEN)
+}
+
+/// What it costs to read the clock: it is part of every time that is measured here, and there are two a batch.
+fn clock() -> Duration {
+    (0..1000)
+        .map(|_| Instant::now().elapsed())
+        .min()
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use twinseal_crypto::providers;
+
+    #[test]
+    fn the_calls_alone_verify() {
+        for provider in providers() {
+            for suite in Suite::ALL {
+                for role in Role::ALL {
+                    let mut rig = Rig::new(*provider, suite, role, 512).unwrap();
+                    let alone = Alone::new(*provider, suite, role).unwrap();
+                    alone.round(&mut rig).unwrap();
+                    // The pipeline goes on where it was.
+                    rig.round(|work| work()).unwrap();
+                    alone.round(&mut rig).unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn calls_with_wrong_keys_are_an_error() {
+        let provider = providers()[0];
+        let mut rig = Rig::new(provider, Suite::Aes256Gcm, Role::Egress, 64).unwrap();
+        let transit = Alone::new(provider, Suite::Aes256Gcm, Role::Transit).unwrap();
+        assert!(matches!(
+            transit.round(&mut rig),
+            Err(BenchError::Alone { .. })
+        ));
+    }
+}

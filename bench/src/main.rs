@@ -1,0 +1,70 @@
+//! `twinseal-bench`: what the pipeline costs a packet.
+
+mod counting;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use twinseal_bench::Report;
+use twinseal_crypto::{DEFAULT_PROVIDER, Suite, provider};
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
+
+/// Benchmarks of Twinseal.
+#[derive(Parser)]
+#[command(name = "twinseal-bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The pipeline in memory: nanoseconds a packet as ingress, transit and egress, and the share of the AEAD.
+    ///
+    /// Exit status 1 if a packet was dropped or anything was allocated on a packet's way.
+    Pipeline(Pipeline),
+}
+
+#[derive(Args)]
+struct Pipeline {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    /// The library of AEADs: aws-lc-rs or ring.
+    #[arg(long, default_value = DEFAULT_PROVIDER)]
+    provider: String,
+    /// aes-256-gcm, aes-128-gcm or chacha20-poly1305.
+    #[arg(long, default_value_t = Suite::Aes256Gcm)]
+    suite: Suite,
+    /// For everything together.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Pipeline(args) => pipeline(&args),
+    }
+}
+
+fn pipeline(args: &Pipeline) -> anyhow::Result<ExitCode> {
+    let report = Report::measure(
+        provider(&args.provider)?,
+        args.suite,
+        Duration::from_secs(args.seconds),
+        counting::allocations,
+    )?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        println!("{report}");
+    }
+    if report.allocations_a_packet > 0.0 {
+        eprintln!("the packet path allocates: it must not");
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
