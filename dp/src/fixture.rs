@@ -137,14 +137,24 @@ impl Path {
                 sa: Arc::new(Seal::FirstLink.seal_sa(provider, suite)?),
                 receiver: RECEIVER_AT_TRANSIT,
             }),
-            ..link(WEST, mac(1, WEST), mac(2, WEST), [192, 0, 2, 1], [192, 0, 2, 2])
+            ..link(
+                WEST,
+                mac(1, WEST),
+                mac(2, WEST),
+                [192, 0, 2, 1],
+                [192, 0, 2, 2],
+            )
         });
         a.tables.circuits.push(Circuit {
             label: LABEL_AT_TRANSIT,
             transmit: Some(Arc::new(Seal::Circuit.seal_sa(provider, suite)?)),
             ..circuit()
         });
-        a.route([10, 2, 0, 0], "2001:db8:2::", Target::Circuit(CircuitIndex(0)));
+        a.route(
+            [10, 2, 0, 0],
+            "2001:db8:2::",
+            Target::Circuit(CircuitIndex(0)),
+        );
 
         let mut transit = Node::new(2)?;
         transit.tables.links.push(link(
@@ -159,7 +169,13 @@ impl Path {
                 sa: Arc::new(Seal::SecondLink.seal_sa(provider, suite)?),
                 receiver: RECEIVER_AT_B,
             }),
-            ..link(EAST, mac(2, EAST), mac(3, WEST), [198, 51, 100, 2], [198, 51, 100, 3])
+            ..link(
+                EAST,
+                mac(2, EAST),
+                mac(3, WEST),
+                [198, 51, 100, 2],
+                [198, 51, 100, 3],
+            )
         });
         transit.tables.receivers.insert(
             RECEIVER_AT_TRANSIT,
@@ -237,8 +253,10 @@ impl Node {
             }],
             ..Tables::default()
         };
-        let hosts = [[10, 1, 0, 2], [10, 2, 0, 2]].map(|v4| IpAddr::from(v4));
-        let hosts = hosts.into_iter().chain([host_v6(1), host_v6(2)].map(IpAddr::V6));
+        let hosts = [[10, 1, 0, 2], [10, 2, 0, 2]].map(IpAddr::from);
+        let hosts = hosts
+            .into_iter()
+            .chain([host_v6(1), host_v6(2)].map(IpAddr::V6));
         tables.neighbours = Arc::new(
             hosts
                 .map(|host| {
@@ -279,14 +297,11 @@ impl Node {
     pub fn run(&mut self, port: PortIndex, frames: &[Vec<u8>]) -> Vec<(Disposition, Vec<u8>)> {
         let mut batch = self.batch(port, frames);
         process(&mut self.state, &self.tables, &mut batch);
-        let results = batch
-            .drain(..)
-            .map(|packet| {
-                let result = (packet.disposition, packet.frame.data().to_vec());
-                self.memory.free(packet.frame);
-                result
-            })
-            .collect();
+        let mut results = Vec::with_capacity(batch.len());
+        for packet in batch.drain(..) {
+            results.push((packet.disposition, packet.frame.data().to_vec()));
+            self.memory.free(packet.frame);
+        }
         results
     }
 }

@@ -32,7 +32,12 @@ fn sent(node: &mut Node, port: PortIndex, frame: &[u8], out: PortIndex) -> Vec<u
 fn dropped(node: &mut Node, port: PortIndex, frame: &[u8], reason: DropReason) {
     let before = node.state.drops.get(reason);
     assert_eq!(step(node, port, frame).0, Drop(reason));
-    assert_eq!(node.state.drops.get(reason), before + 1, "{}", reason.name());
+    assert_eq!(
+        node.state.drops.get(reason),
+        before + 1,
+        "{}",
+        reason.name()
+    );
 }
 
 fn first_hop(path: &mut Path, frame: &[u8]) -> Vec<u8> {
@@ -83,11 +88,23 @@ fn what_is_on_the_wire_shows_nothing_of_the_packet() {
     assert_eq!(outer.len(), frame.len() + 92);
     let swapped = sent(&mut path.transit, WEST, &outer, EAST);
     for on_wire in [&outer, &swapped] {
-        assert!(!on_wire.windows(8).any(|window| frame[14..].windows(8).any(|w| w == window)));
-        assert!(!on_wire.windows(8).any(|window| window == CIRCUIT_ID.to_be_bytes()));
+        assert!(
+            !on_wire
+                .windows(8)
+                .any(|window| frame[14..].windows(8).any(|w| w == window))
+        );
+        assert!(
+            !on_wire
+                .windows(8)
+                .any(|window| window == CIRCUIT_ID.to_be_bytes())
+        );
     }
     // No hop's ciphertext can be told to be another's.
-    assert!(!swapped[OUTER + 16..].windows(8).any(|w| outer[OUTER + 16..].windows(8).any(|v| v == w)));
+    assert!(
+        !swapped[OUTER + 16..]
+            .windows(8)
+            .any(|w| outer[OUTER + 16..].windows(8).any(|v| v == w))
+    );
 }
 
 /// Fixed keys, counters and packet: any change of these bytes is a change of the protocol.
@@ -183,8 +200,13 @@ fn packets_older_than_the_window_are_dropped() {
 fn one_batch_with_a_packet_twice_passes_it_once() {
     let mut path = path();
     let outer = first_hop(&mut path, &host_frame_v4(64, 7));
-    let results = path.transit.run(WEST, &[outer.clone(), outer.clone(), outer]);
-    let dispositions: Vec<_> = results.iter().map(|(disposition, _)| *disposition).collect();
+    let results = path
+        .transit
+        .run(WEST, &[outer.clone(), outer.clone(), outer]);
+    let dispositions: Vec<_> = results
+        .iter()
+        .map(|(disposition, _)| *disposition)
+        .collect();
     let replayed = Drop(DropReason::LinkReplayed);
     assert_eq!(dispositions, [Send(EAST), replayed, replayed]);
 }
@@ -219,9 +241,19 @@ fn wrong_keys_labels_and_epochs() {
     let sa = std::sync::Arc::new(Seal::Circuit.open_sa(provider, suite).unwrap());
     let receivers = &mut other.transit.tables.receivers;
     receivers.get_mut(&RECEIVER_AT_TRANSIT).unwrap().sa = sa;
-    dropped(&mut other.transit, WEST, &first, DropReason::LinkAuthentication);
+    dropped(
+        &mut other.transit,
+        WEST,
+        &first,
+        DropReason::LinkAuthentication,
+    );
     other.transit.tables.receivers.clear();
-    dropped(&mut other.transit, WEST, &first, DropReason::UnknownReceiver);
+    dropped(
+        &mut other.transit,
+        WEST,
+        &first,
+        DropReason::UnknownReceiver,
+    );
 
     let mut other = self::path();
     other.transit.tables.labels.clear();
@@ -231,7 +263,12 @@ fn wrong_keys_labels_and_epochs() {
     let mut other = self::path();
     let wrong = std::sync::Arc::new(Seal::FirstLink.open_sa(provider, suite).unwrap());
     other.b.tables.circuits[0].receive[EPOCH as usize] = Some(wrong);
-    dropped(&mut other.b, WEST, &second, DropReason::CircuitAuthentication);
+    dropped(
+        &mut other.b,
+        WEST,
+        &second,
+        DropReason::CircuitAuthentication,
+    );
 
     let mut other = self::path();
     other.b.tables.circuits[0].receive[EPOCH as usize] = None;
@@ -240,7 +277,12 @@ fn wrong_keys_labels_and_epochs() {
     // Spliced into another circuit by a transit node: the id is sealed in.
     let mut other = self::path();
     other.b.tables.circuits[0].id += 1;
-    dropped(&mut other.b, WEST, &second, DropReason::CircuitAuthentication);
+    dropped(
+        &mut other.b,
+        WEST,
+        &second,
+        DropReason::CircuitAuthentication,
+    );
 }
 
 #[test]
@@ -284,7 +326,12 @@ fn every_way_to_be_no_packet_of_ours() {
         dropped(&mut path.transit, WEST, frame, *reason);
     }
     sent(&mut path.transit, WEST, &whole, EAST);
-    dropped(&mut path.transit, PortIndex(9), &whole, DropReason::UnknownPort);
+    dropped(
+        &mut path.transit,
+        PortIndex(9),
+        &whole,
+        DropReason::UnknownPort,
+    );
 }
 
 #[test]
@@ -335,17 +382,25 @@ fn what_is_missing_on_the_way_out_has_a_name() {
     let mut path = self::path();
     let second = second_hop(&mut path, &frame);
     path.b.tables.neighbours = Default::default();
-    dropped(&mut path.b, WEST, &second, DropReason::NeighbourUnresolved);
+    let (disposition, held) = step(&mut path.b, WEST, &second);
+    assert!(matches!(disposition, Disposition::Wait(key) if key.port == EDGE));
+    assert_eq!((held[..6].to_vec(), held.len()), (vec![0; 6], frame.len()));
     assert_eq!(path.b.state.wanted[0], (EDGE, "10.2.0.2".parse().unwrap()));
 }
 
 #[test]
 fn senders_hear_of_packets_that_are_too_big_or_ran_out_of_hops() {
-    for (frame, v6) in [(host_frame_v4(1409, 7), false), (host_frame_v6(1409, 7), true)] {
+    for (frame, v6) in [
+        (host_frame_v4(1409, 7), false),
+        (host_frame_v6(1409, 7), true),
+    ] {
         let mut path = path();
         path.a.state.icmp_budget = 1;
         // The way back to the host.
-        let via = twinseal::tables::Via { port: EDGE, address: None };
+        let via = twinseal::tables::Via {
+            port: EDGE,
+            address: None,
+        };
         path.a.tables.vrfs[0].targets.push(Target::Via(via));
         path.a.tables.vrfs[0].fib = std::sync::Arc::new(twinseal::tables::fib::Fib::new(
             [([10, 2, 0, 0], 16, 1), ([10, 1, 0, 0], 16, 2)],

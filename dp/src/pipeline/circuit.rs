@@ -82,7 +82,9 @@ fn accept(state: &State, tables: &Tables, packet: &mut Packet) -> Result<(), Dro
         Replay::TooOld => return Err(DropReason::CircuitTooOld),
     }
     let inner = packet.frame.len() - HEADER - TAG_LEN;
-    packet.frame.trim_front(HEADER);
+    if !packet.frame.trim_front(HEADER) {
+        return Err(DropReason::Truncated);
+    }
     packet.frame.truncate(inner);
     let version = packet.frame.data().first().map(|octet| octet >> 4);
     let claimed = match header.payload() {
@@ -141,10 +143,7 @@ fn prepare(
     packet: &mut Packet,
 ) -> Result<(crypto::Nonce, CircuitHeader), DropReason> {
     // All that can fail comes before a counter is taken.
-    let sa = circuit
-        .transmit
-        .as_ref()
-        .ok_or(DropReason::NoTransmitKey)?;
+    let sa = circuit.transmit.as_ref().ok_or(DropReason::NoTransmitKey)?;
     let frame = &mut packet.frame;
     let payload = match frame.data().first().map(|octet| octet >> 4) {
         Some(4) => PayloadType::Ipv4,

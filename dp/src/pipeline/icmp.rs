@@ -60,17 +60,15 @@ fn answer_v4(packet: &mut Packet, us: [u8; 4], refused: Refused) -> Option<()> {
     let first_fragment = header.fragment.get() & 0x1fff == 0;
     let payload = packet.frame.data().get(header.header_len()..)?;
     // An error is not answered by an error; ICMP messages that ask (echo and its like) are.
-    let asks = header.protocol != PROTOCOL_V4
-        || matches!(payload.first(), Some(8 | 0 | 13 | 14));
+    let asks = header.protocol != PROTOCOL_V4 || matches!(payload.first(), Some(8 | 0 | 13 | 14));
     if !first_fragment || !asks {
         return None;
     }
     let quoted = packet.frame.len().min(MAX_V4 - ip::V4_LEN - LEN);
-    if packet.frame.headroom() < ip::V4_LEN + LEN {
+    if !packet.frame.prepend(ip::V4_LEN + LEN) {
         return None;
     }
-    packet.frame.truncate(quoted);
-    packet.frame.prepend(ip::V4_LEN + LEN);
+    packet.frame.truncate(ip::V4_LEN + LEN + quoted);
     let total = packet.frame.len();
     let (ip, icmp) = packet.frame.data_mut().split_at_mut(ip::V4_LEN);
     let mut reply = ip::V4Header {
@@ -108,11 +106,10 @@ fn answer_v6(packet: &mut Packet, us: [u8; 16], refused: Refused) -> Option<()> 
         return None;
     }
     let quoted = packet.frame.len().min(MAX_V6 - ip::V6_LEN - LEN);
-    if packet.frame.headroom() < ip::V6_LEN + LEN {
+    if !packet.frame.prepend(ip::V6_LEN + LEN) {
         return None;
     }
-    packet.frame.truncate(quoted);
-    packet.frame.prepend(ip::V6_LEN + LEN);
+    packet.frame.truncate(ip::V6_LEN + LEN + quoted);
     let (ip, icmp) = packet.frame.data_mut().split_at_mut(ip::V6_LEN);
     let reply = ip::V6Header {
         version_class_flow: (6 << 28).into(),

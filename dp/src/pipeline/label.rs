@@ -24,8 +24,7 @@ fn look_up_one(tables: &Tables, packet: &mut Packet) -> Result<Stage, DropReason
         .map_err(|_| DropReason::Truncated)?;
     let key = label_key(packet.meta.link, header.label.get());
     let action = *tables.labels.get(&key).ok_or(DropReason::UnknownLabel)?;
-    let marks =
-        ecn::decapsulate(header.traffic_class, outer).ok_or(DropReason::EcnViolation)?;
+    let marks = ecn::decapsulate(header.traffic_class, outer).ok_or(DropReason::EcnViolation)?;
     header.traffic_class = header.traffic_class & ecn::DSCP_MASK | marks;
     packet.meta.traffic_class = header.traffic_class;
     match action {
@@ -36,10 +35,7 @@ fn look_up_one(tables: &Tables, packet: &mut Packet) -> Result<Stage, DropReason
             header.hop_limit -= 1;
             header.label = label.into();
             // A flow came on one lane of the link and has one lane of the circuit: by these it keeps its order.
-            packet.meta.flow = hash::words(
-                packet.meta.flow,
-                &[key, u64::from(header.lane)],
-            );
+            packet.meta.flow = hash::words(packet.meta.flow, &[key, u64::from(header.lane)]);
             packet.meta.link = link;
             Ok(Stage::LinkSeal)
         }

@@ -64,7 +64,9 @@ fn accept(state: &State, tables: &Tables, packet: &mut Packet) -> Result<(), Dro
         .traffic
         .received(state.worker, len);
     packet.meta.flow = u64::from(header.lane);
-    packet.frame.trim_front(HEADER);
+    if !packet.frame.trim_front(HEADER) {
+        return Err(DropReason::Truncated);
+    }
     packet.frame.truncate(len - HEADER - TAG_LEN);
     Ok(())
 }

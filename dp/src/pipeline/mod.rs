@@ -28,7 +28,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use twinseal_xsk::Frame;
 
-use crate::tables::{CircuitIndex, LinkIndex, PortIndex, Tables, VrfIndex};
+use crate::tables::{CircuitIndex, LinkIndex, NeighbourKey, PortIndex, Tables, VrfIndex};
 use reason::{DropReason, Drops};
 
 /// The most packets in a batch.
@@ -61,6 +61,9 @@ pub enum Disposition {
     Pending,
     /// The frame is whole again and leaves by this port.
     Send(PortIndex),
+    /// As [`Disposition::Send`], once this neighbour's hardware address is known: it is to be the frame's destination,
+    /// which is left blank. Whoever gives up waiting counts [`DropReason::NeighbourUnresolved`].
+    Wait(NeighbourKey),
     /// The frame is to be freed; the drop is counted already.
     Drop(DropReason),
 }
@@ -88,8 +91,6 @@ struct Meta {
     link: LinkIndex,
     /// The circuit that it leaves, later the one that it enters.
     circuit: CircuitIndex,
-    /// The label for the next hop.
-    label: u32,
     /// Orders the flow: packets of equal hash stay in order.
     flow: u64,
     /// Traffic class of the headers that come off, later of those that go on.
@@ -151,7 +152,6 @@ impl Packet {
                 vrf: VrfIndex(0),
                 link: LinkIndex(0),
                 circuit: CircuitIndex(0),
-                label: 0,
                 flow: 0,
                 traffic_class: 0,
                 tunnelled: false,
@@ -170,9 +170,15 @@ impl Packet {
         self.disposition = Disposition::Send(port);
         self.stage = Stage::Done;
     }
+
+    #[inline]
+    fn wait(&mut self, neighbour: NeighbourKey) {
+        self.disposition = Disposition::Wait(neighbour);
+        self.stage = Stage::Done;
+    }
 }
 
-/// Runs a batch through all stages. Afterwards each packet is to be sent or dropped, and drops are counted.
+/// Runs a batch through all stages. Afterwards each packet is to be sent, held or dropped, and drops are counted.
 pub fn process(state: &mut State, tables: &Tables, batch: &mut Batch) {
     parse::parse(state, tables, batch);
     if waiting(batch, Stage::LinkOpen) {

@@ -30,7 +30,9 @@ fn parse_one(tables: &Tables, packet: &mut Packet) -> Result<(), DropReason> {
     if !matches!(ethertype, ethernet::IPV4 | ethernet::IPV6) {
         return Err(DropReason::NotIp);
     }
-    packet.frame.trim_front(ethernet::LEN);
+    if !packet.frame.trim_front(ethernet::LEN) {
+        return Err(DropReason::Truncated);
+    }
     match port.role {
         PortRole::Edge(vrf) => {
             packet.meta.vrf = vrf;
@@ -96,7 +98,9 @@ pub(crate) fn strip_outer(frame: &mut Frame) -> Result<u8, DropReason> {
     if udp_len < udp::LEN + overlay::OVERHEAD || ip_len + udp_len > total {
         return Err(DropReason::Truncated);
     }
-    frame.trim_front(ip_len + udp::LEN);
+    if !frame.trim_front(ip_len + udp::LEN) {
+        return Err(DropReason::Truncated);
+    }
     frame.truncate(udp_len - udp::LEN);
     Ok(traffic_class)
 }

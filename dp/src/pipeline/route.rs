@@ -6,9 +6,8 @@ use super::reason::DropReason;
 use super::{Batch, Packet, Stage, State, at, icmp};
 use crate::tables::fib::NO_ROUTE;
 use crate::tables::{CircuitIndex, NeighbourKey, Tables, Target, Via, hash};
-use crate::wire::ethernet::{self, Mac};
 use crate::wire::overlay::OVERHEAD;
-use crate::wire::{ecn, ip, udp};
+use crate::wire::{ecn, ethernet, ip, udp};
 
 /// Why a packet is not forwarded, and the size that would have fitted where that is the reason.
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +32,8 @@ struct Inner {
 
 pub(super) fn forward(state: &mut State, tables: &Tables, batch: &mut Batch) {
     for (_, packet) in at(batch, Stage::Route) {
-        let Err(refused) = check(tables, packet, true)
-            .and_then(|inner| resolve(state, tables, packet, &inner))
+        let Err(refused) =
+            check(tables, packet, true).and_then(|inner| resolve(state, tables, packet, &inner))
         else {
             continue;
         };
@@ -95,13 +94,16 @@ fn check_v4(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Inner
     let destination = header.destination;
     packet.frame.truncate(total);
 
-    let leaf = tables.vrfs[packet.meta.vrf.0 as usize].fib.lookup_v4(destination);
+    let leaf = tables.vrfs[packet.meta.vrf.0 as usize]
+        .fib
+        .lookup_v4(destination);
     let outer = packet.meta.traffic_class;
     let tunnelled = packet.meta.tunnelled;
     let (header, _) = ip::V4Header::mut_from_prefix(packet.frame.data_mut())
         .map_err(|_| DropReason::Truncated)?;
     if tunnelled {
-        let marks = ecn::decapsulate(header.traffic_class, outer).ok_or(DropReason::EcnViolation)?;
+        let marks =
+            ecn::decapsulate(header.traffic_class, outer).ok_or(DropReason::EcnViolation)?;
         let class = header.traffic_class & ecn::DSCP_MASK | marks;
         if class != header.traffic_class {
             header.set_traffic_class(class);
@@ -147,7 +149,9 @@ fn check_v6(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Inner
     let destination = header.destination;
     packet.frame.truncate(ip::V6_LEN + length);
 
-    let leaf = tables.vrfs[packet.meta.vrf.0 as usize].fib.lookup_v6(destination);
+    let leaf = tables.vrfs[packet.meta.vrf.0 as usize]
+        .fib
+        .lookup_v6(destination);
     let outer = packet.meta.traffic_class;
     let tunnelled = packet.meta.tunnelled;
     let (header, _) = ip::V6Header::mut_from_prefix(packet.frame.data_mut())
@@ -241,12 +245,13 @@ fn deliver(
         });
     }
     let address = via.address.unwrap_or(inner.destination);
-    let destination = match port.peer {
-        Some(peer) => peer,
-        None => neighbour(state, tables, via, address)?,
+    let key = NeighbourKey {
+        port: via.port,
+        address,
     };
+    let neighbour = port.peer.or_else(|| tables.neighbours.get(&key).copied());
     let header = ethernet::Header {
-        destination,
+        destination: neighbour.unwrap_or_default(),
         source: port.mac,
         ethertype: inner.ethertype.into(),
     };
@@ -254,29 +259,15 @@ fn deliver(
         return Err(DropReason::NoHeadroom.into());
     }
     packet.frame.data_mut()[..ethernet::LEN].copy_from_slice(header.as_bytes());
-    packet.send(via.port);
-    Ok(())
-}
-
-#[inline]
-fn neighbour(
-    state: &mut State,
-    tables: &Tables,
-    via: Via,
-    address: [u8; 16],
-) -> Result<Mac, DropReason> {
-    let key = NeighbourKey {
-        port: via.port,
-        address,
-    };
-    match tables.neighbours.get(&key) {
-        Some(mac) => Ok(*mac),
+    match neighbour {
+        Some(_) => packet.send(via.port),
         None => {
             let wanted = (via.port, ip::unmapped(address));
             if !state.wanted.is_full() && !state.wanted.contains(&wanted) {
                 state.wanted.push(wanted);
             }
-            Err(DropReason::NeighbourUnresolved)
+            packet.wait(key);
         }
     }
+    Ok(())
 }

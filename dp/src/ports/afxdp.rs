@@ -117,7 +117,10 @@ pub(crate) fn steer(
     };
     let mut program = twinseal_ebpf::Steering::attach(netdev, role, xdp)?;
     if program.vlan_tags_hidden().unwrap_or(false) {
-        tracing::debug!(netdev, "the device strips VLAN tags before XDP sees them: `ethtool -K {netdev} rxvlan off` if tagged frames arrive");
+        tracing::debug!(
+            netdev,
+            "the device strips VLAN tags before XDP sees them: `ethtool -K {netdev} rxvlan off` if tagged frames arrive"
+        );
     }
     if let Some(why) = program.native_refusal() {
         tracing::warn!(netdev, %why, "native XDP refused: generic instead");
@@ -141,8 +144,7 @@ pub(crate) fn steer(
 
 impl Queue for AfXdpQueue {
     fn receive(&mut self, memory: &mut Umem, frames: &mut Vec<Frame>, max: usize) -> usize {
-        self.socket
-            .receive(memory, max, |frame| frames.push(frame))
+        self.socket.receive(memory, max, |frame| frames.push(frame))
     }
 
     fn transmit(&mut self, memory: &mut Umem, frames: &mut Vec<Frame>) -> usize {
@@ -199,7 +201,10 @@ impl Queue for AfXdpQueue {
     fn close(self: Box<Self>, memory: &mut Umem) {
         let closed = self.socket.close(memory);
         if closed.kept > 0 {
-            tracing::warn!(frames = closed.kept, "the kernel did not return all frames of a closed socket");
+            tracing::warn!(
+                frames = closed.kept,
+                "the kernel did not return all frames of a closed socket"
+            );
         }
     }
 }

@@ -176,7 +176,10 @@ impl EndQueue {
     /// Sends frames and wakes the reader once; returns how many were not lost.
     fn send_all<'a>(&self, frames: impl Iterator<Item = &'a [u8]>) -> usize {
         let peer = self.end.wire.ends[1 - self.end.side].load();
-        let Some(inbox) = peer.as_ref().map(|inboxes| &inboxes[self.queue % inboxes.len()]) else {
+        let Some(inbox) = peer
+            .as_ref()
+            .map(|inboxes| &inboxes[self.queue % inboxes.len()])
+        else {
             return 0;
         };
         let sent = frames.filter(|frame| inbox.put(frame)).count();

@@ -73,12 +73,7 @@ pub(super) fn raise_tap(name: &str, mtu: u16) -> Result<(), PortError> {
         .map_err(fail("SIOCSIFFLAGS"))
 }
 
-fn device_error(
-    name: &str,
-    call: &'static str,
-    source: io::Error,
-    fix: &'static str,
-) -> PortError {
+fn device_error(name: &str, call: &'static str, source: io::Error, fix: &'static str) -> PortError {
     PortError::Device {
         netdev: name.to_owned(),
         call,
@@ -161,7 +156,10 @@ mod tests {
         let lo = Netdev::query("lo").unwrap();
         assert_eq!((lo.ifindex, lo.mac), (1, Mac::default()));
         let error = Netdev::query("no-such-dev").err().unwrap().to_string();
-        assert!(error.contains("no-such-dev") && error.contains("ip link"), "{error}");
+        assert!(
+            error.contains("no-such-dev") && error.contains("ip link"),
+            "{error}"
+        );
         for bad in ["", "a-name-that-is-too-long", "a/b"] {
             let error = Netdev::query(bad).err().unwrap().to_string();
             assert!(error.contains("1 to 15"), "{error}");

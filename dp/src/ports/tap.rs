@@ -62,7 +62,10 @@ impl Queue for TapQueue {
                 return received;
             };
             let room = frame.tailroom();
-            frame.append(room);
+            if !frame.append(room) {
+                memory.free(frame);
+                return received;
+            }
             match self.tap.read(frame.data_mut()) {
                 Ok(len) if len > 0 => {
                     frame.truncate(len);

@@ -75,7 +75,10 @@ impl Fib {
         let v6: BTreeMap<Prefix, Leaf> = v6
             .into_iter()
             .map(|(address, len, leaf)| {
-                (Prefix::new(u128::from_be_bytes(address), len.min(128)), leaf)
+                (
+                    Prefix::new(u128::from_be_bytes(address), len.min(128)),
+                    leaf,
+                )
             })
             .collect();
         let mut fib = Self {
@@ -106,7 +109,8 @@ impl Fib {
     /// The leaf of the longest prefix that holds an IPv6 address.
     #[inline]
     pub fn lookup_v6(&self, address: [u8; 16]) -> Leaf {
-        self.v6.lookup(self.v6_root, u128::from_be_bytes(address), 0)
+        self.v6
+            .lookup(self.v6_root, u128::from_be_bytes(address), 0)
     }
 }
 
@@ -219,7 +223,12 @@ impl Trie {
             .resize(self.nodes.len() + groups.len(), Node::default());
         for (nth, group) in groups.iter().enumerate() {
             let child = chunk(group[0].0.bits, depth) as usize;
-            self.build(node.first_node + nth as u32, group, depth + STRIDE, leaf_of[child]);
+            self.build(
+                node.first_node + nth as u32,
+                group,
+                depth + STRIDE,
+                leaf_of[child],
+            );
         }
     }
 }

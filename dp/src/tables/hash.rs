@@ -18,9 +18,9 @@ fn fold(a: u64, b: u64) -> u64 {
 /// Hashes some words, as of a flow's addresses and ports.
 #[inline]
 pub fn words(seed: u64, words: &[u64]) -> u64 {
-    words
-        .iter()
-        .fold(seed ^ MULTIPLIER, |hash, word| fold(hash ^ word, MULTIPLIER))
+    words.iter().fold(seed ^ MULTIPLIER, |hash, word| {
+        fold(hash ^ word, MULTIPLIER)
+    })
 }
 
 /// Maps a hash evenly onto `0..n`.

@@ -5,8 +5,8 @@
 //! or a route whose target is not there.
 
 pub mod fib;
-pub mod hash;
 pub mod group;
+pub mod hash;
 pub mod publish;
 pub mod traffic;
 

@@ -35,10 +35,7 @@ mod tests {
     fn the_table_of_rfc_6040() {
         // Rows: inner Not-ECT, ECT(0), ECT(1), CE. Columns: outer Not-ECT, ECT(0), ECT(1), CE.
         let table = [
-            (
-                NOT_ECT,
-                [Some(NOT_ECT), Some(NOT_ECT), Some(NOT_ECT), None],
-            ),
+            (NOT_ECT, [Some(NOT_ECT), Some(NOT_ECT), Some(NOT_ECT), None]),
             (ECT0, [Some(ECT0), Some(ECT0), Some(ECT1), Some(CE)]),
             (ECT1, [Some(ECT1), Some(ECT1), Some(ECT1), Some(CE)]),
             (CE, [Some(CE), Some(CE), Some(CE), Some(CE)]),

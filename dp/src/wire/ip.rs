@@ -143,7 +143,7 @@ pub fn v6_source_is_valid(address: [u8; 16]) -> bool {
 /// Whether a router forwards packets to this destination: not multicast, loopback, unspecified, broadcast, link-local.
 #[inline]
 pub fn v4_is_routable(address: [u8; 4]) -> bool {
-    !matches!(address[0], 0 | 127 | 224..=255) && !(address[0] == 169 && address[1] == 254)
+    v4_source_is_valid(address) && address[..2] != [169, 254]
 }
 
 /// As [`v4_is_routable`], for IPv6.

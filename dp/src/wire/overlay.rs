@@ -147,7 +147,9 @@ mod tests {
         };
         assert_eq!(
             circuit.as_bytes(),
-            [0xa0, 0xb0, 0xc0, 0xd0, 64, 0xb9, 5, 0x23, 0, 0, 0, 0, 0, 0, 0, 9]
+            [
+                0xa0, 0xb0, 0xc0, 0xd0, 64, 0xb9, 5, 0x23, 0, 0, 0, 0, 0, 0, 0, 9
+            ]
         );
         assert_eq!(
             circuit.aad(0x0a0b),

@@ -326,7 +326,11 @@ impl Pool {
                 })
                 .collect(),
             ports,
-            workers: self.handles.iter().map(|h| h.totals(&self.config)).collect(),
+            workers: self
+                .handles
+                .iter()
+                .map(|h| h.totals(&self.config))
+                .collect(),
         }
     }
 

@@ -19,7 +19,7 @@ use crate::ports::afxdp::Opened;
 use crate::ports::{PortError, Queue};
 use crate::tables::publish::Reader;
 use crate::tables::traffic::add;
-use crate::tables::{MAX_PORTS, PortIndex};
+use crate::tables::{MAX_PORTS, NeighbourKey, PortIndex};
 
 /// What is counted of queues outside the packet path.
 pub(super) type QueueCounters = Vec<(PortIndex, Vec<(&'static str, u64)>)>;
@@ -36,10 +36,7 @@ pub(super) enum Command {
         reply: Sender<Result<Opened, PortError>>,
     },
     /// Close a queue.
-    Close {
-        index: PortIndex,
-        reply: Sender<()>,
-    },
+    Close { index: PortIndex, reply: Sender<()> },
     /// Read counters that are kept outside the packet path.
     Counters { reply: Sender<QueueCounters> },
     /// Close all queues and end.
@@ -66,6 +63,9 @@ const SLEEP: Timespec = Timespec {
 };
 /// How often a neighbour is asked for.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Frames that a worker holds for neighbours that are being asked for, and for how long.
+const HELD: usize = 64;
+const HOLD: Duration = Duration::from_secs(1);
 /// ICMP errors that a worker may send in one period.
 const ICMP_BUDGET: u32 = 100;
 const ICMP_PERIOD: Duration = Duration::from_secs(1);
@@ -83,6 +83,8 @@ pub(super) struct Worker {
     /// Frames to send, by port; the ports that have any are in `sending`.
     outputs: [Vec<Frame>; MAX_PORTS],
     sending: ArrayVec<PortIndex, MAX_PORTS>,
+    /// Frames that wait for a neighbour, and since when.
+    held: ArrayVec<(Frame, NeighbourKey, Instant), HELD>,
     asked: ArrayVec<(NeighbourRequest, Instant), 64>,
     icmp_refilled: Instant,
     stop: bool,
@@ -107,6 +109,7 @@ impl Worker {
             batch: Batch::new(),
             outputs: std::array::from_fn(|_| Vec::with_capacity(BATCH)),
             sending: ArrayVec::new(),
+            held: ArrayVec::new(),
             asked: ArrayVec::new(),
             icmp_refilled: Instant::now() - ICMP_PERIOD,
             stop: false,
@@ -144,6 +147,9 @@ impl Worker {
             (idle, busy) = (0, 0);
             self.keep_house();
         }
+        for (frame, ..) in self.held.drain(..) {
+            self.memory.free(frame);
+        }
         for (_, queue) in self.queues.drain(..) {
             queue.close(&mut self.memory);
         }
@@ -152,6 +158,9 @@ impl Worker {
     /// The packet loop: one batch from each queue. Says whether there was a packet.
     fn forward(&mut self) -> bool {
         let mut any = false;
+        if !self.held.is_empty() {
+            self.release();
+        }
         for place in 0..self.queues.len() {
             let (index, queue) = &mut self.queues[place];
             let index = *index;
@@ -183,15 +192,39 @@ impl Worker {
         for packet in self.batch.drain(..) {
             match packet.disposition {
                 Disposition::Send(port) => {
-                    let output = &mut self.outputs[usize::from(port.0) % MAX_PORTS];
-                    if output.is_empty() {
-                        self.sending.push(port);
-                    }
-                    output.push(packet.frame);
+                    queue_up(&mut self.outputs, &mut self.sending, port, packet.frame);
+                }
+                Disposition::Wait(neighbour) if !self.held.is_full() => {
+                    self.held.push((packet.frame, neighbour, Instant::now()));
+                }
+                Disposition::Wait(_) => {
+                    let drops = &self.state.drops;
+                    drops.count(DropReason::NeighbourUnresolved, 1);
+                    self.memory.free(packet.frame);
                 }
                 Disposition::Drop(_) | Disposition::Pending => self.memory.free(packet.frame),
             }
         }
+    }
+
+    /// Sends the frames whose neighbour is known by now, and drops those that waited too long.
+    fn release(&mut self) {
+        let tables = self.tables.tables();
+        for (mut frame, key, since) in std::mem::take(&mut self.held) {
+            match tables.neighbours.get(&key) {
+                Some(mac) => {
+                    frame.data_mut()[..mac.0.len()].copy_from_slice(&mac.0);
+                    queue_up(&mut self.outputs, &mut self.sending, key.port, frame);
+                }
+                None if since.elapsed() < HOLD => self.held.push((frame, key, since)),
+                None => {
+                    let drops = &self.state.drops;
+                    drops.count(DropReason::NeighbourUnresolved, 1);
+                    self.memory.free(frame);
+                }
+            }
+        }
+        self.send();
     }
 
     fn send(&mut self) {
@@ -296,4 +329,18 @@ impl Worker {
             Command::Stop => self.stop = true,
         }
     }
+}
+
+/// Puts a frame among those to be sent by a port.
+fn queue_up(
+    outputs: &mut [Vec<Frame>; MAX_PORTS],
+    sending: &mut ArrayVec<PortIndex, MAX_PORTS>,
+    port: PortIndex,
+    frame: Frame,
+) {
+    let output = &mut outputs[usize::from(port.0) % MAX_PORTS];
+    if output.is_empty() {
+        sending.push(port);
+    }
+    output.push(frame);
 }

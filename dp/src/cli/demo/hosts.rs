@@ -65,12 +65,7 @@ impl Path3 {
     }
 
     /// Begins to receive at a host.
-    pub(super) fn receive(
-        &self,
-        at: Host,
-        v6: bool,
-        marker: [u8; 8],
-    ) -> anyhow::Result<Inlet<'_>> {
+    pub(super) fn receive(&self, at: Host, v6: bool, marker: [u8; 8]) -> anyhow::Result<Inlet<'_>> {
         Ok(match self {
             Path3::Kernel(network) => {
                 let address = SocketAddr::new(at.address(v6), memory::TEST_PORT);

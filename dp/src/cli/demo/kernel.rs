@@ -98,9 +98,8 @@ impl Network {
             let nets = |address: fn(Host, bool) -> IpAddr| {
                 [false, true].map(|v6| net(address(host, v6), if v6 { 64 } else { 24 }))
             };
-            let mut veth =
-                VethConfig::new((self.host(host), "eth0"), (self.router(edge), "edge0"))
-                    .addresses(&nets(Host::address), &nets(Host::gateway));
+            let mut veth = VethConfig::new((self.host(host), "eth0"), (self.router(edge), "edge0"))
+                .addresses(&nets(Host::address), &nets(Host::gateway));
             veth.queues = self.options.workers;
             self.lab.veth(&veth)?;
             for v6 in [false, true] {
@@ -243,5 +242,7 @@ fn net(address: IpAddr, len: u8) -> twinseal_lab::IpNet {
 
 fn find<K: PartialEq, V>(list: &[(K, V)], key: K) -> &V {
     let found = list.iter().find(|(known, _)| *known == key);
-    &found.expect("every host, router and switch is made at the start").1
+    &found
+        .expect("every host, router and switch is made at the start")
+        .1
 }

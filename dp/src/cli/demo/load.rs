@@ -43,11 +43,7 @@ pub(super) struct Result {
 }
 
 /// The highest rate from A to B, in packets a second, at which nothing is lost.
-pub(super) fn find_rate(
-    args: &DemoArgs,
-    path: &Path3,
-    marker: [u8; 8],
-) -> anyhow::Result<f64> {
+pub(super) fn find_rate(args: &DemoArgs, path: &Path3, marker: [u8; 8]) -> anyhow::Result<f64> {
     let mut first_flow = 1_000_000;
     let trial = |pps: f64| -> anyhow::Result<TrialResult> {
         let inlet = path.receive(Host::B, false, marker)?;
@@ -146,7 +142,10 @@ fn drive_once(
     let rotations_wanted = (args.duration / 2).clamp(2, 20) as u32;
     let begin = Instant::now();
     let (mut rotations, mut line, mut last) = (0, 1, (begin, 0));
-    say(args, "  time     sent  received  Gbit/s  p50 µs  p99 µs  p99.9 µs  epoch  drops");
+    say(
+        args,
+        "  time     sent  received  Gbit/s  p50 µs  p99 µs  p99.9 µs  epoch  drops",
+    );
     while begin.elapsed() < duration {
         std::thread::sleep(Duration::from_millis(20));
         let elapsed = begin.elapsed();
@@ -215,7 +214,10 @@ fn main_load(
 
 fn drops_line(controller: &mut Controller) -> anyhow::Result<String> {
     let drops = super::drops(controller)?;
-    let drops: Vec<_> = drops.iter().map(|(name, n)| format!("{name} {n}")).collect();
+    let drops: Vec<_> = drops
+        .iter()
+        .map(|(name, n)| format!("{name} {n}"))
+        .collect();
     Ok(match drops.is_empty() {
         true => format!("none at {} routers", Router::ALL.len()),
         false => drops.join(", "),

@@ -311,7 +311,9 @@ impl Shared {
         let mut tally = self.tally();
         let now = now_ns();
         for _ in 0..64 {
-            let reply = self.queue.receive_one(|frame| self.handle(frame, now, &mut tally));
+            let reply = self
+                .queue
+                .receive_one(|frame| self.handle(frame, now, &mut tally));
             match reply {
                 None => break,
                 Some(reply) => {

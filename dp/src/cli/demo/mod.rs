@@ -42,13 +42,18 @@ pub fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     args.check()?;
     let path = match Lab::available() {
         Ok(()) => {
-            say(&args, "building host A - edge A - transit - edge B - host B");
+            say(
+                &args,
+                "building host A - edge A - transit - edge B - host B",
+            );
             let program = std::env::current_exe().context("where is this program?")?;
             let network = kernel::Network::start(kernel::Options::new(program))?;
             Path3::Kernel(Box::new(network))
         }
         Err(why) => {
-            eprintln!("no network namespaces here ({why}): the same three routers over in-memory ports instead");
+            eprintln!(
+                "no network namespaces here ({why}): the same three routers over in-memory ports instead"
+            );
             anyhow::ensure!(!args.keep, "--keep needs namespaces: run it as root");
             Path3::Memory(Box::new(memory::Network::start()?))
         }
@@ -211,7 +216,10 @@ fn leave_running(network: kernel::Network) -> anyhow::Result<()> {
     eprintln!("\nleft running; to play with it:");
     eprintln!("  ip netns exec {host} ping {}", Host::B.address(false));
     for (router, socket) in sockets {
-        eprintln!("  {program} ctl --socket {} stats    # {router}", socket.display());
+        eprintln!(
+            "  {program} ctl --socket {} stats    # {router}",
+            socket.display()
+        );
     }
     eprintln!("to take it down:\n  {program} demo --teardown {id}");
     Ok(())

@@ -197,7 +197,7 @@ impl Plan {
                 random(&mut secret)?;
                 let receiver_index = match owner {
                     // Unique at every receiver: the epoch, and which of the path's keys it is.
-                    Owner::Link(_) => self.epoch << 8 | self.keys.len() as u32 + 1,
+                    Owner::Link(_) => (self.epoch << 8) | (self.keys.len() as u32 + 1),
                     Owner::Circuit(_) => 0,
                 };
                 self.keys.push(v1::Key {
@@ -237,7 +237,11 @@ impl Plan {
                 end: end.into(),
                 port: link.into(),
                 local: self.underlay.address(router, link).0.to_string(),
-                remote: self.underlay.address(peer(router, link), link).0.to_string(),
+                remote: self
+                    .underlay
+                    .address(peer(router, link), link)
+                    .0
+                    .to_string(),
                 ..v1::Link::default()
             }));
         }

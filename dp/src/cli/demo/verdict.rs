@@ -127,7 +127,11 @@ impl Verdict {
                 socket.port,
                 socket.xdp,
                 socket.bind.join(" and "),
-                if socket.need_wakeup { ", need-wakeup" } else { "" },
+                if socket.need_wakeup {
+                    ", need-wakeup"
+                } else {
+                    ""
+                },
                 socket.memory,
             );
         }
@@ -151,10 +155,7 @@ impl Verdict {
             "latency     p50 {:.0} µs, p99 {:.0} µs, p99.9 {:.0} µs, one way, host to host",
             latency.p50, latency.p99, latency.p999
         );
-        println!(
-            "rotations   {} of all six keys, under load",
-            self.rotations
-        );
+        println!("rotations   {} of all six keys, under load", self.rotations);
         match &self.capture {
             Some(capture) => println!(
                 "plaintext   in {} of {} packets captured on both underlays",

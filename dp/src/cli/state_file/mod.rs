@@ -60,7 +60,10 @@ impl StateFile {
     /// [`StateFileError::Read`] if it cannot be read, [`StateFileError::Invalid`] with the mistakes in it.
     pub fn load(path: &Path) -> Result<Self, StateFileError> {
         let (path, text) = if path == Path::new("-") {
-            (Path::new("stdin"), std::io::read_to_string(std::io::stdin()))
+            (
+                Path::new("stdin"),
+                std::io::read_to_string(std::io::stdin()),
+            )
         } else {
             (path, std::fs::read_to_string(path))
         };
