@@ -426,7 +426,7 @@ fn crash_dumps(allowed: bool) -> bool {
         .current_dir(dir.path());
     let mut process = Process::start(&mut command, Stream::Stderr);
     process.line_with("node n is ready on");
-    process.signal(rustix::process::Signal::SEGV);
+    process.signal(rustix::process::Signal::ABORT);
     process.child.wait().expect("its end").core_dumped()
 }
 
