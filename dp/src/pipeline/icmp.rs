@@ -5,8 +5,7 @@
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::reason::DropReason;
-use super::route::Refused;
+use super::reason::{DropReason, Refused};
 use super::{Packet, State};
 use crate::tables::Tables;
 use crate::wire::ip;

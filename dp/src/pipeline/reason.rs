@@ -98,6 +98,19 @@ drop_reasons! {
     TransmitFull => "transmit_full",
 }
 
+/// Why an inner packet is not forwarded, and the size that would have fitted where that is the reason.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refused {
+    pub(super) reason: DropReason,
+    pub(super) mtu: u16,
+}
+
+impl From<DropReason> for Refused {
+    fn from(reason: DropReason) -> Self {
+        Self { reason, mtu: 0 }
+    }
+}
+
 /// One worker's counters.
 #[derive(Debug)]
 pub struct Drops([AtomicU64; DropReason::ALL.len()]);

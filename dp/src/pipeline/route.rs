@@ -2,25 +2,12 @@
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::reason::DropReason;
+use super::reason::{DropReason, Refused};
 use super::{Batch, Packet, Stage, State, at, icmp};
 use crate::tables::fib::NO_ROUTE;
 use crate::tables::{CircuitIndex, NeighbourKey, Tables, Target, Via, hash};
 use crate::wire::overlay::OVERHEAD;
 use crate::wire::{ecn, ethernet, ip, udp};
-
-/// Why a packet is not forwarded, and the size that would have fitted where that is the reason.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Refused {
-    pub(super) reason: DropReason,
-    pub(super) mtu: u16,
-}
-
-impl From<DropReason> for Refused {
-    fn from(reason: DropReason) -> Self {
-        Self { reason, mtu: 0 }
-    }
-}
 
 /// What routing needs to know of a packet.
 struct Inner {
