@@ -1,0 +1,281 @@
+//! What operators do to a daemon and what befalls it, while hosts use the path.
+
+mod common;
+
+use std::os::unix::fs::FileTypeExt;
+use std::process::Command;
+use std::time::Duration;
+
+use common::{FAMILIES, PATIENCE, Path, options, route_by_edge_port};
+use twinseal::cli::demo::kernel::netdev;
+use twinseal::cli::demo::plan::{CIRCUIT, EDGE_PORT, Host, Router, Underlay, VRF, WEST, set};
+use twinseal_api::v1;
+use twinseal_ebpf::{Role, Steering, XdpMode};
+use twinseal_lab::{PingConfig, ping};
+use v1::item::Item;
+
+#[test]
+fn a_stopped_daemon_leaves_nothing_and_starts_again_at_once() {
+    let Some(mut path) = Path::start(options()) else {
+        return;
+    };
+    let socket = control_socket(&path);
+    assert!(has_xdp(&path, WEST) && has_xdp(&path, EDGE_PORT));
+    assert_hears_its_own(&path);
+    assert!(
+        path.network.stop_daemon(Router::EdgeA).expect("it stops"),
+        "exit status 0"
+    );
+    assert!(!socket.exists(), "the control socket goes with the daemon");
+    assert_restarts(path);
+}
+
+#[test]
+fn a_killed_daemon_leaves_the_host_its_hearing_and_starts_again_at_once() {
+    let Some(mut path) = Path::start(options()) else {
+        return;
+    };
+    let socket = control_socket(&path);
+    path.network.kill_daemon(Router::EdgeA).expect("it dies");
+    let kind = std::fs::symlink_metadata(&socket).expect("the dead daemon's socket");
+    assert!(kind.file_type().is_socket());
+    assert_restarts(path);
+}
+
+/// With edge A's daemon dead: the host is as without it. Then it starts again, refuses the old secrets and takes new ones.
+fn assert_restarts(mut path: Path) {
+    assert!(!path.network.is_running(Router::EdgeA));
+    assert!(!has_xdp(&path, WEST) && !has_xdp(&path, EDGE_PORT));
+    assert_hears_its_own(&path);
+
+    path.network
+        .start_daemon(Router::EdgeA)
+        .expect("it starts again at once");
+    path.reconnect();
+    let tables = path.plan.start(Router::EdgeA, &path.network);
+    let refused = path.controller.apply(Router::EdgeA, tables);
+    let refused = refused
+        .expect_err("these secrets have sealed before")
+        .to_string();
+    for words in [
+        "link \"west\"",
+        "circuit \"blue\"",
+        "has sealed before",
+        "load a new secret",
+    ] {
+        assert!(refused.contains(words), "no {words:?} in: {refused}");
+    }
+    let state = path.controller.get(Router::EdgeA).expect("the state");
+    assert_eq!(
+        (state.generation, state.items.len()),
+        (0, 0),
+        "nothing of it is left"
+    );
+    assert!(!has_xdp(&path, WEST));
+
+    let old = path.plan.next_epoch().expect("new secrets");
+    for router in [Router::Transit, Router::EdgeB] {
+        let keys = path.plan.install(router);
+        path.controller.apply(router, keys).expect("new keys");
+    }
+    let tables = path.plan.start(Router::EdgeA, &path.network);
+    path.controller
+        .apply(Router::EdgeA, tables)
+        .expect("the same tables with new secrets");
+    for router in [Router::Transit, Router::EdgeB] {
+        let transmit = path.plan.transmit(router);
+        path.controller
+            .apply(router, transmit)
+            .expect("new keys in use");
+        let retire = path.plan.retire(router, old);
+        path.controller
+            .apply(router, retire)
+            .expect("old keys gone");
+    }
+    path.settle();
+    assert!(has_xdp(&path, WEST) && has_xdp(&path, EDGE_PORT));
+    assert_hears_its_own(&path);
+    let traffic = path.send_all_ways(4, 250.0);
+    std::thread::sleep(Duration::from_secs(1));
+    path.assert_all_came(traffic);
+    path.finish();
+}
+
+/// Edge A's host answers for its own addresses, on the edge and on the underlay.
+#[track_caller]
+fn assert_hears_its_own(path: &Path) {
+    let config = PingConfig {
+        timeout: PATIENCE,
+        ..PingConfig::default()
+    };
+    let underlay = Underlay::V4.address(Router::EdgeA, WEST).0;
+    let (host, transit) = (
+        path.network.host(Host::A),
+        path.network.router(Router::Transit),
+    );
+    for (from, to) in [
+        (host, Host::A.gateway(false)),
+        (host, Host::A.gateway(true)),
+        (transit, underlay),
+    ] {
+        let result = ping(from, to, &config).expect("a ping");
+        assert!(result.all_answered(), "{to}: {result}");
+    }
+}
+
+/// Whether an XDP program is on a port's device at edge A: only one can be, so ours is refused then.
+#[track_caller]
+fn has_xdp(path: &Path, port: &str) -> bool {
+    let attach = || match Steering::attach(netdev(port), Role::Underlay, XdpMode::Auto) {
+        Ok(_) => false,
+        Err(twinseal_ebpf::SteerError::AlreadyAttached { .. }) => true,
+        Err(error) => panic!("{error}"),
+    };
+    let router = path.network.router(Router::EdgeA);
+    router.run(attach).expect("inside the namespace")
+}
+
+fn control_socket(path: &Path) -> std::path::PathBuf {
+    let mut sockets = path.network.sockets();
+    let found = sockets.find(|(router, _)| *router == Router::EdgeA);
+    found.expect("edge A runs").1.to_owned()
+}
+
+#[test]
+fn a_second_daemon_is_refused() {
+    let Some(mut path) = Path::start(options()) else {
+        return;
+    };
+    let folder = path.network.lab().directory().join(Router::EdgeA.name());
+    let own = folder.join("twinseal.toml");
+    let other = folder.join("second.toml");
+    let text = std::fs::read_to_string(&own).expect("edge A's configuration");
+    let state = format!("{:?}", folder.join("state"));
+    let elsewhere = format!("{:?}", folder.join("state2"));
+    std::fs::write(&other, text.replace(&state, &elsewhere)).expect("a configuration");
+    let traffic = path.send_all_ways(4, 250.0);
+    for (config, complaint) in [
+        (own, "is in use by another process"),
+        (other, "another daemon serves"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_twinseal"));
+        command.arg("run").arg("--config").arg(config);
+        let router = path.network.router(Router::EdgeA);
+        let mut second = router.spawn(command).expect("a process");
+        let status = second.wait(PATIENCE).expect("its status");
+        let log = second.log_text();
+        assert!(
+            status.is_some_and(|status| !status.success()),
+            "{status:?}\n{log}"
+        );
+        assert!(log.contains(complaint), "{log}");
+    }
+    path.assert_all_came(traffic);
+    path.finish();
+}
+
+#[test]
+fn a_refused_transaction_changes_nothing() {
+    let Some(mut path) = Path::start(options()) else {
+        return;
+    };
+    let traffic = path.send_all_ways(8, 400.0);
+    let before = path.controller.get(Router::EdgeA).expect("the state");
+    let good = || set(Item::Route(route_by_edge_port("10.77.0.0/16")));
+    let no_circuit = v1::Route {
+        target: Some(v1::route::Target::Circuit("nowhere".into())),
+        ..route_by_edge_port("10.78.0.0/16")
+    };
+    // The last of them would take the path from the packets under way.
+    let deleted = v1::Change {
+        change: Some(v1::change::Change::Delete(v1::ItemRef {
+            item: Some(v1::item_ref::Item::Circuit("blue".into())),
+        })),
+    };
+    for (bad, words) in [
+        (set(Item::Route(no_circuit)), "nowhere"),
+        (
+            set(Item::Route(route_by_edge_port("10.0.0.0/33"))),
+            "10.0.0.0/33",
+        ),
+        (set(Item::Port(port("edge9", "nic9"))), "nic9"),
+        (deleted, "blue"),
+    ] {
+        for changes in [vec![good(), bad.clone()], vec![bad, good()]] {
+            let refused = path.controller.apply(Router::EdgeA, changes);
+            let refused = refused.expect_err("one of them is wrong").to_string();
+            assert!(refused.contains(words), "no {words:?} in: {refused}");
+        }
+    }
+    let after = path.controller.get(Router::EdgeA).expect("the state");
+    assert_eq!(after.generation, before.generation);
+    assert_eq!(after.items, before.items);
+    assert_eq!(after.ports, before.ports);
+    assert_eq!(after.links, before.links);
+    path.assert_all_came(traffic);
+    path.finish();
+}
+
+fn port(name: &str, device: &str) -> v1::Port {
+    v1::Port {
+        name: name.into(),
+        role: v1::PortRole::Edge.into(),
+        vrf: VRF.into(),
+        mtu: 0,
+        device: Some(v1::port::Device::AfXdp(v1::AfXdp {
+            netdev: device.into(),
+            ..v1::AfXdp::default()
+        })),
+    }
+}
+
+#[test]
+fn transactions_under_load_lose_nothing() {
+    let Some(mut path) = Path::start(options()) else {
+        return;
+    };
+    let traffic = path.send_all_ways(8, 500.0);
+    let before = path.controller.get(Router::EdgeA).expect("the state");
+    /// So that packets pass by each generation of the tables.
+    const BETWEEN: Duration = Duration::from_millis(5);
+    for n in 0..50 {
+        for (router, far) in [(Router::EdgeA, Host::B), (Router::EdgeB, Host::A)] {
+            // The far host's own routes, which take over its packets and give them back, and one that has none.
+            let mut routes = vec![route_by_edge_port(&format!("10.99.{n}.0/24"))];
+            for v6 in FAMILIES {
+                let len = if v6 { 128 } else { 32 };
+                let prefix = format!("{}/{len}", far.address(v6));
+                routes.push(v1::Route {
+                    target: Some(v1::route::Target::Circuit(CIRCUIT.into())),
+                    ..route_by_edge_port(&prefix)
+                });
+            }
+            let deletes = routes.iter().map(|route| delete_route(&route.prefix));
+            let deletes = deletes.collect();
+            let routes = routes.into_iter().map(|route| set(Item::Route(route)));
+            path.controller
+                .apply(router, routes.collect())
+                .expect("routes are taken");
+            std::thread::sleep(BETWEEN);
+            path.controller.apply(router, deletes).expect("routes go");
+            std::thread::sleep(BETWEEN);
+        }
+    }
+    let after = path.controller.get(Router::EdgeA).expect("the state");
+    assert_eq!(after.generation, before.generation + 100);
+    assert_eq!(after.items, before.items);
+    path.assert_all_came(traffic);
+    path.finish();
+}
+
+fn delete_route(prefix: &str) -> v1::Change {
+    let route = v1::RouteRef {
+        vrf: VRF.into(),
+        prefix: prefix.into(),
+    };
+    v1::Change {
+        change: Some(v1::change::Change::Delete(v1::ItemRef {
+            item: Some(v1::item_ref::Item::Route(route)),
+        })),
+    }
+}
