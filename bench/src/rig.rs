@@ -193,7 +193,7 @@ impl Rig {
                     first.get_or_insert(reason);
                 }
                 // No fixture has another way out; nothing may be left undecided.
-                Disposition::Send(_) | Disposition::Pending => {
+                Disposition::Send(_) | Disposition::Wait(_) | Disposition::Pending => {
                     packets += 1;
                     first.get_or_insert(DropReason::PortGone);
                 }

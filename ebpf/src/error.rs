@@ -27,7 +27,9 @@ pub enum SteerError {
     },
 
     /// The process may not load or attach BPF programs.
-    #[error("{action}: not permitted. Run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW")]
+    #[error(
+        "{action}: not permitted. Run as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_NET_RAW"
+    )]
     NoPermission {
         /// What was attempted.
         action: String,

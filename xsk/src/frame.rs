@@ -185,7 +185,8 @@ impl Frame {
         fits
     }
 
-    /// Asks the processor to load the first cache line of the packet, and the one before it where headers will go.
+    /// Asks the processor to load the first cache line of the packet, the one before it where headers will go, and the
+    /// one behind it where tags will.
     #[inline]
     pub fn prefetch(&self) {
         #[cfg(target_arch = "x86_64")]
@@ -196,6 +197,7 @@ impl Frame {
             unsafe {
                 _mm_prefetch::<_MM_HINT_T0>(data.cast());
                 _mm_prefetch::<_MM_HINT_T0>(data.wrapping_sub(64).cast());
+                _mm_prefetch::<_MM_HINT_T0>(data.wrapping_add(self.len.into()).cast());
             }
         }
     }

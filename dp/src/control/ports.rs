@@ -115,11 +115,7 @@ impl Ports {
             .map(PortIndex)
             .find(|index| self.open.values().all(|open| open.index != *index))
             .ok_or(PortError::TooMany)?;
-        let (mut steering, outcome) = pool.add_port(index, &port.spec)?;
-        if let Err(error) = steering.set_local_addresses(addresses) {
-            pool.remove_port(index);
-            return Err(error);
-        }
+        let (steering, outcome) = pool.add_port(index, &port.spec, addresses)?;
         let open = OpenPort {
             index,
             mac: outcome.mac,

@@ -75,7 +75,9 @@ fn accept(state: &State, tables: &Tables, packet: &mut Packet) -> Result<(), Dro
     let circuit = tables.circuit(packet.meta.circuit);
     let (header, _) =
         CircuitHeader::read_from_prefix(packet.frame.data()).map_err(|_| DropReason::Truncated)?;
-    let sa = receiver(circuit, &header)?;
+    let sa = circuit.receive[usize::from(header.epoch_low())]
+        .as_ref()
+        .ok_or(DropReason::UnknownEpoch)?;
     match sa.commit(header.lane, header.counter.get()) {
         Replay::Fresh => {}
         Replay::Replayed => return Err(DropReason::CircuitReplayed),

@@ -4,13 +4,15 @@ use zerocopy::FromBytes;
 
 use super::reason::DropReason;
 use super::{Batch, Packet, Stage, at};
-use crate::tables::{LabelAction, Tables, hash, label_key};
+use crate::tables::hash::{self, Memo};
+use crate::tables::{LabelAction, Tables, label_key};
 use crate::wire::ecn;
 use crate::wire::overlay::CircuitHeader;
 
 pub(super) fn look_up(tables: &Tables, batch: &mut Batch) {
+    let mut labels = Memo::new(&tables.labels);
     for (_, packet) in at(batch, Stage::Label) {
-        match look_up_one(tables, packet) {
+        match look_up_one(&mut labels, packet) {
             Ok(stage) => packet.stage = stage,
             Err(reason) => packet.drop(reason),
         }
@@ -18,12 +20,15 @@ pub(super) fn look_up(tables: &Tables, batch: &mut Batch) {
 }
 
 #[inline]
-fn look_up_one(tables: &Tables, packet: &mut Packet) -> Result<Stage, DropReason> {
+fn look_up_one(
+    labels: &mut Memo<'_, u64, LabelAction>,
+    packet: &mut Packet,
+) -> Result<Stage, DropReason> {
     let outer = packet.meta.traffic_class;
     let (header, _) = CircuitHeader::mut_from_prefix(packet.frame.data_mut())
         .map_err(|_| DropReason::Truncated)?;
     let key = label_key(packet.meta.link, header.label.get());
-    let action = *tables.labels.get(&key).ok_or(DropReason::UnknownLabel)?;
+    let action = *labels.get(key).ok_or(DropReason::UnknownLabel)?;
     let marks = ecn::decapsulate(header.traffic_class, outer).ok_or(DropReason::EcnViolation)?;
     header.traffic_class = header.traffic_class & ecn::DSCP_MASK | marks;
     packet.meta.traffic_class = header.traffic_class;

@@ -6,7 +6,8 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::reason::DropReason;
 use super::run::Run;
 use super::{Batch, Packet, Stage, State, at};
-use crate::tables::{Link, Tables};
+use crate::tables::hash::Memo;
+use crate::tables::{Link, Receiver, Tables};
 use crate::wire::overlay::{LinkHeader, SOURCE_PORT_BASE, SOURCE_PORTS, TYPE_DATA};
 use crate::wire::{ethernet, ip, udp};
 
@@ -15,13 +16,14 @@ const HEADER: usize = size_of::<LinkHeader>();
 /// Opens; afterwards the frame begins with the circuit header and ends with the circuit tag.
 pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
     let mut run = Run::new();
+    let mut receivers = Memo::new(&tables.receivers);
     for (place, packet) in at(batch, Stage::LinkOpen) {
         let (header, sealed) = packet.frame.data_mut().split_at_mut(HEADER);
         // Stage `parse` saw to it that the header is there and its key known.
         let Ok(header) = LinkHeader::read_from_bytes(header) else {
             continue;
         };
-        let Some(receiver) = tables.receivers.get(&header.receiver.get()) else {
+        let Some(receiver) = receivers.get(header.receiver.get()) else {
             continue;
         };
         let nonce = receiver.sa.nonce(header.lane, header.counter.get());
@@ -37,7 +39,7 @@ pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
             packet.drop(DropReason::LinkAuthentication);
             continue;
         }
-        match accept(state, tables, packet) {
+        match accept(state, tables, &mut receivers, packet) {
             Ok(()) => packet.stage = Stage::Label,
             Err(reason) => packet.drop(reason),
         }
@@ -46,13 +48,17 @@ pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
 
 /// Commits a verified packet to its replay window and takes header and tag off.
 #[inline]
-fn accept(state: &State, tables: &Tables, packet: &mut Packet) -> Result<(), DropReason> {
+fn accept(
+    state: &State,
+    tables: &Tables,
+    receivers: &mut Memo<'_, u32, Receiver>,
+    packet: &mut Packet,
+) -> Result<(), DropReason> {
     let len = packet.frame.len();
     let (header, _) =
         LinkHeader::read_from_prefix(packet.frame.data()).map_err(|_| DropReason::Truncated)?;
-    let receiver = tables
-        .receivers
-        .get(&header.receiver.get())
+    let receiver = receivers
+        .get(header.receiver.get())
         .ok_or(DropReason::UnknownReceiver)?;
     match receiver.sa.commit(header.lane, header.counter.get()) {
         Replay::Fresh => {}

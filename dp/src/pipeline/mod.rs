@@ -180,7 +180,7 @@ impl Packet {
 
 /// Runs a batch through all stages. Afterwards each packet is to be sent, held or dropped, and drops are counted.
 pub fn process(state: &mut State, tables: &Tables, batch: &mut Batch) {
-    parse::parse(state, tables, batch);
+    parse::parse(tables, batch);
     if waiting(batch, Stage::LinkOpen) {
         link::open(state, tables, batch);
         label::look_up(tables, batch);

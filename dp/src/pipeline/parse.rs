@@ -5,21 +5,30 @@ use twinseal_xsk::Frame;
 use zerocopy::FromBytes;
 
 use super::reason::DropReason;
-use super::{Batch, Packet, Stage, State};
-use crate::tables::{PortRole, Tables};
+use super::{Batch, Packet, Stage};
+use crate::tables::hash::Memo;
+use crate::tables::{PortRole, Receiver, Tables};
 use crate::wire::overlay::{self, LinkHeader, TYPE_DATA};
 use crate::wire::{ethernet, ip, udp};
 
-pub(super) fn parse(_: &mut State, tables: &Tables, batch: &mut Batch) {
+pub(super) fn parse(tables: &Tables, batch: &mut Batch) {
+    for packet in batch.iter() {
+        packet.frame.prefetch();
+    }
+    let mut receivers = Memo::new(&tables.receivers);
     for packet in batch.iter_mut() {
-        if let Err(reason) = parse_one(tables, packet) {
+        if let Err(reason) = parse_one(tables, &mut receivers, packet) {
             packet.drop(reason);
         }
     }
 }
 
 #[inline]
-fn parse_one(tables: &Tables, packet: &mut Packet) -> Result<(), DropReason> {
+fn parse_one(
+    tables: &Tables,
+    receivers: &mut Memo<'_, u32, Receiver>,
+    packet: &mut Packet,
+) -> Result<(), DropReason> {
     let port = tables.port(packet.port).ok_or(DropReason::UnknownPort)?;
     let (header, _) = ethernet::Header::read_from_prefix(packet.frame.data())
         .map_err(|_| DropReason::Truncated)?;
@@ -41,7 +50,7 @@ fn parse_one(tables: &Tables, packet: &mut Packet) -> Result<(), DropReason> {
         }
         PortRole::Underlay => {
             packet.meta.traffic_class = strip_outer(&mut packet.frame)?;
-            find_key(tables, packet)?;
+            find_key(receivers, packet)?;
             packet.stage = Stage::LinkOpen;
         }
     }
@@ -107,15 +116,17 @@ pub(crate) fn strip_outer(frame: &mut Frame) -> Result<u8, DropReason> {
 
 /// Reads the link header, finds its key and asks the replay window.
 #[inline]
-fn find_key(tables: &Tables, packet: &mut Packet) -> Result<(), DropReason> {
+fn find_key(
+    receivers: &mut Memo<'_, u32, Receiver>,
+    packet: &mut Packet,
+) -> Result<(), DropReason> {
     let (header, _) =
         LinkHeader::ref_from_prefix(packet.frame.data()).map_err(|_| DropReason::Truncated)?;
     if header.kind != TYPE_DATA || header.flags != 0 || header.reserved != 0 {
         return Err(DropReason::BadLinkHeader);
     }
-    let receiver = tables
-        .receivers
-        .get(&header.receiver.get())
+    let receiver = receivers
+        .get(header.receiver.get())
         .ok_or(DropReason::UnknownReceiver)?;
     match receiver.sa.check(header.lane, header.counter.get()) {
         Replay::Fresh => {}

@@ -1,5 +1,6 @@
 //! AF_XDP ports: a steering program on the device and a socket for each of its queues.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use twinseal_ebpf::{Role, XdpMode};
@@ -108,6 +109,7 @@ pub(crate) fn steer(
     netdev: &str,
     edge: bool,
     xdp: XdpMode,
+    local: &[IpAddr],
     opened: &[Opened],
 ) -> Result<(Steering, Outcome), PortError> {
     let facts = Netdev::query(netdev)?;
@@ -125,6 +127,8 @@ pub(crate) fn steer(
     if let Some(why) = program.native_refusal() {
         tracing::warn!(netdev, %why, "native XDP refused: generic instead");
     }
+    // Sockets come last: until the program knows the host's addresses it would take the host's own packets.
+    program.set_local_addresses(local)?;
     for (queue, opened) in (0..).zip(opened) {
         if let Some(socket) = &opened.socket {
             program.register(queue, socket.as_fd())?;

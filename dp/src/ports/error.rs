@@ -23,14 +23,14 @@ pub enum PortError {
         /// Its name.
         wire: String,
     },
-    /// The device has queues that no worker would serve.
+    /// The device has queues that no worker would serve, or a worker could not send on it.
     #[error(
-        "{netdev} receives on {queues} queues but the node has {workers} workers: give the node {queues} workers, or run `ethtool -L {netdev} rx {workers}` (`combined` where it has no rx)"
+        "{netdev} has {queues} queues and the node {workers} workers, of which each needs one: set workers.count = {queues} in the node's configuration, or run `ethtool -L {netdev} combined {workers}` (`rx {workers} tx {workers}` where it has no combined ones)"
     )]
-    UnservedQueues {
+    QueuesDiffer {
         /// The device.
         netdev: String,
-        /// Its receive queues.
+        /// Its queues.
         queues: u32,
         /// The node's workers.
         workers: u32,

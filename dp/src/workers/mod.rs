@@ -161,15 +161,17 @@ impl Pool {
         }
     }
 
-    /// Opens a device and hands its queues to the workers. Its packets go nowhere until tables know the port.
+    /// Opens a device and hands its queues to the workers. Its packets go nowhere until tables know the port. `local`
+    /// are all of the host's own addresses; packets to them stay the host's from the first on.
     ///
     /// On an error everything is as it was.
     pub fn add_port(
         &self,
         index: PortIndex,
         spec: &PortSpec,
+        local: &[IpAddr],
     ) -> Result<(Steering, Outcome), PortError> {
-        let opened = self.open_port(index, spec);
+        let opened = self.open_port(index, spec, local);
         if opened.is_err() {
             self.remove_port(index);
         }
@@ -184,6 +186,7 @@ impl Pool {
         &self,
         index: PortIndex,
         spec: &PortSpec,
+        local: &[IpAddr],
     ) -> Result<(Steering, Outcome), PortError> {
         if usize::from(index.0) >= MAX_PORTS {
             return Err(PortError::TooMany);
@@ -202,13 +205,12 @@ impl Pool {
                     busy_poll: *busy_poll,
                     ring: self.config.ring,
                 };
-                let queues = twinseal_xsk::queue_count(netdev).unwrap_or(u32::MAX);
                 let mut opened = Vec::with_capacity(self.handles.len());
-                for (queue, handle) in (0..queues).zip(&self.handles) {
+                for (queue, handle) in (0..).zip(&self.handles) {
                     let opener = opener.clone();
                     opened.push(handle.open(index, move |memory| opener.open(memory, queue))?);
                 }
-                afxdp::steer(netdev, spec.edge, *xdp, &opened)
+                afxdp::steer(netdev, spec.edge, *xdp, local, &opened)
             }
             Device::Tap { netdev } => {
                 let (queues, outcome) = tap::open(netdev, spec.mtu, self.handles.len())?;
@@ -237,11 +239,11 @@ impl Pool {
         }
     }
 
-    /// A queue without a worker would be deaf without anybody noticing.
+    /// A queue without a worker would be deaf, and a worker without a queue mute, without anybody noticing.
     fn check_queues(&self, netdev: &str) -> Result<(), PortError> {
         let workers = self.handles.len() as u32;
         match twinseal_xsk::queue_count(netdev) {
-            Some(queues) if queues > workers => Err(PortError::UnservedQueues {
+            Some(queues) if queues != workers => Err(PortError::QueuesDiffer {
                 netdev: netdev.to_owned(),
                 queues,
                 workers,
