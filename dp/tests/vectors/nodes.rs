@@ -1,0 +1,197 @@
+//! Whole nodes send and open the published frames.
+
+use std::sync::Arc;
+
+use twinseal::fixture::{
+    EAST, EDGE, EPOCH, LABEL_AT_TRANSIT, Node, Path, RECEIVER_AT_TRANSIT, Seal, WEST, host_mac, mac,
+};
+use twinseal::pipeline::{Disposition, State};
+use twinseal::tables::traffic::Traffic;
+use twinseal::tables::{
+    LabelAction, Link, LinkIndex, LinkTransmit, PortIndex, Receiver, label_key,
+};
+use twinseal::wire::ip::checksum;
+use twinseal_crypto::{
+    Context, Direction, Layer, MAX_COUNTER, MAX_LANES, Provider, SealSa, Secret, Suite, provider,
+};
+
+use crate::{RECEIVER, Vector, hex, unhex, vectors};
+
+/// Ethernet and IPv4 headers, and UDP's.
+const OUTER_V4: usize = 14 + 20 + 8;
+
+/// The lanes of both seals are the worker's, so a packet whose lanes differ was sealed by an edge and then by a transit
+/// node: here too.
+#[test]
+fn nodes_send_the_published_frames() {
+    let provider = provider("aws-lc-rs").expect("a provider");
+    for v in vectors() {
+        let mut path = Path::new(provider, v.context(Layer::Link).suite).expect("a path");
+        let transmit = LinkTransmit {
+            sa: Arc::new(v.seal_sa(provider, Layer::Link)),
+            receiver: v.receiver_index,
+        };
+        let far = Link {
+            outer: v.outer(),
+            transmit: Some(transmit),
+            source_port_salt: v.source_port_salt,
+            traffic: Arc::new(Traffic::new(256)),
+            ..plain_link(&path.a)
+        };
+        let by_transit = v.lane != v.circuit_lane;
+        path.a.state = State::new(v.circuit_lane.into(), 1);
+        path.a.tables.links[0] = Link {
+            transmit: Some(first_link(provider, v.context(Layer::Link).suite)),
+            traffic: Arc::new(Traffic::new(256)),
+            ..plain_link(&path.a)
+        };
+        let circuit = &mut path.a.tables.circuits[0];
+        circuit.id = v.circuit_id;
+        circuit.transmit = Some(Arc::new(v.seal_sa(provider, Layer::Circuit)));
+        circuit.traffic = Arc::new(Traffic::new(256));
+        let frame = host_frame(&v);
+        let sent = if by_transit {
+            circuit.hop_limit = v.hop_limit + 1;
+            let frame = sent(&mut path.a, EDGE, frame);
+            let link = LinkIndex(1);
+            path.transit.state = State::new(v.lane.into(), 1);
+            path.transit.tables.links[1] = Link { port: EAST, ..far };
+            let swap = LabelAction::Swap {
+                link,
+                label: v.label,
+            };
+            let labels = &mut path.transit.tables.labels;
+            labels.insert(label_key(LinkIndex(0), LABEL_AT_TRANSIT), swap);
+            path.transit.tables.links[0].traffic = Arc::new(Traffic::new(256));
+            sent(&mut path.transit, WEST, congested(frame, v.traffic_class))
+        } else {
+            circuit.hop_limit = v.hop_limit;
+            circuit.label = v.label;
+            path.a.tables.links[0] = far;
+            sent(&mut path.a, EDGE, frame)
+        };
+        assert_eq!(hex(&sent), v.frame, "{}", v.name);
+    }
+}
+
+#[test]
+fn nodes_open_the_published_frames() {
+    let provider = provider("aws-lc-rs").expect("a provider");
+    for v in vectors() {
+        let mut b = Path::new(provider, Suite::Aes256Gcm).expect("a path").b;
+        if let Some(port) = &mut b.tables.ports[usize::from(WEST.0)] {
+            port.mac = RECEIVER;
+        }
+        let receiver = Receiver {
+            link: LinkIndex(0),
+            sa: Arc::new(v.open_sa(provider, Layer::Link)),
+        };
+        b.tables.receivers.insert(v.receiver_index, receiver);
+        let egress = *b
+            .tables
+            .labels
+            .values()
+            .next()
+            .expect("the fixture's label");
+        b.tables
+            .labels
+            .insert(label_key(LinkIndex(0), v.label), egress);
+        let circuit = &mut b.tables.circuits[0];
+        circuit.id = v.circuit_id;
+        let epoch = v.circuit_epoch as usize & 15;
+        circuit.receive[epoch] = Some(Arc::new(v.open_sa(provider, Layer::Circuit)));
+
+        let frame = sent(&mut b, WEST, unhex(&v.frame));
+        assert_eq!(frame[..6], host_mac(3).0);
+        let marks = v.traffic_class & 3;
+        assert_eq!(
+            hex(&frame[14..]),
+            hex(&hop(unhex(&v.inner), -1, marks)),
+            "{}",
+            v.name
+        );
+    }
+}
+
+/// The link of the fixture's node, for the parts that a vector does not say.
+fn plain_link(node: &Node) -> Link {
+    let link = &node.tables.links[0];
+    Link {
+        port: link.port,
+        outer: link.outer,
+        mtu: link.mtu,
+        transmit: None,
+        source_port_salt: 0,
+        traffic: link.traffic.clone(),
+    }
+}
+
+/// The fixture's first link has four lanes; here it needs all.
+fn first_link(provider: &dyn Provider, suite: Suite) -> LinkTransmit {
+    let context = Context {
+        layer: Layer::Link,
+        direction: Direction::AToB,
+        suite,
+        epoch: EPOCH,
+    };
+    let secret = Secret::from_bytes(&mut Seal::FirstLink.secret()).expect("a secret");
+    let sa = SealSa::new(provider, &secret, context, MAX_LANES, MAX_COUNTER).expect("a key");
+    LinkTransmit {
+        sa: Arc::new(sa),
+        receiver: RECEIVER_AT_TRANSIT,
+    }
+}
+
+/// What the host behind edge A sends so that the vector's inner packet is what the edge seals.
+fn host_frame(v: &Vector) -> Vec<u8> {
+    let inner = unhex(&v.inner);
+    let ethertype: [u8; 2] = if v.payload_type == 1 {
+        [0x08, 0x00]
+    } else {
+        [0x86, 0xdd]
+    };
+    let marks = match inner[0] >> 4 {
+        4 => inner[1] & 3,
+        _ => inner[1] >> 4 & 3,
+    };
+    [
+        &mac(1, EDGE).0[..],
+        &host_mac(1).0,
+        &ethertype,
+        &hop(inner, 1, marks),
+    ]
+    .concat()
+}
+
+/// An inner packet with its TTL or hop limit changed, and ECN bits.
+fn hop(mut packet: Vec<u8>, by: i8, marks: u8) -> Vec<u8> {
+    if packet[0] >> 4 == 4 {
+        packet[1] = packet[1] & 0xfc | marks;
+        packet[8] = packet[8].wrapping_add_signed(by);
+        packet[10..12].fill(0);
+        let sum = checksum(&packet[..20]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    } else {
+        packet[1] = packet[1] & 0xcf | marks << 4;
+        packet[7] = packet[7].wrapping_add_signed(by);
+    }
+    packet
+}
+
+/// A frame between nodes over IPv4, with another outer traffic class.
+fn congested(mut frame: Vec<u8>, traffic_class: u8) -> Vec<u8> {
+    frame[15] = traffic_class;
+    frame[24..26].fill(0);
+    let sum = checksum(&frame[14..OUTER_V4 - 8]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    frame
+}
+
+fn sent(node: &mut Node, port: PortIndex, frame: Vec<u8>) -> Vec<u8> {
+    let (disposition, frame) = node.run(port, &[frame]).remove(0);
+    assert!(
+        matches!(disposition, Disposition::Send(_)),
+        "{disposition:?}"
+    );
+    frame
+}
