@@ -47,7 +47,9 @@ struct Node {
 impl Network {
     pub(super) fn start() -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let wires = format!("demo-{}", folder.path().display());
+        // The folder's name is unique in the process, and made of what names may be made of.
+        let unique = folder.path().file_name().unwrap_or_default();
+        let wires = format!("demo-{}", unique.to_string_lossy());
         let host = |host: Host| MemoryHost::start(host, &wire(&wires, edge_of(host), EDGE_PORT));
         let hosts = [host(Host::A)?, host(Host::B)?];
         let mut routers = Vec::new();
@@ -104,8 +106,8 @@ impl Devices for Network {
 /// Both ends of a wire call it by the same name.
 fn wire(prefix: &str, router: Router, port: &str) -> String {
     match port {
-        EDGE_PORT => format!("{prefix}/{}", router.name()),
-        link => format!("{prefix}/{link}"),
+        EDGE_PORT => format!("{prefix}-{}", router.name()),
+        link => format!("{prefix}-{link}"),
     }
 }
 
