@@ -12,7 +12,9 @@ use twinseal::cli::demo::kernel::{Network, Options};
 use twinseal::cli::demo::plan::{EDGE_PORT, Host, Plan, Router, random};
 use twinseal_api::v1;
 use twinseal_lab::frame::UdpFrame;
-use twinseal_lab::traffic::{Load, RawConfig, RawSender, Receiver, Running, Sent, Summary, Until};
+use twinseal_lab::traffic::{
+    Load, RawConfig, RawSender, Receiver, Running, Sender, SenderConfig, Sent, Summary, Until,
+};
 use twinseal_lab::{Lab, PingConfig, PingResult};
 
 /// Only a guard against hanging for ever; nothing is measured.
@@ -130,14 +132,10 @@ impl Path {
         }
     }
 
-    /// Begins to send from a host to the other.
+    /// Begins to send from a host to the other: frames made by us, each flow with a port of its own (up to 10,000).
     #[track_caller]
     pub(crate) fn send(&self, from: Host, v6: bool, flows: u32, pps: f64, until: Until) -> Traffic {
-        let mut marker = [0; 8];
-        random(&mut marker).expect("random octets");
-        let to = from.other();
-        let bind = SocketAddr::new(to.address(v6), 0);
-        let receiver = Receiver::start(self.network.host(to), bind, marker).expect("a receiver");
+        let (receiver, load) = self.receive(from.other(), v6, flows, pps, until);
         let host = self.network.host(from);
         let edge = self.network.router(edge_of(from));
         let config = RawConfig {
@@ -145,15 +143,43 @@ impl Path {
                 dst_mac: edge.mac("edge0").expect("the gateway's address"),
                 src_mac: host.mac("eth0").expect("the host's address"),
                 src: from.address(v6),
-                dst: to.address(v6),
+                dst: from.other().address(v6),
                 src_port: 0,
                 dst_port: receiver.address().port(),
                 ttl: 64,
                 traffic_class: 0,
             },
-            // As many as the most flows of a test, each then with a port of its own.
             src_ports: 10_000..=19_999,
         };
+        let sender = RawSender::open(host, "eth0", &config).expect("a sender");
+        Traffic {
+            running: sender.start(load),
+            receiver,
+        }
+    }
+
+    /// As [`send`](Self::send) over IPv4 from A, but through a socket a flow: the host's kernel spreads these over the
+    /// queues of its device, where frames made by us all take the queue of the CPU that we run on.
+    #[track_caller]
+    pub(crate) fn send_by_sockets(&self, flows: u32, pps: f64, until: Until) -> Traffic {
+        let (receiver, load) = self.receive(Host::B, false, flows, pps, until);
+        let config = SenderConfig {
+            dst: receiver.address(),
+            src: None,
+            sockets: flows,
+        };
+        let sender = Sender::open(self.network.host(Host::A), &config).expect("sockets");
+        Traffic {
+            running: sender.start(load),
+            receiver,
+        }
+    }
+
+    fn receive(&self, at: Host, v6: bool, flows: u32, pps: f64, until: Until) -> (Receiver, Load) {
+        let mut marker = [0; 8];
+        random(&mut marker).expect("random octets");
+        let bind = SocketAddr::new(at.address(v6), 0);
+        let receiver = Receiver::start(self.network.host(at), bind, marker).expect("a receiver");
         let load = Load {
             marker,
             first_flow: 0,
@@ -162,11 +188,7 @@ impl Path {
             pps,
             until,
         };
-        let sender = RawSender::open(host, "eth0", &config).expect("a sender");
-        Traffic {
-            running: sender.start(load),
-            receiver,
-        }
+        (receiver, load)
     }
 
     /// Both directions in both families, until they are [stopped](Traffic::stop).
