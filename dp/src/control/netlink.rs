@@ -5,7 +5,7 @@
 //!
 //! Without netlink the node works on with static neighbours.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use futures::StreamExt;
@@ -31,6 +31,8 @@ pub struct View {
     pub neighbours: KernelNeighbours,
     /// This host's addresses, by device.
     pub addresses: BTreeSet<(u32, IpAddr)>,
+    /// Neighbours that an operator set for good. Asking the kernel to use one would make it an ordinary one.
+    permanent: HashSet<(u32, IpAddr)>,
     devices: HashMap<u32, Netdev>,
 }
 
@@ -139,6 +141,9 @@ impl Netlink {
         let Some(Connection { handle, .. }) = &self.connection else {
             return;
         };
+        if self.view.permanent.contains(&(ifindex, address)) {
+            return;
+        }
         let request = handle
             .neighbours()
             .add(ifindex, address)
@@ -312,6 +317,11 @@ impl View {
                     | NeighbourState::Noarp
             );
         let key = (message.header.ifindex, address);
+        if exists && message.header.state == NeighbourState::Permanent {
+            self.permanent.insert(key);
+        } else {
+            self.permanent.remove(&key);
+        }
         // A multicast or all-zero address is no host's, as of a device without ARP.
         let mac = mac.filter(|mac| usable && mac.0[0] & 1 == 0 && *mac != Mac::default());
         let before = match mac {
