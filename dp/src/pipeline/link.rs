@@ -182,15 +182,11 @@ fn write_outer(link: &Link, packet: &mut Packet) -> Result<(), DropReason> {
             header.version_class_flow = (6 << 28 | u32::from(source_port)).into();
             header.set_traffic_class(packet.meta.traffic_class);
         }
-    } else {
-        if let Ok(header) = ip::V4Header::mut_from_bytes(ip) {
-            header.total_length = ((udp_len + ip::V4_LEN) as u16).into();
-            header.traffic_class = packet.meta.traffic_class;
-        }
-        let sum = ip::checksum(ip);
-        if let Ok(header) = ip::V4Header::mut_from_bytes(ip) {
-            header.checksum = sum.into();
-        }
+    } else if let Ok(header) = ip::V4Header::mut_from_bytes(ip) {
+        let total = (udp_len + ip::V4_LEN) as u16;
+        header.total_length = total.into();
+        header.adjust_checksum(0, total);
+        header.set_traffic_class(packet.meta.traffic_class);
     }
     Ok(())
 }

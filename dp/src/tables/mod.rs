@@ -130,7 +130,8 @@ pub struct Via {
 pub struct Link {
     /// The underlay port.
     pub port: PortIndex,
-    /// Ethernet, IP and UDP headers, ready but for lengths, traffic class, source port and IPv4 checksum.
+    /// Ethernet, IP and UDP headers, ready but for lengths, traffic class, source port and what these change in the
+    /// IPv4 checksum.
     pub outer: Outer,
     /// Octets of the largest outer IP packet.
     pub mtu: u16,
@@ -246,7 +247,7 @@ impl Outer {
         let mut octets = [0; Self::MAX];
         let (ethertype, ip_len) = match (local, remote) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                let header = ip::V4Header {
+                let mut header = ip::V4Header {
                     version_ihl: 0x45,
                     traffic_class: 0,
                     total_length: 0.into(),
@@ -258,6 +259,8 @@ impl Outer {
                     source: source.octets(),
                     destination: destination.octets(),
                 };
+                // Right for length and traffic class zero; packets adjust it.
+                header.checksum = ip::checksum(header.as_bytes()).into();
                 octets[ethernet::LEN..][..ip::V4_LEN].copy_from_slice(header.as_bytes());
                 (ethernet::IPV4, ip::V4_LEN)
             }

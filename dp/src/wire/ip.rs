@@ -113,18 +113,21 @@ impl V6Header {
 /// The Internet checksum (RFC 1071) of octets; over a header whose own checksum is right it is zero.
 #[inline]
 pub fn checksum(octets: &[u8]) -> u16 {
-    let mut sum = 0u64;
-    let mut words = octets.chunks_exact(4);
-    for word in &mut words {
-        sum += u64::from(u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
-    }
-    let mut rest = [0; 4];
-    rest[..words.remainder().len()].copy_from_slice(words.remainder());
-    sum += u64::from(u32::from_be_bytes(rest));
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
+    // The sum is the same in either byte order (RFC 1071, 2B), so only its end is turned round.
+    let (words, rest) = octets.as_chunks::<4>();
+    let mut last = [0; 4];
+    last[..rest.len()].copy_from_slice(rest);
+    let sum: u64 = words
+        .iter()
+        .chain(std::iter::once(&last))
+        .map(|word| u64::from(u32::from_ne_bytes(*word)))
+        .sum();
+    // Carries: 64 to 33 bits, to 17 (twice, as the first may carry again), to 16.
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !u16::from_be(sum as u16)
 }
 
 /// Whether packets may have this source: no multicast, loopback, unspecified or broadcast address.
@@ -217,6 +220,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn checksum_as_rfc_1071_writes_it(octets in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut sum = 0u32;
+            for word in octets.chunks(2) {
+                sum += u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0));
+            }
+            while sum >> 16 != 0 {
+                sum = (sum & 0xffff) + (sum >> 16);
+            }
+            prop_assert_eq!(checksum(&octets), !(sum as u16));
+        }
+
         #[test]
         fn edits_keep_the_checksum_true(mut bytes in any::<[u8; 20]>(), tc: u8) {
             bytes[10..12].fill(0);
