@@ -6,7 +6,7 @@ use serde::Serialize;
 use twinseal::fixture::{EAST, EDGE, FixtureError, Node, Path, WEST, host_frame_v4};
 use twinseal::pipeline::reason::DropReason;
 use twinseal::pipeline::{BATCH, Batch, Disposition, HEADROOM, Packet, process};
-use twinseal::tables::PortIndex;
+use twinseal::tables::{PortIndex, hash};
 use twinseal_crypto::{CryptoError, Provider, Suite};
 use twinseal_xsk::{HugePages, Umem, UmemConfig, XskError};
 
@@ -115,12 +115,12 @@ impl Rig {
     ) -> Result<Self, BenchError> {
         let mut path = Path::new(provider, suite)?;
         // The fixture's own memory holds a few batches; a round has many, so that none of it is warm by chance.
-        role.node(&mut path).memory = Umem::new(&UmemConfig {
+        role.node(&mut path).memory = mixed(Umem::new(&UmemConfig {
             frame_count: ROUND as u32,
             frame_size: 2048,
             headroom: HEADROOM.next_multiple_of(64) as u32,
             huge: HugePages::Auto,
-        })?;
+        })?);
         Ok(Self {
             path,
             role,
@@ -161,10 +161,7 @@ impl Rig {
     pub(crate) fn round_instead<T>(&mut self, mut work: impl FnMut(&mut Batch) -> T) -> Vec<T> {
         self.prepare();
         let done = self.batches.iter_mut().map(&mut work).collect();
-        let node = self.role.node(&mut self.path);
-        for packet in self.batches.drain(..).flatten() {
-            node.memory.free(packet.frame);
-        }
+        self.free();
         done
     }
 
@@ -183,23 +180,18 @@ impl Rig {
     }
 
     fn take_back(&mut self) -> Result<(), BenchError> {
-        let node = self.role.node(&mut self.path);
         let (mut packets, mut first) = (0, None);
-        for packet in self.batches.drain(..).flatten() {
-            match packet.disposition {
-                Disposition::Send(port) if port == self.role.way_out() => {}
-                Disposition::Drop(reason) => {
-                    packets += 1;
-                    first.get_or_insert(reason);
-                }
-                // No fixture has another way out; nothing may be left undecided.
-                Disposition::Send(_) | Disposition::Wait(_) | Disposition::Pending => {
-                    packets += 1;
-                    first.get_or_insert(DropReason::PortGone);
-                }
-            }
-            node.memory.free(packet.frame);
+        for packet in self.batches.iter().flatten() {
+            let reason = match packet.disposition {
+                Disposition::Send(port) if port == self.role.way_out() => continue,
+                Disposition::Drop(reason) => reason,
+                // The fixture has no other way out, and nothing may be left undecided.
+                Disposition::Send(_) | Disposition::Pending => DropReason::PortGone,
+            };
+            packets += 1;
+            first.get_or_insert(reason);
         }
+        self.free();
         match first {
             None => Ok(()),
             Some(first) => Err(BenchError::Dropped {
@@ -209,6 +201,30 @@ impl Rig {
             }),
         }
     }
+
+    /// Gives all frames back, last one first: the memory is a stack, so every round gets them in the same order.
+    fn free(&mut self) {
+        let node = self.role.node(&mut self.path);
+        for packet in self
+            .batches
+            .drain(..)
+            .rev()
+            .flat_map(|batch| batch.into_iter().rev())
+        {
+            node.memory.free(packet.frame);
+        }
+    }
+}
+
+/// Memory that gives out its chunks in no order, as after hours of traffic; else the processor's prefetcher would
+/// know the next packet.
+fn mixed(mut memory: Umem) -> Umem {
+    let mut frames: Vec<_> = std::iter::from_fn(|| memory.alloc()).collect();
+    frames.sort_by_key(|frame| hash::words(0, &[frame.number().into()]));
+    for frame in frames {
+        memory.free(frame);
+    }
+    memory
 }
 
 /// Takes a batch through a node, and copies what it sends into frames that arrive at the next.
