@@ -185,8 +185,10 @@ impl Rig {
             let reason = match packet.disposition {
                 Disposition::Send(port) if port == self.role.way_out() => continue,
                 Disposition::Drop(reason) => reason,
-                // The fixture has no other way out, and nothing may be left undecided.
-                Disposition::Send(_) | Disposition::Pending => DropReason::PortGone,
+                // The fixture has no other way out and knows all neighbours, and nothing may be left undecided.
+                Disposition::Send(_) | Disposition::Wait(_) | Disposition::Pending => {
+                    DropReason::PortGone
+                }
             };
             packets += 1;
             first.get_or_insert(reason);
