@@ -2,6 +2,7 @@
 //! and windows.
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use twinseal_crypto::{
@@ -86,5 +87,17 @@ fn state(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, aead, state);
+/// Short, so that all benches of the workspace take three minutes and not ten.
+fn brief() -> Criterion {
+    Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_secs(1))
+}
+
+criterion_group! {
+    name = benches;
+    config = brief();
+    targets = aead, state
+}
 criterion_main!(benches);
