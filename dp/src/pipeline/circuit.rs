@@ -151,7 +151,7 @@ fn prepare(
         Some(4) => PayloadType::Ipv4,
         _ => PayloadType::Ipv6,
     };
-    if frame.headroom() < HEADER || !frame.append(TAG_LEN) {
+    if !frame.append(TAG_LEN) || !frame.prepend(HEADER) {
         return Err(DropReason::NoHeadroom);
     }
     let lane = state.lane(packet.meta.flow);
@@ -169,9 +169,6 @@ fn prepare(
         payload_epoch: payload.with_epoch(sa.epoch()),
         counter: counter.into(),
     };
-    if !frame.prepend(HEADER) {
-        return Err(DropReason::NoHeadroom);
-    }
     frame.data_mut()[..HEADER].copy_from_slice(header.as_bytes());
     Ok((sa.nonce(lane, counter), header))
 }

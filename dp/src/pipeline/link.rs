@@ -134,7 +134,7 @@ fn prepare(
     if ip_packet > usize::from(link.mtu) {
         return Err(DropReason::PacketTooBig);
     }
-    if frame.headroom() < HEADER + outer || !frame.append(TAG_LEN) {
+    if frame.headroom() < HEADER + outer || !frame.append(TAG_LEN) || !frame.prepend(HEADER) {
         return Err(DropReason::NoHeadroom);
     }
     let lane = state.lane(packet.meta.flow);
@@ -150,9 +150,6 @@ fn prepare(
         receiver: transmit.receiver.into(),
         counter: counter.into(),
     };
-    if !frame.prepend(HEADER) {
-        return Err(DropReason::NoHeadroom);
-    }
     frame.data_mut()[..HEADER].copy_from_slice(header.as_bytes());
     Ok((transmit.sa.nonce(lane, counter), header))
 }

@@ -61,7 +61,7 @@ fn parse_one(
 ///
 /// The frame then begins with a link header and is long enough for everything but the inner packet.
 #[inline]
-pub(crate) fn strip_outer(frame: &mut Frame) -> Result<u8, DropReason> {
+fn strip_outer(frame: &mut Frame) -> Result<u8, DropReason> {
     let data = frame.data();
     let (ip_len, total, traffic_class) = match data.first().map(|octet| octet >> 4) {
         Some(4) => {

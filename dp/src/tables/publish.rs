@@ -56,11 +56,6 @@ impl Publisher {
     pub fn retired(&self) -> usize {
         self.retired.len()
     }
-
-    /// The newest tables.
-    pub fn current(&self) -> Arc<Tables> {
-        self.current.load_full()
-    }
 }
 
 impl Reader {

@@ -40,13 +40,6 @@ pub struct PoolConfig {
     pub lanes: u8,
 }
 
-impl PoolConfig {
-    /// How many lanes the node's transmit keys need.
-    pub fn total_lanes(&self) -> u16 {
-        self.cpus.len() as u16 * u16::from(self.lanes)
-    }
-}
-
 /// A neighbour that packets wait for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct NeighbourRequest {
@@ -146,11 +139,6 @@ impl Pool {
     /// How many there are.
     pub fn workers(&self) -> usize {
         self.handles.len()
-    }
-
-    /// How they were configured.
-    pub fn config(&self) -> &PoolConfig {
-        &self.config
     }
 
     /// "huge pages" or "ordinary pages".
@@ -277,11 +265,6 @@ impl Pool {
         for handle in &self.handles {
             handle.wake();
         }
-    }
-
-    /// The newest tables.
-    pub fn tables(&self) -> Arc<Tables> {
-        self.publisher.current()
     }
 
     /// Frees old tables that no worker holds any more; call now and then.

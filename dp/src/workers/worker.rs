@@ -198,9 +198,13 @@ impl Worker {
                     self.held.push((packet.frame, neighbour, Instant::now()));
                 }
                 Disposition::Wait(_) => {
-                    let drops = &self.state.drops;
-                    drops.count(DropReason::NeighbourUnresolved, 1);
-                    self.memory.free(packet.frame);
+                    let frame = std::iter::once(packet.frame);
+                    give_up(
+                        &self.state,
+                        &mut self.memory,
+                        frame,
+                        DropReason::NeighbourUnresolved,
+                    );
                 }
                 Disposition::Drop(_) | Disposition::Pending => self.memory.free(packet.frame),
             }
@@ -218,9 +222,13 @@ impl Worker {
                 }
                 None if since.elapsed() < HOLD => self.held.push((frame, key, since)),
                 None => {
-                    let drops = &self.state.drops;
-                    drops.count(DropReason::NeighbourUnresolved, 1);
-                    self.memory.free(frame);
+                    let frame = std::iter::once(frame);
+                    give_up(
+                        &self.state,
+                        &mut self.memory,
+                        frame,
+                        DropReason::NeighbourUnresolved,
+                    );
                 }
             }
         }
@@ -233,12 +241,12 @@ impl Worker {
             let bytes = output.iter().map(Frame::len).sum();
             let packets = output.len();
             let Some((_, queue)) = self.queues.iter_mut().find(|(index, _)| *index == port) else {
-                self.state
-                    .drops
-                    .count(DropReason::PortGone, output.len() as u64);
-                for frame in output.drain(..) {
-                    self.memory.free(frame);
-                }
+                give_up(
+                    &self.state,
+                    &mut self.memory,
+                    output.drain(..),
+                    DropReason::PortGone,
+                );
                 continue;
             };
             let unsent = queue.transmit(&mut self.memory, output);
@@ -328,6 +336,19 @@ impl Worker {
             }
             Command::Stop => self.stop = true,
         }
+    }
+}
+
+/// Frees frames that the pipeline would have sent, and counts why they are not.
+fn give_up(
+    state: &State,
+    memory: &mut Umem,
+    frames: impl Iterator<Item = Frame>,
+    reason: DropReason,
+) {
+    for frame in frames {
+        state.drops.count(reason, 1);
+        memory.free(frame);
     }
 }
 
