@@ -17,7 +17,7 @@ pub use load::{Load, Outlet, Running, Sent, Until};
 pub use pacer::Pacer;
 pub use payload::{HEADER, Marker, Payload};
 pub use rate::{Rate, Search, Trial, TrialResult, find_rate};
-pub use receiver::Receiver;
+pub use receiver::{Receiver, wait_for};
 pub use sender::{RawConfig, RawSender, Sender, SenderConfig};
 pub use tally::{FlowTally, Latency, Summary, Tally};
 

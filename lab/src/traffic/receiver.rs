@@ -89,14 +89,7 @@ impl Receiver {
 
     /// Waits until `count` different packets are here, or nothing has arrived for `quiet`. Returns how many are.
     pub fn wait_for(&self, count: u64, quiet: Duration) -> u64 {
-        let (mut last, mut since) = (self.arrived(), Instant::now());
-        while self.received() < count && since.elapsed() < quiet {
-            std::thread::sleep(Duration::from_millis(2));
-            if self.arrived() != last {
-                (last, since) = (self.arrived(), Instant::now());
-            }
-        }
-        self.received()
+        wait_for(count, quiet, || self.received(), || self.arrived())
     }
 
     /// Takes what is queued, then ends.
@@ -123,6 +116,23 @@ impl Drop for Receiver {
             let _ = thread.join();
         }
     }
+}
+
+/// Waits until `received` says `count`, or `arrived` has not changed for `quiet`. Returns what `received` says then.
+pub fn wait_for(
+    count: u64,
+    quiet: Duration,
+    received: impl Fn() -> u64,
+    arrived: impl Fn() -> u64,
+) -> u64 {
+    let (mut last, mut since) = (arrived(), Instant::now());
+    while received() < count && since.elapsed() < quiet {
+        std::thread::sleep(Duration::from_millis(2));
+        if arrived() != last {
+            (last, since) = (arrived(), Instant::now());
+        }
+    }
+    received()
 }
 
 fn open(bind: SocketAddr) -> io::Result<UdpSocket> {

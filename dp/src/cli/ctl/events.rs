@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use twinseal_api::v1;
 
-use super::client::{self, Client};
+use crate::cli::client::{self, Client};
 use crate::cli::print;
 
 /// Prints events until the node goes away, which is a failure: whoever watches wants to know.

@@ -1,7 +1,6 @@
 //! `twinseal ctl`: a client of the control API and nothing else.
 
 mod apply;
-mod client;
 mod events;
 mod stats;
 
@@ -14,8 +13,8 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use twinseal_api::v1;
 
+use super::client::{self, Client};
 use super::{print, state_file};
-use client::Client;
 
 /// Options of `twinseal ctl`.
 #[derive(Clone, Debug, Args)]

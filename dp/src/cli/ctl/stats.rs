@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use twinseal_api::v1;
 
-use super::client::{self, Client};
+use crate::cli::client::{self, Client};
 use crate::cli::print;
 
 #[derive(Clone, Debug, clap::Args)]

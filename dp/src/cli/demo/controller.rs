@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::runtime::Runtime;
-use tonic::transport::{Channel, Endpoint};
 use twinseal_api::v1;
-use twinseal_api::v1::control_client::ControlClient;
 
 use super::plan::{Devices, Plan, Router};
+use crate::cli::client::{self, Client};
 
 /// How long packets of an old epoch may be under way before its keys go.
 const DRAIN: Duration = Duration::from_millis(300);
@@ -17,7 +16,7 @@ const DRAIN: Duration = Duration::from_millis(300);
 /// Connections to the three routers.
 pub struct Controller {
     runtime: Runtime,
-    clients: Vec<(Router, ControlClient<Channel>)>,
+    clients: Vec<(Router, Client)>,
 }
 
 impl Controller {
@@ -30,12 +29,8 @@ impl Controller {
             .build()?;
         let mut clients = Vec::new();
         for (router, socket) in sockets {
-            let uri = format!("unix:{}", socket.display());
-            let connecting = async { Endpoint::from_shared(uri)?.connect().await };
-            let channel = runtime
-                .block_on(connecting)
-                .with_context(|| format!("cannot connect to {}", socket.display()))?;
-            clients.push((router, ControlClient::new(channel)));
+            let client = runtime.block_on(client::connect(Some(socket.to_owned())))?;
+            clients.push((router, client));
         }
         Ok(Self { runtime, clients })
     }
@@ -108,10 +103,7 @@ impl Controller {
         Ok(())
     }
 
-    fn client(
-        &mut self,
-        router: Router,
-    ) -> anyhow::Result<(&Runtime, &mut ControlClient<Channel>)> {
+    fn client(&mut self, router: Router) -> anyhow::Result<(&Runtime, &mut Client)> {
         let client = self.clients.iter_mut().find(|(known, _)| *known == router);
         let (_, client) = client.context("not connected to this router")?;
         Ok((&self.runtime, client))

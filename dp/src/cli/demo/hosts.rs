@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use twinseal_lab::PingConfig;
-use twinseal_lab::traffic::{Load, Receiver, Running, Sender, SenderConfig, Tally};
+use twinseal_lab::traffic::{Load, Receiver, Running, Sender, SenderConfig, Tally, wait_for};
 
 use super::plan::{Devices, Host, Router};
 use super::{kernel, memory};
@@ -14,7 +14,7 @@ use super::{kernel, memory};
 const PINGS: u32 = 10;
 
 /// Either network.
-pub(super) enum Path3 {
+pub(super) enum Testbed {
     /// Namespaces and AF_XDP.
     Kernel(Box<kernel::Network>),
     /// Memory ports.
@@ -27,32 +27,32 @@ pub(super) enum Inlet<'a> {
     Memory(&'a memory::MemoryHost),
 }
 
-impl Path3 {
+impl Testbed {
     pub(super) fn mode(&self) -> &'static str {
         match self {
-            Path3::Kernel(_) => "af_xdp",
-            Path3::Memory(_) => "in-memory",
+            Testbed::Kernel(_) => "af_xdp",
+            Testbed::Memory(_) => "in-memory",
         }
     }
 
     pub(super) fn devices(&self) -> &dyn Devices {
         match self {
-            Path3::Kernel(network) => &**network,
-            Path3::Memory(network) => &**network,
+            Testbed::Kernel(network) => &**network,
+            Testbed::Memory(network) => &**network,
         }
     }
 
     pub(super) fn sockets(&self) -> Vec<(Router, &Path)> {
         match self {
-            Path3::Kernel(network) => network.sockets().collect(),
-            Path3::Memory(network) => network.sockets().collect(),
+            Testbed::Kernel(network) => network.sockets().collect(),
+            Testbed::Memory(network) => network.sockets().collect(),
         }
     }
 
     /// Pings from one host to the other; how many requests were sent and how many answered.
     pub(super) fn ping(&self, from: Host, v6: bool) -> anyhow::Result<(u32, u32)> {
         match self {
-            Path3::Kernel(network) => {
+            Testbed::Kernel(network) => {
                 let config = PingConfig {
                     count: PINGS,
                     ..PingConfig::default()
@@ -60,18 +60,18 @@ impl Path3 {
                 let result = network.ping(from, v6, &config)?;
                 Ok((result.sent, result.received))
             }
-            Path3::Memory(network) => Ok((PINGS, network.host(from).ping(v6, PINGS))),
+            Testbed::Memory(network) => Ok((PINGS, network.host(from).ping(v6, PINGS))),
         }
     }
 
     /// Begins to receive at a host.
     pub(super) fn receive(&self, at: Host, v6: bool, marker: [u8; 8]) -> anyhow::Result<Inlet<'_>> {
         Ok(match self {
-            Path3::Kernel(network) => {
+            Testbed::Kernel(network) => {
                 let address = SocketAddr::new(at.address(v6), memory::TEST_PORT);
                 Inlet::Kernel(Receiver::start(network.host(at), address, marker)?)
             }
-            Path3::Memory(network) => {
+            Testbed::Memory(network) => {
                 let host = network.host(at);
                 host.receive(marker);
                 Inlet::Memory(host)
@@ -82,12 +82,12 @@ impl Path3 {
     /// Begins to send from a host to the other.
     pub(super) fn send(&self, from: Host, v6: bool, load: Load) -> anyhow::Result<Running> {
         Ok(match self {
-            Path3::Kernel(network) => {
+            Testbed::Kernel(network) => {
                 let to = SocketAddr::new(from.other().address(v6), memory::TEST_PORT);
                 let config = SenderConfig::new(to, load.flows);
                 Sender::open(network.host(from), &config)?.start(load)
             }
-            Path3::Memory(network) => Running::start(network.host(from).outlet(v6), load),
+            Testbed::Memory(network) => Running::start(network.host(from).outlet(v6), load),
         })
     }
 }
@@ -119,13 +119,7 @@ impl Inlet<'_> {
             }
             Inlet::Memory(host) => {
                 let received = || host.look(Tally::received).unwrap_or(0);
-                let (mut last, mut since) = (received(), Instant::now());
-                while received() < count && since.elapsed() < quiet {
-                    std::thread::sleep(Duration::from_millis(2));
-                    if received() != last {
-                        (last, since) = (received(), Instant::now());
-                    }
-                }
+                wait_for(count, quiet, received, received);
                 host.finish()
                     .ok_or_else(|| anyhow::anyhow!("the host kept no tally"))
             }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use twinseal_lab::traffic::{Load, Search, Summary, TrialResult, Until, find_rate as search};
 
 use super::controller::Controller;
-use super::hosts::Path3;
+use super::hosts::Testbed;
 use super::plan::{Host, Plan, Router};
 use super::verdict::LatencyUs;
 use super::{DemoArgs, say};
@@ -43,7 +43,7 @@ pub(super) struct Result {
 }
 
 /// The highest rate from A to B, in packets a second, at which nothing is lost.
-pub(super) fn find_rate(args: &DemoArgs, path: &Path3, marker: [u8; 8]) -> anyhow::Result<f64> {
+pub(super) fn find_rate(args: &DemoArgs, path: &Testbed, marker: [u8; 8]) -> anyhow::Result<f64> {
     let mut first_flow = 1_000_000;
     let trial = |pps: f64| -> anyhow::Result<TrialResult> {
         let inlet = path.receive(Host::B, false, marker)?;
@@ -90,7 +90,7 @@ pub(super) fn find_rate(args: &DemoArgs, path: &Path3, marker: [u8; 8]) -> anyho
 /// Drives both loads for the time asked for, rotating keys; again and slower if packets were lost.
 pub(super) fn drive(
     args: &DemoArgs,
-    path: &Path3,
+    path: &Testbed,
     controller: &mut Controller,
     plan: &mut Plan,
     marker: [u8; 8],
@@ -116,7 +116,7 @@ pub(super) fn drive(
 
 fn drive_once(
     args: &DemoArgs,
-    path: &Path3,
+    path: &Testbed,
     controller: &mut Controller,
     plan: &mut Plan,
     marker: [u8; 8],

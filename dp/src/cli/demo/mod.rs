@@ -24,7 +24,7 @@ use twinseal_lab::Lab;
 pub use args::DemoArgs;
 use capture::{Captures, Needles};
 use controller::Controller;
-use hosts::Path3;
+use hosts::Testbed;
 use plan::{Host, Plan, Router, Underlay};
 use verdict::{SocketMode, Verdict};
 
@@ -48,14 +48,14 @@ pub fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
             );
             let program = std::env::current_exe().context("where is this program?")?;
             let network = kernel::Network::start(kernel::Options::new(program))?;
-            Path3::Kernel(Box::new(network))
+            Testbed::Kernel(Box::new(network))
         }
         Err(why) => {
             eprintln!(
                 "no network namespaces here ({why}): the same three routers over in-memory ports instead"
             );
             anyhow::ensure!(!args.keep, "--keep needs namespaces: run it as root");
-            Path3::Memory(Box::new(memory::Network::start()?))
+            Testbed::Memory(Box::new(memory::Network::start()?))
         }
     };
     let mut verdict = show(&args, &path)?;
@@ -66,7 +66,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         verdict.print();
     }
     if args.keep
-        && let Path3::Kernel(network) = path
+        && let Testbed::Kernel(network) = path
     {
         leave_running(*network)?;
     }
@@ -76,7 +76,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn show(args: &DemoArgs, path: &Path3) -> anyhow::Result<Verdict> {
+fn show(args: &DemoArgs, path: &Testbed) -> anyhow::Result<Verdict> {
     let mut plan = Plan::new(Underlay::V4, v1::Suite::Aes256Gcm)?;
     let mut controller = Controller::connect(path.sockets())?;
     say(args, "loading tables and keys through the control sockets");
@@ -126,10 +126,10 @@ fn show(args: &DemoArgs, path: &Path3) -> anyhow::Result<Verdict> {
     })
 }
 
-fn start_captures(path: &Path3, sampled: bool) -> anyhow::Result<Option<Captures>> {
+fn start_captures(path: &Testbed, sampled: bool) -> anyhow::Result<Option<Captures>> {
     match path {
-        Path3::Kernel(network) => Captures::start(network, sampled).map(Some),
-        Path3::Memory(_) => Ok(None),
+        Testbed::Kernel(network) => Captures::start(network, sampled).map(Some),
+        Testbed::Memory(_) => Ok(None),
     }
 }
 
@@ -140,7 +140,7 @@ struct Pings {
     answered: u32,
 }
 
-fn ping_all(args: &DemoArgs, path: &Path3) -> anyhow::Result<Pings> {
+fn ping_all(args: &DemoArgs, path: &Testbed) -> anyhow::Result<Pings> {
     let mut pings = Pings {
         v4: true,
         v6: true,

@@ -7,10 +7,11 @@
 
 use std::net::IpAddr;
 
-use anyhow::Context;
 use twinseal_api::v1;
 use v1::change::Change as Of;
 use v1::item::Item;
+
+pub use crate::cli::genkey::random;
 
 /// The circuit's name on both edges.
 pub const CIRCUIT: &str = "blue";
@@ -395,11 +396,4 @@ pub fn set(item: Item) -> v1::Change {
     v1::Change {
         change: Some(Of::Set(v1::Item { item: Some(item) })),
     }
-}
-
-/// Fills `octets` from the kernel's random number generator.
-pub fn random(octets: &mut [u8]) -> anyhow::Result<()> {
-    getrandom::fill(octets)
-        .map_err(|error| anyhow::anyhow!("{error}"))
-        .context("the kernel gave no random octets")
 }
