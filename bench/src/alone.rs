@@ -7,7 +7,9 @@ use twinseal::fixture::{CIRCUIT_ID, Seal};
 use twinseal::pipeline::{BATCH, Batch};
 use twinseal::wire::overlay::{CircuitHeader, LinkHeader};
 use twinseal::wire::{ethernet, ip, udp};
-use twinseal_crypto::{self as crypto, AAD_LEN, Layer, OpenSa, Provider, SealSa, Suite, TAG_LEN};
+use twinseal_crypto::{
+    self as crypto, AAD_LEN, Lanes, Layer, OpenSa, Provider, SealSa, Suite, TAG_LEN,
+};
 use twinseal_xsk::Frame;
 
 use crate::{BenchError, Rig, Role};
@@ -39,7 +41,8 @@ impl Alone {
     /// # Errors
     /// No key.
     pub fn new(provider: &dyn Provider, suite: Suite, role: Role) -> Result<Self, BenchError> {
-        let seal = |seal: Seal| seal.seal_sa(provider, suite).map(Key::Seal);
+        let (lanes, _) = Lanes::split(1, 4)?;
+        let seal = |seal: Seal| seal.seal_sa(provider, suite, lanes).map(Key::Seal);
         let open = |seal: Seal| seal.open_sa(provider, suite).map(Key::Open);
         let call = |key, layer, shape| Call { key, layer, shape };
         let (first, second) = match role {
@@ -85,8 +88,8 @@ impl Alone {
             .collect::<Option<ArrayVec<_, BATCH>>>()?;
         let start = Instant::now();
         match &call.key {
-            Key::Seal(sa) => sa.seal(&mut packets),
-            Key::Open(sa) => sa.open(&mut packets),
+            Key::Seal(_) => crypto::seal(&mut packets),
+            Key::Open(_) => crypto::open(&mut packets),
         }
         let time = start.elapsed().saturating_sub(self.clock);
         packets.iter().all(|packet| packet.ok).then_some(time)
@@ -94,7 +97,7 @@ impl Alone {
 }
 
 impl Call {
-    fn packet<'a>(&self, frame: &'a mut Frame) -> Option<crypto::Packet<'a>> {
+    fn packet<'a>(&'a self, frame: &'a mut Frame) -> Option<crypto::Packet<'a>> {
         if !(self.shape)(frame) {
             return None;
         }
@@ -110,11 +113,10 @@ impl Call {
             }
         };
         // When sealing, the header is whatever the frame holds: here a nonce may repeat, as nothing is sent.
-        let nonce = match &self.key {
-            Key::Seal(sa) => sa.nonce(lane, counter),
-            Key::Open(sa) => sa.nonce(lane, counter),
-        };
-        Some(crypto::Packet::new(nonce, aad, data))
+        Some(match &self.key {
+            Key::Seal(sa) => sa.packet(lane, counter, aad, data),
+            Key::Open(sa) => sa.packet(lane, counter, aad, data),
+        })
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use twinseal_crypto::{
-    AAD_LEN, Context, DEFAULT_PROVIDER, Direction, Layer, MAX_COUNTER, OpenSa, Packet, SECRET_LEN,
-    SealSa, Secret, Suite, TAG_LEN, provider, providers,
+    AAD_LEN, Context, DEFAULT_PROVIDER, Direction, Key, Lanes, Layer, MAX_COUNTER, OpenSa, Packet,
+    SECRET_LEN, SealSa, Secret, Suite, TAG_LEN, open, provider, providers, seal,
 };
 
 /// Packets a call, as in the dataplane.
@@ -16,26 +16,26 @@ const BATCH: usize = 64;
 fn aead(c: &mut Criterion) {
     for provider in providers() {
         for suite in Suite::ALL {
-            let aead = provider
-                .aead(suite, &vec![7; suite.key_len()])
+            let key = provider
+                .key(suite, &vec![7; suite.key_len()])
                 .expect("the key has the suite's length");
             let mut group = c.benchmark_group(format!("{}/{suite}", provider.name()));
             for size in [64, 512, 1400] {
                 group.throughput(Throughput::Bytes((size * BATCH) as u64));
                 let mut buffers = vec![vec![0x5a; size + TAG_LEN]; BATCH];
                 group.bench_function(BenchmarkId::new("seal", size), |b| {
-                    let mut batch = packets(&mut buffers);
-                    b.iter(|| aead.seal(black_box(&mut batch)));
+                    let mut batch = packets(&key, &mut buffers);
+                    b.iter(|| seal(black_box(&mut batch)));
                 });
-                aead.seal(&mut packets(&mut buffers));
+                seal(&mut packets(&key, &mut buffers));
                 group.bench_function(BenchmarkId::new("open", size), |b| {
                     // Opening destroys its input, so every round has a fresh copy, which is not
                     // timed.
                     b.iter_batched_ref(
                         || buffers.clone(),
                         |sealed| {
-                            let mut batch = packets(sealed);
-                            aead.open(black_box(&mut batch));
+                            let mut batch = packets(&key, sealed);
+                            open(black_box(&mut batch));
                             assert!(batch[0].ok);
                         },
                         BatchSize::SmallInput,
@@ -46,10 +46,10 @@ fn aead(c: &mut Criterion) {
     }
 }
 
-fn packets(buffers: &mut [Vec<u8>]) -> Vec<Packet<'_>> {
+fn packets<'a>(key: &'a Key, buffers: &'a mut [Vec<u8>]) -> Vec<Packet<'a>> {
     (0..)
         .zip(buffers)
-        .map(|(n, data)| Packet::new([n; 12], [n; AAD_LEN], data))
+        .map(|(n, data)| Packet::new(key, [n; 12], [n; AAD_LEN], data))
         .collect()
 }
 
@@ -61,6 +61,7 @@ fn state(c: &mut Criterion) {
         epoch: 1,
     };
     let provider = provider(DEFAULT_PROVIDER).expect("the default is built in");
+    let (lanes, owners) = Lanes::split(1, 8).expect("few lanes");
     let secret = Secret::from_bytes(&mut [1; SECRET_LEN]).expect("memory for a secret");
 
     let mut group = c.benchmark_group("state");
@@ -72,10 +73,12 @@ fn state(c: &mut Criterion) {
             (rx.check(0, counter), rx.commit(0, counter))
         });
     });
-    let tx = SealSa::new(provider, &secret, context, 8, MAX_COUNTER).expect("good parameters");
-    group.bench_function("reserve one", |b| b.iter(|| tx.reserve(black_box(0), 1)));
+    let tx = SealSa::new(provider, &secret, context, lanes, MAX_COUNTER).expect("good parameters");
+    group.bench_function("reserve one", |b| {
+        b.iter(|| tx.reserve(&owners[0], black_box(0), 1))
+    });
     group.bench_function("reserve a batch", |b| {
-        b.iter(|| tx.reserve(black_box(1), BATCH as u32))
+        b.iter(|| tx.reserve(&owners[0], black_box(1), BATCH as u32))
     });
     group.bench_function("nonce", |b| {
         b.iter(|| tx.nonce(black_box(1), black_box(77)))
@@ -83,7 +86,7 @@ fn state(c: &mut Criterion) {
     group.finish();
 
     c.bench_function("derive and make a transmit SA", |b| {
-        b.iter(|| SealSa::new(provider, &secret, context, 8, MAX_COUNTER));
+        b.iter(|| SealSa::new(provider, &secret, context, lanes, MAX_COUNTER));
     });
 }
 

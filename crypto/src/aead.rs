@@ -1,3 +1,5 @@
+use std::fmt;
+
 use crate::{AAD_LEN, CryptoError, Nonce, Suite, libs};
 
 /// One packet of a batch.
@@ -7,13 +9,15 @@ use crate::{AAD_LEN, CryptoError, Nonce, Suite, libs};
 /// `data[..data.len() - TAG_LEN]`.
 #[derive(Debug)]
 pub struct Packet<'a> {
-    /// Must be unique under the key when sealing: take it from
-    /// [`SealSa::nonce`](crate::SealSa::nonce).
+    /// What it is sealed or opened with; the packets of a batch need not have it in common.
+    pub key: &'a Key,
+    /// The bytes that change in place.
+    pub data: &'a mut [u8],
+    /// Must be unique under the key when sealing: take the whole packet from
+    /// [`SealSa::packet`](crate::SealSa::packet).
     pub nonce: Nonce,
     /// Authenticated, not encrypted: the packet's header.
     pub aad: [u8; AAD_LEN],
-    /// The bytes that change in place.
-    pub data: &'a mut [u8],
     /// The result, whatever it was before. False after `open`: the tag did not verify. False after
     /// either: `data` is too short. What `data` then holds is unspecified, but it is no
     /// plaintext that failed authentication.
@@ -24,45 +28,80 @@ impl<'a> Packet<'a> {
     /// A packet that is not yet sealed or opened.
     #[inline]
     #[must_use]
-    pub fn new(nonce: Nonce, aad: [u8; AAD_LEN], data: &'a mut [u8]) -> Self {
+    pub fn new(key: &'a Key, nonce: Nonce, aad: [u8; AAD_LEN], data: &'a mut [u8]) -> Self {
         Self {
+            key,
+            data,
             nonce,
             aad,
-            data,
             ok: false,
         }
     }
 }
 
-/// An algorithm with one key. The key cannot be read back.
-///
-/// An implementation needs only the calls for one packet; one that is faster over many overrides
-/// those for batches.
+/// Seals every packet of the batch in place and sets its `ok`.
+#[inline]
+pub fn seal(batch: &mut [Packet<'_>]) {
+    for packet in batch {
+        packet.ok = packet.key.seal_one(&packet.nonce, &packet.aad, packet.data);
+    }
+}
+
+/// Opens every packet of the batch in place and sets its `ok`.
+#[inline]
+pub fn open(batch: &mut [Packet<'_>]) {
+    for packet in batch {
+        packet.ok = packet.key.open_one(&packet.nonce, &packet.aad, packet.data);
+    }
+}
+
+/// An algorithm with one key, which cannot be read back.
+pub struct Key(Box<dyn Aead>);
+
+impl Key {
+    /// A key of a library.
+    pub fn new(aead: Box<dyn Aead>) -> Self {
+        Self(aead)
+    }
+
+    /// The algorithm.
+    #[must_use]
+    pub fn suite(&self) -> Suite {
+        self.0.suite()
+    }
+
+    /// Seals one packet in place, with associated data of any length; see [`Packet`] for `data` and
+    /// the result.
+    #[inline]
+    pub fn seal_one(&self, nonce: &Nonce, aad: &[u8], data: &mut [u8]) -> bool {
+        self.0.seal_one(nonce, aad, data)
+    }
+
+    /// Opens one packet in place, with associated data of any length; see [`Packet`] for `data` and
+    /// the result.
+    #[inline]
+    pub fn open_one(&self, nonce: &Nonce, aad: &[u8], data: &mut [u8]) -> bool {
+        self.0.open_one(nonce, aad, data)
+    }
+}
+
+impl fmt::Debug for Key {
+    // Never the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").field("suite", &self.suite()).finish()
+    }
+}
+
+/// What a library does with one key.
 pub trait Aead: Send + Sync {
     /// The algorithm.
     fn suite(&self) -> Suite;
 
-    /// Seals one packet in place, with associated data of any length; see [`Packet`] for `data` and
-    /// the result.
+    /// As [`Key::seal_one`].
     fn seal_one(&self, nonce: &Nonce, aad: &[u8], data: &mut [u8]) -> bool;
 
-    /// Opens one packet in place, with associated data of any length; see [`Packet`] for `data` and
-    /// the result.
+    /// As [`Key::open_one`].
     fn open_one(&self, nonce: &Nonce, aad: &[u8], data: &mut [u8]) -> bool;
-
-    /// Seals every packet of the batch and sets its `ok`.
-    fn seal(&self, batch: &mut [Packet<'_>]) {
-        for packet in batch {
-            packet.ok = self.seal_one(&packet.nonce, &packet.aad, packet.data);
-        }
-    }
-
-    /// Opens every packet of the batch and sets its `ok`.
-    fn open(&self, batch: &mut [Packet<'_>]) {
-        for packet in batch {
-            packet.ok = self.open_one(&packet.nonce, &packet.aad, packet.data);
-        }
-    }
 }
 
 /// A library that implements the suites.
@@ -70,11 +109,11 @@ pub trait Provider: Send + Sync {
     /// The name in configuration.
     fn name(&self) -> &'static str;
 
-    /// An AEAD with a copy of this key; the caller wipes its own.
+    /// A copy of this key, ready for use; the caller wipes its own.
     ///
     /// # Errors
     /// [`CryptoError::KeyLength`] when the key is not of the suite's length.
-    fn aead(&self, suite: Suite, key: &[u8]) -> Result<Box<dyn Aead>, CryptoError>;
+    fn key(&self, suite: Suite, key: &[u8]) -> Result<Key, CryptoError>;
 }
 
 /// The name of the provider to use when the user names none.

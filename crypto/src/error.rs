@@ -37,8 +37,8 @@ pub enum CryptoError {
     #[error("no memory page for a secret: {0}; raise the memory limit of the process")]
     SecretMemory(#[source] io::Error),
     /// A lane count outside 1 to [`MAX_LANES`].
-    #[error("an SA has 1 to {MAX_LANES} lanes, not {0}")]
-    Lanes(u16),
+    #[error("a node has 1 to {MAX_LANES} lanes over all workers, not {0}")]
+    Lanes(usize),
     /// A counter limit outside 1 to [`MAX_COUNTER`].
     #[error("an SA's counter limit is 1 to {MAX_COUNTER}, not {0}")]
     CounterLimit(u64),

@@ -4,15 +4,15 @@
 //! AEADs stand:
 //!
 //! - **a nonce never repeats under a key**: [`SealSa::reserve`] hands out every counter of a lane
-//!   at most once, and stops at a limit; [`BurnGuard`] remembers, over restarts, which secrets have
+//!   at most once, to the lane's one [`LaneOwner`], and stops at a limit; [`BurnGuard`] remembers, over restarts, which secrets have
 //!   sealed before;
 //! - **a packet is accepted once**: [`OpenSa::commit`] says [`Replay::Fresh`] at most once for a
 //!   lane and counter, also when several threads race.
 //!
 //! It knows no packet format, no clock and no tables. The only I/O is [`BurnGuard`]'s file.
 //!
-//! A packet's way: `reserve` a counter, build the header that carries lane and counter, `nonce`,
-//! `seal`; at the receiver `check`, `nonce`, `open`, and only after the tag verified, `commit`.
+//! A packet's way: `reserve` a counter, build the header that carries lane and counter, `packet`,
+//! [`seal`]; at the receiver `check`, `packet`, [`open`], and only after the tag verified, `commit`.
 //!
 //! ```
 //! use twinseal_crypto::*;
@@ -23,24 +23,25 @@
 //!     suite: Suite::Aes256Gcm,
 //!     epoch: 1,
 //! };
+//! let (lanes, owners) = Lanes::split(1, 4)?;
 //! let secret = Secret::from_bytes(&mut [7; SECRET_LEN])?;
 //! let tx = SealSa::new(
 //!     provider(DEFAULT_PROVIDER)?,
 //!     &secret,
 //!     context,
-//!     4,
+//!     lanes,
 //!     MAX_COUNTER,
 //! )?;
 //! let rx = OpenSa::new(provider(DEFAULT_PROVIDER)?, &secret, context, 2048)?;
 //!
 //! let (lane, aad) = (3, [0; AAD_LEN]);
-//! let counter = tx.reserve(lane, 1).expect("a new SA has counters");
+//! let counter = tx.reserve(&owners[0], lane, 1).expect("a new SA has counters");
 //! let mut data = *b"hello................";
-//! tx.seal(&mut [Packet::new(tx.nonce(lane, counter), aad, &mut data)]);
+//! seal(&mut [tx.packet(lane, counter, aad, &mut data)]);
 //!
 //! assert_eq!(rx.check(lane, counter), Replay::Fresh);
-//! let mut batch = [Packet::new(rx.nonce(lane, counter), aad, &mut data)];
-//! rx.open(&mut batch);
+//! let mut batch = [rx.packet(lane, counter, aad, &mut data)];
+//! open(&mut batch);
 //! assert!(batch[0].ok && rx.commit(lane, counter) == Replay::Fresh);
 //! assert_eq!(&data[..5], b"hello");
 //! assert_eq!(rx.commit(lane, counter), Replay::Replayed);
@@ -52,6 +53,7 @@ mod burn;
 mod counter;
 mod error;
 mod kdf;
+mod lanes;
 mod libs;
 mod replay;
 mod sa;
@@ -59,9 +61,10 @@ mod secret;
 mod suite;
 mod sync;
 
-pub use aead::{Aead, DEFAULT_PROVIDER, Packet, Provider, provider, providers};
+pub use aead::{Aead, DEFAULT_PROVIDER, Key, Packet, Provider, open, provider, providers, seal};
 pub use burn::{BurnError, BurnGuard};
 pub use error::CryptoError;
+pub use lanes::{LaneOwner, Lanes};
 pub use replay::Replay;
 pub use sa::{MAX_WINDOW_BITS, MIN_WINDOW_BITS, OpenSa, SealSa};
 pub use secret::{Fingerprint, Secret};

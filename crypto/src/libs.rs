@@ -1,7 +1,7 @@
 //! The providers over aws-lc-rs and ring. The former copies the latter's interface, so one macro
 //! serves both.
 
-use crate::{Aead, CryptoError, Nonce, Provider, Suite, TAG_LEN};
+use crate::{Aead, CryptoError, Key, Nonce, Provider, Suite, TAG_LEN};
 
 macro_rules! provider {
     ($provider:ident, $library:ident, $name:literal) => {
@@ -12,7 +12,7 @@ macro_rules! provider {
                 $name
             }
 
-            fn aead(&self, suite: Suite, key: &[u8]) -> Result<Box<dyn Aead>, CryptoError> {
+            fn key(&self, suite: Suite, key: &[u8]) -> Result<Key, CryptoError> {
                 use $library::aead;
 
                 let algorithm = match suite {
@@ -60,7 +60,10 @@ macro_rules! provider {
                     }
                 }
 
-                Ok(Box::new(Keyed(suite, aead::LessSafeKey::new(key))))
+                Ok(Key::new(Box::new(Keyed(
+                    suite,
+                    aead::LessSafeKey::new(key),
+                ))))
             }
         }
     };

@@ -6,7 +6,9 @@ use aes_gcm::{
 };
 use chacha20poly1305::ChaCha20Poly1305;
 use proptest::prelude::*;
-use twinseal_crypto::{AAD_LEN, CryptoError, Nonce, Packet, Suite, TAG_LEN, providers};
+use twinseal_crypto::{
+    AAD_LEN, CryptoError, Key, Nonce, Packet, Suite, TAG_LEN, open, providers, seal,
+};
 
 /// Ciphertext and tag, as RustCrypto makes them.
 fn oracle(suite: Suite, key: &[u8], nonce: &Nonce, aad: &[u8], msg: &[u8]) -> Vec<u8> {
@@ -53,9 +55,9 @@ fn batches() -> impl Strategy<Value = (Suite, Vec<u8>, Vec<Message>)> {
         .prop_map(|(suite, key, messages)| (suite, key[..suite.key_len()].to_vec(), messages))
 }
 
-fn packets<'a>(messages: &[Message], buffers: &'a mut [Vec<u8>]) -> Vec<Packet<'a>> {
+fn packets<'a>(key: &'a Key, messages: &[Message], buffers: &'a mut [Vec<u8>]) -> Vec<Packet<'a>> {
     let packet = |(message, data): (&Message, &'a mut Vec<u8>)| {
-        Packet::new(message.nonce, message.aad, data)
+        Packet::new(key, message.nonce, message.aad, data)
     };
     messages.iter().zip(buffers).map(packet).collect()
 }
@@ -66,17 +68,17 @@ proptest! {
         let sealed: Vec<_> =
             messages.iter().map(|m| oracle(suite, &key, &m.nonce, &m.aad, &m.text)).collect();
         for provider in providers() {
-            let aead = provider.aead(suite, &key).unwrap();
+            let aead = provider.key(suite, &key).unwrap();
             prop_assert_eq!(aead.suite(), suite);
             let mut buffers: Vec<_> = messages.iter().map(|m| [&m.text[..], &[0xaa; TAG_LEN]].concat()).collect();
 
-            let mut batch = packets(&messages, &mut buffers);
-            aead.seal(&mut batch);
+            let mut batch = packets(&aead, &messages, &mut buffers);
+            seal(&mut batch);
             prop_assert!(batch.iter().all(|packet| packet.ok));
             prop_assert_eq!(&buffers, &sealed, "{}", provider.name());
 
-            let mut batch = packets(&messages, &mut buffers);
-            aead.open(&mut batch);
+            let mut batch = packets(&aead, &messages, &mut buffers);
+            open(&mut batch);
             prop_assert!(batch.iter().all(|packet| packet.ok));
             for (buffer, message) in buffers.iter().zip(&messages) {
                 prop_assert_eq!(&buffer[..message.text.len()], &message.text[..]);
@@ -90,10 +92,10 @@ proptest! {
         prop_assume!(!messages.is_empty());
         let which = which.index(messages.len());
         for provider in providers() {
-            let aead = provider.aead(suite, &key).unwrap();
+            let aead = provider.key(suite, &key).unwrap();
             let mut buffers: Vec<_> =
                 messages.iter().map(|m| oracle(suite, &key, &m.nonce, &m.aad, &m.text)).collect();
-            let mut batch = packets(&messages, &mut buffers);
+            let mut batch = packets(&aead, &messages, &mut buffers);
 
             let spoilt = &mut batch[which];
             let bit = bit.index((spoilt.nonce.len() + AAD_LEN + spoilt.data.len()) * 8);
@@ -101,7 +103,7 @@ proptest! {
             let nonce_changed = bit / 8 < spoilt.nonce.len();
             spoilt.ok = true;
 
-            aead.open(&mut batch);
+            open(&mut batch);
             for (at, packet) in batch.iter().enumerate() {
                 prop_assert_eq!(packet.ok, at != which, "{} packet {}", provider.name(), at);
             }
@@ -118,22 +120,22 @@ proptest! {
 fn data_too_short_for_a_tag_is_refused() {
     for provider in providers() {
         for suite in Suite::ALL {
-            let aead = provider.aead(suite, &vec![1; suite.key_len()]).unwrap();
+            let aead = provider.key(suite, &vec![1; suite.key_len()]).unwrap();
             for len in 0..TAG_LEN {
                 let (mut one, mut two) = (vec![0; len], vec![0; TAG_LEN]);
                 let mut batch = [
-                    Packet::new([0; 12], [0; AAD_LEN], &mut one),
-                    Packet::new([1; 12], [0; AAD_LEN], &mut two),
+                    Packet::new(&aead, [0; 12], [0; AAD_LEN], &mut one),
+                    Packet::new(&aead, [1; 12], [0; AAD_LEN], &mut two),
                 ];
                 batch[0].ok = true;
-                aead.seal(&mut batch);
+                seal(&mut batch);
                 assert_eq!(
                     [batch[0].ok, batch[1].ok],
                     [false, true],
                     "an empty plaintext is sealed"
                 );
                 batch[0].ok = true;
-                aead.open(&mut batch);
+                open(&mut batch);
                 assert_eq!([batch[0].ok, batch[1].ok], [false, true]);
             }
         }
@@ -145,7 +147,7 @@ fn keys_of_wrong_length_are_refused() {
     for provider in providers() {
         for suite in Suite::ALL {
             for len in (0..=64).filter(|&len| len != suite.key_len()) {
-                let Err(error) = provider.aead(suite, &vec![0; len]) else {
+                let Err(error) = provider.key(suite, &vec![0; len]) else {
                     panic!("{} took {len} bytes for {suite}", provider.name());
                 };
                 assert!(

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 use twinseal_crypto::{
-    AAD_LEN, Context, CryptoError, DEFAULT_PROVIDER, Direction, Layer, MAX_COUNTER, OpenSa, Packet,
-    Replay, SECRET_LEN, SealSa, Secret, Suite, TAG_LEN, provider, providers,
+    AAD_LEN, Context, CryptoError, DEFAULT_PROVIDER, Direction, LaneOwner, Lanes, Layer,
+    MAX_COUNTER, OpenSa, Replay, SECRET_LEN, SealSa, Secret, Suite, TAG_LEN, open, provider,
+    providers, seal,
 };
 
 const LINK: Context = Context {
@@ -19,14 +20,17 @@ fn secret(byte: u8) -> Secret {
     Secret::from_bytes(&mut [byte; SECRET_LEN]).unwrap()
 }
 
-fn seal_sa(context: Context, lanes: u16, limit: u64) -> Result<SealSa, CryptoError> {
-    SealSa::new(
+/// A transmit SA, and the owner of all its lanes.
+fn seal_sa(context: Context, lanes: u16, limit: u64) -> Result<(SealSa, LaneOwner), CryptoError> {
+    let (lanes, mut owners) = Lanes::split(1, lanes)?;
+    let sa = SealSa::new(
         provider(DEFAULT_PROVIDER)?,
         &secret(1),
         context,
         lanes,
         limit,
-    )
+    )?;
+    Ok((sa, owners.remove(0)))
 }
 
 fn open_sa(context: Context, window_bits: u32) -> Result<OpenSa, CryptoError> {
@@ -39,13 +43,13 @@ fn open_sa(context: Context, window_bits: u32) -> Result<OpenSa, CryptoError> {
 }
 
 /// Whether `rx` opens what `tx` seals.
-fn talks(tx: &SealSa, rx: &OpenSa) -> bool {
-    let counter = tx.reserve(1, 1).unwrap();
+fn talks((tx, owner): &(SealSa, LaneOwner), rx: &OpenSa) -> bool {
+    let counter = tx.reserve(owner, 1, 1).unwrap();
     let mut data = [9; 40];
-    tx.seal(&mut [Packet::new(tx.nonce(1, counter), [3; AAD_LEN], &mut data)]);
+    seal(&mut [tx.packet(1, counter, [3; AAD_LEN], &mut data)]);
     assert_ne!(data[..24], [9; 24]);
-    let mut batch = [Packet::new(rx.nonce(1, counter), [3; AAD_LEN], &mut data)];
-    rx.open(&mut batch);
+    let mut batch = [rx.packet(1, counter, [3; AAD_LEN], &mut data)];
+    open(&mut batch);
     let ok = batch[0].ok;
     assert!(!ok || data[..24] == [9; 24]);
     ok
@@ -59,9 +63,12 @@ fn both_ends_agree_over_any_providers_and_suites() {
             .flat_map(|one| providers().iter().map(move |two| (one, two)))
         {
             let context = Context { suite, ..LINK };
-            let tx = SealSa::new(*one, &secret(1), context, 2, MAX_COUNTER).unwrap();
+            let (lanes, mut owners) = Lanes::split(1, 2).unwrap();
+            let tx = SealSa::new(*one, &secret(1), context, lanes, MAX_COUNTER).unwrap();
             let rx = OpenSa::new(*two, &secret(1), context, 2048).unwrap();
+            let tx = (tx, owners.remove(0));
             assert!(talks(&tx, &rx), "{} to {}: {suite}", one.name(), two.name());
+            let (tx, _) = tx;
             assert_eq!((tx.suite(), tx.epoch()), (rx.suite(), rx.epoch()));
             assert_eq!((tx.suite(), tx.epoch(), tx.lanes()), (suite, 7, 2));
             assert_eq!(tx.fingerprint(), secret(1).fingerprint());
@@ -101,14 +108,15 @@ fn any_other_context_or_secret_opens_nothing() {
 #[test]
 fn known_answer_from_secret_to_ciphertext() {
     for provider in providers() {
-        let tx = SealSa::new(*provider, &secret(1), LINK, 256, MAX_COUNTER).unwrap();
+        let (lanes, _) = Lanes::split(1, 256).unwrap();
+        let tx = SealSa::new(*provider, &secret(1), LINK, lanes, MAX_COUNTER).unwrap();
         assert_eq!(
             hex(&tx.nonce(0xab, 0x01_0203_0405)),
             "707848d965e5946afbced211"
         );
         let mut data = [b"twinseal".as_slice(), &[0; TAG_LEN]].concat();
         let aad = std::array::from_fn(|at| at as u8);
-        tx.seal(&mut [Packet::new(tx.nonce(0xab, 0x01_0203_0405), aad, &mut data)]);
+        seal(&mut [tx.packet(0xab, 0x01_0203_0405, aad, &mut data)]);
         assert_eq!(
             hex(&data),
             "484a2eff93023df58c1e197e2551ac99b08098ada61db1fe"
@@ -130,7 +138,7 @@ proptest! {
     fn nonces_differ_wherever_lane_or_counter_does(
         places in prop::collection::hash_set((any::<u8>(), prop_oneof![0..600u64, any::<u64>()]), 2..200),
     ) {
-        let (tx, rx) = (seal_sa(LINK, 256, MAX_COUNTER).unwrap(), open_sa(LINK, 2048).unwrap());
+        let ((tx, _), rx) = (seal_sa(LINK, 256, MAX_COUNTER).unwrap(), open_sa(LINK, 2048).unwrap());
         let nonces: HashSet<_> = places.iter().map(|&(lane, counter)| tx.nonce(lane, counter)).collect();
         prop_assert_eq!(nonces.len(), places.len());
         for &(lane, counter) in &places {
@@ -147,9 +155,9 @@ proptest! {
             for direction in [Direction::AToB, Direction::BToA] {
                 for suite in Suite::ALL {
                     for &epoch in &epochs {
-                        let sa = seal_sa(Context { layer, direction, suite, epoch }, 1, MAX_COUNTER).unwrap();
+                        let (sa, _) = seal_sa(Context { layer, direction, suite, epoch }, 1, MAX_COUNTER).unwrap();
                         let mut data = [0; 32 + TAG_LEN];
-                        sa.seal(&mut [Packet::new(sa.nonce(0, counter), [0; AAD_LEN], &mut data)]);
+                        seal(&mut [sa.packet(0, counter, [0; AAD_LEN], &mut data)]);
                         prop_assert!(seen.insert(data[..32].to_vec()), "{layer:?} {direction:?} {suite} {epoch}");
                     }
                 }
@@ -160,10 +168,10 @@ proptest! {
     /// Whatever is asked of whatever lanes, every nonce of an SA is new, and counters stay below the limit.
     #[test]
     fn reserved_nonces_never_repeat(asked in prop::collection::vec((0..6u8, 0..70u32), 1..80), limit in 1..400u64) {
-        let sa = seal_sa(LINK, 4, limit).unwrap();
+        let (sa, owner) = seal_sa(LINK, 4, limit).unwrap();
         let mut seen = HashSet::new();
         for (lane, n) in asked {
-            let Some(first) = sa.reserve(lane, n) else { continue };
+            let Some(first) = sa.reserve(&owner, lane, n) else { continue };
             prop_assert!(lane < 4);
             for counter in first..first + u64::from(n) {
                 prop_assert!(counter < limit && seen.insert(sa.nonce(lane, counter)));
@@ -175,20 +183,24 @@ proptest! {
 
 #[test]
 fn a_limit_is_announced_and_then_kept() {
-    let sa = seal_sa(LINK, 2, 80).unwrap();
-    assert_eq!(sa.reserve(0, 69), Some(0));
+    let (sa, owner) = seal_sa(LINK, 2, 80).unwrap();
+    assert_eq!(sa.reserve(&owner, 0, 69), Some(0));
     assert!(!sa.nearly_exhausted() && !sa.exhausted());
-    assert_eq!(sa.reserve(0, 1), Some(69));
+    assert_eq!(sa.reserve(&owner, 0, 1), Some(69));
     assert!(sa.nearly_exhausted() && !sa.exhausted());
-    assert_eq!(sa.reserve(0, 11), None);
+    assert_eq!(sa.reserve(&owner, 0, 11), None);
     assert!(sa.exhausted());
-    assert_eq!(sa.reserve(0, 1), None);
-    assert_eq!(sa.reserve(1, 80), Some(0), "the other lane has its own");
+    assert_eq!(sa.reserve(&owner, 0, 1), None);
+    assert_eq!(
+        sa.reserve(&owner, 1, 80),
+        Some(0),
+        "the other lane has its own"
+    );
     assert_eq!(sa.sealed(), 160);
 
-    let tiny = seal_sa(LINK, 1, 1).unwrap();
+    let (tiny, owner) = seal_sa(LINK, 1, 1).unwrap();
     assert!(!tiny.nearly_exhausted());
-    assert_eq!(tiny.reserve(0, 1), Some(0));
+    assert_eq!(tiny.reserve(&owner, 0, 1), Some(0));
     assert!(tiny.nearly_exhausted() && tiny.exhausted());
 }
 
@@ -231,7 +243,9 @@ fn threads_that_race_for_a_new_lane_accept_each_counter_once() {
 #[test]
 fn bad_parameters_are_refused() {
     for lanes in [0, 257, u16::MAX] {
-        assert!(matches!(seal_sa(LINK, lanes, 1), Err(CryptoError::Lanes(got)) if got == lanes));
+        assert!(
+            matches!(seal_sa(LINK, lanes, 1), Err(CryptoError::Lanes(got)) if got == lanes.into())
+        );
     }
     for limit in [0, MAX_COUNTER + 1, u64::MAX] {
         assert!(

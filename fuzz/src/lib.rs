@@ -15,7 +15,7 @@ use twinseal::fixture::{
 use twinseal::pipeline::Disposition;
 use twinseal::pipeline::reason::DropReason;
 use twinseal::tables::PortIndex;
-use twinseal_crypto::{AAD_LEN, DEFAULT_PROVIDER, Packet, Provider, Suite, TAG_LEN, provider};
+use twinseal_crypto::{self as crypto, AAD_LEN, DEFAULT_PROVIDER, Lanes, Provider, Suite, TAG_LEN, provider};
 
 pub use mutate::{mutate, repair};
 
@@ -179,8 +179,8 @@ pub fn open_link(seal: Seal, frame: &[u8]) -> Option<Vec<u8>> {
     let (header, sealed) = frame.get(OUTER..)?.split_first_chunk::<HEADER>()?;
     let mut inside = sealed.to_vec();
     let (lane, counter) = lane_and_counter(header);
-    let mut batch = [Packet::new(sa.nonce(lane, counter), *header, &mut inside)];
-    sa.open(&mut batch);
+    let mut batch = [sa.packet(lane, counter, *header, &mut inside)];
+    crypto::open(&mut batch);
     let ok = batch[0].ok;
     inside.truncate(inside.len() - TAG_LEN);
     ok.then_some(inside)
@@ -188,7 +188,8 @@ pub fn open_link(seal: Seal, frame: &[u8]) -> Option<Vec<u8>> {
 
 /// Seals something for a link with the fixture's key, in the outer and link headers of `frame`, as its peer could.
 pub fn seal_link(seal: Seal, frame: &[u8], inside: &[u8]) -> Vec<u8> {
-    let sa = seal.seal_sa(library(), SUITE).expect("a key");
+    let (lanes, _) = Lanes::split(1, 256).expect("as many as there may be");
+    let sa = seal.seal_sa(library(), SUITE, lanes).expect("a key");
     let mut frame = frame[..OUTER + HEADER].to_vec();
     frame.extend(inside);
     frame.extend([0; TAG_LEN]);
@@ -196,7 +197,7 @@ pub fn seal_link(seal: Seal, frame: &[u8], inside: &[u8]) -> Vec<u8> {
         .split_first_chunk_mut::<HEADER>()
         .expect("a header");
     let (lane, counter) = lane_and_counter(header);
-    sa.seal(&mut [Packet::new(sa.nonce(lane, counter), *header, sealed)]);
+    crypto::seal(&mut [sa.packet(lane, counter, *header, sealed)]);
     repair(&mut frame);
     frame
 }

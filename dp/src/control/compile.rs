@@ -13,9 +13,10 @@ use super::model::{
 use crate::tables::fib::Fib;
 use crate::tables::group::Group;
 use crate::tables::hash::{FastMap, FoldState};
+use crate::tables::outer::Outer;
 use crate::tables::{
-    self, Circuit, CircuitIndex, GroupIndex, Link, LinkIndex, LinkTransmit, NeighbourKey, Outer,
-    Port, PortIndex, PortRole, Receiver, Tables, Vrf, VrfIndex, label_key,
+    self, Circuit, CircuitIndex, GroupIndex, Link, LinkIndex, LinkTransmit, NeighbourKey, Port,
+    PortIndex, PortRole, Receiver, Tables, Vrf, VrfIndex, label_key,
 };
 use crate::wire::ethernet::Mac;
 

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use twinseal_crypto::{Context, CryptoError, Fingerprint, OpenSa, Provider, SealSa, Secret};
+use twinseal_crypto::{Context, CryptoError, Fingerprint, Lanes, OpenSa, Provider, SealSa, Secret};
 
 use super::model::{CircuitName, KeyId, LinkName, State};
 use super::parse::ItemKey;
@@ -25,7 +25,7 @@ pub struct SaConfig {
     /// Counters of a replay window.
     pub window_bits: u32,
     /// Lanes of a transmit SA.
-    pub lanes: u16,
+    pub lanes: Lanes,
     /// Counters of a lane.
     pub lane_limit: u64,
     /// Cells of traffic counters.

@@ -33,8 +33,8 @@ use std::time::Duration;
 use prost::Message;
 use tokio::sync::oneshot;
 use twinseal_api::v1;
-use twinseal_crypto::{BurnError, BurnGuard, CryptoError, MAX_COUNTER, MAX_LANES};
-use twinseal_crypto::{MAX_WINDOW_BITS, MIN_WINDOW_BITS};
+use twinseal_crypto::{BurnError, BurnGuard, CryptoError, LaneOwner, Lanes};
+use twinseal_crypto::{MAX_COUNTER, MAX_LANES, MAX_WINDOW_BITS, MIN_WINDOW_BITS};
 
 use crate::ports::PortError;
 use crate::workers::{Pool, PoolConfig};
@@ -110,11 +110,11 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
     ready: Option<oneshot::Sender<()>>,
 ) -> Result<(), ControlError> {
-    let sa = sa_config(&config)?;
+    let (sa, lanes) = sa_config(&config)?;
     let burned = open_burned(&config)?;
     // Before anything that takes packets: two daemons of one name would fight over ports.
     let socket = server::Socket::bind(config.socket).await?;
-    let pool = Pool::start(config.pool)?;
+    let pool = Pool::start(config.pool, lanes)?;
     let node = Node::start(config.name.clone(), sa, burned, pool).await;
     let (handle, commands) = node::channel();
     let (stop_server, stopping) = oneshot::channel::<()>();
@@ -141,7 +141,8 @@ pub async fn run(
     }
 }
 
-fn sa_config(config: &NodeConfig) -> Result<SaConfig, ControlError> {
+/// How SAs are made, and the right to their lanes for each worker.
+fn sa_config(config: &NodeConfig) -> Result<(SaConfig, Vec<LaneOwner>), ControlError> {
     let range = |field, value, allowed: String| ControlError::Range {
         field,
         value,
@@ -168,13 +169,15 @@ fn sa_config(config: &NodeConfig) -> Result<SaConfig, ControlError> {
             format!("1 to {MAX_COUNTER}"),
         ));
     }
-    Ok(SaConfig {
+    let (lanes, owners) = Lanes::split(workers, config.pool.lanes.into())?;
+    let sa = SaConfig {
         provider: twinseal_crypto::provider(&config.provider)?,
         window_bits: bits,
-        lanes: lanes as u16,
+        lanes,
         lane_limit: config.lane_limit,
         workers,
-    })
+    };
+    Ok((sa, owners))
 }
 
 fn open_burned(config: &NodeConfig) -> Result<BurnGuard, ControlError> {

@@ -1,11 +1,12 @@
 //! The circuit seal: edge to edge, over the inner packet.
 
 use twinseal_crypto::{self as crypto, OpenSa, Replay, TAG_LEN};
-use zerocopy::{FromBytes, IntoBytes};
+use twinseal_xsk::Frame;
+use zerocopy::FromBytes;
 
+use super::jobs::Jobs;
 use super::reason::DropReason;
-use super::run::Run;
-use super::{Batch, Packet, Stage, State, at};
+use super::{Batch, Meta, Packet, Stage, State, at, refuse};
 use crate::tables::{Circuit, Dscp, Tables};
 use crate::wire::ecn;
 use crate::wire::overlay::{CircuitHeader, PayloadType};
@@ -14,29 +15,18 @@ const HEADER: usize = size_of::<CircuitHeader>();
 
 /// Opens; afterwards the frame is the inner packet.
 pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
-    let mut run = Run::new();
-    for (place, packet) in at(batch, Stage::CircuitOpen) {
-        let circuit = tables.circuit(packet.meta.circuit);
-        // What the link seal covered is long enough: stage `parse` saw to it.
-        let Ok((header, _)) = CircuitHeader::read_from_prefix(packet.frame.data()) else {
-            continue;
-        };
-        match receiver(circuit, &header) {
-            Ok(sa) => {
-                let nonce = sa.nonce(header.lane, header.counter.get());
-                let (_, sealed) = packet.frame.data_mut().split_at_mut(HEADER);
-                run.push(
-                    sa,
-                    place,
-                    crypto::Packet::new(nonce, header.aad(circuit.id), sealed),
-                );
+    let mut opened = {
+        let mut jobs = Jobs::new();
+        for packet in at(batch, Stage::CircuitOpen) {
+            match unwrap(tables.circuit(packet.meta.circuit), &mut packet.frame) {
+                Ok(job) => jobs.push(job),
+                Err(reason) => refuse(&mut packet.disposition, &mut packet.stage, reason),
             }
-            Err(reason) => packet.drop(reason),
         }
-    }
-    let verified = run.finish();
-    for (place, packet) in at(batch, Stage::CircuitOpen) {
-        if verified >> place & 1 == 0 {
+        jobs.open()
+    };
+    for packet in at(batch, Stage::CircuitOpen) {
+        if !opened.next() {
             packet.drop(DropReason::CircuitAuthentication);
             continue;
         }
@@ -45,6 +35,23 @@ pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
             Err(reason) => packet.drop(reason),
         }
     }
+}
+
+/// Reads the circuit header, finds its key and asks the replay window; what is to be opened. That it is long enough for
+/// a header and a tag, stage `parse` saw to.
+#[inline]
+fn unwrap<'a>(
+    circuit: &'a Circuit,
+    frame: &'a mut Frame,
+) -> Result<crypto::Packet<'a>, DropReason> {
+    let (header, sealed) = frame
+        .data_mut()
+        .split_first_chunk_mut::<HEADER>()
+        .ok_or(DropReason::Truncated)?;
+    let header: CircuitHeader = zerocopy::transmute!(*header);
+    let sa = receiver(circuit, &header)?;
+    let counter = header.counter.get();
+    Ok(sa.packet(header.lane, counter, header.aad(circuit.id), sealed))
 }
 
 /// The key that a packet claims to be sealed with, if its counter may be fresh.
@@ -104,28 +111,19 @@ fn accept(state: &State, tables: &Tables, packet: &mut Packet) -> Result<(), Dro
 
 /// Seals the inner packet; afterwards the frame begins with the circuit header and ends with the circuit tag.
 pub(super) fn seal(state: &State, tables: &Tables, batch: &mut Batch) {
-    let mut run = Run::new();
-    for (place, packet) in at(batch, Stage::CircuitSeal) {
-        let circuit = tables.circuit(packet.meta.circuit);
-        let (nonce, header) = match prepare(state, circuit, packet) {
-            Ok(prepared) => prepared,
-            Err(reason) => {
-                packet.drop(reason);
-                continue;
+    let mut sealed = {
+        let mut jobs = Jobs::new();
+        for packet in at(batch, Stage::CircuitSeal) {
+            let circuit = tables.circuit(packet.meta.circuit);
+            match wrap(state, circuit, &mut packet.meta, &mut packet.frame) {
+                Ok(job) => jobs.push(job),
+                Err(reason) => refuse(&mut packet.disposition, &mut packet.stage, reason),
             }
-        };
-        if let Some(sa) = &circuit.transmit {
-            let (_, sealed) = packet.frame.data_mut().split_at_mut(HEADER);
-            run.push(
-                sa,
-                place,
-                crypto::Packet::new(nonce, header.aad(circuit.id), sealed),
-            );
         }
-    }
-    let sealed = run.finish();
-    for (place, packet) in at(batch, Stage::CircuitSeal) {
-        if sealed >> place & 1 == 0 {
+        jobs.seal()
+    };
+    for packet in at(batch, Stage::CircuitSeal) {
+        if !sealed.next() {
             packet.drop(DropReason::NoTransmitKey);
             continue;
         }
@@ -137,16 +135,16 @@ pub(super) fn seal(state: &State, tables: &Tables, batch: &mut Batch) {
     }
 }
 
-/// Puts on the circuit header and the tag's room.
+/// Puts on the tag's room and the circuit header; what is left to be sealed.
 #[inline]
-fn prepare(
+fn wrap<'a>(
     state: &State,
-    circuit: &Circuit,
-    packet: &mut Packet,
-) -> Result<(crypto::Nonce, CircuitHeader), DropReason> {
+    circuit: &'a Circuit,
+    meta: &mut Meta,
+    frame: &'a mut Frame,
+) -> Result<crypto::Packet<'a>, DropReason> {
     // All that can fail comes before a counter is taken.
     let sa = circuit.transmit.as_ref().ok_or(DropReason::NoTransmitKey)?;
-    let frame = &mut packet.frame;
     let payload = match frame.data().first().map(|octet| octet >> 4) {
         Some(4) => PayloadType::Ipv4,
         _ => PayloadType::Ipv6,
@@ -154,21 +152,27 @@ fn prepare(
     if !frame.append(TAG_LEN) || !frame.prepend(HEADER) {
         return Err(DropReason::NoHeadroom);
     }
-    let lane = state.lane(packet.meta.flow);
-    let counter = sa.reserve(lane, 1).ok_or(DropReason::CounterExhausted)?;
+    let (room, sealed) = frame
+        .data_mut()
+        .split_first_chunk_mut::<HEADER>()
+        .ok_or(DropReason::NoHeadroom)?;
+    let lane = state.lane(meta.flow);
+    let counter = sa
+        .reserve(&state.lanes, lane, 1)
+        .ok_or(DropReason::CounterExhausted)?;
     let dscp = match circuit.dscp {
-        Dscp::Copy => packet.meta.traffic_class & ecn::DSCP_MASK,
+        Dscp::Copy => meta.traffic_class & ecn::DSCP_MASK,
         Dscp::Fixed(value) => value << 2,
     };
-    packet.meta.traffic_class = dscp | packet.meta.traffic_class & ecn::ECN_MASK;
+    meta.traffic_class = dscp | meta.traffic_class & ecn::ECN_MASK;
     let header = CircuitHeader {
         label: circuit.label.into(),
         hop_limit: circuit.hop_limit,
-        traffic_class: packet.meta.traffic_class,
+        traffic_class: meta.traffic_class,
         lane,
         payload_epoch: payload.with_epoch(sa.epoch()),
         counter: counter.into(),
     };
-    frame.data_mut()[..HEADER].copy_from_slice(header.as_bytes());
-    Ok((sa.nonce(lane, counter), header))
+    *room = zerocopy::transmute!(header);
+    Ok(sa.packet(lane, counter, header.aad(circuit.id), sealed))
 }

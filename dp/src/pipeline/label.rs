@@ -11,7 +11,7 @@ use crate::wire::overlay::CircuitHeader;
 
 pub(super) fn look_up(tables: &Tables, batch: &mut Batch) {
     let mut labels = Memo::new(&tables.labels);
-    for (_, packet) in at(batch, Stage::Label) {
+    for packet in at(batch, Stage::Label) {
         match look_up_one(&mut labels, packet) {
             Ok(stage) => packet.stage = stage,
             Err(reason) => packet.drop(reason),

@@ -1,49 +1,76 @@
 //! The link seal: hop to hop, over the circuit header and everything in it.
 
+use arrayvec::ArrayVec;
 use twinseal_crypto::{self as crypto, Replay, TAG_LEN};
-use zerocopy::{FromBytes, IntoBytes};
+use twinseal_xsk::Frame;
+use zerocopy::FromBytes;
 
+use super::jobs::Jobs;
 use super::reason::DropReason;
-use super::run::Run;
-use super::{Batch, Packet, Stage, State, at};
+use super::{BATCH, Batch, Meta, Packet, Stage, State, at, refuse};
 use crate::tables::hash::Memo;
 use crate::tables::{Link, Receiver, Tables};
+use crate::wire::ethernet;
 use crate::wire::overlay::{LinkHeader, SOURCE_PORT_BASE, SOURCE_PORTS, TYPE_DATA};
-use crate::wire::{ethernet, ip, udp};
 
 const HEADER: usize = size_of::<LinkHeader>();
 
 /// Opens; afterwards the frame begins with the circuit header and ends with the circuit tag.
 pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
-    let mut run = Run::new();
     let mut receivers = Memo::new(&tables.receivers);
-    for (place, packet) in at(batch, Stage::LinkOpen) {
-        let (header, sealed) = packet.frame.data_mut().split_at_mut(HEADER);
-        // Stage `parse` saw to it that the header is there and its key known.
-        let Ok(header) = LinkHeader::read_from_bytes(header) else {
-            continue;
-        };
-        let Some(receiver) = receivers.get(header.receiver.get()) else {
-            continue;
-        };
-        let nonce = receiver.sa.nonce(header.lane, header.counter.get());
-        run.push(
-            &receiver.sa,
-            place,
-            crypto::Packet::new(nonce, header.aad(), sealed),
-        );
-    }
-    let verified = run.finish();
-    for (place, packet) in at(batch, Stage::LinkOpen) {
-        if verified >> place & 1 == 0 {
+    let mut keys = ArrayVec::<&Receiver, BATCH>::new();
+    let mut opened = {
+        let mut jobs = Jobs::new();
+        for packet in at(batch, Stage::LinkOpen) {
+            match unwrap(&mut receivers, &mut packet.frame) {
+                Ok((receiver, job)) => {
+                    keys.push(receiver);
+                    jobs.push(job);
+                }
+                Err(reason) => refuse(&mut packet.disposition, &mut packet.stage, reason),
+            }
+        }
+        jobs.open()
+    };
+    for (packet, receiver) in at(batch, Stage::LinkOpen).zip(keys) {
+        if !opened.next() {
             packet.drop(DropReason::LinkAuthentication);
             continue;
         }
-        match accept(state, tables, &mut receivers, packet) {
+        match accept(state, tables, receiver, packet) {
             Ok(()) => packet.stage = Stage::Label,
             Err(reason) => packet.drop(reason),
         }
     }
+}
+
+/// Reads the link header, finds its key and asks the replay window; what is to be opened.
+#[inline]
+fn unwrap<'a, 't: 'a>(
+    receivers: &mut Memo<'t, u32, Receiver>,
+    frame: &'a mut Frame,
+) -> Result<(&'t Receiver, crypto::Packet<'a>), DropReason> {
+    let (header, sealed) = frame
+        .data_mut()
+        .split_first_chunk_mut::<HEADER>()
+        .ok_or(DropReason::Truncated)?;
+    let header: LinkHeader = zerocopy::transmute!(*header);
+    if header.kind != TYPE_DATA || header.flags != 0 || header.reserved != 0 {
+        return Err(DropReason::BadLinkHeader);
+    }
+    let receiver = receivers
+        .get(header.receiver.get())
+        .ok_or(DropReason::UnknownReceiver)?;
+    let counter = header.counter.get();
+    match receiver.sa.check(header.lane, counter) {
+        Replay::Fresh => {}
+        Replay::Replayed => return Err(DropReason::LinkReplayed),
+        Replay::TooOld => return Err(DropReason::LinkTooOld),
+    }
+    let job = receiver
+        .sa
+        .packet(header.lane, counter, header.aad(), sealed);
+    Ok((receiver, job))
 }
 
 /// Commits a verified packet to its replay window and takes header and tag off.
@@ -51,16 +78,14 @@ pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
 fn accept(
     state: &State,
     tables: &Tables,
-    receivers: &mut Memo<'_, u32, Receiver>,
+    receiver: &Receiver,
     packet: &mut Packet,
 ) -> Result<(), DropReason> {
     let len = packet.frame.len();
     let (header, _) =
-        LinkHeader::read_from_prefix(packet.frame.data()).map_err(|_| DropReason::Truncated)?;
-    let receiver = receivers
-        .get(header.receiver.get())
-        .ok_or(DropReason::UnknownReceiver)?;
-    match receiver.sa.commit(header.lane, header.counter.get()) {
+        LinkHeader::ref_from_prefix(packet.frame.data()).map_err(|_| DropReason::Truncated)?;
+    let lane = header.lane;
+    match receiver.sa.commit(lane, header.counter.get()) {
         Replay::Fresh => {}
         Replay::Replayed => return Err(DropReason::LinkReplayed),
         Replay::TooOld => return Err(DropReason::LinkTooOld),
@@ -69,7 +94,8 @@ fn accept(
         .link(receiver.link)
         .traffic
         .received(state.worker, len);
-    packet.meta.flow = u64::from(header.lane);
+    packet.meta.link = receiver.link;
+    packet.meta.flow = u64::from(lane);
     if !packet.frame.trim_front(HEADER) {
         return Err(DropReason::Truncated);
     }
@@ -79,68 +105,58 @@ fn accept(
 
 /// Seals what begins with a circuit header and puts the outer headers on.
 pub(super) fn seal(state: &State, tables: &Tables, batch: &mut Batch) {
-    let mut run = Run::new();
-    for (place, packet) in at(batch, Stage::LinkSeal) {
-        let link = tables.link(packet.meta.link);
-        let (nonce, header) = match prepare(state, link, packet) {
-            Ok(prepared) => prepared,
-            Err(reason) => {
-                packet.drop(reason);
-                continue;
+    let mut sealed = {
+        let mut jobs = Jobs::new();
+        for packet in at(batch, Stage::LinkSeal) {
+            let link = tables.link(packet.meta.link);
+            match wrap(state, link, packet.meta, &mut packet.frame) {
+                Ok(job) => jobs.push(job),
+                Err(reason) => refuse(&mut packet.disposition, &mut packet.stage, reason),
             }
-        };
-        if let Some(transmit) = &link.transmit {
-            let (_, sealed) = packet.frame.data_mut().split_at_mut(HEADER);
-            run.push(
-                &transmit.sa,
-                place,
-                crypto::Packet::new(nonce, header.aad(), sealed),
-            );
         }
-    }
-    let sealed = run.finish();
-    for (place, packet) in at(batch, Stage::LinkSeal) {
-        if sealed >> place & 1 == 0 {
+        jobs.seal()
+    };
+    for packet in at(batch, Stage::LinkSeal) {
+        if !sealed.next() {
             packet.drop(DropReason::NoTransmitKey);
             continue;
         }
         let link = tables.link(packet.meta.link);
-        let len = packet.frame.len();
-        match write_outer(link, packet) {
-            Ok(()) => {
-                link.traffic.sent(state.worker, len);
-                packet.send(link.port);
-            }
-            Err(reason) => packet.drop(reason),
-        }
+        let len = packet.frame.len() - link.outer.len();
+        link.traffic.sent(state.worker, len);
+        packet.send(link.port);
     }
 }
 
-/// Puts on the link header and the tag's room.
+/// Puts on the tag's room, the link header and the outer headers; what is left to be sealed.
 #[inline]
-fn prepare(
+fn wrap<'a>(
     state: &State,
-    link: &Link,
-    packet: &mut Packet,
-) -> Result<(crypto::Nonce, LinkHeader), DropReason> {
+    link: &'a Link,
+    meta: Meta,
+    frame: &'a mut Frame,
+) -> Result<crypto::Packet<'a>, DropReason> {
     // All that can fail comes before a counter is taken.
     if !link.outer.resolved {
         return Err(DropReason::LinkUnresolved);
     }
     let transmit = link.transmit.as_ref().ok_or(DropReason::NoTransmitKey)?;
-    let outer = link.outer.octets().len();
-    let frame = &mut packet.frame;
-    let ip_packet = frame.len() + HEADER + TAG_LEN + outer - ethernet::LEN;
-    if ip_packet > usize::from(link.mtu) {
+    let outer = link.outer.len();
+    let payload = HEADER + frame.len() + TAG_LEN;
+    if outer - ethernet::LEN + payload > usize::from(link.mtu) {
         return Err(DropReason::PacketTooBig);
     }
-    if frame.headroom() < HEADER + outer || !frame.append(TAG_LEN) || !frame.prepend(HEADER) {
+    if !frame.append(TAG_LEN) || !frame.prepend(outer + HEADER) {
         return Err(DropReason::NoHeadroom);
     }
-    let lane = state.lane(packet.meta.flow);
+    let (outer, rest) = frame.data_mut().split_at_mut(outer);
+    let (room, sealed) = rest
+        .split_first_chunk_mut::<HEADER>()
+        .ok_or(DropReason::NoHeadroom)?;
+    let lane = state.lane(meta.flow);
     let counter = transmit
         .sa
-        .reserve(lane, 1)
+        .reserve(&state.lanes, lane, 1)
         .ok_or(DropReason::CounterExhausted)?;
     let header = LinkHeader {
         kind: TYPE_DATA,
@@ -150,40 +166,10 @@ fn prepare(
         receiver: transmit.receiver.into(),
         counter: counter.into(),
     };
-    frame.data_mut()[..HEADER].copy_from_slice(header.as_bytes());
-    Ok((transmit.sa.nonce(lane, counter), header))
-}
-
-/// Copies the link's outer headers and fills in what differs a packet.
-#[inline]
-fn write_outer(link: &Link, packet: &mut Packet) -> Result<(), DropReason> {
-    let lane = packet.frame.data()[1];
+    *room = header.aad();
     let source_port = SOURCE_PORT_BASE
         + (u32::from(link.source_port_salt) + u32::from(lane)) as u16 % SOURCE_PORTS;
-    let outer = link.outer.octets();
-    let udp_len = packet.frame.len() + udp::LEN;
-    if !packet.frame.prepend(outer.len()) {
-        return Err(DropReason::NoHeadroom);
-    }
-    let headers = &mut packet.frame.data_mut()[..outer.len()];
-    headers.copy_from_slice(outer);
-    let (ip, udp) = headers[ethernet::LEN..].split_at_mut(outer.len() - ethernet::LEN - udp::LEN);
-    if let Ok(header) = udp::Header::mut_from_bytes(udp) {
-        header.source = source_port.into();
-        header.length = (udp_len as u16).into();
-    }
-    if link.outer.is_v6() {
-        if let Ok(header) = ip::V6Header::mut_from_bytes(ip) {
-            header.payload_length = (udp_len as u16).into();
-            // The source port is the flow's entropy; the flow label says it again for those who look only there.
-            header.version_class_flow = (6 << 28 | u32::from(source_port)).into();
-            header.set_traffic_class(packet.meta.traffic_class);
-        }
-    } else if let Ok(header) = ip::V4Header::mut_from_bytes(ip) {
-        let total = (udp_len + ip::V4_LEN) as u16;
-        header.total_length = total.into();
-        header.adjust_checksum(0, total);
-        header.set_traffic_class(packet.meta.traffic_class);
-    }
-    Ok(())
+    link.outer
+        .write(outer, payload, source_port, meta.traffic_class);
+    Ok(transmit.sa.packet(lane, counter, header.aad(), sealed))
 }

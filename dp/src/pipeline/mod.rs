@@ -5,8 +5,8 @@
 //!
 //! | stage | from | does |
 //! |---|---|---|
-//! | [`parse`] | ports | Ethernet; on the underlay also IP, UDP and the link header, key lookup, replay pre-check |
-//! | [`link::open`] | underlay | opens the link seal, commits the replay window |
+//! | [`parse`] | ports | Ethernet; on the underlay also IP and UDP |
+//! | [`link::open`] | underlay | link header, key lookup, replay pre-check; opens the link seal, commits the replay window |
 //! | [`label::look_up`] | links | swaps the label, or takes the packet out at its circuit's end |
 //! | [`circuit::open`] | labels | opens the circuit seal, commits the replay window |
 //! | [`route::forward`] | hosts, circuits | IP checks, TTL, longest-prefix match, next hop |
@@ -15,20 +15,21 @@
 
 mod circuit;
 mod icmp;
+mod jobs;
 mod label;
 mod link;
 mod parse;
 pub mod reason;
 mod route;
-mod run;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
+use twinseal_crypto::LaneOwner;
 use twinseal_xsk::Frame;
 
-use crate::tables::{CircuitIndex, LinkIndex, NeighbourKey, PortIndex, Tables, VrfIndex};
+use crate::tables::{CircuitIndex, LinkIndex, NeighbourKey, PortIndex, Tables, VrfIndex, hash};
 use reason::{DropReason, Drops};
 
 /// The most packets in a batch.
@@ -103,8 +104,8 @@ struct Meta {
 pub struct State {
     /// Which worker, for its cells of the traffic counters.
     worker: usize,
-    /// The first of the worker's lanes, and how many.
-    lanes: (u8, u8),
+    /// The worker's lanes.
+    lanes: LaneOwner,
     /// Counters of drops.
     pub drops: Arc<Drops>,
     /// Neighbours that packets of the batches so far wait for; the worker takes them out.
@@ -114,18 +115,11 @@ pub struct State {
 }
 
 impl State {
-    /// The state of worker `worker`, which has `lanes` lanes, as every worker of the node has.
-    ///
-    /// Lane numbers are eight bits: `(worker + 1) * lanes` must be at most 256.
-    pub fn new(worker: usize, lanes: u8) -> Self {
-        let first = worker * usize::from(lanes);
-        assert!(
-            lanes > 0 && first + usize::from(lanes) <= 256,
-            "lane numbers are eight bits"
-        );
+    /// The state of worker `worker`, which owns these lanes.
+    pub fn new(worker: usize, lanes: LaneOwner) -> Self {
         Self {
             worker,
-            lanes: (first as u8, lanes),
+            lanes,
             drops: Arc::default(),
             wanted: ArrayVec::new(),
             icmp_budget: 0,
@@ -135,7 +129,7 @@ impl State {
     /// The lane of a flow.
     #[inline]
     fn lane(&self, flow: u64) -> u8 {
-        self.lanes.0 + crate::tables::hash::reduce(flow, usize::from(self.lanes.1)) as u8
+        self.lanes.first() + hash::reduce(flow, self.lanes.count().into()) as u8
     }
 }
 
@@ -161,8 +155,7 @@ impl Packet {
 
     #[inline]
     fn drop(&mut self, reason: DropReason) {
-        self.disposition = Disposition::Drop(reason);
-        self.stage = Stage::Done;
+        refuse(&mut self.disposition, &mut self.stage, reason);
     }
 
     #[inline]
@@ -176,6 +169,13 @@ impl Packet {
         self.disposition = Disposition::Wait(neighbour);
         self.stage = Stage::Done;
     }
+}
+
+/// As [`Packet::drop`], while the packet's frame is borrowed.
+#[inline]
+fn refuse(disposition: &mut Disposition, stage: &mut Stage, reason: DropReason) {
+    *disposition = Disposition::Drop(reason);
+    *stage = Stage::Done;
 }
 
 /// Runs a batch through all stages. Afterwards each packet is to be sent, held or dropped, and drops are counted.
@@ -210,11 +210,8 @@ fn waiting(batch: &Batch, stage: Stage) -> bool {
     batch.iter().any(|packet| packet.stage == stage)
 }
 
-/// The packets that wait for a stage, with their places in the batch.
+/// The packets that wait for a stage.
 #[inline]
-fn at(batch: &mut Batch, stage: Stage) -> impl Iterator<Item = (usize, &mut Packet)> {
-    batch
-        .iter_mut()
-        .enumerate()
-        .filter(move |(_, packet)| packet.stage == stage)
+fn at(batch: &mut Batch, stage: Stage) -> impl Iterator<Item = &mut Packet> {
+    batch.iter_mut().filter(move |packet| packet.stage == stage)
 }

@@ -1,34 +1,26 @@
-//! The first stage: Ethernet, and on the underlay everything up to the link header.
+//! The first stage: Ethernet, and on the underlay also IP and UDP.
 
-use twinseal_crypto::Replay;
 use twinseal_xsk::Frame;
 use zerocopy::FromBytes;
 
 use super::reason::DropReason;
 use super::{Batch, Packet, Stage};
-use crate::tables::hash::Memo;
-use crate::tables::{PortRole, Receiver, Tables};
-use crate::wire::overlay::{self, LinkHeader, TYPE_DATA};
-use crate::wire::{ethernet, ip, udp};
+use crate::tables::{PortRole, Tables};
+use crate::wire::{ethernet, ip, overlay, udp};
 
 pub(super) fn parse(tables: &Tables, batch: &mut Batch) {
     for packet in batch.iter() {
         packet.frame.prefetch();
     }
-    let mut receivers = Memo::new(&tables.receivers);
     for packet in batch.iter_mut() {
-        if let Err(reason) = parse_one(tables, &mut receivers, packet) {
+        if let Err(reason) = parse_one(tables, packet) {
             packet.drop(reason);
         }
     }
 }
 
 #[inline]
-fn parse_one(
-    tables: &Tables,
-    receivers: &mut Memo<'_, u32, Receiver>,
-    packet: &mut Packet,
-) -> Result<(), DropReason> {
+fn parse_one(tables: &Tables, packet: &mut Packet) -> Result<(), DropReason> {
     let port = tables.port(packet.port).ok_or(DropReason::UnknownPort)?;
     let (header, _) = ethernet::Header::read_from_prefix(packet.frame.data())
         .map_err(|_| DropReason::Truncated)?;
@@ -50,7 +42,6 @@ fn parse_one(
         }
         PortRole::Underlay => {
             packet.meta.traffic_class = strip_outer(&mut packet.frame)?;
-            find_key(receivers, packet)?;
             packet.stage = Stage::LinkOpen;
         }
     }
@@ -75,7 +66,7 @@ fn strip_outer(frame: &mut Frame) -> Result<u8, DropReason> {
             if total > data.len() {
                 return Err(DropReason::Truncated);
             }
-            if ip::checksum(&data[..ip_len]) != 0 {
+            if !ip::checksum_is_right(&data[..ip_len]) {
                 return Err(DropReason::BadChecksum);
             }
             if header.fragment.get() & ip::FRAGMENT_MASK != 0 {
@@ -112,27 +103,4 @@ fn strip_outer(frame: &mut Frame) -> Result<u8, DropReason> {
     }
     frame.truncate(udp_len - udp::LEN);
     Ok(traffic_class)
-}
-
-/// Reads the link header, finds its key and asks the replay window.
-#[inline]
-fn find_key(
-    receivers: &mut Memo<'_, u32, Receiver>,
-    packet: &mut Packet,
-) -> Result<(), DropReason> {
-    let (header, _) =
-        LinkHeader::ref_from_prefix(packet.frame.data()).map_err(|_| DropReason::Truncated)?;
-    if header.kind != TYPE_DATA || header.flags != 0 || header.reserved != 0 {
-        return Err(DropReason::BadLinkHeader);
-    }
-    let receiver = receivers
-        .get(header.receiver.get())
-        .ok_or(DropReason::UnknownReceiver)?;
-    match receiver.sa.check(header.lane, header.counter.get()) {
-        Replay::Fresh => {}
-        Replay::Replayed => return Err(DropReason::LinkReplayed),
-        Replay::TooOld => return Err(DropReason::LinkTooOld),
-    }
-    packet.meta.link = receiver.link;
-    Ok(())
 }

@@ -4,53 +4,54 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::reason::{DropReason, Refused};
 use super::{Batch, Packet, Stage, State, at, icmp};
-use crate::tables::fib::NO_ROUTE;
+use crate::tables::fib::{Leaf, NO_ROUTE};
 use crate::tables::{CircuitIndex, NeighbourKey, Tables, Target, Via, hash};
 use crate::wire::overlay::OVERHEAD;
 use crate::wire::{ecn, ethernet, ip, udp};
 
-/// What routing needs to know of a packet.
-struct Inner {
-    destination: [u8; 16],
-    ethertype: u16,
-    flow: u64,
-    leaf: u32,
-}
-
 pub(super) fn forward(state: &mut State, tables: &Tables, batch: &mut Batch) {
-    for (_, packet) in at(batch, Stage::Route) {
-        let Err(refused) =
-            check(tables, packet, true).and_then(|inner| resolve(state, tables, packet, &inner))
-        else {
-            continue;
-        };
-        // The sender hears of it where ICMP provides for that; the drop counts either way.
-        let answered = icmp::answer(state, tables, packet, refused)
-            && check(tables, packet, false)
-                .and_then(|inner| resolve(state, tables, packet, &inner))
-                .is_ok();
-        if answered {
-            state.drops.count(refused.reason, 1);
-        } else {
-            packet.drop(refused.reason);
+    for packet in at(batch, Stage::Route) {
+        if let Err(refused) = route(state, tables, packet, true) {
+            answer(state, tables, packet, refused);
         }
     }
 }
 
-/// Checks the IP header, cuts off what is not the packet, looks up the route and, if the packet is in `transit` and not
-/// our own, takes a hop off.
-#[inline]
-fn check(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Inner, Refused> {
-    match packet.frame.data().first().map(|octet| octet >> 4) {
-        Some(4) => check_v4(tables, packet, transit),
-        Some(6) => check_v6(tables, packet, transit),
-        Some(_) => Err(DropReason::BadIpHeader.into()),
-        None => Err(DropReason::Truncated.into()),
+/// The sender of a packet that goes no further hears of it where ICMP provides for that; the drop counts either way.
+#[cold]
+fn answer(state: &mut State, tables: &Tables, packet: &mut Packet, refused: Refused) {
+    let answered =
+        icmp::answer(state, tables, packet, refused) && route(state, tables, packet, false).is_ok();
+    if answered {
+        state.drops.count(refused.reason, 1);
+    } else {
+        packet.drop(refused.reason);
     }
 }
 
+/// Checks the IP header, cuts off what is not the packet, takes a hop off if the packet is in `transit` and not our own,
+/// and follows its route.
+#[inline(always)]
+fn route(
+    state: &mut State,
+    tables: &Tables,
+    packet: &mut Packet,
+    transit: bool,
+) -> Result<(), Refused> {
+    let leaf = match packet.frame.data().first().map(|octet| octet >> 4) {
+        Some(4) => check_v4(tables, packet, transit)?,
+        Some(6) => check_v6(tables, packet, transit)?,
+        Some(_) => return Err(DropReason::BadIpHeader.into()),
+        None => return Err(DropReason::Truncated.into()),
+    };
+    resolve(state, tables, packet, leaf)
+}
+
+/// The leaf of the packet's route, [`NO_ROUTE`] among them.
 #[inline]
-fn check_v4(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Inner, Refused> {
+fn check_v4(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Leaf, Refused> {
+    let vrf = packet.meta.vrf.0 as usize;
+    let (outer, tunnelled) = (packet.meta.traffic_class, packet.meta.tunnelled);
     let data = packet.frame.data();
     let (header, _) = ip::V4Header::ref_from_prefix(data).map_err(|_| DropReason::Truncated)?;
     let header_len = header.header_len();
@@ -61,7 +62,7 @@ fn check_v4(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Inner
     if total > data.len() {
         return Err(DropReason::Truncated.into());
     }
-    if ip::checksum(&data[..header_len]) != 0 {
+    if !ip::checksum_is_right(&data[..header_len]) {
         return Err(DropReason::BadChecksum.into());
     }
     if !ip::v4_source_is_valid(header.source) {
@@ -78,14 +79,9 @@ fn check_v4(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Inner
     };
     let pair = zerocopy::transmute!([header.source, header.destination]);
     let flow = hash::words(u64::from(header.protocol), &[pair, u64::from(ports)]);
-    let destination = header.destination;
+    let leaf = tables.vrfs[vrf].fib.lookup_v4(header.destination);
     packet.frame.truncate(total);
 
-    let leaf = tables.vrfs[packet.meta.vrf.0 as usize]
-        .fib
-        .lookup_v4(destination);
-    let outer = packet.meta.traffic_class;
-    let tunnelled = packet.meta.tunnelled;
     let (header, _) = ip::V4Header::mut_from_prefix(packet.frame.data_mut())
         .map_err(|_| DropReason::Truncated)?;
     if tunnelled {
@@ -103,23 +99,22 @@ fn check_v4(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Inner
         header.decrement_ttl();
     }
     packet.meta.traffic_class = header.traffic_class;
-    Ok(Inner {
-        destination: ip::mapped_v4(destination),
-        ethertype: ethernet::IPV4,
-        flow,
-        leaf,
-    })
+    packet.meta.flow = flow;
+    Ok(leaf)
 }
 
+/// As [`check_v4`].
 #[inline]
-fn check_v6(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Inner, Refused> {
+fn check_v6(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Leaf, Refused> {
+    let vrf = packet.meta.vrf.0 as usize;
+    let (outer, tunnelled) = (packet.meta.traffic_class, packet.meta.tunnelled);
     let data = packet.frame.data();
     let (header, payload) =
         ip::V6Header::ref_from_prefix(data).map_err(|_| DropReason::Truncated)?;
     let length = usize::from(header.payload_length.get());
-    if length > payload.len() {
+    let Some(payload) = payload.get(..length) else {
         return Err(DropReason::Truncated.into());
-    }
+    };
     if !ip::v6_source_is_valid(header.source) {
         return Err(DropReason::BadSource.into());
     }
@@ -127,20 +122,15 @@ fn check_v6(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Inner
         return Err(DropReason::BadDestination.into());
     }
     // Behind extension headers, fragments among them, ports are not looked for: all of a flow is treated alike.
-    let ports = ports(header.next_header, &payload[..length]);
+    let ports = ports(header.next_header, payload);
     let [a, b, c, d]: [u64; 4] = zerocopy::transmute!([header.source, header.destination]);
     let flow = hash::words(
         u64::from(header.next_header),
         &[a, b, c, d, u64::from(ports)],
     );
-    let destination = header.destination;
+    let leaf = tables.vrfs[vrf].fib.lookup_v6(header.destination);
     packet.frame.truncate(ip::V6_LEN + length);
 
-    let leaf = tables.vrfs[packet.meta.vrf.0 as usize]
-        .fib
-        .lookup_v6(destination);
-    let outer = packet.meta.traffic_class;
-    let tunnelled = packet.meta.tunnelled;
     let (header, _) = ip::V6Header::mut_from_prefix(packet.frame.data_mut())
         .map_err(|_| DropReason::Truncated)?;
     if tunnelled {
@@ -155,12 +145,8 @@ fn check_v6(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Inner
         header.hop_limit -= 1;
     }
     packet.meta.traffic_class = header.traffic_class();
-    Ok(Inner {
-        destination,
-        ethertype: ethernet::IPV6,
-        flow,
-        leaf,
-    })
+    packet.meta.flow = flow;
+    Ok(leaf)
 }
 
 /// Source and destination port of TCP (6), UDP (17), DCCP (33), SCTP (132) and UDP-Lite (136).
@@ -178,21 +164,21 @@ fn resolve(
     state: &mut State,
     tables: &Tables,
     packet: &mut Packet,
-    inner: &Inner,
+    leaf: Leaf,
 ) -> Result<(), Refused> {
-    if inner.leaf == NO_ROUTE {
+    if leaf == NO_ROUTE {
         return Err(DropReason::NoRoute.into());
     }
-    packet.meta.flow = inner.flow;
     let vrf = &tables.vrfs[packet.meta.vrf.0 as usize];
-    let target = vrf.targets.get(inner.leaf as usize - 1).copied();
-    let target = match target {
-        Some(Target::Group(group)) => Some(tables.groups[group.0 as usize].member(inner.flow)),
+    let target = match vrf.targets.get(leaf as usize - 1) {
+        Some(Target::Group(group)) => {
+            Some(tables.groups[group.0 as usize].member(packet.meta.flow))
+        }
         other => other,
     };
     match target {
-        Some(Target::Circuit(circuit)) => enter(tables, packet, circuit),
-        Some(Target::Via(via)) => deliver(state, tables, packet, inner, via),
+        Some(Target::Circuit(circuit)) => enter(tables, packet, *circuit),
+        Some(Target::Via(via)) => deliver(state, tables, packet, via),
         Some(Target::Blackhole) => Err(DropReason::Blackhole.into()),
         // A group has no groups as members.
         Some(Target::Group(_)) | None => Err(DropReason::NoRoute.into()),
@@ -203,7 +189,7 @@ fn resolve(
 #[inline]
 fn enter(tables: &Tables, packet: &mut Packet, circuit: CircuitIndex) -> Result<(), Refused> {
     let link = tables.link(tables.circuit(circuit).link);
-    let overhead = link.outer.octets().len() - ethernet::LEN + OVERHEAD;
+    let overhead = link.outer.len() - ethernet::LEN + OVERHEAD;
     if packet.frame.len() + overhead > usize::from(link.mtu) {
         return Err(Refused {
             reason: DropReason::PacketTooBig,
@@ -221,8 +207,7 @@ fn deliver(
     state: &mut State,
     tables: &Tables,
     packet: &mut Packet,
-    inner: &Inner,
-    via: Via,
+    via: &Via,
 ) -> Result<(), Refused> {
     let port = tables.port(via.port).ok_or(DropReason::PortGone)?;
     if packet.frame.len() > usize::from(port.mtu) {
@@ -231,16 +216,25 @@ fn deliver(
             mtu: port.mtu,
         });
     }
-    let address = via.address.unwrap_or(inner.destination);
+    let (ethertype, destination) = match ip::V4Header::ref_from_prefix(packet.frame.data()) {
+        Ok((header, _)) if header.version_ihl >> 4 == 4 => {
+            (ethernet::IPV4, ip::mapped_v4(header.destination))
+        }
+        _ => {
+            let (header, _) = ip::V6Header::ref_from_prefix(packet.frame.data())
+                .map_err(|_| DropReason::Truncated)?;
+            (ethernet::IPV6, header.destination)
+        }
+    };
     let key = NeighbourKey {
         port: via.port,
-        address,
+        address: via.address.unwrap_or(destination),
     };
     let neighbour = port.peer.or_else(|| tables.neighbours.get(&key).copied());
     let header = ethernet::Header {
         destination: neighbour.unwrap_or_default(),
         source: port.mac,
-        ethertype: inner.ethertype.into(),
+        ethertype: ethertype.into(),
     };
     if !packet.frame.prepend(ethernet::LEN) {
         return Err(DropReason::NoHeadroom.into());
@@ -248,13 +242,17 @@ fn deliver(
     packet.frame.data_mut()[..ethernet::LEN].copy_from_slice(header.as_bytes());
     match neighbour {
         Some(_) => packet.send(via.port),
-        None => {
-            let wanted = (via.port, ip::unmapped(address));
-            if !state.wanted.is_full() && !state.wanted.contains(&wanted) {
-                state.wanted.push(wanted);
-            }
-            packet.wait(key);
-        }
+        None => ask(state, packet, key),
     }
     Ok(())
+}
+
+/// Has a neighbour looked for, and the packet wait for it.
+#[cold]
+fn ask(state: &mut State, packet: &mut Packet, key: NeighbourKey) {
+    let wanted = (key.port, ip::unmapped(key.address));
+    if !state.wanted.is_full() && !state.wanted.contains(&wanted) {
+        state.wanted.push(wanted);
+    }
+    packet.wait(key);
 }

@@ -102,15 +102,18 @@ impl Fib {
         if direct & DIRECT_LEAF != 0 {
             return direct & !DIRECT_LEAF;
         }
-        self.v4
-            .lookup(direct, u128::from(address) << 96, DIRECT_BITS)
+        // In 64 bits, as shifts of 128 are several instructions.
+        let bits = u64::from(address) << 32;
+        self.v4.lookup(direct, DIRECT_BITS, |depth| {
+            ((bits << depth) >> (64 - STRIDE)) as u32
+        })
     }
 
     /// The leaf of the longest prefix that holds an IPv6 address.
     #[inline]
     pub fn lookup_v6(&self, address: [u8; 16]) -> Leaf {
-        self.v6
-            .lookup(self.v6_root, u128::from_be_bytes(address), 0)
+        let bits = u128::from_be_bytes(address);
+        self.v6.lookup(self.v6_root, 0, |depth| chunk(bits, depth))
     }
 }
 
@@ -134,11 +137,12 @@ fn chunk(bits: u128, depth: u32) -> u32 {
 }
 
 impl Trie {
+    /// Walks down from `root`, which is `depth` bits down; `chunk` gives the six bits of the address after so many.
     #[inline]
-    fn lookup(&self, root: u32, bits: u128, mut depth: u32) -> Leaf {
+    fn lookup(&self, root: u32, mut depth: u32, chunk: impl Fn(u32) -> u32) -> Leaf {
         let mut node = &self.nodes[root as usize];
         loop {
-            let child = chunk(bits, depth);
+            let child = chunk(depth);
             let upto = u64::MAX >> (63 - child);
             if node.inner >> child & 1 == 0 {
                 let nth = (node.runs & upto).count_ones() - 1;

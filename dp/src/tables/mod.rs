@@ -7,20 +7,21 @@
 pub mod fib;
 pub mod group;
 pub mod hash;
+pub mod outer;
 pub mod publish;
 pub mod traffic;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::hash::{Hash, Hasher};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use twinseal_crypto::{OpenSa, SealSa};
-use zerocopy::IntoBytes;
 
-use crate::wire::ethernet::{self, Mac};
-use crate::wire::{ip, udp};
+use crate::wire::ethernet::Mac;
 use fib::Fib;
 use group::Group;
 use hash::FastMap;
+use outer::Outer;
 use traffic::Traffic;
 
 /// A port's place in [`Tables::ports`] and in every worker; the same for as long as the port lives.
@@ -130,8 +131,7 @@ pub struct Via {
 pub struct Link {
     /// The underlay port.
     pub port: PortIndex,
-    /// Ethernet, IP and UDP headers, ready but for lengths, traffic class, source port and what these change in the
-    /// IPv4 checksum.
+    /// Ethernet, IP and UDP headers.
     pub outer: Outer,
     /// Octets of the largest outer IP packet.
     pub mtu: u16,
@@ -159,15 +159,6 @@ pub struct Receiver {
     pub link: LinkIndex,
     /// The key.
     pub sa: Arc<OpenSa>,
-}
-
-/// The headers in front of the link header, as octets to copy.
-#[derive(Clone, Copy)]
-pub struct Outer {
-    octets: [u8; Self::MAX],
-    len: u8,
-    /// Whether the neighbour's hardware address is known; packets to it are dropped otherwise.
-    pub resolved: bool,
 }
 
 /// An end-to-end path's edge.
@@ -222,7 +213,7 @@ pub fn label_key(link: LinkIndex, label: u32) -> u64 {
 }
 
 /// The key of [`Tables::neighbours`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NeighbourKey {
     /// The port that it is on.
     pub port: PortIndex,
@@ -230,89 +221,15 @@ pub struct NeighbourKey {
     pub address: [u8; 16],
 }
 
-impl Outer {
-    const MAX: usize = ethernet::LEN + ip::V6_LEN + udp::LEN;
-
-    /// Headers from `local` to `remote`, both of one family, to UDP port `remote_port`. `next_hop` is the neighbour's
-    /// hardware address, `None` while it is not known.
-    ///
-    /// Returns `None` if the families differ.
-    pub fn new(
-        source: Mac,
-        next_hop: Option<Mac>,
-        local: IpAddr,
-        remote: IpAddr,
-        remote_port: u16,
-    ) -> Option<Self> {
-        let mut octets = [0; Self::MAX];
-        let (ethertype, ip_len) = match (local, remote) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                let mut header = ip::V4Header {
-                    version_ihl: 0x45,
-                    traffic_class: 0,
-                    total_length: 0.into(),
-                    identification: 0.into(),
-                    fragment: ip::DONT_FRAGMENT.into(),
-                    ttl: OUTER_TTL,
-                    protocol: udp::PROTOCOL,
-                    checksum: 0.into(),
-                    source: source.octets(),
-                    destination: destination.octets(),
-                };
-                // Right for length and traffic class zero; packets adjust it.
-                header.checksum = ip::checksum(header.as_bytes()).into();
-                octets[ethernet::LEN..][..ip::V4_LEN].copy_from_slice(header.as_bytes());
-                (ethernet::IPV4, ip::V4_LEN)
-            }
-            (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                let header = ip::V6Header {
-                    version_class_flow: (6 << 28).into(),
-                    payload_length: 0.into(),
-                    next_header: udp::PROTOCOL,
-                    hop_limit: OUTER_TTL,
-                    source: source.octets(),
-                    destination: destination.octets(),
-                };
-                octets[ethernet::LEN..][..ip::V6_LEN].copy_from_slice(header.as_bytes());
-                (ethernet::IPV6, ip::V6_LEN)
-            }
-            _ => return None,
-        };
-        let header = ethernet::Header {
-            destination: next_hop.unwrap_or_default(),
-            source,
-            ethertype: ethertype.into(),
-        };
-        octets[..ethernet::LEN].copy_from_slice(header.as_bytes());
-        let udp = udp::Header {
-            source: 0.into(),
-            destination: remote_port.into(),
-            length: 0.into(),
-            checksum: 0.into(),
-        };
-        octets[ethernet::LEN + ip_len..][..udp::LEN].copy_from_slice(udp.as_bytes());
-        Some(Self {
-            octets,
-            len: (ethernet::LEN + ip_len + udp::LEN) as u8,
-            resolved: next_hop.is_some(),
-        })
-    }
-
-    /// The octets: 42 over IPv4, 62 over IPv6.
+impl Hash for NeighbourKey {
+    /// Two words: as derived it would be octets, and several times the work.
     #[inline]
-    pub fn octets(&self) -> &[u8] {
-        &self.octets[..usize::from(self.len)]
-    }
-
-    /// Whether it is IPv6.
-    #[inline]
-    pub fn is_v6(&self) -> bool {
-        usize::from(self.len) == Self::MAX
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [high, low]: [u64; 2] = zerocopy::transmute!(self.address);
+        state.write_u64(high ^ u64::from(self.port.0));
+        state.write_u64(low);
     }
 }
-
-/// TTL or hop limit of outer packets.
-const OUTER_TTL: u8 = 64;
 
 impl Tables {
     /// The port of this index.

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 
 use crossbeam::channel::{self, Receiver, Sender};
 use rustix::event::{EventfdFlags, eventfd};
+use twinseal_crypto::LaneOwner;
 use twinseal_xsk::{HugePages, Pages, Umem, UmemConfig};
 
 use crate::pipeline::reason::{DropReason, Drops};
@@ -71,8 +72,8 @@ struct Handle {
 }
 
 impl Pool {
-    /// Starts them, with empty tables.
-    pub fn start(config: PoolConfig) -> Result<Self, PortError> {
+    /// Starts them, one for each owner of lanes, with empty tables.
+    pub fn start(config: PoolConfig, lanes: Vec<LaneOwner>) -> Result<Self, PortError> {
         let publisher = Publisher::new(Tables::default());
         let (ask, requests) = channel::bounded(REQUESTS);
         let mut pool = Self {
@@ -82,7 +83,7 @@ impl Pool {
             requests,
             config,
         };
-        for number in 0..pool.config.cpus.len() {
+        for (number, lanes) in lanes.into_iter().enumerate() {
             let memory = Umem::new(&UmemConfig {
                 frame_count: pool.config.frames,
                 frame_size: pool.config.frame_size,
@@ -90,7 +91,8 @@ impl Pool {
                 huge: pool.config.huge_pages,
             })?;
             pool.pages = memory.pages();
-            let handle = pool.start_worker(number, memory, ask.clone())?;
+            let handle =
+                pool.start_worker(State::new(number, lanes), number, memory, ask.clone())?;
             pool.handles.push(handle);
         }
         Ok(pool)
@@ -98,6 +100,7 @@ impl Pool {
 
     fn start_worker(
         &self,
+        state: State,
         number: usize,
         memory: Umem,
         requests: Sender<NeighbourRequest>,
@@ -108,7 +111,6 @@ impl Pool {
         let event = Arc::new(event);
         let (commands, inbox) = channel::unbounded();
         let cells = Arc::new(Cells::default());
-        let state = State::new(number, self.config.lanes);
         let drops = Arc::clone(&state.drops);
         let worker = Worker::new(
             state,

@@ -5,8 +5,8 @@ use twinseal::cli::demo::plan::{CIRCUIT, EAST, Host, Plan, Router, Underlay, WES
 use twinseal::wire::overlay::{CircuitHeader, DEFAULT_PORT, LinkHeader, PayloadType, TYPE_DATA};
 use twinseal_api::v1;
 use twinseal_crypto::{
-    AAD_LEN, Context, DEFAULT_PROVIDER, Direction, Layer, MAX_COUNTER, MAX_LANES, OpenSa, Packet,
-    SECRET_LEN, SealSa, Secret, TAG_LEN, provider,
+    self as crypto, AAD_LEN, Context, DEFAULT_PROVIDER, Direction, LaneOwner, Lanes, Layer,
+    MAX_COUNTER, MAX_LANES, OpenSa, SECRET_LEN, SealSa, Secret, TAG_LEN, provider,
 };
 use twinseal_lab::frame::UdpFrame;
 use twinseal_lab::traffic::Payload;
@@ -76,12 +76,15 @@ pub(crate) struct Forger {
     link: SealSa,
     circuit: SealSa,
     link_open: OpenSa,
+    lanes: (Lanes, LaneOwner),
 }
 
 impl Forger {
     /// One who knows both keys of the hop.
     pub(crate) fn new(path: &mut Path, underlay: Underlay, hop: Hop) -> Self {
         let label = hop.label(path);
+        let (lanes, mut owners) = Lanes::split(1, MAX_LANES).expect("as many as there may be");
+        let lanes = (lanes, owners.remove(0));
         let (network, plan) = (&path.network, &path.plan);
         let link = key(plan, &v1::key::Owner::Link(hop.link().into()));
         let circuit = key(plan, &v1::key::Owner::Circuit(CIRCUIT.into()));
@@ -103,8 +106,9 @@ impl Forger {
             label,
             circuit_id: plan.circuit_id(),
             epoch: circuit.epoch,
-            link: seal_sa(&link_secret, link_context),
-            circuit: seal_sa(&secret_of(circuit), context_of(circuit)),
+            link: seal_sa(&link_secret, link_context, lanes.0),
+            circuit: seal_sa(&secret_of(circuit), context_of(circuit), lanes.0),
+            lanes,
             link_open: OpenSa::new(
                 provider(DEFAULT_PROVIDER).expect("a provider"),
                 &link_secret,
@@ -123,7 +127,7 @@ impl Forger {
             suite: self.link.suite(),
             epoch: self.link.epoch(),
         };
-        self.link = seal_sa(&random_secret(), context);
+        self.link = seal_sa(&random_secret(), context, self.lanes.0);
         self
     }
 
@@ -135,7 +139,7 @@ impl Forger {
             suite: self.circuit.suite(),
             epoch: self.epoch,
         };
-        self.circuit = seal_sa(&random_secret(), context);
+        self.circuit = seal_sa(&random_secret(), context, self.lanes.0);
         self
     }
 
@@ -157,7 +161,10 @@ impl Forger {
 
     /// A link header on [`LANE`] whose counter was never used.
     pub(crate) fn link_header(&self) -> LinkHeader {
-        let counter = self.link.reserve(LANE, 1).expect("counters are left");
+        let counter = self
+            .link
+            .reserve(&self.lanes.1, LANE, 1)
+            .expect("counters are left");
         LinkHeader {
             kind: TYPE_DATA,
             lane: LANE,
@@ -170,7 +177,10 @@ impl Forger {
 
     /// A circuit header on [`LANE`], as it should be, whose counter was never used.
     pub(crate) fn circuit_header(&self) -> CircuitHeader {
-        let counter = self.circuit.reserve(LANE, 1).expect("counters are left");
+        let counter = self
+            .circuit
+            .reserve(&self.lanes.1, LANE, 1)
+            .expect("counters are left");
         CircuitHeader {
             label: self.label.into(),
             hop_limit: 64,
@@ -183,15 +193,15 @@ impl Forger {
 
     /// Circuit header and circuit seal.
     pub(crate) fn circuit(&self, header: CircuitHeader, inner: &[u8]) -> Vec<u8> {
-        let nonce = self.circuit.nonce(header.lane, header.counter.get());
-        let sealed = seal(&self.circuit, nonce, header.aad(self.circuit_id), inner);
+        let place = (header.lane, header.counter.get());
+        let sealed = seal(&self.circuit, place, header.aad(self.circuit_id), inner);
         [header.as_bytes(), &sealed].concat()
     }
 
     /// The UDP payload with this header and these octets in the link seal.
     pub(crate) fn link(&self, header: LinkHeader, plain: &[u8]) -> Vec<u8> {
-        let nonce = self.link.nonce(header.lane, header.counter.get());
-        let sealed = seal(&self.link, nonce, header.aad(), plain);
+        let place = (header.lane, header.counter.get());
+        let sealed = seal(&self.link, place, header.aad(), plain);
         [header.as_bytes(), &sealed].concat()
     }
 
@@ -211,12 +221,8 @@ impl Forger {
         let (header, sealed) = payload.split_at_mut(HEADER);
         let (lane, counter) = lane_and_counter(header);
         let aad: [u8; AAD_LEN] = (&*header).try_into().expect("a header");
-        let mut batch = [Packet::new(
-            self.link_open.nonce(lane, counter),
-            aad,
-            sealed,
-        )];
-        self.link_open.open(&mut batch);
+        let mut batch = [self.link_open.packet(lane, counter, aad, sealed)];
+        crypto::open(&mut batch);
         assert!(batch[0].ok, "a genuine packet opens");
         payload[HEADER..payload.len() - TAG_LEN].to_vec()
     }
@@ -303,15 +309,15 @@ fn random_secret() -> Secret {
     Secret::from_bytes(&mut octets).expect("a secret")
 }
 
-fn seal_sa(secret: &Secret, context: Context) -> SealSa {
+fn seal_sa(secret: &Secret, context: Context, lanes: Lanes) -> SealSa {
     let provider = provider(DEFAULT_PROVIDER).expect("a provider");
-    SealSa::new(provider, secret, context, MAX_LANES, MAX_COUNTER).expect("a key")
+    SealSa::new(provider, secret, context, lanes, MAX_COUNTER).expect("a key")
 }
 
-fn seal(sa: &SealSa, nonce: [u8; 12], aad: [u8; AAD_LEN], plain: &[u8]) -> Vec<u8> {
+fn seal(sa: &SealSa, (lane, counter): (u8, u64), aad: [u8; AAD_LEN], plain: &[u8]) -> Vec<u8> {
     let mut data = [plain, &[0; TAG_LEN]].concat();
-    let mut batch = [Packet::new(nonce, aad, &mut data)];
-    sa.seal(&mut batch);
+    let mut batch = [sa.packet(lane, counter, aad, &mut data)];
+    crypto::seal(&mut batch);
     assert!(batch[0].ok, "it seals");
     data
 }

@@ -9,12 +9,12 @@ mod nodes;
 use std::net::IpAddr;
 
 use serde::Deserialize;
-use twinseal::tables::Outer;
+use twinseal::tables::outer::Outer;
 use twinseal::wire::ethernet::Mac;
 use twinseal::wire::overlay::{CircuitHeader, DEFAULT_PORT, LinkHeader, PayloadType, TYPE_DATA};
 use twinseal_crypto::{
-    Context, Direction, Layer, MAX_COUNTER, MAX_LANES, OpenSa, Packet, Provider, Replay, SealSa,
-    Secret, TAG_LEN, providers,
+    self as crypto, Context, Direction, LaneOwner, Lanes, Layer, MAX_COUNTER, MAX_LANES, OpenSa,
+    Provider, Replay, SealSa, Secret, TAG_LEN, providers,
 };
 use zerocopy::IntoBytes;
 
@@ -91,16 +91,22 @@ impl Vector {
     }
 
     /// The key that seals, its lane at the vector's counter.
-    fn seal_sa(&self, provider: &dyn Provider, layer: Layer) -> SealSa {
+    fn seal_sa(
+        &self,
+        provider: &dyn Provider,
+        layer: Layer,
+        (lanes, owner): &(Lanes, LaneOwner),
+    ) -> SealSa {
         let (secret, context) = (self.secret(layer), self.context(layer));
-        let sa = SealSa::new(provider, &secret, context, MAX_LANES, MAX_COUNTER).expect("a key");
+        let sa = SealSa::new(provider, &secret, context, *lanes, MAX_COUNTER).expect("a key");
         let (lane, mut left) = match layer {
             Layer::Link => (self.lane, self.counter),
             Layer::Circuit => (self.circuit_lane, self.circuit_counter),
         };
         while left > 0 {
             let n = left.min(u32::MAX.into());
-            sa.reserve(lane, n as u32).expect("counters are left");
+            sa.reserve(owner, lane, n as u32)
+                .expect("counters are left");
             left -= n;
         }
         sa
@@ -149,20 +155,30 @@ fn packets_made_of_their_parts_are_the_published_octets() {
             assert_eq!(hex(link.as_bytes()), v.link_header, "{}", v.name);
             assert_eq!(hex(&link.aad()), v.link_header, "{}", v.name);
 
-            let sa = v.seal_sa(*provider, Layer::Circuit);
-            assert_eq!(sa.reserve(v.circuit_lane, 1), Some(v.circuit_counter));
+            let lane = only_lane(v.circuit_lane);
+            let sa = v.seal_sa(*provider, Layer::Circuit, &lane);
+            assert_eq!(
+                sa.reserve(&lane.1, v.circuit_lane, 1),
+                Some(v.circuit_counter)
+            );
             let nonce = sa.nonce(v.circuit_lane, v.circuit_counter);
             assert_eq!(hex(&nonce), v.circuit_nonce, "{}", v.name);
-            let sealed = seal(&sa, nonce, circuit.aad(v.circuit_id), &unhex(&v.inner));
+            let sealed = seal(
+                &sa,
+                (v.circuit_lane, v.circuit_counter),
+                circuit.aad(v.circuit_id),
+                &unhex(&v.inner),
+            );
             assert_eq!(hex(&sealed), v.circuit_sealed, "{}", v.name);
 
-            let sa = v.seal_sa(*provider, Layer::Link);
-            assert_eq!(sa.reserve(v.lane, 1), Some(v.counter));
+            let lane = only_lane(v.lane);
+            let sa = v.seal_sa(*provider, Layer::Link, &lane);
+            assert_eq!(sa.reserve(&lane.1, v.lane, 1), Some(v.counter));
             let nonce = sa.nonce(v.lane, v.counter);
             assert_eq!(hex(&nonce), v.link_nonce, "{}", v.name);
             let sealed = seal(
                 &sa,
-                nonce,
+                (v.lane, v.counter),
                 link.aad(),
                 &[circuit.as_bytes(), &sealed].concat(),
             );
@@ -201,10 +217,16 @@ fn the_published_octets_open_once() {
     }
 }
 
-fn seal(sa: &SealSa, nonce: [u8; 12], aad: [u8; 16], plain: &[u8]) -> Vec<u8> {
+/// One lane of 256, and the right to its counters.
+fn only_lane(lane: u8) -> (Lanes, LaneOwner) {
+    let (lanes, mut owners) = Lanes::split(MAX_LANES.into(), 1).expect("as many as there may be");
+    (lanes, owners.remove(lane.into()))
+}
+
+fn seal(sa: &SealSa, place: (u8, u64), aad: [u8; 16], plain: &[u8]) -> Vec<u8> {
     let mut data = [plain, &[0; TAG_LEN]].concat();
-    let mut batch = [Packet::new(nonce, aad, &mut data)];
-    sa.seal(&mut batch);
+    let mut batch = [sa.packet(place.0, place.1, aad, &mut data)];
+    crypto::seal(&mut batch);
     assert!(batch[0].ok);
     data
 }
@@ -217,8 +239,8 @@ fn open<'a>(
     sealed: &'a mut [u8],
 ) -> &'a mut [u8] {
     assert_eq!(sa.check(lane, counter), Replay::Fresh);
-    let mut batch = [Packet::new(sa.nonce(lane, counter), aad, sealed)];
-    sa.open(&mut batch);
+    let mut batch = [sa.packet(lane, counter, aad, sealed)];
+    crypto::open(&mut batch);
     assert!(batch[0].ok, "the tag verifies");
     assert_eq!(sa.commit(lane, counter), Replay::Fresh);
     assert_eq!(sa.commit(lane, counter), Replay::Replayed);

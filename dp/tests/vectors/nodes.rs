@@ -6,16 +6,15 @@ use twinseal::fixture::{
     EAST, EDGE, EPOCH, LABEL_AT_TRANSIT, Node, Path, RECEIVER_AT_TRANSIT, Seal, WEST, host_mac, mac,
 };
 use twinseal::pipeline::{Disposition, State};
-use twinseal::tables::traffic::Traffic;
 use twinseal::tables::{
     LabelAction, Link, LinkIndex, LinkTransmit, PortIndex, Receiver, label_key,
 };
 use twinseal::wire::ip::checksum;
 use twinseal_crypto::{
-    Context, Direction, Layer, MAX_COUNTER, MAX_LANES, Provider, SealSa, Secret, Suite, provider,
+    Context, Direction, Lanes, Layer, MAX_COUNTER, Provider, SealSa, Secret, Suite, provider,
 };
 
-use crate::{RECEIVER, Vector, hex, unhex, vectors};
+use crate::{RECEIVER, Vector, hex, only_lane, unhex, vectors};
 
 /// Ethernet and IPv4 headers, and UDP's.
 const OUTER_V4: usize = 14 + 20 + 8;
@@ -27,34 +26,34 @@ fn nodes_send_the_published_frames() {
     let provider = provider("aws-lc-rs").expect("a provider");
     for v in vectors() {
         let mut path = Path::new(provider, v.context(Layer::Link).suite).expect("a path");
+        let by_transit = v.lane != v.circuit_lane;
+        let edge = only_lane(v.circuit_lane);
+        let transit = only_lane(v.lane);
+        let sealer = if by_transit { &transit } else { &edge };
         let transmit = LinkTransmit {
-            sa: Arc::new(v.seal_sa(provider, Layer::Link)),
+            sa: Arc::new(v.seal_sa(provider, Layer::Link, sealer)),
             receiver: v.receiver_index,
         };
         let far = Link {
             outer: v.outer(),
             transmit: Some(transmit),
             source_port_salt: v.source_port_salt,
-            traffic: Arc::new(Traffic::new(256)),
             ..plain_link(&path.a)
         };
-        let by_transit = v.lane != v.circuit_lane;
-        path.a.state = State::new(v.circuit_lane.into(), 1);
         path.a.tables.links[0] = Link {
-            transmit: Some(first_link(provider, v.context(Layer::Link).suite)),
-            traffic: Arc::new(Traffic::new(256)),
+            transmit: Some(first_link(provider, v.context(Layer::Link).suite, edge.0)),
             ..plain_link(&path.a)
         };
         let circuit = &mut path.a.tables.circuits[0];
         circuit.id = v.circuit_id;
-        circuit.transmit = Some(Arc::new(v.seal_sa(provider, Layer::Circuit)));
-        circuit.traffic = Arc::new(Traffic::new(256));
+        circuit.transmit = Some(Arc::new(v.seal_sa(provider, Layer::Circuit, &edge)));
+        path.a.state = State::new(0, edge.1);
         let frame = host_frame(&v);
         let sent = if by_transit {
             circuit.hop_limit = v.hop_limit + 1;
             let frame = sent(&mut path.a, EDGE, frame);
             let link = LinkIndex(1);
-            path.transit.state = State::new(v.lane.into(), 1);
+            path.transit.state = State::new(0, transit.1);
             path.transit.tables.links[1] = Link { port: EAST, ..far };
             let swap = LabelAction::Swap {
                 link,
@@ -62,7 +61,6 @@ fn nodes_send_the_published_frames() {
             };
             let labels = &mut path.transit.tables.labels;
             labels.insert(label_key(LinkIndex(0), LABEL_AT_TRANSIT), swap);
-            path.transit.tables.links[0].traffic = Arc::new(Traffic::new(256));
             sent(&mut path.transit, WEST, congested(frame, v.traffic_class))
         } else {
             circuit.hop_limit = v.hop_limit;
@@ -127,7 +125,7 @@ fn plain_link(node: &Node) -> Link {
 }
 
 /// The fixture's first link has four lanes; here it needs all.
-fn first_link(provider: &dyn Provider, suite: Suite) -> LinkTransmit {
+fn first_link(provider: &dyn Provider, suite: Suite, lanes: Lanes) -> LinkTransmit {
     let context = Context {
         layer: Layer::Link,
         direction: Direction::AToB,
@@ -135,7 +133,7 @@ fn first_link(provider: &dyn Provider, suite: Suite) -> LinkTransmit {
         epoch: EPOCH,
     };
     let secret = Secret::from_bytes(&mut Seal::FirstLink.secret()).expect("a secret");
-    let sa = SealSa::new(provider, &secret, context, MAX_LANES, MAX_COUNTER).expect("a key");
+    let sa = SealSa::new(provider, &secret, context, lanes, MAX_COUNTER).expect("a key");
     LinkTransmit {
         sa: Arc::new(sa),
         receiver: RECEIVER_AT_TRANSIT,

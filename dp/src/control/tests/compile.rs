@@ -7,6 +7,8 @@ use std::sync::Arc;
 use twinseal_api::v1::{self, Direction::AToB, Direction::BToA, item::Item};
 
 use super::super::compile::{Compiler, KernelNeighbours, OpenPort, Sources, mapped};
+use twinseal_crypto::{LaneOwner, Lanes};
+
 use super::super::keys::{Live, SaConfig};
 use super::super::model::PortName;
 use super::*;
@@ -16,11 +18,17 @@ use crate::tables::{
 };
 use crate::wire::ethernet::Mac;
 
+/// Two lanes, and the right to their counters.
+pub(super) fn lanes() -> (Lanes, LaneOwner) {
+    let (lanes, mut owners) = Lanes::split(1, 2).expect("few lanes");
+    (lanes, owners.remove(0))
+}
+
 pub(super) fn sa_config() -> SaConfig {
     SaConfig {
         provider: twinseal_crypto::providers()[0],
         window_bits: 2048,
-        lanes: 2,
+        lanes: lanes().0,
         lane_limit: 1 << 20,
         workers: 2,
     }
@@ -212,7 +220,11 @@ fn a_next_hop_stands_for_the_peer() {
 
 #[test]
 fn key_state_and_counters_outlive_transactions() {
-    let mut bench = Bench::new();
+    let (lanes, owner) = lanes();
+    let mut bench = Bench::with(SaConfig {
+        lanes,
+        ..sa_config()
+    });
     let before = bench.compile();
     let sa = Arc::clone(
         before
@@ -221,7 +233,7 @@ fn key_state_and_counters_outlive_transactions() {
             .as_ref()
             .expect("transmits"),
     );
-    assert_eq!(sa.reserve(0, 5), Some(0));
+    assert_eq!(sa.reserve(&owner, 0, 5), Some(0));
     before.link(LinkIndex(0)).traffic.sent(0, 100);
 
     // The same items again, and new ones.
@@ -233,7 +245,7 @@ fn key_state_and_counters_outlive_transactions() {
     assert_eq!(circuit.id, 7, "its place has moved");
     let same = circuit.transmit.as_ref().expect("transmits");
     assert!(Arc::ptr_eq(same, &sa));
-    assert_eq!(same.reserve(0, 1), Some(5), "counters go on");
+    assert_eq!(same.reserve(&owner, 0, 1), Some(5), "counters go on");
     assert!(Arc::ptr_eq(
         &after.receivers[&2].sa,
         &before.receivers[&2].sa

@@ -9,7 +9,7 @@ use super::super::compile::Sources;
 use super::super::health::{Events, Health};
 use super::super::keys::SaConfig;
 use super::super::netlink::View;
-use super::compile::{Bench, open, sa_config};
+use super::compile::{Bench, lanes, open, sa_config};
 use super::*;
 use crate::wire::ethernet::Mac;
 
@@ -95,7 +95,9 @@ fn what_is_deleted_is_told() {
 
 #[test]
 fn keys_near_their_end_are_told_once() {
+    let (lanes, owner) = lanes();
     let config = SaConfig {
+        lanes,
         lane_limit: 16,
         ..sa_config()
     };
@@ -103,9 +105,9 @@ fn keys_near_their_end_are_told_once() {
     watched.update();
     let (_, sa) = watched.bench.live.seals().next().expect("one transmits");
     let sa = std::sync::Arc::clone(sa);
-    assert!(sa.reserve(0, 14).is_some());
+    assert!(sa.reserve(&owner, 0, 14).is_some());
     assert_eq!(watched.update(), ["KEY_CHANGE_NEARLY_EXHAUSTED"]);
-    assert!(sa.reserve(0, 3).is_none());
+    assert!(sa.reserve(&owner, 0, 3).is_none());
     let told = watched.update();
     assert_eq!(told, ["KEY_CHANGE_EXHAUSTED"]);
     assert!(watched.update().is_empty());
