@@ -185,20 +185,16 @@ impl Frame {
         fits
     }
 
-    /// Asks the processor to load the first cache line of the packet, the one before it where headers will go, and the
-    /// one behind it where tags will.
+    /// Asks the processor to load the cache line that is `at` bytes behind the packet's first byte, or before it where
+    /// that is negative.
     #[inline]
-    pub fn prefetch(&self) {
+    pub fn prefetch(&self, at: isize) {
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let data = self.first.as_ptr().wrapping_add(self.start.into());
+            let byte = self.first.as_ptr().wrapping_add(self.start.into());
             // SAFETY: a prefetch accesses nothing architecturally, for any address.
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(data.cast());
-                _mm_prefetch::<_MM_HINT_T0>(data.wrapping_sub(64).cast());
-                _mm_prefetch::<_MM_HINT_T0>(data.wrapping_add(self.len.into()).cast());
-            }
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(byte.wrapping_offset(at).cast()) };
         }
     }
 

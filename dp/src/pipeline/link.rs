@@ -154,6 +154,10 @@ fn wrap<'a>(
         .split_first_chunk_mut::<HEADER>()
         .ok_or(DropReason::NoHeadroom)?;
     let lane = state.lane(meta.flow);
+    let source_port = SOURCE_PORT_BASE
+        + (u32::from(link.source_port_salt) + u32::from(lane)) as u16 % SOURCE_PORTS;
+    link.outer
+        .write(outer, payload, source_port, meta.traffic_class);
     let counter = transmit
         .sa
         .reserve(&state.lanes, lane, 1)
@@ -167,9 +171,5 @@ fn wrap<'a>(
         counter: counter.into(),
     };
     *room = header.aad();
-    let source_port = SOURCE_PORT_BASE
-        + (u32::from(link.source_port_salt) + u32::from(lane)) as u16 % SOURCE_PORTS;
-    link.outer
-        .write(outer, payload, source_port, meta.traffic_class);
     Ok(transmit.sa.packet(lane, counter, header.aad(), sealed))
 }

@@ -10,13 +10,25 @@ use crate::wire::{ethernet, ip, overlay, udp};
 
 pub(super) fn parse(tables: &Tables, batch: &mut Batch) {
     for packet in batch.iter() {
-        packet.frame.prefetch();
+        prefetch(tables, packet);
     }
     for packet in batch.iter_mut() {
         if let Err(reason) = parse_one(tables, packet) {
             packet.drop(reason);
         }
     }
+}
+
+/// Asks for the cache lines that headers are in and go to, and for the last one, where tags are.
+#[inline]
+fn prefetch(tables: &Tables, packet: &Packet) {
+    let role = tables.port(packet.port).map(|port| port.role);
+    packet.frame.prefetch(0);
+    packet.frame.prefetch(packet.frame.len() as isize);
+    packet.frame.prefetch(match role {
+        Some(PortRole::Underlay) => 64,
+        _ => -64,
+    });
 }
 
 #[inline]

@@ -31,6 +31,7 @@ fn answer(state: &mut State, tables: &Tables, packet: &mut Packet, refused: Refu
 
 /// Checks the IP header, cuts off what is not the packet, takes a hop off if the packet is in `transit` and not our own,
 /// and follows its route.
+// All of it is inlined where it is hot: left to itself the compiler does so nowhere, because of the cold caller.
 #[inline(always)]
 fn route(
     state: &mut State,
@@ -48,7 +49,7 @@ fn route(
 }
 
 /// The leaf of the packet's route, [`NO_ROUTE`] among them.
-#[inline]
+#[inline(always)]
 fn check_v4(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Leaf, Refused> {
     let vrf = packet.meta.vrf.0 as usize;
     let (outer, tunnelled) = (packet.meta.traffic_class, packet.meta.tunnelled);
@@ -159,7 +160,7 @@ fn ports(protocol: u8, payload: &[u8]) -> u32 {
 }
 
 /// Follows the route to a circuit or a neighbour.
-#[inline]
+#[inline(always)]
 fn resolve(
     state: &mut State,
     tables: &Tables,
@@ -186,7 +187,7 @@ fn resolve(
 }
 
 /// Into a circuit, if the packet will fit its link.
-#[inline]
+#[inline(always)]
 fn enter(tables: &Tables, packet: &mut Packet, circuit: CircuitIndex) -> Result<(), Refused> {
     let link = tables.link(tables.circuit(circuit).link);
     let overhead = link.outer.len() - ethernet::LEN + OVERHEAD;
@@ -202,7 +203,7 @@ fn enter(tables: &Tables, packet: &mut Packet, circuit: CircuitIndex) -> Result<
 }
 
 /// Out of an edge port to a neighbour.
-#[inline]
+#[inline(always)]
 fn deliver(
     state: &mut State,
     tables: &Tables,
