@@ -55,38 +55,25 @@ impl Window {
         }
     }
 
-    /// Whether a commit of this counter would say `Fresh` now. Changes nothing.
+    /// Where a commit would mark this counter, or why it would not. Changes nothing.
     #[inline]
-    pub(crate) fn check(&self, counter: u64) -> Replay {
-        let at = match self.locate(counter) {
-            Some(at) => at,
-            None => return Replay::TooOld,
-        };
-        at.step(at.word.load(Relaxed))
-            .map_or_else(|refused| refused, |_| Replay::Fresh)
+    pub(crate) fn find(&self, counter: u64) -> Result<Place<'_>, Replay> {
+        let place = self.locate(counter).ok_or(Replay::TooOld)?;
+        place.step(place.word.load(Relaxed), place.bit)?;
+        Ok(place)
     }
 
     /// Marks the counter as seen. Only for packets whose tag has verified.
     #[inline]
     pub(crate) fn commit(&self, counter: u64) -> Replay {
-        let Some(at) = self.locate(counter) else {
-            return Replay::TooOld;
-        };
-        let mut now = at.word.load(Relaxed);
-        loop {
-            let next = match at.step(now) {
-                Ok(next) => next,
-                Err(refused) => return refused,
-            };
-            match at.word.compare_exchange_weak(now, next, Relaxed, Relaxed) {
-                Ok(_) => break,
-                Err(changed) => now = changed,
-            }
+        match self.locate(counter) {
+            Some(place) => match place.mark(place.bit) {
+                Ok(0) => Replay::Fresh,
+                Ok(_) => Replay::Replayed,
+                Err(refused) => refused,
+            },
+            None => Replay::TooOld,
         }
-        if at.bucket > self.top.load(Relaxed) {
-            self.top.fetch_max(at.bucket, Relaxed);
-        }
-        Replay::Fresh
     }
 
     /// The counter's place, or nothing when it is behind the window or not below the limit.
@@ -98,8 +85,9 @@ impl Window {
             return None;
         }
         Some(Place {
-            bucket,
             word: &self.buckets[(bucket & (count - 1)) as usize],
+            top: &self.top,
+            bucket,
             // One more, so that a word that was never used, zero, is older than every generation.
             generation: (bucket >> self.shift) + 1,
             bit: 1 << (counter % u64::from(BUCKET_BITS)),
@@ -108,50 +96,88 @@ impl Window {
 }
 
 /// Where a counter is marked.
-struct Place<'a> {
-    bucket: u64,
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
     word: &'a AtomicU64,
+    top: &'a AtomicU64,
+    bucket: u64,
     generation: u64,
-    bit: u64,
+    /// The counter, as a bit of its bucket.
+    pub(crate) bit: u32,
 }
 
 impl Place<'_> {
-    /// What the word must become to mark the counter, or why it must not.
+    /// Marks these bits of the place's bucket. Says which of them were marked before.
     #[inline]
-    fn step(&self, word: u64) -> Result<u64, Replay> {
+    pub(crate) fn mark(&self, bits: u32) -> Result<u32, Replay> {
+        let mut now = self.word.load(Relaxed);
+        loop {
+            let next = match self.step(now, bits) {
+                Ok(next) => next,
+                Err(Replay::Replayed) => return Ok(bits),
+                Err(refused) => return Err(refused),
+            };
+            match self.word.compare_exchange_weak(now, next, Relaxed, Relaxed) {
+                Ok(_) => break,
+                Err(changed) => now = changed,
+            }
+        }
+        if self.bucket > self.top.load(Relaxed) {
+            self.top.fetch_max(self.bucket, Relaxed);
+        }
+        // Of an older generation, nothing counts.
+        let same = now >> BUCKET_BITS == self.generation;
+        Ok(if same { now as u32 & bits } else { 0 })
+    }
+
+    /// What the word must become to mark these bits, or why it must not: it is of a newer generation, or has them all.
+    #[inline]
+    fn step(&self, word: u64, bits: u32) -> Result<u64, Replay> {
         let generation = word >> BUCKET_BITS;
         if generation == self.generation {
-            if word & self.bit != 0 {
+            let next = word | u64::from(bits);
+            if next == word {
                 Err(Replay::Replayed)
             } else {
-                Ok(word | self.bit)
+                Ok(next)
             }
         } else if generation < self.generation {
-            Ok(self.generation << BUCKET_BITS | self.bit)
+            Ok(self.generation << BUCKET_BITS | u64::from(bits))
         } else {
             Err(Replay::TooOld)
         }
     }
+
+    #[inline]
+    pub(crate) fn same_bucket(&self, other: &Self) -> bool {
+        std::ptr::eq(self.word, other.word) && self.generation == other.generation
+    }
+
+    /// The bucket's address, spread over 64 bits: windows lie at multiples of their size.
+    #[inline]
+    pub(crate) fn spread(&self) -> u64 {
+        (std::ptr::from_ref(self.word).addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeSet;
 
     use proptest::prelude::*;
 
     use super::*;
 
-    const BUCKETS: u32 = 64;
+    pub(crate) const BUCKETS: u32 = 64;
 
     /// The window, said plainly: every counter ever seen, and the highest.
     #[derive(Default)]
-    struct Model {
-        seen: BTreeSet<u64>,
+    pub(crate) struct Model {
+        pub(crate) seen: BTreeSet<u64>,
     }
 
     impl Model {
-        fn check(&self, counter: u64) -> Replay {
+        pub(crate) fn check(&self, counter: u64) -> Replay {
             let top = self.seen.last().copied().unwrap_or(0);
             let behind = (top / 32).saturating_sub(u64::from(BUCKETS) - 1) * 32;
             if counter >= MAX_COUNTER || counter < behind {
@@ -172,8 +198,14 @@ mod tests {
         }
     }
 
+    pub(crate) fn check(window: &Window, counter: u64) -> Replay {
+        window
+            .find(counter)
+            .map_or_else(|refused| refused, |_| Replay::Fresh)
+    }
+
     /// One step of a packet stream, relative to the highest counter so far.
-    fn moves() -> impl Strategy<Value = (bool, i64)> {
+    pub(crate) fn moves() -> impl Strategy<Value = (bool, i64)> {
         let size = i64::from(BUCKETS * BUCKET_BITS);
         prop_oneof![
             8 => (Just(true), 1..4i64),
@@ -191,7 +223,7 @@ mod tests {
             for (relative, value) in steps {
                 let counter = if relative { (top + value).max(0) } else { value };
                 let counter = counter as u64;
-                prop_assert_eq!(window.check(counter), model.check(counter), "check {}", counter);
+                prop_assert_eq!(check(&window, counter), model.check(counter), "check {}", counter);
                 let said = model.commit(counter);
                 prop_assert_eq!(window.commit(counter), said, "commit {}", counter);
                 if said == Replay::Fresh {
@@ -211,9 +243,9 @@ mod tests {
         assert_eq!(window.commit(top - 2047), Replay::Replayed);
         assert_eq!(window.commit(top - 2048), Replay::TooOld);
         assert_eq!(window.commit(top + 1), Replay::Fresh);
-        assert_eq!(window.check(top - 2016), Replay::TooOld);
+        assert_eq!(check(&window, top - 2016), Replay::TooOld);
         assert_eq!(
-            window.check(top - 2015),
+            check(&window, top - 2015),
             Replay::Fresh,
             "2048 - 31 counters with the top one"
         );
@@ -223,12 +255,12 @@ mod tests {
     fn the_first_and_last_counters_count_once() {
         let window = Window::new(BUCKETS);
         for counter in [0, MAX_COUNTER - 1] {
-            assert_eq!(window.check(counter), Replay::Fresh);
+            assert_eq!(check(&window, counter), Replay::Fresh);
             assert_eq!(window.commit(counter), Replay::Fresh);
             assert_eq!(window.commit(counter), Replay::Replayed);
         }
         for counter in [MAX_COUNTER, u64::MAX, 0] {
-            assert_eq!(window.check(counter), Replay::TooOld);
+            assert_eq!(check(&window, counter), Replay::TooOld);
             assert_eq!(window.commit(counter), Replay::TooOld);
         }
     }
@@ -313,7 +345,7 @@ mod loom_tests {
             assert!(
                 [1, 2, 3]
                     .iter()
-                    .all(|&c| window.check(c) == Replay::Replayed)
+                    .all(|&c| window.commit(c) == Replay::Replayed)
             );
         });
     }
@@ -336,7 +368,7 @@ mod loom_tests {
     fn loom_a_replay_of_an_old_generation_stays_refused() {
         race(2, &[1, 65], &[65, 1], |window, said| {
             assert!(fresh(said, 65), "{said:?}");
-            assert_eq!(window.check(1), Replay::TooOld);
+            assert_eq!(window.commit(1), Replay::TooOld);
         });
     }
 
@@ -344,8 +376,8 @@ mod loom_tests {
     fn loom_the_top_never_moves_back() {
         race(4, &[40, 400], &[200], |window, said| {
             assert!(fresh(said, 400), "{said:?}");
-            assert_eq!(window.check(40), Replay::TooOld);
-            assert_eq!(window.check(200), Replay::TooOld);
+            assert_eq!(window.commit(40), Replay::TooOld);
+            assert_eq!(window.commit(200), Replay::TooOld);
         });
     }
 }

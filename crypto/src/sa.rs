@@ -5,11 +5,11 @@ use std::sync::OnceLock;
 use zeroize::Zeroizing;
 
 use crate::{
-    AAD_LEN, Context, CryptoError, Fingerprint, Key, LaneOwner, Lanes, MAX_COUNTER, MAX_LANES,
-    Nonce, Packet, Provider, Replay, Secret, Suite,
+    AAD_LEN, Commits, Context, CryptoError, Fingerprint, Key, LaneOwner, Lanes, MAX_COUNTER,
+    MAX_LANES, Nonce, Packet, Provider, Replay, Secret, Suite,
     counter::Counters,
     kdf,
-    replay::{BUCKET_BITS, Window},
+    replay::{BUCKET_BITS, Place, Window},
 };
 
 /// The smallest replay window, in counters.
@@ -182,13 +182,22 @@ impl OpenSa {
 
     /// Whether a packet is worth opening. It changes nothing, so it may be asked of packets that
     /// anyone could have sent.
+    ///
+    /// # Errors
+    /// Why [`OpenSa::commit`] would not say [`Replay::Fresh`].
     #[inline]
-    pub fn check(&self, lane: u8, counter: u64) -> Replay {
-        match self.windows[usize::from(lane)].get() {
-            Some(window) => window.check(counter),
-            None if counter < MAX_COUNTER => Replay::Fresh,
-            None => Replay::TooOld,
-        }
+    pub fn check(&self, lane: u8, counter: u64) -> Result<Claim<'_>, Replay> {
+        let place = match self.windows[usize::from(lane)].get() {
+            Some(window) => Some(window.find(counter)?),
+            None if counter < MAX_COUNTER => None,
+            None => return Err(Replay::TooOld),
+        };
+        Ok(Claim {
+            sa: self,
+            lane,
+            counter,
+            place,
+        })
     }
 
     /// Marks a packet as received. Call it only after the packet's tag has verified, and drop the
@@ -196,9 +205,13 @@ impl OpenSa {
     /// counter, also when threads race.
     #[inline]
     pub fn commit(&self, lane: u8, counter: u64) -> Replay {
+        self.window(lane).commit(counter)
+    }
+
+    #[inline]
+    fn window(&self, lane: u8) -> &Window {
         self.windows[usize::from(lane)]
             .get_or_init(|| Box::new(Window::new(self.window_bits / BUCKET_BITS)))
-            .commit(counter)
     }
 
     /// The epoch that the key was derived for.
@@ -211,6 +224,33 @@ impl OpenSa {
     #[must_use]
     pub fn suite(&self) -> Suite {
         self.key.key.suite()
+    }
+}
+
+/// A packet that its replay window would take, to be marked with others once it has verified.
+#[must_use = "a packet that is not committed can be replayed"]
+pub struct Claim<'a> {
+    sa: &'a OpenSa,
+    lane: u8,
+    counter: u64,
+    /// None while the lane has no window.
+    place: Option<Place<'a>>,
+}
+
+impl<'a> Claim<'a> {
+    /// Has the packet marked as received with the others of its batch, in which it is number `nth`, 0 to 63. As
+    /// with [`OpenSa::commit`], its tag must have verified.
+    #[inline]
+    pub fn commit(&self, nth: usize, batch: &mut Commits<'a>) {
+        let place = match self.place {
+            Some(place) => place,
+            // A lane's first packets: a new window refuses no counter that `check` let pass.
+            None => match self.sa.window(self.lane).find(self.counter) {
+                Ok(place) => place,
+                Err(_) => return,
+            },
+        };
+        batch.add(nth, place);
     }
 }
 

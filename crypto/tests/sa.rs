@@ -208,15 +208,15 @@ fn a_limit_is_announced_and_then_kept() {
 fn windows_of_lanes_are_apart_and_only_commits_move_them() {
     let sa = open_sa(LINK, 2048).unwrap();
     for _ in 0..2 {
-        assert_eq!(sa.check(5, 100), Replay::Fresh, "asking marks nothing");
+        assert!(sa.check(5, 100).is_ok(), "asking marks nothing");
     }
-    assert_eq!(sa.check(5, MAX_COUNTER), Replay::TooOld);
+    assert_eq!(sa.check(5, MAX_COUNTER).err(), Some(Replay::TooOld));
     assert_eq!(sa.commit(5, 1_000_000), Replay::Fresh);
-    assert_eq!(sa.check(5, 1_000_000), Replay::Replayed);
-    assert_eq!(sa.check(5, 100), Replay::TooOld);
+    assert_eq!(sa.check(5, 1_000_000).err(), Some(Replay::Replayed));
+    assert_eq!(sa.check(5, 100).err(), Some(Replay::TooOld));
     assert_eq!(sa.commit(5, MAX_COUNTER), Replay::TooOld);
     for lane in [0, 4, 6, 255] {
-        assert_eq!(sa.check(lane, 100), Replay::Fresh);
+        assert!(sa.check(lane, 100).is_ok());
         assert_eq!(sa.commit(lane, 100), Replay::Fresh);
         assert_eq!(sa.commit(lane, 100), Replay::Replayed);
     }

@@ -1,12 +1,13 @@
 //! The circuit seal: edge to edge, over the inner packet.
 
-use twinseal_crypto::{self as crypto, OpenSa, Replay, TAG_LEN};
+use arrayvec::ArrayVec;
+use twinseal_crypto::{self as crypto, Claim, Replay, TAG_LEN};
 use twinseal_xsk::Frame;
 use zerocopy::FromBytes;
 
 use super::jobs::Jobs;
 use super::reason::DropReason;
-use super::{Batch, Meta, Packet, Stage, State, at, refuse};
+use super::{BATCH, Batch, Meta, Packet, Stage, State, at, refuse};
 use crate::tables::{Circuit, Dscp, Tables};
 use crate::wire::ecn;
 use crate::wire::overlay::{CircuitHeader, PayloadType};
@@ -15,22 +16,32 @@ const HEADER: usize = size_of::<CircuitHeader>();
 
 /// Opens; afterwards the frame is the inner packet.
 pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
-    let mut opened = {
+    let mut claims = ArrayVec::<_, BATCH>::new();
+    let opened = {
         let mut jobs = Jobs::new();
         for packet in at(batch, Stage::CircuitOpen) {
             match unwrap(tables.circuit(packet.meta.circuit), &mut packet.frame) {
-                Ok(job) => jobs.push(job),
+                Ok((claim, job)) => {
+                    claims.push(claim);
+                    jobs.push(job);
+                }
                 Err(reason) => refuse(&mut packet.disposition, &mut packet.stage, reason),
             }
         }
         jobs.open()
     };
-    for packet in at(batch, Stage::CircuitOpen) {
-        if !opened.next() {
+    let committed = opened.commit(&claims);
+    for (nth, packet) in at(batch, Stage::CircuitOpen).enumerate() {
+        if !opened.ok(nth) {
             packet.drop(DropReason::CircuitAuthentication);
             continue;
         }
-        match accept(state, tables, packet) {
+        let accepted = match committed.of(nth) {
+            Replay::Fresh => accept(state, tables, packet),
+            Replay::Replayed => Err(DropReason::CircuitReplayed),
+            Replay::TooOld => Err(DropReason::CircuitTooOld),
+        };
+        match accepted {
             Ok(()) => packet.stage = Stage::Route,
             Err(reason) => packet.drop(reason),
         }
@@ -40,26 +51,15 @@ pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
 /// Reads the circuit header, finds its key and asks the replay window; what is to be opened. That it is long enough for
 /// a header and a tag, stage `parse` saw to.
 #[inline]
-fn unwrap<'a>(
-    circuit: &'a Circuit,
+fn unwrap<'a, 't: 'a>(
+    circuit: &'t Circuit,
     frame: &'a mut Frame,
-) -> Result<crypto::Packet<'a>, DropReason> {
+) -> Result<(Claim<'t>, crypto::Packet<'a>), DropReason> {
     let (header, sealed) = frame
         .data_mut()
         .split_first_chunk_mut::<HEADER>()
         .ok_or(DropReason::Truncated)?;
     let header: CircuitHeader = zerocopy::transmute!(*header);
-    let sa = receiver(circuit, &header)?;
-    let counter = header.counter.get();
-    Ok(sa.packet(header.lane, counter, header.aad(circuit.id), sealed))
-}
-
-/// The key that a packet claims to be sealed with, if its counter may be fresh.
-#[inline]
-fn receiver<'a>(
-    circuit: &'a Circuit,
-    header: &CircuitHeader,
-) -> Result<&'a std::sync::Arc<OpenSa>, DropReason> {
     if !matches!(
         header.payload(),
         Some(PayloadType::Ipv4 | PayloadType::Ipv6)
@@ -69,38 +69,33 @@ fn receiver<'a>(
     let sa = circuit.receive[usize::from(header.epoch_low())]
         .as_ref()
         .ok_or(DropReason::UnknownEpoch)?;
-    match sa.check(header.lane, header.counter.get()) {
-        Replay::Fresh => Ok(sa),
-        Replay::Replayed => Err(DropReason::CircuitReplayed),
-        Replay::TooOld => Err(DropReason::CircuitTooOld),
-    }
+    let (lane, counter) = (header.lane, header.counter.get());
+    let claim = match sa.check(lane, counter) {
+        Ok(claim) => claim,
+        Err(Replay::TooOld) => return Err(DropReason::CircuitTooOld),
+        Err(_) => return Err(DropReason::CircuitReplayed),
+    };
+    let job = sa.packet(lane, counter, header.aad(circuit.id), sealed);
+    Ok((claim, job))
 }
 
-/// Commits a verified packet to its replay window and takes header and tag off.
+/// Takes header and tag off a packet that nobody sent before.
 #[inline]
 fn accept(state: &State, tables: &Tables, packet: &mut Packet) -> Result<(), DropReason> {
     let circuit = tables.circuit(packet.meta.circuit);
-    let (header, _) =
-        CircuitHeader::read_from_prefix(packet.frame.data()).map_err(|_| DropReason::Truncated)?;
-    let sa = circuit.receive[usize::from(header.epoch_low())]
-        .as_ref()
-        .ok_or(DropReason::UnknownEpoch)?;
-    match sa.commit(header.lane, header.counter.get()) {
-        Replay::Fresh => {}
-        Replay::Replayed => return Err(DropReason::CircuitReplayed),
-        Replay::TooOld => return Err(DropReason::CircuitTooOld),
-    }
-    let inner = packet.frame.len() - HEADER - TAG_LEN;
-    if !packet.frame.trim_front(HEADER) {
-        return Err(DropReason::Truncated);
-    }
-    packet.frame.truncate(inner);
-    let version = packet.frame.data().first().map(|octet| octet >> 4);
+    let (header, inner) =
+        CircuitHeader::ref_from_prefix(packet.frame.data()).map_err(|_| DropReason::Truncated)?;
+    let version = inner.first().map(|octet| octet >> 4);
     let claimed = match header.payload() {
         Some(PayloadType::Ipv4) => Some(4),
         _ => Some(6),
     };
-    if version != claimed {
+    let inner = inner.len() - TAG_LEN;
+    if !packet.frame.trim_front(HEADER) {
+        return Err(DropReason::Truncated);
+    }
+    packet.frame.truncate(inner);
+    if inner == 0 || version != claimed {
         return Err(DropReason::BadIpHeader);
     }
     circuit.traffic.received(state.worker, inner);
@@ -111,7 +106,7 @@ fn accept(state: &State, tables: &Tables, packet: &mut Packet) -> Result<(), Dro
 
 /// Seals the inner packet; afterwards the frame begins with the circuit header and ends with the circuit tag.
 pub(super) fn seal(state: &State, tables: &Tables, batch: &mut Batch) {
-    let mut sealed = {
+    let sealed = {
         let mut jobs = Jobs::new();
         for packet in at(batch, Stage::CircuitSeal) {
             let circuit = tables.circuit(packet.meta.circuit);
@@ -122,8 +117,8 @@ pub(super) fn seal(state: &State, tables: &Tables, batch: &mut Batch) {
         }
         jobs.seal()
     };
-    for packet in at(batch, Stage::CircuitSeal) {
-        if !sealed.next() {
+    for (nth, packet) in at(batch, Stage::CircuitSeal).enumerate() {
+        if !sealed.ok(nth) {
             packet.drop(DropReason::NoTransmitKey);
             continue;
         }

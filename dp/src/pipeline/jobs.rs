@@ -1,14 +1,14 @@
 //! Gathers a stage's packets into one call of the AEAD.
 
 use arrayvec::ArrayVec;
-use twinseal_crypto::{self as crypto, Packet};
+use twinseal_crypto::{self as crypto, Claim, Commits, Committed, Packet};
 
 use super::BATCH;
 
 /// Packets of one stage, in the order of their batch.
 pub(super) struct Jobs<'a>(ArrayVec<Packet<'a>, BATCH>);
 
-/// Which jobs went well, in the same order.
+/// Which jobs went well, a bit each in the same order.
 pub(super) struct Outcome(u64);
 
 impl<'a> Jobs<'a> {
@@ -42,11 +42,24 @@ impl<'a> Jobs<'a> {
 }
 
 impl Outcome {
-    /// Whether the next job went well.
+    /// Whether job `nth` went well.
     #[inline]
-    pub(super) fn next(&mut self) -> bool {
-        let ok = self.0 & 1 == 1;
-        self.0 >>= 1;
-        ok
+    pub(super) fn ok(&self, nth: usize) -> bool {
+        self.0 >> (nth % BATCH) & 1 == 1
+    }
+
+    /// Has those packets marked in their replay windows that were opened; there is a claim for every job.
+    #[inline]
+    pub(super) fn commit<'c, 't: 'c>(
+        &self,
+        claims: impl IntoIterator<Item = &'c Claim<'t>>,
+    ) -> Committed {
+        let mut commits = Commits::default();
+        for (nth, claim) in claims.into_iter().enumerate() {
+            if self.ok(nth) {
+                claim.commit(nth, &mut commits);
+            }
+        }
+        commits.finish()
     }
 }

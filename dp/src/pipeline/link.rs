@@ -1,9 +1,8 @@
 //! The link seal: hop to hop, over the circuit header and everything in it.
 
 use arrayvec::ArrayVec;
-use twinseal_crypto::{self as crypto, Replay, TAG_LEN};
+use twinseal_crypto::{self as crypto, Claim, Replay, TAG_LEN};
 use twinseal_xsk::Frame;
-use zerocopy::FromBytes;
 
 use super::jobs::Jobs;
 use super::reason::DropReason;
@@ -18,13 +17,13 @@ const HEADER: usize = size_of::<LinkHeader>();
 /// Opens; afterwards the frame begins with the circuit header and ends with the circuit tag.
 pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
     let mut receivers = Memo::new(&tables.receivers);
-    let mut keys = ArrayVec::<&Receiver, BATCH>::new();
-    let mut opened = {
+    let mut claims = ArrayVec::<_, BATCH>::new();
+    let opened = {
         let mut jobs = Jobs::new();
         for packet in at(batch, Stage::LinkOpen) {
             match unwrap(&mut receivers, &mut packet.frame) {
-                Ok((receiver, job)) => {
-                    keys.push(receiver);
+                Ok((receiver, claim, job)) => {
+                    claims.push((receiver, claim));
                     jobs.push(job);
                 }
                 Err(reason) => refuse(&mut packet.disposition, &mut packet.stage, reason),
@@ -32,14 +31,16 @@ pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
         }
         jobs.open()
     };
-    for (packet, receiver) in at(batch, Stage::LinkOpen).zip(keys) {
-        if !opened.next() {
+    let committed = opened.commit(claims.iter().map(|(_, claim)| claim));
+    for (nth, (packet, (receiver, _))) in at(batch, Stage::LinkOpen).zip(&claims).enumerate() {
+        if !opened.ok(nth) {
             packet.drop(DropReason::LinkAuthentication);
             continue;
         }
-        match accept(state, tables, receiver, packet) {
-            Ok(()) => packet.stage = Stage::Label,
-            Err(reason) => packet.drop(reason),
+        match committed.of(nth) {
+            Replay::Fresh => accept(state, tables, receiver, packet),
+            Replay::Replayed => packet.drop(DropReason::LinkReplayed),
+            Replay::TooOld => packet.drop(DropReason::LinkTooOld),
         }
     }
 }
@@ -49,7 +50,7 @@ pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
 fn unwrap<'a, 't: 'a>(
     receivers: &mut Memo<'t, u32, Receiver>,
     frame: &'a mut Frame,
-) -> Result<(&'t Receiver, crypto::Packet<'a>), DropReason> {
+) -> Result<(&'t Receiver, Claim<'t>, crypto::Packet<'a>), DropReason> {
     let (header, sealed) = frame
         .data_mut()
         .split_first_chunk_mut::<HEADER>()
@@ -61,51 +62,35 @@ fn unwrap<'a, 't: 'a>(
     let receiver = receivers
         .get(header.receiver.get())
         .ok_or(DropReason::UnknownReceiver)?;
-    let counter = header.counter.get();
-    match receiver.sa.check(header.lane, counter) {
-        Replay::Fresh => {}
-        Replay::Replayed => return Err(DropReason::LinkReplayed),
-        Replay::TooOld => return Err(DropReason::LinkTooOld),
-    }
-    let job = receiver
-        .sa
-        .packet(header.lane, counter, header.aad(), sealed);
-    Ok((receiver, job))
+    let (lane, counter) = (header.lane, header.counter.get());
+    let claim = match receiver.sa.check(lane, counter) {
+        Ok(claim) => claim,
+        Err(Replay::TooOld) => return Err(DropReason::LinkTooOld),
+        Err(_) => return Err(DropReason::LinkReplayed),
+    };
+    let job = receiver.sa.packet(lane, counter, header.aad(), sealed);
+    Ok((receiver, claim, job))
 }
 
-/// Commits a verified packet to its replay window and takes header and tag off.
+/// Takes header and tag off a packet that nobody sent before.
 #[inline]
-fn accept(
-    state: &State,
-    tables: &Tables,
-    receiver: &Receiver,
-    packet: &mut Packet,
-) -> Result<(), DropReason> {
+fn accept(state: &State, tables: &Tables, receiver: &Receiver, packet: &mut Packet) {
     let len = packet.frame.len();
-    let (header, _) =
-        LinkHeader::ref_from_prefix(packet.frame.data()).map_err(|_| DropReason::Truncated)?;
-    let lane = header.lane;
-    match receiver.sa.commit(lane, header.counter.get()) {
-        Replay::Fresh => {}
-        Replay::Replayed => return Err(DropReason::LinkReplayed),
-        Replay::TooOld => return Err(DropReason::LinkTooOld),
-    }
-    tables
-        .link(receiver.link)
-        .traffic
-        .received(state.worker, len);
+    let link = tables.link(receiver.link);
+    link.traffic.received(state.worker, len);
     packet.meta.link = receiver.link;
-    packet.meta.flow = u64::from(lane);
-    if !packet.frame.trim_front(HEADER) {
-        return Err(DropReason::Truncated);
+    packet.meta.flow = packet.frame.data().get(1).copied().map_or(0, u64::from);
+    if packet.frame.trim_front(HEADER) {
+        packet.frame.truncate(len - HEADER - TAG_LEN);
+        packet.stage = Stage::Label;
+    } else {
+        packet.drop(DropReason::Truncated);
     }
-    packet.frame.truncate(len - HEADER - TAG_LEN);
-    Ok(())
 }
 
 /// Seals what begins with a circuit header and puts the outer headers on.
 pub(super) fn seal(state: &State, tables: &Tables, batch: &mut Batch) {
-    let mut sealed = {
+    let sealed = {
         let mut jobs = Jobs::new();
         for packet in at(batch, Stage::LinkSeal) {
             let link = tables.link(packet.meta.link);
@@ -116,8 +101,8 @@ pub(super) fn seal(state: &State, tables: &Tables, batch: &mut Batch) {
         }
         jobs.seal()
     };
-    for packet in at(batch, Stage::LinkSeal) {
-        if !sealed.next() {
+    for (nth, packet) in at(batch, Stage::LinkSeal).enumerate() {
+        if !sealed.ok(nth) {
             packet.drop(DropReason::NoTransmitKey);
             continue;
         }
