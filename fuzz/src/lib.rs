@@ -15,7 +15,9 @@ use twinseal::fixture::{
 use twinseal::pipeline::Disposition;
 use twinseal::pipeline::reason::DropReason;
 use twinseal::tables::PortIndex;
-use twinseal_crypto::{self as crypto, AAD_LEN, DEFAULT_PROVIDER, Lanes, Provider, Suite, TAG_LEN, provider};
+use twinseal_crypto::{
+    self as crypto, AAD_LEN, DEFAULT_PROVIDER, Lanes, Provider, Suite, TAG_LEN, provider,
+};
 
 pub use mutate::{mutate, repair};
 
