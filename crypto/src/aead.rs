@@ -1,6 +1,10 @@
-use std::fmt;
+use std::{fmt, sync::LazyLock};
 
-use crate::{AAD_LEN, CryptoError, Nonce, Suite, libs};
+use crate::{
+    AAD_LEN, CryptoError, Nonce, Suite,
+    aes_gcm::{self, GcmKey},
+    libs,
+};
 
 /// One packet of a batch.
 ///
@@ -42,46 +46,84 @@ impl<'a> Packet<'a> {
 /// Seals every packet of the batch in place and sets its `ok`.
 #[inline]
 pub fn seal(batch: &mut [Packet<'_>]) {
+    let mut kernel = aes_gcm::Batch::<false>::new();
     for packet in batch {
-        packet.ok = packet.key.seal_one(&packet.nonce, &packet.aad, packet.data);
+        match &packet.key.0 {
+            Kind::Library(aead) => {
+                packet.ok = aead.seal_one(&packet.nonce, &packet.aad, packet.data);
+            }
+            Kind::Kernel(key) => kernel.push(key, packet),
+        }
     }
+    kernel.finish();
 }
 
 /// Opens every packet of the batch in place and sets its `ok`.
 #[inline]
 pub fn open(batch: &mut [Packet<'_>]) {
+    let mut kernel = aes_gcm::Batch::<true>::new();
     for packet in batch {
-        packet.ok = packet.key.open_one(&packet.nonce, &packet.aad, packet.data);
+        match &packet.key.0 {
+            Kind::Library(aead) => {
+                packet.ok = aead.open_one(&packet.nonce, &packet.aad, packet.data);
+            }
+            Kind::Kernel(key) => kernel.push(key, packet),
+        }
     }
+    kernel.finish();
 }
 
 /// An algorithm with one key, which cannot be read back.
-pub struct Key(Box<dyn Aead>);
+pub struct Key(Kind);
+
+enum Kind {
+    Library(Box<dyn Aead>),
+    /// Of our own, which takes batches.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        allow(dead_code, reason = "there is no kernel to make one")
+    )]
+    Kernel(Box<GcmKey>),
+}
 
 impl Key {
     /// A key of a library.
     pub fn new(aead: Box<dyn Aead>) -> Self {
-        Self(aead)
+        Self(Kind::Library(aead))
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn of_kernel(key: Box<GcmKey>) -> Self {
+        Self(Kind::Kernel(key))
     }
 
     /// The algorithm.
     #[must_use]
     pub fn suite(&self) -> Suite {
-        self.0.suite()
+        match &self.0 {
+            Kind::Library(aead) => aead.suite(),
+            Kind::Kernel(key) => key.suite(),
+        }
     }
 
     /// Seals one packet in place, with associated data of any length; see [`Packet`] for `data` and
     /// the result.
     #[inline]
     pub fn seal_one(&self, nonce: &Nonce, aad: &[u8], data: &mut [u8]) -> bool {
-        self.0.seal_one(nonce, aad, data)
+        match &self.0 {
+            Kind::Library(aead) => aead.seal_one(nonce, aad, data),
+            Kind::Kernel(key) => key.seal_one(nonce, aad, data),
+        }
     }
 
     /// Opens one packet in place, with associated data of any length; see [`Packet`] for `data` and
     /// the result.
     #[inline]
     pub fn open_one(&self, nonce: &Nonce, aad: &[u8], data: &mut [u8]) -> bool {
-        self.0.open_one(nonce, aad, data)
+        match &self.0 {
+            Kind::Library(aead) => aead.open_one(nonce, aad, data),
+            Kind::Kernel(key) => key.open_one(nonce, aad, data),
+        }
     }
 }
 
@@ -104,7 +146,7 @@ pub trait Aead: Send + Sync {
     fn open_one(&self, nonce: &Nonce, aad: &[u8], data: &mut [u8]) -> bool;
 }
 
-/// A library that implements the suites.
+/// An implementation of the suites.
 pub trait Provider: Send + Sync {
     /// The name in configuration.
     fn name(&self) -> &'static str;
@@ -123,30 +165,47 @@ pub const DEFAULT_PROVIDER: &str = if cfg!(feature = "aws-lc-rs") {
     "ring"
 };
 
-/// Every provider that was built in, the default first.
+/// Every provider that works here, the default first: the libraries that were built in, and our own
+/// kernel `twinseal` where the CPU has what it takes.
 #[must_use]
 pub fn providers() -> &'static [&'static dyn Provider] {
-    &[
-        #[cfg(feature = "aws-lc-rs")]
-        &libs::AwsLc,
-        #[cfg(feature = "ring")]
-        &libs::Ring,
-    ]
+    static PROVIDERS: LazyLock<Vec<&'static dyn Provider>> = LazyLock::new(|| {
+        libs::LIBRARIES
+            .iter()
+            .copied()
+            .chain(aes_gcm::kernel())
+            .collect()
+    });
+    &PROVIDERS
 }
 
-/// The provider of that name: `aws-lc-rs` or `ring`.
+/// The provider to use when the user names none: the first of [`providers`].
+#[must_use]
+pub fn default_provider() -> &'static dyn Provider {
+    providers()[0]
+}
+
+/// The provider of that name: `aws-lc-rs`, `ring` or `twinseal`.
 ///
 /// # Errors
-/// [`CryptoError::UnknownProvider`] with the known names, when none has that name.
+/// [`CryptoError::UnsupportedProvider`] when it needs a better CPU,
+/// [`CryptoError::UnknownProvider`] when none has that name; both with the names to use.
 pub fn provider(name: &str) -> Result<&'static dyn Provider, CryptoError> {
-    providers()
-        .iter()
-        .find(|p| p.name() == name)
-        .copied()
-        .ok_or_else(|| CryptoError::UnknownProvider {
+    if let Some(found) = providers().iter().find(|p| p.name() == name) {
+        return Ok(*found);
+    }
+    let known = providers().iter().map(|p| p.name()).collect();
+    Err(match name {
+        aes_gcm::NAME => CryptoError::UnsupportedProvider {
+            name: aes_gcm::NAME,
+            missing: aes_gcm::missing(),
+            known,
+        },
+        _ => CryptoError::UnknownProvider {
             name: name.to_owned(),
-            known: providers().iter().map(|p| p.name()).collect(),
-        })
+            known,
+        },
+    })
 }
 
 #[cfg(test)]
@@ -155,7 +214,7 @@ mod tests {
 
     #[test]
     fn providers_are_found_by_name() {
-        assert_eq!(providers()[0].name(), DEFAULT_PROVIDER);
+        assert_eq!(default_provider().name(), DEFAULT_PROVIDER);
         for known in providers() {
             assert_eq!(provider(known.name()).unwrap().name(), known.name());
         }

@@ -14,6 +14,16 @@ pub enum CryptoError {
         /// The names that [`provider`](crate::provider) accepts, the default first.
         known: Vec<&'static str>,
     },
+    /// An AEAD provider that this CPU cannot run.
+    #[error("the AEAD provider {name:?} needs a CPU with {missing:?}: use one of {known:?}")]
+    UnsupportedProvider {
+        /// What was asked for.
+        name: &'static str,
+        /// The CPU features that are missing.
+        missing: Vec<&'static str>,
+        /// The names that [`provider`](crate::provider) accepts, the default first.
+        known: Vec<&'static str>,
+    },
     /// No suite has that number.
     #[error(
         "unknown suite number {0}: use 1 (aes-256-gcm), 2 (aes-128-gcm) or 3 (chacha20-poly1305)"

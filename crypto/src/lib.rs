@@ -49,6 +49,7 @@
 //! ```
 
 mod aead;
+mod aes_gcm;
 mod burn;
 mod commits;
 mod counter;
@@ -62,7 +63,10 @@ mod secret;
 mod suite;
 mod sync;
 
-pub use aead::{Aead, DEFAULT_PROVIDER, Key, Packet, Provider, open, provider, providers, seal};
+pub use aead::{
+    Aead, DEFAULT_PROVIDER, Key, Packet, Provider, default_provider, open, provider, providers,
+    seal,
+};
 pub use burn::{BurnError, BurnGuard};
 pub use commits::{Commits, Committed};
 pub use error::CryptoError;

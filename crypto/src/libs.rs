@@ -3,9 +3,17 @@
 
 use crate::{Aead, CryptoError, Key, Nonce, Provider, Suite, TAG_LEN};
 
+/// The libraries that were built in, the default first.
+pub(crate) const LIBRARIES: &[&dyn Provider] = &[
+    #[cfg(feature = "aws-lc-rs")]
+    &AwsLc,
+    #[cfg(feature = "ring")]
+    &Ring,
+];
+
 macro_rules! provider {
     ($provider:ident, $library:ident, $name:literal) => {
-        pub(crate) struct $provider;
+        struct $provider;
 
         impl Provider for $provider {
             fn name(&self) -> &'static str {

@@ -1,4 +1,4 @@
-//! Secrets, in memory of their own. All unsafe code of the crate is here.
+//! Secrets, in memory of their own. All unsafe code of the crate is here and in `aes_gcm`.
 
 use std::{fmt, io, ptr::NonNull, str::FromStr};
 
@@ -10,7 +10,7 @@ use crate::{CryptoError, SECRET_LEN, kdf};
 /// when dropped.
 ///
 /// It cannot be printed, copied or compared. Keys that are derived from it live inside the AEAD
-/// library, in ordinary memory.
+/// provider, in ordinary memory.
 pub struct Secret {
     page: NonNull<[u8; SECRET_LEN]>,
     locked: bool,

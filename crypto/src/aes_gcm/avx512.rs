@@ -1,0 +1,365 @@
+//! AES-GCM on vectors of four blocks.
+//!
+//! A packet is a row of blocks in lanes, four to a vector:
+//!
+//! ```text
+//! lane            0      1       2      ...   n
+//! AES of counter  1      2       3            n + 1
+//! the stream is   pad    text 1  text 2       text n
+//! GHASH takes     AAD    text 1  text 2       text n, then the lengths
+//! ```
+//!
+//! The pad and the hash make the tag. So the vectors of text begin 16 bytes before it; what is
+//! outside the text, there and after its end, is masked: neither read nor written, and zero to
+//! GHASH.
+//!
+//! AES and GHASH keep different parts of the CPU busy, so in long packets they are interleaved. To
+//! open, a step is hashed while its own key stream is made. To seal, there is no ciphertext yet, so
+//! GHASH is a step behind.
+
+use std::arch::x86_64::*;
+
+use super::{
+    ghash::{self, Sum},
+    key::{GcmKey, POWERS},
+    stream::{Counters, SLOTS, stream, streams},
+    text::{LANES, Text, VECTOR},
+};
+use crate::{Nonce, Packet, TAG_LEN};
+
+/// Vectors of one step through a long packet: as many blocks as there are powers of H.
+const STEP: usize = POWERS / LANES;
+/// The longest text, in bytes: the block counter has 32 bits and starts at 2.
+pub(super) const MAX_TEXT: usize = ((1 << 32) - 2) * 16;
+
+/// Seals or opens one packet of any length, with AAD of any length.
+#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+pub(super) fn one<const OPEN: bool>(
+    key: &GcmKey,
+    nonce: &Nonce,
+    aad: &[u8],
+    data: &mut [u8],
+) -> bool {
+    // By vectors, and whether the last has no lane for the lengths.
+    let lanes = data.len().div_ceil(16);
+    match (lanes.div_ceil(LANES), lanes.is_multiple_of(LANES)) {
+        (1, false) => short::<OPEN, 1, false>(key, nonce, aad, data),
+        (1, true) => short::<OPEN, 1, true>(key, nonce, aad, data),
+        (2, false) => short::<OPEN, 2, false>(key, nonce, aad, data),
+        (2, true) => short::<OPEN, 2, true>(key, nonce, aad, data),
+        (3, false) => short::<OPEN, 3, false>(key, nonce, aad, data),
+        (3, true) => short::<OPEN, 3, true>(key, nonce, aad, data),
+        (4, false) => short::<OPEN, 4, false>(key, nonce, aad, data),
+        (4, true) => short::<OPEN, 4, true>(key, nonce, aad, data),
+        (5, false) => short::<OPEN, 5, false>(key, nonce, aad, data),
+        (5, true) => short::<OPEN, 5, true>(key, nonce, aad, data),
+        (6, false) => short::<OPEN, 6, false>(key, nonce, aad, data),
+        (6, true) => short::<OPEN, 6, true>(key, nonce, aad, data),
+        (7, false) => short::<OPEN, 7, false>(key, nonce, aad, data),
+        (7, true) => short::<OPEN, 7, true>(key, nonce, aad, data),
+        (8, false) => short::<OPEN, 8, false>(key, nonce, aad, data),
+        _ => long::<OPEN>(key, nonce, aad, data),
+    }
+}
+
+/// Seals or opens a packet of `N` vectors, which are `FULL` or have a lane for the lengths.
+#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+fn short<const OPEN: bool, const N: usize, const FULL: bool>(
+    key: &GcmKey,
+    nonce: &Nonce,
+    aad: &[u8],
+    data: &mut [u8],
+) -> bool {
+    let rest = Rest::new(key, nonce, aad, data);
+    let (hash, pad) = rest.vectors::<OPEN, N, FULL, false>();
+    settle::<OPEN>(data, _mm_xor_si128(ghash::reverse_one(hash), pad))
+}
+
+/// Seals or opens two packets of `N` vectors, which are `FULL` or have a lane for the lengths, with
+/// keys of one size.
+///
+/// Alone, a short packet's rounds wait for each other, and the next packet's find no room in the
+/// CPU's schedulers.
+#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+pub(super) fn pair<const OPEN: bool, const N: usize, const FULL: bool>(
+    [k, l]: [&GcmKey; 2],
+    [p, q]: [&mut Packet<'_>; 2],
+) {
+    let a = Rest::new(k, &p.nonce, &p.aad, p.data);
+    let b = Rest::new(l, &q.nonce, &q.aad, q.data);
+    let [stream_a, stream_b] = streams::<N, 2>([&a.counters, &b.counters], |_| ());
+    // SAFETY: there are as many vectors.
+    let (cipher_a, cipher_b) = unsafe {
+        (
+            add::<OPEN, N>(a.text, &stream_a),
+            add::<OPEN, N>(b.text, &stream_b),
+        )
+    };
+    let (mut sum_a, mut sum_b) = (Sum::zero(), Sum::zero());
+    for vector in 0..N {
+        a.hash_last::<N, FULL>(&mut sum_a, vector, cipher_a[vector]);
+        b.hash_last::<N, FULL>(&mut sum_b, vector, cipher_b[vector]);
+    }
+    if FULL {
+        sum_a.add(
+            _mm512_zextsi128_si512(a.lengths),
+            _mm512_zextsi128_si512(k.h()),
+        );
+        sum_b.add(
+            _mm512_zextsi128_si512(b.lengths),
+            _mm512_zextsi128_si512(l.h()),
+        );
+    }
+    let (pad_a, pad_b) = (
+        _mm512_castsi512_si128(stream_a[0]),
+        _mm512_castsi512_si128(stream_b[0]),
+    );
+    let tag_a = _mm_xor_si128(ghash::reverse_one(sum_a.reduce()), pad_a);
+    let tag_b = _mm_xor_si128(ghash::reverse_one(sum_b.reduce()), pad_b);
+    p.ok = settle::<OPEN>(p.data, tag_a);
+    q.ok = settle::<OPEN>(q.data, tag_b);
+}
+
+/// Seals or opens a packet of at least a step, if only just: with one lane less it is short.
+#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+fn long<const OPEN: bool>(key: &GcmKey, nonce: &Nonce, aad: &[u8], data: &mut [u8]) -> bool {
+    let mut rest = Rest::new(key, nonce, aad, data);
+    let mut pad = None;
+    // The lanes of what remains and one for the lengths must not need more powers than there are.
+    while rest.text.left() > STEP * VECTOR - 16 {
+        let first = rest.step::<OPEN>();
+        pad.get_or_insert(first);
+    }
+    let (hash, first) = match rest.text.left().div_ceil(VECTOR) {
+        0 => rest.nothing::<OPEN>(),
+        1 => rest.vectors::<OPEN, 1, true, true>(),
+        2 => rest.vectors::<OPEN, 2, true, true>(),
+        3 => rest.vectors::<OPEN, 3, true, true>(),
+        4 => rest.vectors::<OPEN, 4, true, true>(),
+        5 => rest.vectors::<OPEN, 5, true, true>(),
+        6 => rest.vectors::<OPEN, 6, true, true>(),
+        7 => rest.vectors::<OPEN, 7, true, true>(),
+        _ => rest.vectors::<OPEN, 8, true, true>(),
+    };
+    settle::<OPEN>(
+        data,
+        _mm_xor_si128(ghash::reverse_one(hash), pad.unwrap_or(first)),
+    )
+}
+
+/// What of a packet is not yet sealed or opened.
+struct Rest<'a> {
+    counters: Counters<'a>,
+    /// What GHASH adds to the next lane: the AAD, later the hash so far. Byte-reversed.
+    hash: __m128i,
+    /// The last block of GHASH, byte-reversed: the bits of AAD and text.
+    lengths: __m128i,
+    text: Text,
+    /// A step that is sealed and not hashed.
+    behind: Option<Text>,
+}
+
+impl<'a> Rest<'a> {
+    #[inline]
+    #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    fn new(key: &'a GcmKey, nonce: &Nonce, aad: &[u8], data: &mut [u8]) -> Self {
+        Self {
+            counters: Counters::new(key, nonce),
+            hash: hash_aad(key, aad),
+            lengths: _mm_set_epi64x(8 * aad.len() as i64, 8 * (data.len() - TAG_LEN) as i64),
+            text: Text::new(data),
+            behind: None,
+        }
+    }
+
+    /// Seals or opens a whole step. Gives the first lane's key stream.
+    #[inline]
+    #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    fn step<const OPEN: bool>(&mut self) -> __m128i {
+        let stream = match if OPEN { Some(self.text) } else { self.behind } {
+            Some(text) => self.stream_and_hash::<STEP>(text),
+            None => stream::<STEP>(&self.counters, |_| ()),
+        };
+        // SAFETY: there is a whole step.
+        unsafe { add::<OPEN, STEP>(self.text, &stream) };
+        self.behind = Some(self.text);
+        self.text = self.text.after::<STEP>();
+        self.counters = self.counters.after::<STEP>();
+        _mm512_castsi512_si128(stream[0])
+    }
+
+    /// Seals or opens the last `N` vectors. If they are `FULL`, the lengths are hashed apart, else in
+    /// the lane after the text. Gives the hash and the first lane's key stream.
+    #[inline]
+    #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    fn vectors<const OPEN: bool, const N: usize, const FULL: bool, const LONG: bool>(
+        mut self,
+    ) -> (__m128i, __m128i) {
+        let text = self.text;
+        let mut sum = Sum::zero();
+        let stream = if OPEN {
+            stream::<N>(&self.counters, |slot| {
+                for vector in share::<N>(slot) {
+                    // SAFETY: there are as many vectors.
+                    let cipher = unsafe { text.load::<N>(vector) };
+                    self.hash_last::<N, FULL>(&mut sum, vector, cipher);
+                }
+            })
+        } else {
+            match self.behind {
+                Some(text) if LONG => self.stream_and_hash::<N>(text),
+                _ => stream::<N>(&self.counters, |_| ()),
+            }
+        };
+        // SAFETY: there are as many vectors.
+        let cipher = unsafe { add::<OPEN, N>(text, &stream) };
+        if !OPEN {
+            for vector in (0..N).rev() {
+                self.hash_last::<N, FULL>(&mut sum, vector, cipher[vector]);
+            }
+        }
+        if FULL {
+            let h = self.counters.key.h();
+            sum.add(
+                _mm512_zextsi128_si512(self.lengths),
+                _mm512_zextsi128_si512(h),
+            );
+        }
+        (sum.reduce(), _mm512_castsi512_si128(stream[0]))
+    }
+
+    /// As `vectors`, after a step that was the last.
+    #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    fn nothing<const OPEN: bool>(self) -> (__m128i, __m128i) {
+        let mut hash = self.hash;
+        if let (false, Some(text)) = (OPEN, self.behind) {
+            let mut sum = Sum::zero();
+            for vector in (0..STEP).rev() {
+                self.hash_step(&mut sum, vector, text);
+            }
+            hash = sum.reduce();
+        }
+        let last = _mm_xor_si128(hash, self.lengths);
+        (
+            ghash::multiply(last, self.counters.key.h()),
+            _mm_setzero_si128(),
+        )
+    }
+
+    /// Makes `N` vectors of key stream while a step of ciphertext is hashed.
+    #[inline]
+    #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    fn stream_and_hash<const N: usize>(&mut self, text: Text) -> [__m512i; N] {
+        let mut sum = Sum::zero();
+        let stream = stream::<N>(&self.counters, |slot| {
+            for vector in share::<STEP>(slot) {
+                self.hash_step(&mut sum, vector, text);
+            }
+        });
+        self.hash = sum.reduce();
+        stream
+    }
+
+    /// Adds one vector of a step of ciphertext to the sum.
+    #[inline]
+    #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    fn hash_step(&self, sum: &mut Sum, vector: usize, text: Text) {
+        // SAFETY: it is a step's text.
+        let mut blocks = ghash::reverse(unsafe { text.load::<STEP>(vector) });
+        if vector == 0 {
+            blocks = _mm512_xor_si512(blocks, _mm512_zextsi128_si512(self.hash));
+        }
+        sum.add(blocks, self.counters.key.powers(POWERS - LANES * vector));
+    }
+
+    /// Adds one of the last `N` vectors of ciphertext to the sum, and the lengths if there is a lane.
+    #[inline]
+    #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    fn hash_last<const N: usize, const FULL: bool>(
+        &self,
+        sum: &mut Sum,
+        vector: usize,
+        cipher: __m512i,
+    ) {
+        let lanes = self.text.left().div_ceil(16);
+        let mut blocks = ghash::reverse(cipher);
+        if vector == 0 {
+            blocks = _mm512_xor_si512(blocks, _mm512_zextsi128_si512(self.hash));
+        }
+        if !FULL && vector == N - 1 {
+            let lane = 0xf << (4 * (lanes % LANES));
+            let lengths = _mm512_maskz_broadcast_i32x4(lane, self.lengths);
+            blocks = _mm512_xor_si512(blocks, lengths);
+        }
+        sum.add(blocks, self.counters.key.powers(lanes + 1 - LANES * vector));
+    }
+}
+
+/// The share of `N` vectors that a slot hashes. The first vector comes last: it waits for the hash
+/// so far.
+#[inline]
+fn share<const N: usize>(slot: usize) -> impl Iterator<Item = usize> {
+    (slot * N / SLOTS..(slot + 1) * N / SLOTS).map(|part| N - 1 - part)
+}
+
+/// Adds the key stream to `N` vectors of text, and gives the ciphertext: what they held, to open, or
+/// what they hold then.
+///
+/// # Safety
+/// As for [`Text::load`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn add<const OPEN: bool, const N: usize>(text: Text, stream: &[__m512i; N]) -> [__m512i; N] {
+    let mut cipher = *stream;
+    for (vector, cipher) in cipher.iter_mut().enumerate() {
+        // SAFETY: the caller promises it.
+        unsafe {
+            let before = text.load::<N>(vector);
+            let after = text.store::<N>(vector, _mm512_xor_si512(before, stream[vector]));
+            *cipher = if OPEN { before } else { after };
+        }
+    }
+    cipher
+}
+
+/// What GHASH adds to the first lane, which is the last of the AAD.
+#[inline]
+#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+fn hash_aad(key: &GcmKey, aad: &[u8]) -> __m128i {
+    if let Ok(block) = <&[u8; 16]>::try_from(aad) {
+        // SAFETY: there are 16 bytes.
+        return ghash::reverse_one(unsafe { _mm_loadu_si128(block.as_ptr().cast()) });
+    }
+    let mut hash = _mm_setzero_si128();
+    for (at, block) in aad.chunks(16).enumerate() {
+        if at > 0 {
+            hash = ghash::multiply(hash, key.h());
+        }
+        let mask = !0 >> (16 - block.len());
+        // SAFETY: the mask admits the block's bytes.
+        let block = unsafe { _mm_maskz_loadu_epi8(mask, block.as_ptr().cast()) };
+        hash = _mm_xor_si128(hash, ghash::reverse_one(block));
+    }
+    hash
+}
+
+/// Puts the tag behind the text, or compares it and wipes the text if it is wrong.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn settle<const OPEN: bool>(data: &mut [u8], tag: __m128i) -> bool {
+    let Some((text, end)) = data.split_last_chunk_mut::<TAG_LEN>() else {
+        return false;
+    };
+    if !OPEN {
+        // SAFETY: a tag has 16 bytes.
+        unsafe { _mm_storeu_si128(end.as_mut_ptr().cast(), tag) };
+        return true;
+    }
+    // SAFETY: a tag has 16 bytes.
+    let wrong = _mm_xor_si128(tag, unsafe { _mm_loadu_si128(end.as_ptr().cast()) });
+    let ok = _mm_testz_si128(wrong, wrong) == 1;
+    if !ok {
+        text.fill(0);
+    }
+    ok
+}

@@ -1,0 +1,34 @@
+//! Our own AES-GCM (NIST SP 800-38D), for batches of packets on CPUs with 512-bit AES.
+//!
+//! A library's call costs more than sealing a short packet. Here there is nothing around AES and
+//! GHASH, and short packets alike in length go through them in pairs, whatever their keys. See
+//! `docs/sealing-kernel.md`.
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod batch;
+#[cfg(target_arch = "x86_64")]
+mod cpu;
+#[cfg(target_arch = "x86_64")]
+mod ghash;
+#[cfg(target_arch = "x86_64")]
+mod key;
+#[cfg(not(target_arch = "x86_64"))]
+mod other;
+#[cfg(target_arch = "x86_64")]
+mod stream;
+#[cfg(target_arch = "x86_64")]
+mod text;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use batch::Batch;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use cpu::{kernel, missing};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use key::GcmKey;
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) use other::{Batch, GcmKey, kernel, missing};
+
+/// The provider's name in configuration.
+pub(crate) const NAME: &str = "twinseal";

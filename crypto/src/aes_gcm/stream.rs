@@ -1,0 +1,138 @@
+//! AES in counter mode (NIST SP 800-38D, section 6.5) on vectors of four blocks.
+
+use std::arch::x86_64::{
+    __m512i, _mm_maskz_loadu_epi32, _mm_set_epi32, _mm512_add_epi32, _mm512_aesenc_epi128,
+    _mm512_aesenclast_epi128, _mm512_broadcast_i32x4, _mm512_set_epi32, _mm512_setzero_si512,
+    _mm512_shuffle_epi8, _mm512_xor_si512,
+};
+
+use super::{key::GcmKey, text::LANES};
+use crate::Nonce;
+
+/// The slots for GHASH while a key stream is made: as many as AES-128 has rounds before the last.
+pub(super) const SLOTS: usize = 9;
+
+/// The blocks that AES makes into a key stream, from one of them on.
+#[derive(Clone, Copy)]
+pub(super) struct Counters<'a> {
+    pub(super) key: &'a GcmKey,
+    /// The nonce and no counter, plus the first round key; in all lanes.
+    nonce: __m512i,
+    /// The next four counters, as integers where the counter belongs.
+    counters: __m512i,
+}
+
+impl<'a> Counters<'a> {
+    #[inline]
+    #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    pub(super) fn new(key: &'a GcmKey, nonce: &Nonce) -> Self {
+        // SAFETY: the mask admits three words, which a nonce has.
+        let nonce = unsafe { _mm_maskz_loadu_epi32(0b111, nonce.as_ptr().cast()) };
+        Self {
+            key,
+            nonce: _mm512_xor_si512(_mm512_broadcast_i32x4(nonce), key.round_key(0)),
+            counters: _mm512_set_epi32(4, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0),
+        }
+    }
+
+    /// One vector of AES's input, plus the first round key.
+    #[inline]
+    #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    fn state(&self, vector: usize) -> __m512i {
+        let counters = _mm512_add_epi32(self.counters, advance(vector));
+        // The counter is big-endian; the rest is zero, so it may come from anywhere.
+        let order = _mm512_broadcast_i32x4(_mm_set_epi32(0x0c0d_0e0f, 0, 0, 0));
+        _mm512_xor_si512(self.nonce, _mm512_shuffle_epi8(counters, order))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn after<const N: usize>(self) -> Self {
+        Self {
+            counters: _mm512_add_epi32(self.counters, advance(N)),
+            ..self
+        }
+    }
+}
+
+/// What so many vectors add to the counters.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn advance(vectors: usize) -> __m512i {
+    let add = (LANES * vectors) as i32;
+    _mm512_set_epi32(add, 0, 0, 0, add, 0, 0, 0, add, 0, 0, 0, add, 0, 0, 0)
+}
+
+/// Makes `N` vectors of key stream for each of `P` packets with keys of one size, and calls `slot` with every number below [`SLOTS`] meanwhile.
+#[inline]
+#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+pub(super) fn streams<const N: usize, const P: usize>(
+    counters: [&Counters<'_>; P],
+    mut slot: impl FnMut(usize),
+) -> [[__m512i; N]; P] {
+    let mut states = [[_mm512_setzero_si512(); N]; P];
+    for p in 0..P {
+        for (vector, state) in states[p].iter_mut().enumerate() {
+            *state = counters[p].state(vector);
+        }
+    }
+    // Written out, because a loop of this length is not unrolled.
+    slot(0);
+    aes_round(&mut states, counters, 1);
+    slot(1);
+    aes_round(&mut states, counters, 2);
+    slot(2);
+    aes_round(&mut states, counters, 3);
+    slot(3);
+    aes_round(&mut states, counters, 4);
+    slot(4);
+    aes_round(&mut states, counters, 5);
+    slot(5);
+    aes_round(&mut states, counters, 6);
+    slot(6);
+    aes_round(&mut states, counters, 7);
+    slot(7);
+    aes_round(&mut states, counters, 8);
+    slot(8);
+    aes_round(&mut states, counters, 9);
+    if counters[0].key.is_long() {
+        aes_round(&mut states, counters, 10);
+        aes_round(&mut states, counters, 11);
+        aes_round(&mut states, counters, 12);
+        aes_round(&mut states, counters, 13);
+    }
+    for p in 0..P {
+        let key = counters[p].key;
+        let round_key = key.round_key(key.rounds());
+        for state in &mut states[p] {
+            *state = _mm512_aesenclast_epi128(*state, round_key);
+        }
+    }
+    states
+}
+
+#[inline]
+#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+fn aes_round<const N: usize, const P: usize>(
+    states: &mut [[__m512i; N]; P],
+    counters: [&Counters<'_>; P],
+    round: usize,
+) {
+    for p in 0..P {
+        let round_key = counters[p].key.round_key(round);
+        for state in &mut states[p] {
+            *state = _mm512_aesenc_epi128(*state, round_key);
+        }
+    }
+}
+
+/// As [`streams`] for one packet.
+#[inline]
+#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+pub(super) fn stream<const N: usize>(
+    counters: &Counters<'_>,
+    slot: impl FnMut(usize),
+) -> [__m512i; N] {
+    let [stream] = streams::<N, 1>([counters], slot);
+    stream
+}

@@ -1,0 +1,87 @@
+//! A packet's text, as vectors of four blocks.
+
+use std::arch::x86_64::{
+    __m512i, __mmask64, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_maskz_mov_epi8,
+};
+
+/// Blocks of a vector.
+pub(super) const LANES: usize = 4;
+/// Bytes of a vector.
+pub(super) const VECTOR: usize = 16 * LANES;
+
+/// What is left of a text, from the start of a vector. Its first lane, at the beginning, is not
+/// text: see [`avx512`](super::avx512).
+#[derive(Clone, Copy)]
+pub(super) struct Text {
+    at: *mut u8,
+    /// Bytes to the end.
+    left: usize,
+    /// Which bytes of the first vector are text, but for the end.
+    head: __mmask64,
+}
+
+impl Text {
+    /// The text before the tag in `data`, which it borrows for as long as it is used.
+    #[inline]
+    pub(super) fn new(data: &mut [u8]) -> Self {
+        Self {
+            at: data.as_mut_ptr().wrapping_sub(16),
+            // The tag has as many bytes as the first lane.
+            left: data.len(),
+            head: !0xffff,
+        }
+    }
+
+    #[inline]
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// The text after `N` vectors, which may be nothing.
+    #[inline]
+    pub(super) fn after<const N: usize>(self) -> Self {
+        Self {
+            at: self.at.wrapping_add(VECTOR * N),
+            left: self.left.saturating_sub(VECTOR * N),
+            head: !0,
+        }
+    }
+
+    /// Which bytes of a vector are text, if `N` vectors reach to the end or less far.
+    #[inline]
+    fn mask<const N: usize>(&self, vector: usize) -> __mmask64 {
+        let head = if vector == 0 { self.head } else { !0 };
+        let tail = if vector + 1 == N {
+            !0 >> (VECTOR * N).saturating_sub(self.left)
+        } else {
+            !0
+        };
+        head & tail
+    }
+
+    /// One of the first `N` vectors, with zero for what is not text.
+    ///
+    /// # Safety
+    /// `data` is still borrowed, and the text has more than `N - 1` vectors left.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub(super) unsafe fn load<const N: usize>(&self, vector: usize) -> __m512i {
+        let at = self.at.wrapping_add(VECTOR * vector);
+        // SAFETY: the mask admits bytes of the text only, and no other is touched.
+        unsafe { _mm512_maskz_loadu_epi8(self.mask::<N>(vector), at.cast()) }
+    }
+
+    /// Puts a vector back. Gives what was stored, with zero for what is not text.
+    ///
+    /// # Safety
+    /// As for [`Self::load`].
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub(super) unsafe fn store<const N: usize>(&self, vector: usize, value: __m512i) -> __m512i {
+        let mask = self.mask::<N>(vector);
+        let at = self.at.wrapping_add(VECTOR * vector);
+        // SAFETY: the mask admits bytes of the text only, and no other is touched.
+        unsafe { _mm512_mask_storeu_epi8(at.cast(), mask, value) };
+        _mm512_maskz_mov_epi8(mask, value)
+    }
+}
