@@ -20,7 +20,7 @@ fn aead(c: &mut Criterion) {
                 .key(suite, &vec![7; suite.key_len()])
                 .expect("the key has the suite's length");
             let mut group = c.benchmark_group(format!("{}/{suite}", provider.name()));
-            for size in [64, 512, 1400] {
+            for size in [64, 256, 512, 1400] {
                 group.throughput(Throughput::Bytes((size * BATCH) as u64));
                 let mut buffers = vec![vec![0x5a; size + TAG_LEN]; BATCH];
                 group.bench_function(BenchmarkId::new("seal", size), |b| {
