@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use twinseal_bench::Report;
+use twinseal_bench::{Report, Role, SIZES};
 use twinseal_crypto::{DEFAULT_PROVIDER, Suite, provider};
 
 #[global_allocator]
@@ -33,12 +33,18 @@ struct Pipeline {
     /// Print JSON.
     #[arg(long)]
     json: bool,
-    /// The library of AEADs: aws-lc-rs or ring.
+    /// Who seals: aws-lc-rs, ring or twinseal.
     #[arg(long, default_value = DEFAULT_PROVIDER)]
     provider: String,
     /// aes-256-gcm, aes-128-gcm or chacha20-poly1305.
     #[arg(long, default_value_t = Suite::Aes256Gcm)]
     suite: Suite,
+    /// Only this role: ingress, transit or egress.
+    #[arg(long)]
+    role: Option<Role>,
+    /// Only packets of so many octets.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(28..=1408))]
+    size: Option<u16>,
     /// For everything together.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
@@ -54,6 +60,8 @@ fn pipeline(args: &Pipeline) -> anyhow::Result<ExitCode> {
     let report = Report::measure(
         provider(&args.provider)?,
         args.suite,
+        &args.role.map_or(Role::ALL.to_vec(), |role| vec![role]),
+        &args.size.map_or(SIZES.to_vec(), |size| vec![size.into()]),
         Duration::from_secs(args.seconds),
         counting::allocations,
     )?;

@@ -1,14 +1,15 @@
 //! What a packet costs: the whole pipeline, its AEAD calls, and the rest.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use twinseal::pipeline::BATCH;
+use twinseal::pipeline::{BATCH, STAGES};
 use twinseal_crypto::{Provider, Suite};
 
 use crate::alone::Alone;
-use crate::{BenchError, ROUND, Rig, Role, SIZES};
+use crate::{BenchError, ROUND, Rig, Role};
 
 /// The fewest runs that a median is taken of, however little time there is.
 const MIN_RUNS: usize = 5;
@@ -53,6 +54,9 @@ pub struct Line {
     pub rest_ns: f64,
     /// The difference of the minima, which a busy machine disturbs least.
     pub rest_ns_of_minima: f64,
+    /// The median of each stage that the role's packets pass, nanoseconds a packet, its AEAD call among it. Taken in
+    /// runs of their own, as reading the clock costs something too.
+    pub stages: BTreeMap<&'static str, f64>,
     /// In the timed part of all runs.
     pub allocations: u64,
 }
@@ -95,20 +99,22 @@ impl fmt::Display for Sample {
 }
 
 impl Report {
-    /// Measures every role and size, in about `budget` together. `allocations` is a counter of all allocations so far.
+    /// Measures these roles with packets of these sizes, in about `budget` together. `allocations` is a counter of all allocations so far.
     ///
     /// # Errors
     /// See [`BenchError`].
     pub fn measure(
         provider: &dyn Provider,
         suite: Suite,
+        roles: &[Role],
+        sizes: &[usize],
         budget: Duration,
         allocations: fn() -> u64,
     ) -> Result<Self, BenchError> {
-        let share = budget / (Role::ALL.len() * SIZES.len()) as u32;
+        let share = budget / (roles.len() * sizes.len()) as u32;
         let mut lines = Vec::new();
-        for role in Role::ALL {
-            for octets in SIZES {
+        for &role in roles {
+            for &octets in sizes {
                 let mut rig = Rig::new(provider, suite, role, octets)?;
                 let alone = Alone::new(provider, suite, role)?;
                 lines.push(Line::measure(&mut rig, &alone, octets, share, allocations)?);
@@ -142,6 +148,7 @@ impl Line {
         rig.round(|work| work())?;
         alone.round(rig)?;
         let (mut total, mut aead, mut allocated) = (Vec::new(), Vec::new(), 0);
+        let mut stages: [Vec<f64>; STAGES.len()] = Default::default();
         // Turn by turn: what else the machine does disturbs both alike.
         while total.len() < MIN_RUNS || begin.elapsed() < budget {
             let (time, count) = rig.round(|work| {
@@ -153,7 +160,15 @@ impl Line {
             total.push(a_packet(time));
             allocated += count;
             aead.push(a_packet(alone.round(rig)?));
+            for (stage, time) in stages.iter_mut().zip(rig.stages()?) {
+                stage.push(a_packet(time));
+            }
         }
+        let stages = STAGES
+            .into_iter()
+            .zip(stages.map(|times| Sample::new(times).median))
+            .filter(|(_, median)| *median > 0.0)
+            .collect();
         let (total_ns, aead_ns) = (Sample::new(total.clone()), Sample::new(aead));
         Ok(Self {
             role: rig.role(),
@@ -164,6 +179,7 @@ impl Line {
             aead_ns,
             rest_ns: total_ns.median - aead_ns.median,
             rest_ns_of_minima: total_ns.min - aead_ns.min,
+            stages,
             allocations: allocated,
         })
     }
@@ -207,6 +223,16 @@ impl fmt::Display for Report {
                 rest
             )?;
         }
+        writeln!(f, "\nns a packet by stage, the AEAD calls among it:")?;
+        for line in &self.lines {
+            write!(f, "{:8} {:>6} ", line.role, line.octets)?;
+            for stage in STAGES {
+                if let Some(median) = line.stages.get(stage) {
+                    write!(f, "  {stage} {median:.1}")?;
+                }
+            }
+            writeln!(f)?;
+        }
         write!(f, "\nallocations a packet: {}", self.allocations_a_packet)
     }
 }
@@ -225,7 +251,21 @@ fn cpu() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::SIZES;
     use twinseal_crypto::providers;
+
+    fn report(allocations: fn() -> u64) -> Report {
+        let (provider, suite) = (providers()[0], Suite::Aes256Gcm);
+        Report::measure(
+            provider,
+            suite,
+            &Role::ALL,
+            &SIZES,
+            Duration::ZERO,
+            allocations,
+        )
+        .unwrap()
+    }
 
     #[test]
     fn medians_and_spread() {
@@ -239,17 +279,19 @@ mod tests {
 
     #[test]
     fn a_report_has_every_role_and_size() {
-        let report =
-            Report::measure(providers()[0], Suite::Aes256Gcm, Duration::ZERO, || 0).unwrap();
+        let report = report(|| 0);
         assert_eq!(report.lines.len(), 9);
         assert!(report.lines.iter().all(|line| line.runs == MIN_RUNS));
         let text = report.to_string();
         for role in Role::ALL {
-            assert_eq!(text.matches(role.name()).count(), 3, "{text}");
+            assert_eq!(text.matches(role.name()).count(), 6, "{text}");
         }
         assert!(text.ends_with("allocations a packet: 0"), "{text}");
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["lines"][3]["role"], "transit");
+        let stages = json["lines"][3]["stages"].as_object().unwrap();
+        let names: Vec<_> = stages.keys().map(String::as_str).collect();
+        assert_eq!(names, ["label", "link_open", "link_seal", "parse"]);
         assert_eq!(json["allocations_a_packet"], 0.0);
     }
 
@@ -258,10 +300,7 @@ mod tests {
         use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
         static READS: AtomicU64 = AtomicU64::new(0);
         // Every reading is one more, so a run seems to allocate once.
-        let report = Report::measure(providers()[0], Suite::Aes256Gcm, Duration::ZERO, || {
-            READS.fetch_add(1, Relaxed)
-        })
-        .unwrap();
+        let report = report(|| READS.fetch_add(1, Relaxed));
         assert!(
             report
                 .lines

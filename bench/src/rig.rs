@@ -1,11 +1,14 @@
 //! One role of the pipeline with packets made ready ahead, so that only the work on them is timed.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use twinseal::fixture::{EAST, EDGE, FixtureError, Node, Path, WEST, host_frame_v4};
 use twinseal::pipeline::reason::DropReason;
-use twinseal::pipeline::{BATCH, Batch, Disposition, HEADROOM, Packet, process};
+use twinseal::pipeline::{
+    BATCH, Batch, Disposition, HEADROOM, Packet, Probe, STAGES, process, process_probed,
+};
 use twinseal::tables::{PortIndex, hash};
 use twinseal_crypto::{CryptoError, Provider, Suite};
 use twinseal_xsk::{HugePages, Umem, UmemConfig, XskError};
@@ -16,7 +19,7 @@ pub const SIZES: [usize; 3] = [64, 512, 1400];
 pub const ROUND: usize = 64 * BATCH;
 
 /// What a node does with a packet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// From a host: route, circuit seal, link seal.
@@ -157,6 +160,25 @@ impl Rig {
         Ok(measured)
     }
 
+    /// As [`Rig::round`], and returns how long all batches together took in each of [`STAGES`].
+    ///
+    /// # Errors
+    /// [`BenchError::Dropped`].
+    pub fn stages(&mut self) -> Result<[Duration; STAGES.len()], BenchError> {
+        self.prepare();
+        let node = self.role.node(&mut self.path);
+        let mut watch = Watch {
+            last: Instant::now(),
+            stages: Default::default(),
+        };
+        for batch in &mut self.batches {
+            watch.last = Instant::now();
+            process_probed(&mut node.state, &node.tables, batch, &mut watch);
+        }
+        self.take_back()?;
+        Ok(watch.stages)
+    }
+
     /// Makes the same packets ready, but has `work` done on each batch of frames instead of the pipeline's.
     pub(crate) fn round_instead<T>(&mut self, mut work: impl FnMut(&mut Batch) -> T) -> Vec<T> {
         self.prepare();
@@ -215,6 +237,20 @@ impl Rig {
         {
             node.memory.free(packet.frame);
         }
+    }
+}
+
+/// Takes the time of each stage.
+struct Watch {
+    last: Instant,
+    stages: [Duration; STAGES.len()],
+}
+
+impl Probe for Watch {
+    fn passed(&mut self, stage: usize) {
+        let now = Instant::now();
+        self.stages[stage] += now - self.last;
+        self.last = Instant::now();
     }
 }
 

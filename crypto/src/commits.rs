@@ -1,6 +1,7 @@
 //! Marks the packets of a batch in their replay windows.
 
-use crate::{Replay, replay::Place};
+use crate::Replay;
+use crate::replay::{Window, locate};
 
 /// Marks up to 64 packets of any windows, with one locked instruction a bucket where they follow each
 /// other in a few lanes, which a packet's alone would cost as much as all its other work on headers.
@@ -24,7 +25,8 @@ const SLOTS: usize = 8;
 /// Packets of one bucket that are not marked yet.
 #[derive(Clone, Copy)]
 struct Slot<'a> {
-    place: Place<'a>,
+    window: &'a Window,
+    bucket: u64,
     bits: u32,
     packets: u64,
 }
@@ -40,30 +42,33 @@ impl Default for Commits<'_> {
 }
 
 impl<'a> Commits<'a> {
-    /// Has packet `nth`, 0 to 63, marked, which was not added before.
+    /// Has packet `nth`, 0 to 63, marked, which was not added before. Packets of one `slot` are gathered
+    /// together as long as they are of one bucket.
     #[inline]
-    pub(crate) fn add(&mut self, nth: usize, place: Place<'a>) {
-        let slot = &mut self.slots[(place.spread() >> 61) as usize % SLOTS];
-        let packet = 1 << (nth % 64);
-        match slot {
-            Some(slot) if slot.place.same_bucket(&place) => {
+    pub(crate) fn add(&mut self, nth: usize, window: &'a Window, counter: u64, slot: usize) {
+        let nth = nth % 64;
+        let (bucket, bit) = locate(counter);
+        self.bits[nth] = bit;
+        match &mut self.slots[slot % SLOTS] {
+            Some(slot) if slot.bucket == bucket && std::ptr::eq(slot.window, window) => {
                 // A second packet of one counter is left out, and so counts as replayed.
-                if slot.bits & place.bit == 0 {
-                    slot.bits |= place.bit;
-                    slot.packets |= packet;
+                if slot.bits & bit == 0 {
+                    slot.bits |= bit;
+                    slot.packets |= 1 << nth;
                 }
             }
-            _ => {
-                if let Some(full) = slot.replace(Slot {
-                    place,
-                    bits: place.bit,
-                    packets: packet,
-                }) {
-                    flush(&full, &self.bits, &mut self.outcome);
+            slot => {
+                if let Some(full) = slot {
+                    flush(full, &self.bits, &mut self.outcome);
                 }
+                *slot = Some(Slot {
+                    window,
+                    bucket,
+                    bits: bit,
+                    packets: 1 << nth,
+                });
             }
         }
-        self.bits[nth % 64] = place.bit;
     }
 
     /// Marks what is left, and says how it went.
@@ -77,9 +82,8 @@ impl<'a> Commits<'a> {
     }
 }
 
-#[inline]
 fn flush(slot: &Slot<'_>, bits: &[u32; 64], outcome: &mut Committed) {
-    match slot.place.mark(slot.bits) {
+    match slot.window.mark(slot.bucket, slot.bits) {
         Ok(0) => outcome.fresh |= slot.packets,
         Ok(seen) => {
             let fresh = |nth: &usize| slot.packets >> nth & 1 == 1 && bits[*nth] & seen == 0;
@@ -110,7 +114,6 @@ mod tests {
 
     use super::*;
     use crate::MAX_COUNTER;
-    use crate::replay::Window;
     use crate::replay::tests::{BUCKETS, Model, check, moves};
 
     proptest! {
@@ -126,19 +129,19 @@ mod tests {
                     let counter = if relative { (top + value).max(0) } else { value } as u64;
                     let before = check(&windows[which], counter);
                     prop_assert_eq!(before, models[which].check(counter));
-                    if let Ok(place) = windows[which].find(counter) {
-                        found.push((which, counter, place));
+                    if before == Replay::Fresh {
+                        found.push((which, counter));
                     }
                     if counter < MAX_COUNTER {
                         top = top.max(counter as i64);
                     }
                 }
-                for (nth, (_, _, place)) in found.iter().enumerate() {
-                    commits.add(nth, *place);
+                for (nth, (which, counter)) in found.iter().enumerate() {
+                    commits.add(nth, &windows[*which], *counter, which / 2);
                 }
                 let committed = commits.finish();
                 let tops: Vec<_> = (0..3).map(|which| found.iter().filter(|f| f.0 == which).map(|f| f.1).max()).collect();
-                for (nth, (which, counter, _)) in found.iter().enumerate() {
+                for (nth, (which, counter)) in found.iter().enumerate() {
                     let model = &mut models[*which];
                     let new = !model.seen.contains(counter);
                     match committed.of(nth) {
@@ -160,11 +163,10 @@ mod tests {
     #[test]
     fn a_batch_is_told_what_another_thread_marked_meanwhile() {
         let window = Window::new(BUCKETS);
-        let places: Vec<_> = [7, 8, 7, 9].map(|c| window.find(c).unwrap()).into();
         assert_eq!(window.commit(8), Replay::Fresh);
         let mut commits = Commits::default();
-        for (nth, place) in places.iter().enumerate() {
-            commits.add(nth, *place);
+        for (nth, counter) in [7, 8, 7, 9].into_iter().enumerate() {
+            commits.add(nth, &window, counter, 0);
         }
         let committed = commits.finish();
         let said: Vec<_> = (0..4).map(|nth| committed.of(nth)).collect();
@@ -178,14 +180,13 @@ mod tests {
             ]
         );
 
-        let late = window.find(10).unwrap();
         assert_eq!(
             window.commit(1 << 20 | 10),
             Replay::Fresh,
             "the same word, generations later"
         );
         let mut commits = Commits::default();
-        commits.add(63, late);
+        commits.add(63, &window, 10, 0);
         assert_eq!(commits.finish().of(63), Replay::TooOld);
     }
 }
@@ -195,7 +196,6 @@ mod loom_tests {
     use loom::{sync::Arc, thread};
 
     use super::*;
-    use crate::replay::Window;
 
     fn fresh(said: &[(u64, Replay)], counter: u64) -> usize {
         let of = (counter, Replay::Fresh);
@@ -212,8 +212,8 @@ mod loom_tests {
                 thread::spawn(move || {
                     let mut commits = Commits::default();
                     for (nth, counter) in counters.into_iter().enumerate() {
-                        if let Ok(place) = window.find(counter) {
-                            commits.add(nth, place);
+                        if window.check(counter).is_ok() {
+                            commits.add(nth, &window, counter, counter as usize);
                         }
                     }
                     let committed = commits.finish();

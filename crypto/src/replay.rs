@@ -55,81 +55,83 @@ impl Window {
         }
     }
 
-    /// Where a commit would mark this counter, or why it would not. Changes nothing.
+    /// Whether a commit would mark this counter, or why it would not. Changes nothing.
     #[inline]
-    pub(crate) fn find(&self, counter: u64) -> Result<Place<'_>, Replay> {
-        let place = self.locate(counter).ok_or(Replay::TooOld)?;
-        place.step(place.word.load(Relaxed), place.bit)?;
-        Ok(place)
+    pub(crate) fn check(&self, counter: u64) -> Result<(), Replay> {
+        let (bucket, bit) = locate(counter);
+        let place = self.find(bucket).ok_or(Replay::TooOld)?;
+        place.step(place.word.load(Relaxed), bit).map(|_| ())
     }
 
     /// Marks the counter as seen. Only for packets whose tag has verified.
     #[inline]
     pub(crate) fn commit(&self, counter: u64) -> Replay {
-        match self.locate(counter) {
-            Some(place) => match place.mark(place.bit) {
-                Ok(0) => Replay::Fresh,
-                Ok(_) => Replay::Replayed,
-                Err(refused) => refused,
-            },
-            None => Replay::TooOld,
+        let (bucket, bit) = locate(counter);
+        match self.mark(bucket, bit) {
+            Ok(0) => Replay::Fresh,
+            Ok(_) => Replay::Replayed,
+            Err(refused) => refused,
         }
     }
 
-    /// The counter's place, or nothing when it is behind the window or not below the limit.
+    /// Marks these bits of a bucket, and says which of them were marked before; or that the bucket is behind the window
+    /// or not below the limit.
     #[inline]
-    fn locate(&self, counter: u64) -> Option<Place<'_>> {
-        let bucket = counter / u64::from(BUCKET_BITS);
-        let count = self.buckets.len() as u64;
-        if counter >= MAX_COUNTER || bucket + count <= self.top.load(Relaxed) {
-            return None;
-        }
-        Some(Place {
-            word: &self.buckets[(bucket & (count - 1)) as usize],
-            top: &self.top,
-            bucket,
-            // One more, so that a word that was never used, zero, is older than every generation.
-            generation: (bucket >> self.shift) + 1,
-            bit: 1 << (counter % u64::from(BUCKET_BITS)),
-        })
-    }
-}
-
-/// Where a counter is marked.
-#[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
-    word: &'a AtomicU64,
-    top: &'a AtomicU64,
-    bucket: u64,
-    generation: u64,
-    /// The counter, as a bit of its bucket.
-    pub(crate) bit: u32,
-}
-
-impl Place<'_> {
-    /// Marks these bits of the place's bucket. Says which of them were marked before.
-    #[inline]
-    pub(crate) fn mark(&self, bits: u32) -> Result<u32, Replay> {
-        let mut now = self.word.load(Relaxed);
+    pub(crate) fn mark(&self, bucket: u64, bits: u32) -> Result<u32, Replay> {
+        let place = self.find(bucket).ok_or(Replay::TooOld)?;
+        let mut now = place.word.load(Relaxed);
         loop {
-            let next = match self.step(now, bits) {
+            let next = match place.step(now, bits) {
                 Ok(next) => next,
                 Err(Replay::Replayed) => return Ok(bits),
                 Err(refused) => return Err(refused),
             };
-            match self.word.compare_exchange_weak(now, next, Relaxed, Relaxed) {
+            match place
+                .word
+                .compare_exchange_weak(now, next, Relaxed, Relaxed)
+            {
                 Ok(_) => break,
                 Err(changed) => now = changed,
             }
         }
-        if self.bucket > self.top.load(Relaxed) {
-            self.top.fetch_max(self.bucket, Relaxed);
+        if bucket > self.top.load(Relaxed) {
+            self.top.fetch_max(bucket, Relaxed);
         }
         // Of an older generation, nothing counts.
-        let same = now >> BUCKET_BITS == self.generation;
+        let same = now >> BUCKET_BITS == place.generation;
         Ok(if same { now as u32 & bits } else { 0 })
     }
 
+    /// Where a bucket is kept, or nothing when it is behind the window or not below the limit.
+    #[inline]
+    fn find(&self, bucket: u64) -> Option<Place<'_>> {
+        let count = self.buckets.len() as u64;
+        let end = MAX_COUNTER / u64::from(BUCKET_BITS);
+        if bucket >= end || bucket + count <= self.top.load(Relaxed) {
+            return None;
+        }
+        Some(Place {
+            word: &self.buckets[(bucket & (count - 1)) as usize],
+            // One more, so that a word that was never used, zero, is older than every generation.
+            generation: (bucket >> self.shift) + 1,
+        })
+    }
+}
+
+/// The bucket of a counter, and its bit there.
+#[inline]
+pub(crate) fn locate(counter: u64) -> (u64, u32) {
+    let bits = u64::from(BUCKET_BITS);
+    (counter / bits, 1 << (counter % bits))
+}
+
+/// Where a bucket is kept.
+struct Place<'a> {
+    word: &'a AtomicU64,
+    generation: u64,
+}
+
+impl Place<'_> {
     /// What the word must become to mark these bits, or why it must not: it is of a newer generation, or has them all.
     #[inline]
     fn step(&self, word: u64, bits: u32) -> Result<u64, Replay> {
@@ -146,17 +148,6 @@ impl Place<'_> {
         } else {
             Err(Replay::TooOld)
         }
-    }
-
-    #[inline]
-    pub(crate) fn same_bucket(&self, other: &Self) -> bool {
-        std::ptr::eq(self.word, other.word) && self.generation == other.generation
-    }
-
-    /// The bucket's address, spread over 64 bits: windows lie at multiples of their size.
-    #[inline]
-    pub(crate) fn spread(&self) -> u64 {
-        (std::ptr::from_ref(self.word).addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 }
 
@@ -199,9 +190,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn check(window: &Window, counter: u64) -> Replay {
-        window
-            .find(counter)
-            .map_or_else(|refused| refused, |_| Replay::Fresh)
+        window.check(counter).err().unwrap_or(Replay::Fresh)
     }
 
     /// One step of a packet stream, relative to the highest counter so far.

@@ -320,16 +320,15 @@ impl Check<'_> {
         let Some(provider) = provider else {
             return DEFAULT_PROVIDER.to_owned();
         };
-        let known: Vec<_> = twinseal_crypto::providers()
-            .iter()
-            .map(|p| p.name())
-            .collect();
-        if !known.contains(&provider.get_ref().as_str()) {
-            let reason = format!("no provider {:?} is built in", provider.get_ref());
+        if let Err(error) = twinseal_crypto::provider(provider.get_ref()) {
+            let known: Vec<_> = twinseal_crypto::providers()
+                .iter()
+                .map(|p| p.name())
+                .collect();
             self.wrong(
                 provider.span(),
                 "crypto.provider",
-                reason,
+                error.to_string(),
                 format!("write one of {known:?}"),
             );
         }

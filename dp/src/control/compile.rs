@@ -19,6 +19,7 @@ use crate::tables::{
     PortIndex, PortRole, Receiver, Tables, Vrf, VrfIndex, label_key,
 };
 use crate::wire::ethernet::Mac;
+use crate::wire::ip::mapped;
 
 /// An open port, as far as tables are concerned.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -378,14 +379,6 @@ impl Sources<'_> {
             let known = self.neighbours.get(&(port.ifindex?, address));
             port.peer.or(known.copied())
         })
-    }
-}
-
-/// An address as workers keep it: IPv4 mapped into IPv6.
-pub fn mapped(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
     }
 }
 

@@ -1,13 +1,14 @@
 //! The circuit seal: edge to edge, over the inner packet.
 
 use arrayvec::ArrayVec;
-use twinseal_crypto::{self as crypto, Claim, Replay, TAG_LEN};
+use twinseal_crypto::{Claim, Replay, TAG_LEN};
 use twinseal_xsk::Frame;
 use zerocopy::FromBytes;
 
 use super::jobs::Jobs;
 use super::reason::DropReason;
 use super::{BATCH, Batch, Meta, Packet, Stage, State, at, refuse};
+use crate::tables::traffic::{Tally, Traffic};
 use crate::tables::{Circuit, Dscp, Tables};
 use crate::wire::ecn;
 use crate::wire::overlay::{CircuitHeader, PayloadType};
@@ -20,24 +21,23 @@ pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
     let opened = {
         let mut jobs = Jobs::new();
         for packet in at(batch, Stage::CircuitOpen) {
-            match unwrap(tables.circuit(packet.meta.circuit), &mut packet.frame) {
-                Ok((claim, job)) => {
-                    claims.push(claim);
-                    jobs.push(job);
-                }
+            let circuit = tables.circuit(packet.meta.circuit);
+            match unwrap(circuit, &mut packet.frame, &mut jobs) {
+                Ok(claim) => claims.push(claim),
                 Err(reason) => refuse(&mut packet.disposition, &mut packet.stage, reason),
             }
         }
         jobs.open()
     };
     let committed = opened.commit(&claims);
+    let mut tally = Tally::new(state.worker, Traffic::received);
     for (nth, packet) in at(batch, Stage::CircuitOpen).enumerate() {
         if !opened.ok(nth) {
             packet.drop(DropReason::CircuitAuthentication);
             continue;
         }
         let accepted = match committed.of(nth) {
-            Replay::Fresh => accept(state, tables, packet),
+            Replay::Fresh => accept(tables.circuit(packet.meta.circuit), &mut tally, packet),
             Replay::Replayed => Err(DropReason::CircuitReplayed),
             Replay::TooOld => Err(DropReason::CircuitTooOld),
         };
@@ -48,13 +48,14 @@ pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
     }
 }
 
-/// Reads the circuit header, finds its key and asks the replay window; what is to be opened. That it is long enough for
+/// Reads the circuit header, finds its key and asks the replay window; adds what is to be opened. That it is long enough for
 /// a header and a tag, stage `parse` saw to.
 #[inline]
 fn unwrap<'a, 't: 'a>(
     circuit: &'t Circuit,
     frame: &'a mut Frame,
-) -> Result<(Claim<'t>, crypto::Packet<'a>), DropReason> {
+    jobs: &mut Jobs<'a>,
+) -> Result<Claim<'t>, DropReason> {
     let (header, sealed) = frame
         .data_mut()
         .split_first_chunk_mut::<HEADER>()
@@ -75,14 +76,17 @@ fn unwrap<'a, 't: 'a>(
         Err(Replay::TooOld) => return Err(DropReason::CircuitTooOld),
         Err(_) => return Err(DropReason::CircuitReplayed),
     };
-    let job = sa.packet(lane, counter, header.aad(circuit.id), sealed);
-    Ok((claim, job))
+    jobs.push(sa.packet(lane, counter, header.aad(circuit.id), sealed));
+    Ok(claim)
 }
 
 /// Takes header and tag off a packet that nobody sent before.
 #[inline]
-fn accept(state: &State, tables: &Tables, packet: &mut Packet) -> Result<(), DropReason> {
-    let circuit = tables.circuit(packet.meta.circuit);
+fn accept<'t>(
+    circuit: &'t Circuit,
+    tally: &mut Tally<'t>,
+    packet: &mut Packet,
+) -> Result<(), DropReason> {
     let (header, inner) =
         CircuitHeader::ref_from_prefix(packet.frame.data()).map_err(|_| DropReason::Truncated)?;
     let version = inner.first().map(|octet| octet >> 4);
@@ -98,7 +102,7 @@ fn accept(state: &State, tables: &Tables, packet: &mut Packet) -> Result<(), Dro
     if inner == 0 || version != claimed {
         return Err(DropReason::BadIpHeader);
     }
-    circuit.traffic.received(state.worker, inner);
+    tally.add(&circuit.traffic, inner);
     packet.meta.vrf = circuit.vrf;
     packet.meta.tunnelled = true;
     Ok(())
@@ -110,34 +114,35 @@ pub(super) fn seal(state: &State, tables: &Tables, batch: &mut Batch) {
         let mut jobs = Jobs::new();
         for packet in at(batch, Stage::CircuitSeal) {
             let circuit = tables.circuit(packet.meta.circuit);
-            match wrap(state, circuit, &mut packet.meta, &mut packet.frame) {
-                Ok(job) => jobs.push(job),
-                Err(reason) => refuse(&mut packet.disposition, &mut packet.stage, reason),
+            let Packet { frame, meta, .. } = packet;
+            if let Err(reason) = wrap(state, circuit, meta, frame, &mut jobs) {
+                refuse(&mut packet.disposition, &mut packet.stage, reason);
             }
         }
         jobs.seal()
     };
+    let mut tally = Tally::new(state.worker, Traffic::sent);
     for (nth, packet) in at(batch, Stage::CircuitSeal).enumerate() {
         if !sealed.ok(nth) {
             packet.drop(DropReason::NoTransmitKey);
             continue;
         }
         let circuit = tables.circuit(packet.meta.circuit);
-        let inner = packet.frame.len() - HEADER - TAG_LEN;
-        circuit.traffic.sent(state.worker, inner);
+        tally.add(&circuit.traffic, packet.frame.len() - HEADER - TAG_LEN);
         packet.meta.link = circuit.link;
         packet.stage = Stage::LinkSeal;
     }
 }
 
-/// Puts on the tag's room and the circuit header; what is left to be sealed.
+/// Puts on the tag's room and the circuit header; adds what is to be sealed.
 #[inline]
 fn wrap<'a>(
     state: &State,
     circuit: &'a Circuit,
     meta: &mut Meta,
     frame: &'a mut Frame,
-) -> Result<crypto::Packet<'a>, DropReason> {
+    jobs: &mut Jobs<'a>,
+) -> Result<(), DropReason> {
     // All that can fail comes before a counter is taken.
     let sa = circuit.transmit.as_ref().ok_or(DropReason::NoTransmitKey)?;
     let payload = match frame.data().first().map(|octet| octet >> 4) {
@@ -169,5 +174,6 @@ fn wrap<'a>(
         counter: counter.into(),
     };
     *room = zerocopy::transmute!(header);
-    Ok(sa.packet(lane, counter, header.aad(circuit.id), sealed))
+    jobs.push(sa.packet(lane, counter, header.aad(circuit.id), sealed));
+    Ok(())
 }

@@ -1,14 +1,15 @@
 //! The link seal: hop to hop, over the circuit header and everything in it.
 
 use arrayvec::ArrayVec;
-use twinseal_crypto::{self as crypto, Claim, Replay, TAG_LEN};
+use twinseal_crypto::{Claim, Replay, TAG_LEN};
 use twinseal_xsk::Frame;
 
 use super::jobs::Jobs;
 use super::reason::DropReason;
 use super::{BATCH, Batch, Meta, Packet, Stage, State, at, refuse};
 use crate::tables::hash::Memo;
-use crate::tables::{Link, Receiver, Tables};
+use crate::tables::traffic::{Tally, Traffic};
+use crate::tables::{Link, LinkIndex, Receiver, Tables};
 use crate::wire::ethernet;
 use crate::wire::overlay::{LinkHeader, SOURCE_PORT_BASE, SOURCE_PORTS, TYPE_DATA};
 
@@ -21,36 +22,40 @@ pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
     let opened = {
         let mut jobs = Jobs::new();
         for packet in at(batch, Stage::LinkOpen) {
-            match unwrap(&mut receivers, &mut packet.frame) {
-                Ok((receiver, claim, job)) => {
-                    claims.push((receiver, claim));
-                    jobs.push(job);
-                }
+            match unwrap(&mut receivers, &mut packet.frame, &mut jobs) {
+                Ok(claim) => claims.push(claim),
                 Err(reason) => refuse(&mut packet.disposition, &mut packet.stage, reason),
             }
         }
         jobs.open()
     };
     let committed = opened.commit(claims.iter().map(|(_, claim)| claim));
-    for (nth, (packet, (receiver, _))) in at(batch, Stage::LinkOpen).zip(&claims).enumerate() {
+    let mut tally = Tally::new(state.worker, Traffic::received);
+    for (nth, (packet, (receiver, claim))) in at(batch, Stage::LinkOpen).zip(&claims).enumerate() {
         if !opened.ok(nth) {
             packet.drop(DropReason::LinkAuthentication);
             continue;
         }
         match committed.of(nth) {
-            Replay::Fresh => accept(state, tables, receiver, packet),
+            Replay::Fresh => {
+                let link = tables.link(receiver.link);
+                tally.add(&link.traffic, packet.frame.len());
+                accept(receiver.link, claim.lane(), packet);
+            }
             Replay::Replayed => packet.drop(DropReason::LinkReplayed),
             Replay::TooOld => packet.drop(DropReason::LinkTooOld),
         }
     }
 }
 
-/// Reads the link header, finds its key and asks the replay window; what is to be opened.
+/// Reads the link header, finds its key and asks the replay window; adds what is to be opened.
+// Small results: what is returned through memory in parts and copied as a whole stalls the processor.
 #[inline]
 fn unwrap<'a, 't: 'a>(
     receivers: &mut Memo<'t, u32, Receiver>,
     frame: &'a mut Frame,
-) -> Result<(&'t Receiver, Claim<'t>, crypto::Packet<'a>), DropReason> {
+    jobs: &mut Jobs<'a>,
+) -> Result<(&'t Receiver, Claim<'t>), DropReason> {
     let (header, sealed) = frame
         .data_mut()
         .split_first_chunk_mut::<HEADER>()
@@ -68,18 +73,16 @@ fn unwrap<'a, 't: 'a>(
         Err(Replay::TooOld) => return Err(DropReason::LinkTooOld),
         Err(_) => return Err(DropReason::LinkReplayed),
     };
-    let job = receiver.sa.packet(lane, counter, header.aad(), sealed);
-    Ok((receiver, claim, job))
+    jobs.push(receiver.sa.packet(lane, counter, header.aad(), sealed));
+    Ok((receiver, claim))
 }
 
 /// Takes header and tag off a packet that nobody sent before.
 #[inline]
-fn accept(state: &State, tables: &Tables, receiver: &Receiver, packet: &mut Packet) {
+fn accept(link: LinkIndex, lane: u8, packet: &mut Packet) {
     let len = packet.frame.len();
-    let link = tables.link(receiver.link);
-    link.traffic.received(state.worker, len);
-    packet.meta.link = receiver.link;
-    packet.meta.flow = packet.frame.data().get(1).copied().map_or(0, u64::from);
+    packet.meta.link = link;
+    packet.meta.flow = lane.into();
     if packet.frame.trim_front(HEADER) {
         packet.frame.truncate(len - HEADER - TAG_LEN);
         packet.stage = Stage::Label;
@@ -94,33 +97,33 @@ pub(super) fn seal(state: &State, tables: &Tables, batch: &mut Batch) {
         let mut jobs = Jobs::new();
         for packet in at(batch, Stage::LinkSeal) {
             let link = tables.link(packet.meta.link);
-            match wrap(state, link, packet.meta, &mut packet.frame) {
-                Ok(job) => jobs.push(job),
-                Err(reason) => refuse(&mut packet.disposition, &mut packet.stage, reason),
+            if let Err(reason) = wrap(state, link, packet.meta, &mut packet.frame, &mut jobs) {
+                refuse(&mut packet.disposition, &mut packet.stage, reason);
             }
         }
         jobs.seal()
     };
+    let mut tally = Tally::new(state.worker, Traffic::sent);
     for (nth, packet) in at(batch, Stage::LinkSeal).enumerate() {
         if !sealed.ok(nth) {
             packet.drop(DropReason::NoTransmitKey);
             continue;
         }
         let link = tables.link(packet.meta.link);
-        let len = packet.frame.len() - link.outer.len();
-        link.traffic.sent(state.worker, len);
+        tally.add(&link.traffic, packet.frame.len() - link.outer.len());
         packet.send(link.port);
     }
 }
 
-/// Puts on the tag's room, the link header and the outer headers; what is left to be sealed.
+/// Puts on the tag's room, the link header and the outer headers; adds what is to be sealed.
 #[inline]
 fn wrap<'a>(
     state: &State,
     link: &'a Link,
     meta: Meta,
     frame: &'a mut Frame,
-) -> Result<crypto::Packet<'a>, DropReason> {
+    jobs: &mut Jobs<'a>,
+) -> Result<(), DropReason> {
     // All that can fail comes before a counter is taken.
     if !link.outer.resolved {
         return Err(DropReason::LinkUnresolved);
@@ -156,5 +159,6 @@ fn wrap<'a>(
         counter: counter.into(),
     };
     *room = header.aad();
-    Ok(transmit.sa.packet(lane, counter, header.aad(), sealed))
+    jobs.push(transmit.sa.packet(lane, counter, header.aad(), sealed));
+    Ok(())
 }

@@ -178,24 +178,64 @@ fn refuse(disposition: &mut Disposition, stage: &mut Stage, reason: DropReason) 
     *stage = Stage::Done;
 }
 
+/// Is told when a batch has passed a stage, so that a bench can take its time. `()` is not interested.
+pub trait Probe {
+    /// The batch has passed [`STAGES`]`[stage]`.
+    fn passed(&mut self, stage: usize);
+}
+
+impl Probe for () {
+    #[inline]
+    fn passed(&mut self, _stage: usize) {}
+}
+
+/// The names of the stages, in a packet's order. Each opens or seals all of its packets with one call.
+pub const STAGES: [&str; 7] = [
+    "parse",
+    "link_open",
+    "label",
+    "circuit_open",
+    "route",
+    "circuit_seal",
+    "link_seal",
+];
+
 /// Runs a batch through all stages. Afterwards each packet is to be sent, held or dropped, and drops are counted.
 pub fn process(state: &mut State, tables: &Tables, batch: &mut Batch) {
+    process_probed(state, tables, batch, &mut ());
+}
+
+/// As [`process`]; `probe` is told of the stages that any packet of the batch went through.
+#[inline]
+pub fn process_probed(
+    state: &mut State,
+    tables: &Tables,
+    batch: &mut Batch,
+    probe: &mut impl Probe,
+) {
     parse::parse(tables, batch);
+    probe.passed(0);
     if waiting(batch, Stage::LinkOpen) {
         link::open(state, tables, batch);
+        probe.passed(1);
         label::look_up(tables, batch);
+        probe.passed(2);
     }
     if waiting(batch, Stage::CircuitOpen) {
         circuit::open(state, tables, batch);
+        probe.passed(3);
     }
     if waiting(batch, Stage::Route) {
         route::forward(state, tables, batch);
+        probe.passed(4);
     }
     if waiting(batch, Stage::CircuitSeal) {
         circuit::seal(state, tables, batch);
+        probe.passed(5);
     }
     if waiting(batch, Stage::LinkSeal) {
         link::seal(state, tables, batch);
+        probe.passed(6);
     }
     for packet in batch.iter() {
         debug_assert_eq!(packet.stage, Stage::Done);

@@ -5,23 +5,35 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::reason::{DropReason, Refused};
 use super::{Batch, Packet, Stage, State, at, icmp};
 use crate::tables::fib::{Leaf, NO_ROUTE};
-use crate::tables::{CircuitIndex, NeighbourKey, Tables, Target, Via, hash};
+use crate::tables::hash::{self, Memo};
+use crate::tables::{CircuitIndex, NeighbourKey, Tables, Target, Via};
+use crate::wire::ethernet::Mac;
 use crate::wire::overlay::OVERHEAD;
 use crate::wire::{ecn, ethernet, ip, udp};
 
+/// Looked up again and again: most packets of a batch go to one gateway or a few hosts.
+type Neighbours<'t> = Memo<'t, NeighbourKey, Mac>;
+
 pub(super) fn forward(state: &mut State, tables: &Tables, batch: &mut Batch) {
+    let mut neighbours = Memo::new(&tables.neighbours);
     for packet in at(batch, Stage::Route) {
-        if let Err(refused) = route(state, tables, packet, true) {
-            answer(state, tables, packet, refused);
+        if let Err(refused) = route(state, tables, &mut neighbours, packet, true) {
+            answer(state, tables, &mut neighbours, packet, refused);
         }
     }
 }
 
 /// The sender of a packet that goes no further hears of it where ICMP provides for that; the drop counts either way.
 #[cold]
-fn answer(state: &mut State, tables: &Tables, packet: &mut Packet, refused: Refused) {
-    let answered =
-        icmp::answer(state, tables, packet, refused) && route(state, tables, packet, false).is_ok();
+fn answer(
+    state: &mut State,
+    tables: &Tables,
+    neighbours: &mut Neighbours<'_>,
+    packet: &mut Packet,
+    refused: Refused,
+) {
+    let answered = icmp::answer(state, tables, packet, refused)
+        && route(state, tables, neighbours, packet, false).is_ok();
     if answered {
         state.drops.count(refused.reason, 1);
     } else {
@@ -36,6 +48,7 @@ fn answer(state: &mut State, tables: &Tables, packet: &mut Packet, refused: Refu
 fn route(
     state: &mut State,
     tables: &Tables,
+    neighbours: &mut Neighbours<'_>,
     packet: &mut Packet,
     transit: bool,
 ) -> Result<(), Refused> {
@@ -45,7 +58,7 @@ fn route(
         Some(_) => return Err(DropReason::BadIpHeader.into()),
         None => return Err(DropReason::Truncated.into()),
     };
-    resolve(state, tables, packet, leaf)
+    resolve(state, tables, neighbours, packet, leaf)
 }
 
 /// The leaf of the packet's route, [`NO_ROUTE`] among them.
@@ -164,6 +177,7 @@ fn ports(protocol: u8, payload: &[u8]) -> u32 {
 fn resolve(
     state: &mut State,
     tables: &Tables,
+    neighbours: &mut Neighbours<'_>,
     packet: &mut Packet,
     leaf: Leaf,
 ) -> Result<(), Refused> {
@@ -179,7 +193,7 @@ fn resolve(
     };
     match target {
         Some(Target::Circuit(circuit)) => enter(tables, packet, *circuit),
-        Some(Target::Via(via)) => deliver(state, tables, packet, via),
+        Some(Target::Via(via)) => deliver(state, tables, neighbours, packet, via),
         Some(Target::Blackhole) => Err(DropReason::Blackhole.into()),
         // A group has no groups as members.
         Some(Target::Group(_)) | None => Err(DropReason::NoRoute.into()),
@@ -207,6 +221,7 @@ fn enter(tables: &Tables, packet: &mut Packet, circuit: CircuitIndex) -> Result<
 fn deliver(
     state: &mut State,
     tables: &Tables,
+    neighbours: &mut Neighbours<'_>,
     packet: &mut Packet,
     via: &Via,
 ) -> Result<(), Refused> {
@@ -224,14 +239,14 @@ fn deliver(
         _ => {
             let (header, _) = ip::V6Header::ref_from_prefix(packet.frame.data())
                 .map_err(|_| DropReason::Truncated)?;
-            (ethernet::IPV6, header.destination)
+            (ethernet::IPV6, ip::mapped_v6(header.destination))
         }
     };
     let key = NeighbourKey {
         port: via.port,
         address: via.address.unwrap_or(destination),
     };
-    let neighbour = port.peer.or_else(|| tables.neighbours.get(&key).copied());
+    let neighbour = port.peer.or_else(|| neighbours.get(key).copied());
     let header = ethernet::Header {
         destination: neighbour.unwrap_or_default(),
         source: port.mac,

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use twinseal_crypto::{OpenSa, SealSa};
 
 use crate::wire::ethernet::Mac;
+use crate::wire::ip::Mapped;
 use fib::Fib;
 use group::Group;
 use hash::FastMap;
@@ -123,8 +124,8 @@ pub enum Target {
 pub struct Via {
     /// The port.
     pub port: PortIndex,
-    /// The neighbour, IPv4 mapped into IPv6; `None`: the packet's own destination.
-    pub address: Option<[u8; 16]>,
+    /// The neighbour; `None`: the packet's own destination.
+    pub address: Option<Mapped>,
 }
 
 /// A hop to another node.
@@ -217,15 +218,15 @@ pub fn label_key(link: LinkIndex, label: u32) -> u64 {
 pub struct NeighbourKey {
     /// The port that it is on.
     pub port: PortIndex,
-    /// Its address, IPv4 mapped into IPv6.
-    pub address: [u8; 16],
+    /// Its address.
+    pub address: Mapped,
 }
 
 impl Hash for NeighbourKey {
-    /// Two words: as derived it would be octets, and several times the work.
+    /// Two words: as derived it would be four.
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let [high, low]: [u64; 2] = zerocopy::transmute!(self.address);
+        let [high, low] = self.address;
         state.write_u64(high ^ u64::from(self.port.0));
         state.write_u64(low);
     }

@@ -46,21 +46,21 @@ impl Traffic {
         }
     }
 
-    /// Counts one received packet. Only worker `worker`'s thread may call it.
+    /// Counts received packets and their octets. Only worker `worker`'s thread may call it.
     #[inline]
-    pub fn received(&self, worker: usize, bytes: usize) {
+    pub fn received(&self, worker: usize, packets: u64, bytes: u64) {
         if let Some(cell) = self.cells.get(worker) {
-            add(&cell.received_packets, 1);
-            add(&cell.received_bytes, bytes as u64);
+            add(&cell.received_packets, packets);
+            add(&cell.received_bytes, bytes);
         }
     }
 
-    /// Counts one sent packet. Only worker `worker`'s thread may call it.
+    /// Counts sent packets and their octets. Only worker `worker`'s thread may call it.
     #[inline]
-    pub fn sent(&self, worker: usize, bytes: usize) {
+    pub fn sent(&self, worker: usize, packets: u64, bytes: u64) {
         if let Some(cell) = self.cells.get(worker) {
-            add(&cell.sent_packets, 1);
-            add(&cell.sent_bytes, bytes as u64);
+            add(&cell.sent_packets, packets);
+            add(&cell.sent_bytes, bytes);
         }
     }
 
@@ -74,5 +74,80 @@ impl Traffic {
                 sent_packets: sum.sent_packets + cell.sent_packets.load(Relaxed),
                 sent_bytes: sum.sent_bytes + cell.sent_bytes.load(Relaxed),
             })
+    }
+}
+
+/// Adds up packets that follow each other on one link or circuit, and counts them together.
+pub(crate) struct Tally<'t> {
+    worker: usize,
+    /// [`Traffic::received`] or [`Traffic::sent`].
+    count: fn(&Traffic, usize, u64, u64),
+    traffic: Option<&'t Traffic>,
+    packets: u64,
+    bytes: u64,
+}
+
+impl<'t> Tally<'t> {
+    #[inline]
+    pub(crate) fn new(worker: usize, count: fn(&Traffic, usize, u64, u64)) -> Self {
+        Self {
+            worker,
+            count,
+            traffic: None,
+            packets: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Adds a packet.
+    #[inline]
+    pub(crate) fn add(&mut self, traffic: &'t Traffic, bytes: usize) {
+        if !self.traffic.is_some_and(|last| std::ptr::eq(last, traffic)) {
+            self.flush();
+            self.traffic = Some(traffic);
+        }
+        self.packets += 1;
+        self.bytes += bytes as u64;
+    }
+
+    #[inline]
+    fn flush(&mut self) {
+        if let Some(traffic) = self.traffic {
+            (self.count)(traffic, self.worker, self.packets, self.bytes);
+        }
+        (self.packets, self.bytes) = (0, 0);
+    }
+}
+
+impl Drop for Tally<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_counts_each_packet_where_it_belongs() {
+        let (one, two) = (Traffic::new(2), Traffic::new(2));
+        {
+            let mut tally = Tally::new(1, Traffic::received);
+            for (traffic, bytes) in [(&one, 10), (&one, 20), (&two, 1), (&one, 300)] {
+                tally.add(traffic, bytes);
+            }
+        }
+        drop(Tally::new(0, Traffic::sent));
+        let of = |traffic: &Traffic| {
+            let totals = traffic.totals();
+            (
+                totals.received_packets,
+                totals.received_bytes,
+                totals.sent_packets,
+            )
+        };
+        assert_eq!((of(&one), of(&two)), ((3, 330, 0), (1, 1, 0)));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use twinseal_api::v1::{self, Direction::AToB, Direction::BToA, item::Item};
 
-use super::super::compile::{Compiler, KernelNeighbours, OpenPort, Sources, mapped};
+use super::super::compile::{Compiler, KernelNeighbours, OpenPort, Sources};
 use twinseal_crypto::{LaneOwner, Lanes};
 
 use super::super::keys::{Live, SaConfig};
@@ -17,6 +17,7 @@ use crate::tables::{
     VrfIndex, label_key,
 };
 use crate::wire::ethernet::Mac;
+use crate::wire::ip::mapped;
 
 /// Two lanes, and the right to their counters.
 pub(super) fn lanes() -> (Lanes, LaneOwner) {
@@ -234,7 +235,7 @@ fn key_state_and_counters_outlive_transactions() {
             .expect("transmits"),
     );
     assert_eq!(sa.reserve(&owner, 0, 5), Some(0));
-    before.link(LinkIndex(0)).traffic.sent(0, 100);
+    before.link(LinkIndex(0)).traffic.sent(0, 1, 100);
 
     // The same items again, and new ones.
     let mut items = edge_items();
