@@ -1,11 +1,13 @@
 //! Benchmarks of Twinseal: what the pure pipeline costs a packet, with no kernel and no threads.
 //!
 //! [`rig`] makes packets ready for one role and runs them, [`alone`] repeats only their AEAD calls, and [`report`]
-//! puts both together. The program `twinseal-bench` and the criterion benches stand on it.
+//! puts both together. [`seal`] measures the AEADs alone, provider against provider. The program `twinseal-bench` and the criterion benches stand on it.
 
 pub mod alone;
+pub mod cpu;
 pub mod report;
 pub mod rig;
+pub mod seal;
 
 pub use report::{Line, Report, Sample};
 pub use rig::{BenchError, ROUND, Rig, Role, SIZES};

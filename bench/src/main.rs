@@ -1,4 +1,4 @@
-//! `twinseal-bench`: what the pipeline costs a packet.
+//! `twinseal-bench`: what the pipeline, and sealing alone, cost a packet.
 
 mod counting;
 
@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use twinseal_bench::seal::{SealReport, TEXTS};
 use twinseal_bench::{Report, Role, SIZES};
 use twinseal_crypto::{DEFAULT_PROVIDER, Suite, provider};
 
@@ -26,6 +27,8 @@ enum Command {
     ///
     /// Exit status 1 if a packet was dropped or anything was allocated on a packet's way.
     Pipeline(Pipeline),
+    /// Sealing and opening alone, once and twice over the same octets: all providers in turn, in one run.
+    Seal(Seal),
 }
 
 #[derive(Args)]
@@ -50,9 +53,29 @@ struct Pipeline {
     seconds: u64,
 }
 
+#[derive(Args)]
+struct Seal {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    /// Only this suite: aes-256-gcm, aes-128-gcm or chacha20-poly1305.
+    #[arg(long)]
+    suite: Option<Suite>,
+    /// Only packets of so many octets.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(0..=9000))]
+    size: Option<u16>,
+    /// Packets a call.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch: u16,
+    /// For everything together.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+}
+
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Pipeline(args) => pipeline(&args),
+        Command::Seal(args) => seal(&args),
     }
 }
 
@@ -73,6 +96,21 @@ fn pipeline(args: &Pipeline) -> anyhow::Result<ExitCode> {
     if report.allocations_a_packet > 0.0 {
         eprintln!("the packet path allocates: it must not");
         return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn seal(args: &Seal) -> anyhow::Result<ExitCode> {
+    let report = SealReport::measure(
+        &args.suite.map_or(Suite::ALL.to_vec(), |suite| vec![suite]),
+        &args.size.map_or(TEXTS.to_vec(), |size| vec![size.into()]),
+        args.batch.into(),
+        Duration::from_secs(args.seconds),
+    )?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        println!("{report}");
     }
     Ok(ExitCode::SUCCESS)
 }

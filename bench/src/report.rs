@@ -123,7 +123,7 @@ impl Report {
         let count: u64 = lines.iter().map(|line| line.allocations).sum();
         let packets: usize = lines.iter().map(|line| line.runs * ROUND).sum();
         Ok(Self {
-            cpu: cpu(),
+            cpu: crate::cpu::name(),
             provider: provider.name().into(),
             suite: suite.name().into(),
             batch: BATCH,
@@ -235,17 +235,6 @@ impl fmt::Display for Report {
         }
         write!(f, "\nallocations a packet: {}", self.allocations_a_packet)
     }
-}
-
-/// The processor's name.
-fn cpu() -> String {
-    std::fs::read_to_string("/proc/cpuinfo")
-        .ok()
-        .and_then(|info| {
-            let line = info.lines().find(|line| line.starts_with("model name"))?;
-            Some(line.split_once(':')?.1.trim().to_owned())
-        })
-        .unwrap_or_else(|| "unknown".into())
 }
 
 #[cfg(test)]

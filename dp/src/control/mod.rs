@@ -56,7 +56,7 @@ pub struct NodeConfig {
     pub socket: SocketConfig,
     /// Where it keeps what must outlive it. Made if it is missing, mode 0700.
     pub state_dir: PathBuf,
-    /// The library of AEADs: `aws-lc-rs` or `ring`.
+    /// Who seals and opens: `aws-lc-rs`, `ring` or `twinseal`.
     pub provider: String,
     /// Counters of a replay window: a power of two, 2048 to 1048576.
     pub window_bits: u32,
@@ -123,7 +123,7 @@ pub async fn run(
         let _ = stopping.await;
     });
     let mut server = std::pin::pin!(server);
-    tracing::info!(node = config.name, "ready");
+    tracing::info!(node = config.name, provider = config.provider, "ready");
     if let Some(ready) = ready {
         let _ = ready.send(());
     }

@@ -14,6 +14,7 @@
 //! | [`link::seal`] | circuits, labels | link header and seal, outer headers |
 
 mod circuit;
+mod flow;
 mod icmp;
 mod jobs;
 mod label;

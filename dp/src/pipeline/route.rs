@@ -3,13 +3,13 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::reason::{DropReason, Refused};
-use super::{Batch, Packet, Stage, State, at, icmp};
+use super::{Batch, Packet, Stage, State, at, flow, icmp};
 use crate::tables::fib::{Leaf, NO_ROUTE};
-use crate::tables::hash::{self, Memo};
+use crate::tables::hash::Memo;
 use crate::tables::{CircuitIndex, NeighbourKey, Tables, Target, Via};
 use crate::wire::ethernet::Mac;
 use crate::wire::overlay::OVERHEAD;
-use crate::wire::{ecn, ethernet, ip, udp};
+use crate::wire::{ecn, ethernet, ip};
 
 /// Looked up again and again: most packets of a batch go to one gateway or a few hosts.
 type Neighbours<'t> = Memo<'t, NeighbourKey, Mac>;
@@ -85,14 +85,6 @@ fn check_v4(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Leaf,
     if !ip::v4_is_routable(header.destination) {
         return Err(DropReason::BadDestination.into());
     }
-    // Of a fragmented packet, all fragments must go one way, and only the first has ports.
-    let ports = if header.fragment.get() & ip::FRAGMENT_MASK == 0 {
-        ports(header.protocol, &data[header_len..total])
-    } else {
-        0
-    };
-    let pair = zerocopy::transmute!([header.source, header.destination]);
-    let flow = hash::words(u64::from(header.protocol), &[pair, u64::from(ports)]);
     let leaf = tables.vrfs[vrf].fib.lookup_v4(header.destination);
     packet.frame.truncate(total);
 
@@ -113,7 +105,6 @@ fn check_v4(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Leaf,
         header.decrement_ttl();
     }
     packet.meta.traffic_class = header.traffic_class;
-    packet.meta.flow = flow;
     Ok(leaf)
 }
 
@@ -126,22 +117,15 @@ fn check_v6(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Leaf,
     let (header, payload) =
         ip::V6Header::ref_from_prefix(data).map_err(|_| DropReason::Truncated)?;
     let length = usize::from(header.payload_length.get());
-    let Some(payload) = payload.get(..length) else {
+    if length > payload.len() {
         return Err(DropReason::Truncated.into());
-    };
+    }
     if !ip::v6_source_is_valid(header.source) {
         return Err(DropReason::BadSource.into());
     }
     if !ip::v6_is_routable(header.destination) {
         return Err(DropReason::BadDestination.into());
     }
-    // Behind extension headers, fragments among them, ports are not looked for: all of a flow is treated alike.
-    let ports = ports(header.next_header, payload);
-    let [a, b, c, d]: [u64; 4] = zerocopy::transmute!([header.source, header.destination]);
-    let flow = hash::words(
-        u64::from(header.next_header),
-        &[a, b, c, d, u64::from(ports)],
-    );
     let leaf = tables.vrfs[vrf].fib.lookup_v6(header.destination);
     packet.frame.truncate(ip::V6_LEN + length);
 
@@ -159,17 +143,7 @@ fn check_v6(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Leaf,
         header.hop_limit -= 1;
     }
     packet.meta.traffic_class = header.traffic_class();
-    packet.meta.flow = flow;
     Ok(leaf)
-}
-
-/// Source and destination port of TCP (6), UDP (17), DCCP (33), SCTP (132) and UDP-Lite (136).
-#[inline]
-fn ports(protocol: u8, payload: &[u8]) -> u32 {
-    match (protocol, payload.first_chunk()) {
-        (6 | udp::PROTOCOL | 33 | 132 | 136, Some(ports)) => u32::from_be_bytes(*ports),
-        _ => 0,
-    }
 }
 
 /// Follows the route to a circuit or a neighbour.
@@ -187,7 +161,7 @@ fn resolve(
     let vrf = &tables.vrfs[packet.meta.vrf.0 as usize];
     let target = match vrf.targets.get(leaf as usize - 1) {
         Some(Target::Group(group)) => {
-            Some(tables.groups[group.0 as usize].member(packet.meta.flow))
+            Some(tables.groups[group.0 as usize].member(flow::of(packet.frame.data())))
         }
         other => other,
     };
@@ -211,6 +185,7 @@ fn enter(tables: &Tables, packet: &mut Packet, circuit: CircuitIndex) -> Result<
             mtu: (usize::from(link.mtu).saturating_sub(overhead)) as u16,
         });
     }
+    packet.meta.flow = flow::of(packet.frame.data());
     packet.meta.circuit = circuit;
     packet.stage = Stage::CircuitSeal;
     Ok(())

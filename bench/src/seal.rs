@@ -1,0 +1,309 @@
+//! What sealing and opening cost without a pipeline: every provider in turn, once and twice over the same octets.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use twinseal_crypto::{
+    AAD_LEN, CryptoError, Key, Packet, Provider, Suite, TAG_LEN, open, providers, seal,
+};
+
+use crate::Sample;
+
+/// Octets of the inner packets that are measured.
+pub const TEXTS: [usize; 4] = [64, 256, 512, 1400];
+/// Packets a run for each batch: enough that reading the clock is nothing beside them.
+const REPEATS: usize = 8;
+/// The fewest runs that a median is taken of.
+const MIN_RUNS: usize = 5;
+/// Octets of the circuit header, which the link seal covers too.
+const HEADER: usize = 16;
+
+/// All of the results.
+#[derive(Debug, Serialize)]
+pub struct SealReport {
+    /// The processor, as the kernel names it.
+    pub cpu: String,
+    /// Packets a call, each under a key of its own.
+    pub batch: usize,
+    /// Whether the compiler optimised; if not, the times mean nothing.
+    pub optimised: bool,
+    /// Ticks of the time stamp counter a nanosecond, by which times become cycles.
+    pub cycles_per_ns: f64,
+    /// A line a suite, size, operation and number of seals.
+    pub lines: Vec<SealLine>,
+}
+
+/// One operation with packets of one size, by all providers.
+#[derive(Debug, Serialize)]
+pub struct SealLine {
+    /// The algorithm of all keys.
+    pub suite: String,
+    /// Octets of the inner packet.
+    pub octets: usize,
+    /// `seal` or `open`.
+    pub operation: &'static str,
+    /// 1: the circuit seal. 2: the link seal over it too, by a second call.
+    pub seals: usize,
+    /// What AES alone needs of a core that does one round of four blocks a cycle; none for ChaCha20.
+    pub limit_cycles: Option<f64>,
+    /// How many runs there were.
+    pub runs: usize,
+    /// A result a provider, in the order of [`providers`].
+    pub providers: Vec<ProviderLine>,
+}
+
+/// What a provider took.
+#[derive(Debug, Serialize)]
+pub struct ProviderLine {
+    /// Its name.
+    pub provider: &'static str,
+    /// Nanoseconds a packet.
+    pub ns_per_packet: Sample,
+    /// Cycles of the time stamp counter a packet, by the median.
+    pub cycles_per_packet: f64,
+    /// The first provider's median divided by this one's, of the same runs.
+    pub times_as_fast: f64,
+}
+
+/// The packets of one provider.
+struct Bench {
+    provider: &'static dyn Provider,
+    circuit: Vec<Key>,
+    link: Vec<Key>,
+    buffers: Vec<Vec<u8>>,
+    times: Vec<f64>,
+}
+
+impl SealReport {
+    /// Measures these suites with packets of these sizes, in about `budget` together.
+    ///
+    /// # Errors
+    /// No key.
+    pub fn measure(
+        suites: &[Suite],
+        texts: &[usize],
+        batch: usize,
+        budget: Duration,
+    ) -> Result<Self, CryptoError> {
+        let share = budget / (suites.len() * texts.len() * 4).max(1) as u32;
+        let cycles_per_ns = crate::cpu::cycles_per_ns();
+        let mut lines = Vec::new();
+        for &suite in suites {
+            for &octets in texts {
+                for opens in [false, true] {
+                    for seals in [1, 2] {
+                        let mut benches = providers()
+                            .iter()
+                            .map(|provider| Bench::new(*provider, suite, octets, batch))
+                            .collect::<Result<Vec<_>, _>>()?;
+                        let begin = Instant::now();
+                        let mut runs = 0;
+                        // Turn by turn: what else the machine does disturbs all alike.
+                        while runs < MIN_RUNS || begin.elapsed() < share {
+                            for bench in &mut benches {
+                                bench.run(seals, opens);
+                            }
+                            runs += 1;
+                        }
+                        lines.push(SealLine {
+                            suite: suite.name().into(),
+                            octets,
+                            operation: if opens { "open" } else { "seal" },
+                            seals,
+                            limit_cycles: limit(suite, octets, seals),
+                            runs,
+                            providers: results(benches, cycles_per_ns),
+                        });
+                    }
+                }
+            }
+        }
+        Ok(Self {
+            cpu: crate::cpu::name(),
+            batch,
+            optimised: !cfg!(debug_assertions),
+            cycles_per_ns,
+            lines,
+        })
+    }
+}
+
+impl Bench {
+    fn new(
+        provider: &'static dyn Provider,
+        suite: Suite,
+        octets: usize,
+        batch: usize,
+    ) -> Result<Self, CryptoError> {
+        let key = |layer: u8, nth: usize| {
+            let mut octets = vec![layer; suite.key_len()];
+            octets[..8].copy_from_slice(&(nth as u64).to_be_bytes());
+            provider.key(suite, &octets)
+        };
+        Ok(Self {
+            provider,
+            circuit: (0..batch)
+                .map(|nth| key(1, nth))
+                .collect::<Result<_, _>>()?,
+            link: (0..batch)
+                .map(|nth| key(2, nth))
+                .collect::<Result<_, _>>()?,
+            buffers: vec![vec![0x5a; HEADER + octets + 2 * TAG_LEN]; batch],
+            times: Vec::new(),
+        })
+    }
+
+    /// Seals all packets a few times, or opens them, which each time takes sealing them first; only what is measured is
+    /// timed.
+    fn run(&mut self, seals: usize, opens: bool) {
+        let mut time = Duration::ZERO;
+        for _ in 0..REPEATS {
+            let mut timed = |work: &mut dyn FnMut(), counts: bool| {
+                let start = Instant::now();
+                work();
+                if counts {
+                    time += start.elapsed();
+                }
+            };
+            let (circuit, link, buffers) = (&self.circuit, &self.link, &mut self.buffers);
+            for (layer, keys) in [circuit, link].into_iter().enumerate().take(seals) {
+                let mut packets = packets(keys, buffers, layer);
+                timed(&mut || seal(&mut packets), !opens);
+                assert!(
+                    packets.iter().all(|packet| packet.ok),
+                    "a packet is not sealed"
+                );
+            }
+            if opens {
+                for (layer, keys) in [circuit, link].into_iter().enumerate().take(seals).rev() {
+                    let mut packets = packets(keys, buffers, layer);
+                    timed(&mut || open(&mut packets), true);
+                    assert!(
+                        packets.iter().all(|packet| packet.ok),
+                        "a packet does not open"
+                    );
+                }
+            }
+        }
+        let packets = (REPEATS * self.buffers.len()) as f64;
+        self.times.push(time.as_nanos() as f64 / packets);
+    }
+}
+
+/// The part of each buffer that a layer covers: 0 is the circuit's, 1 the link's around it.
+fn packets<'a>(keys: &'a [Key], buffers: &'a mut [Vec<u8>], layer: usize) -> Vec<Packet<'a>> {
+    let packet = |(key, buffer): (&'a Key, &'a mut Vec<u8>)| {
+        let end = buffer.len();
+        let data = match layer {
+            0 => &mut buffer[HEADER..end - TAG_LEN],
+            _ => &mut buffer[..],
+        };
+        // A nonce may repeat here, as nothing is sent.
+        Packet::new(key, [7; 12], [9; AAD_LEN], data)
+    };
+    keys.iter().zip(buffers).map(packet).collect()
+}
+
+/// A round of AES on four blocks a cycle, for the text and the block that masks the tag.
+fn limit(suite: Suite, octets: usize, seals: usize) -> Option<f64> {
+    let rounds = match suite {
+        Suite::Aes256Gcm => 14.0,
+        Suite::Aes128Gcm => 10.0,
+        Suite::ChaCha20Poly1305 => return None,
+    };
+    let blocks = |octets: usize| (octets.div_ceil(16) + 1) as f64;
+    let circuit = blocks(octets);
+    let link = if seals == 2 {
+        blocks(HEADER + octets + TAG_LEN)
+    } else {
+        0.0
+    };
+    Some((circuit + link) * rounds / 4.0)
+}
+
+fn results(benches: Vec<Bench>, cycles_per_ns: f64) -> Vec<ProviderLine> {
+    let mut first = None;
+    benches
+        .into_iter()
+        .map(|bench| {
+            let ns_per_packet = Sample::new(bench.times);
+            ProviderLine {
+                provider: bench.provider.name(),
+                ns_per_packet,
+                cycles_per_packet: ns_per_packet.median * cycles_per_ns,
+                times_as_fast: *first.get_or_insert(ns_per_packet.median) / ns_per_packet.median,
+            }
+        })
+        .collect()
+}
+
+impl fmt::Display for SealReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "cpu: {}, one core", self.cpu)?;
+        writeln!(
+            f,
+            "ns a packet: median of the runs (min..max); {} packets a call, a key each",
+            self.batch
+        )?;
+        if !self.optimised {
+            writeln!(
+                f,
+                "NOT OPTIMISED: build with --release, or the times mean nothing"
+            )?;
+        }
+        for line in &self.lines {
+            write!(
+                f,
+                "\n{} {} octets, {} x {}",
+                line.suite, line.octets, line.seals, line.operation
+            )?;
+            if let Some(limit) = line.limit_cycles {
+                write!(f, ", limit {limit:.0} cycles")?;
+            }
+            for of in &line.providers {
+                write!(
+                    f,
+                    "\n  {:10} {:>24} {:>8.0} cycles {:>6.2} x",
+                    of.provider, of.ns_per_packet, of.cycles_per_packet, of.times_as_fast
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_provider_has_a_line_for_everything() {
+        let report = SealReport::measure(&Suite::ALL, &[64, 1400], 3, Duration::ZERO).unwrap();
+        assert_eq!(report.lines.len(), Suite::ALL.len() * 2 * 2 * 2);
+        for line in &report.lines {
+            let names: Vec<_> = line.providers.iter().map(|of| of.provider).collect();
+            let all: Vec<_> = providers().iter().map(|provider| provider.name()).collect();
+            assert_eq!((names, line.runs), (all, MIN_RUNS));
+            assert!(line.providers.iter().all(|of| of.ns_per_packet.min > 0.0));
+            assert_eq!(line.providers[0].times_as_fast, 1.0);
+        }
+        let text = report.to_string();
+        assert_eq!(
+            text.matches("2 x open").count(),
+            Suite::ALL.len() * 2,
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn limits_are_rounds_of_four_blocks() {
+        // Four blocks of text and one for the tag; then six and one.
+        assert_eq!(limit(Suite::Aes256Gcm, 64, 1), Some(5.0 * 14.0 / 4.0));
+        assert_eq!(
+            limit(Suite::Aes128Gcm, 64, 2),
+            Some((5.0 + 7.0) * 10.0 / 4.0)
+        );
+        assert_eq!(limit(Suite::ChaCha20Poly1305, 64, 1), None);
+    }
+}
