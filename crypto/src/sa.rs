@@ -187,13 +187,15 @@ impl OpenSa {
     /// Why [`OpenSa::commit`] would not say [`Replay::Fresh`].
     #[inline]
     pub fn check(&self, lane: u8, counter: u64) -> Result<Claim<'_>, Replay> {
-        match self.windows[usize::from(lane)].get() {
+        let window = self.windows[usize::from(lane)].get();
+        match window {
             Some(window) => window.check(counter)?,
             None if counter < MAX_COUNTER => {}
             None => return Err(Replay::TooOld),
         }
         Ok(Claim {
             sa: self,
+            window: window.map(|window| &**window),
             counter,
             lane,
         })
@@ -207,7 +209,6 @@ impl OpenSa {
         self.window(lane).commit(counter)
     }
 
-    #[inline]
     fn window(&self, lane: u8) -> &Window {
         self.windows[usize::from(lane)]
             .get_or_init(|| Box::new(Window::new(self.window_bits / BUCKET_BITS)))
@@ -231,6 +232,8 @@ impl OpenSa {
 #[must_use = "a packet that is not committed can be replayed"]
 pub struct Claim<'a> {
     sa: &'a OpenSa,
+    /// None while the lane has none.
+    window: Option<&'a Window>,
     counter: u64,
     lane: u8,
 }
@@ -250,7 +253,8 @@ impl<'a> Claim<'a> {
         // The lanes of a key side by side, so that they do not drive each other out.
         let key = std::ptr::from_ref(self.sa).addr() >> 4;
         let slot = key.wrapping_mul(5).wrapping_add(self.lane.into());
-        batch.add(nth, self.sa.window(self.lane), self.counter, slot);
+        let window = self.window.unwrap_or_else(|| self.sa.window(self.lane));
+        batch.add(nth, window, self.counter, slot);
     }
 }
 

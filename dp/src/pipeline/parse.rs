@@ -9,9 +9,7 @@ use crate::tables::{PortRole, Tables};
 use crate::wire::{ethernet, ip, overlay, udp};
 
 pub(super) fn parse(tables: &Tables, batch: &mut Batch) {
-    for packet in batch.iter() {
-        prefetch(tables, packet);
-    }
+    prefetch(tables, batch);
     for packet in batch.iter_mut() {
         if let Err(reason) = parse_one(tables, packet) {
             packet.drop(reason);
@@ -21,14 +19,18 @@ pub(super) fn parse(tables: &Tables, batch: &mut Batch) {
 
 /// Asks for the cache lines that headers are in and go to, and for the last one, where tags are.
 #[inline]
-fn prefetch(tables: &Tables, packet: &Packet) {
-    let role = tables.port(packet.port).map(|port| port.role);
-    packet.frame.prefetch(0);
-    packet.frame.prefetch(packet.frame.len() as isize);
-    packet.frame.prefetch(match role {
+fn prefetch(tables: &Tables, batch: &Batch) {
+    // As a rule all packets of a batch come from one port; if not, this costs a little and breaks nothing.
+    let port = batch.first().and_then(|packet| tables.port(packet.port));
+    let beside = match port.map(|port| port.role) {
         Some(PortRole::Underlay) => 64,
         _ => -64,
-    });
+    };
+    for packet in batch {
+        packet.frame.prefetch(0);
+        packet.frame.prefetch(beside);
+        packet.frame.prefetch(packet.frame.len() as isize);
+    }
 }
 
 #[inline]
