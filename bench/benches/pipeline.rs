@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use twinseal::pipeline::BATCH;
 use twinseal_bench::{ROUND, Rig, Role, SIZES};
-use twinseal_crypto::{Suite, providers};
+use twinseal_crypto::{Suite, default_provider};
 
 fn roles(c: &mut Criterion) {
-    let provider = providers()[0];
+    let provider = default_provider();
     for role in Role::ALL {
         let mut group = c.benchmark_group(role.name());
         group.throughput(Throughput::Elements(BATCH as u64));

@@ -1,7 +1,8 @@
 //! Benchmarks of Twinseal: what the pure pipeline costs a packet, with no kernel and no threads.
 //!
 //! [`rig`] makes packets ready for one role and runs them, [`alone`] repeats only their AEAD calls, and [`report`]
-//! puts both together. [`seal`] measures the AEADs alone, provider against provider. The program `twinseal-bench` and the criterion benches stand on it.
+//! puts both together. [`seal`] measures the AEADs alone, provider against provider. The program `twinseal-bench` and
+//! the criterion benches stand on it.
 
 pub mod alone;
 pub mod cpu;

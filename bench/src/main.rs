@@ -2,10 +2,12 @@
 
 mod counting;
 
+use std::fmt::Display;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
 use twinseal_bench::seal::{SealReport, TEXTS};
 use twinseal_bench::{Report, Role, SIZES};
 use twinseal_crypto::{DEFAULT_PROVIDER, Suite, provider};
@@ -88,11 +90,7 @@ fn pipeline(args: &Pipeline) -> anyhow::Result<ExitCode> {
         Duration::from_secs(args.seconds),
         counting::allocations,
     )?;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        println!("{report}");
-    }
+    print(&report, args.json)?;
     if report.allocations_a_packet > 0.0 {
         eprintln!("the packet path allocates: it must not");
         return Ok(ExitCode::FAILURE);
@@ -107,10 +105,15 @@ fn seal(args: &Seal) -> anyhow::Result<ExitCode> {
         args.batch.into(),
         Duration::from_secs(args.seconds),
     )?;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+    print(&report, args.json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(report: &(impl Serialize + Display), json: bool) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(report)?);
     } else {
         println!("{report}");
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

@@ -12,7 +12,7 @@ use crate::alone::Alone;
 use crate::{BenchError, ROUND, Rig, Role};
 
 /// The fewest runs that a median is taken of, however little time there is.
-const MIN_RUNS: usize = 5;
+pub(crate) const MIN_RUNS: usize = 5;
 
 /// All of the results.
 #[derive(Debug, Serialize)]
@@ -99,7 +99,8 @@ impl fmt::Display for Sample {
 }
 
 impl Report {
-    /// Measures these roles with packets of these sizes, in about `budget` together. `allocations` is a counter of all allocations so far.
+    /// Measures these roles with packets of these sizes, in about `budget` together. `allocations` is a
+    /// counter of all allocations so far.
     ///
     /// # Errors
     /// See [`BenchError`].
@@ -198,12 +199,7 @@ impl fmt::Display for Report {
             "ns a packet: median of the runs (min..max); a run is {} packets in batches of {}",
             self.packets_a_run, self.batch
         )?;
-        if !self.optimised {
-            writeln!(
-                f,
-                "NOT OPTIMISED: build with --release, or the times mean nothing"
-            )?;
-        }
+        write_unoptimised(f, self.optimised)?;
         writeln!(
             f,
             "\n{:8} {:>6} {:>5}  {:>22} {:>10}  {:>22}  {:>22}",
@@ -237,14 +233,25 @@ impl fmt::Display for Report {
     }
 }
 
+/// A line of warning, if the compiler did not optimise.
+pub(crate) fn write_unoptimised(f: &mut fmt::Formatter<'_>, optimised: bool) -> fmt::Result {
+    if optimised {
+        return Ok(());
+    }
+    writeln!(
+        f,
+        "NOT OPTIMISED: build with --release, or the times mean nothing"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::SIZES;
-    use twinseal_crypto::providers;
+    use twinseal_crypto::default_provider;
 
     fn report(allocations: fn() -> u64) -> Report {
-        let (provider, suite) = (providers()[0], Suite::Aes256Gcm);
+        let (provider, suite) = (default_provider(), Suite::Aes256Gcm);
         Report::measure(
             provider,
             suite,

@@ -285,7 +285,7 @@ fn hop(from: &mut Node, mut batch: Batch, to: &mut Node) -> Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use twinseal_crypto::providers;
+    use twinseal_crypto::{default_provider, providers};
 
     #[test]
     fn every_role_sends_every_packet_round_after_round() {
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_dropped_packet_is_an_error() {
-        let provider = providers()[0];
+        let provider = default_provider();
         let mut rig = Rig::new(provider, Suite::Aes256Gcm, Role::Egress, 64).unwrap();
         rig.path.b.tables.labels.clear();
         let Err(BenchError::Dropped { packets, first, .. }) = rig.round(|work| work()) else {

@@ -9,13 +9,12 @@ use twinseal_crypto::{
 };
 
 use crate::Sample;
+use crate::report::{MIN_RUNS, write_unoptimised};
 
 /// Octets of the inner packets that are measured.
 pub const TEXTS: [usize; 4] = [64, 256, 512, 1400];
 /// Packets a run for each batch: enough that reading the clock is nothing beside them.
 const REPEATS: usize = 8;
-/// The fewest runs that a median is taken of.
-const MIN_RUNS: usize = 5;
 /// Octets of the circuit header, which the link seal covers too.
 const HEADER: usize = 16;
 
@@ -246,12 +245,7 @@ impl fmt::Display for SealReport {
             "ns a packet: median of the runs (min..max); {} packets a call, a key each",
             self.batch
         )?;
-        if !self.optimised {
-            writeln!(
-                f,
-                "NOT OPTIMISED: build with --release, or the times mean nothing"
-            )?;
-        }
+        write_unoptimised(f, self.optimised)?;
         for line in &self.lines {
             write!(
                 f,

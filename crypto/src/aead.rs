@@ -46,26 +46,27 @@ impl<'a> Packet<'a> {
 /// Seals every packet of the batch in place and sets its `ok`.
 #[inline]
 pub fn seal(batch: &mut [Packet<'_>]) {
-    let mut kernel = aes_gcm::Batch::<false>::new();
-    for packet in batch {
-        match &packet.key.0 {
-            Kind::Library(aead) => {
-                packet.ok = aead.seal_one(&packet.nonce, &packet.aad, packet.data);
-            }
-            Kind::Kernel(key) => kernel.push(key, packet),
-        }
-    }
-    kernel.finish();
+    each::<false>(batch);
 }
 
 /// Opens every packet of the batch in place and sets its `ok`.
 #[inline]
 pub fn open(batch: &mut [Packet<'_>]) {
-    let mut kernel = aes_gcm::Batch::<true>::new();
+    each::<true>(batch);
+}
+
+#[inline]
+fn each<const OPEN: bool>(batch: &mut [Packet<'_>]) {
+    let mut kernel = aes_gcm::Batch::<OPEN>::new();
     for packet in batch {
         match &packet.key.0 {
             Kind::Library(aead) => {
-                packet.ok = aead.open_one(&packet.nonce, &packet.aad, packet.data);
+                let Packet { nonce, aad, .. } = packet;
+                packet.ok = if OPEN {
+                    aead.open_one(nonce, aad, packet.data)
+                } else {
+                    aead.seal_one(nonce, aad, packet.data)
+                };
             }
             Kind::Kernel(key) => kernel.push(key, packet),
         }

@@ -4,8 +4,8 @@
 //! AEADs stand:
 //!
 //! - **a nonce never repeats under a key**: [`SealSa::reserve`] hands out every counter of a lane
-//!   at most once, to the lane's one [`LaneOwner`], and stops at a limit; [`BurnGuard`] remembers, over restarts, which secrets have
-//!   sealed before;
+//!   at most once, to the lane's one [`LaneOwner`], and stops at a limit; [`BurnGuard`] remembers,
+//!   over restarts, which secrets have sealed before;
 //! - **a packet is accepted once**: [`OpenSa::commit`] says [`Replay::Fresh`] at most once for a
 //!   lane and counter, also when several threads race.
 //!

@@ -52,8 +52,8 @@ impl SealSa {
 
     /// The first of `n` consecutive counters of the lane, which nobody else gets.
     ///
-    /// None when the lane is not the owner's, or not of this SA, `n` is zero, or fewer than `n` are left below the limit. The
-    /// last closes the lane: it hands out nothing more, not even the few that were left, and
+    /// None when the lane is not the owner's, or not of this SA, `n` is zero, or fewer than `n` are
+    /// left below the limit. The last closes the lane: it hands out nothing more, not even the few that were left, and
     /// the SA counts as [`exhausted`](Self::exhausted).
     #[inline]
     #[must_use]

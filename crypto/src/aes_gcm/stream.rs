@@ -63,7 +63,8 @@ fn advance(vectors: usize) -> __m512i {
     _mm512_set_epi32(add, 0, 0, 0, add, 0, 0, 0, add, 0, 0, 0, add, 0, 0, 0)
 }
 
-/// Makes `N` vectors of key stream for each of `P` packets with keys of one size, and calls `slot` with every number below [`SLOTS`] meanwhile.
+/// Makes `N` vectors of key stream for each of `P` packets with keys of one size, and calls `slot`
+/// with every number below [`SLOTS`] meanwhile.
 #[inline]
 #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 pub(super) fn streams<const N: usize, const P: usize>(

@@ -38,8 +38,7 @@ pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
         }
         let accepted = match committed.of(nth) {
             Replay::Fresh => accept(tables.circuit(packet.meta.circuit), &mut tally, packet),
-            Replay::Replayed => Err(DropReason::CircuitReplayed),
-            Replay::TooOld => Err(DropReason::CircuitTooOld),
+            said => Err(stale(said)),
         };
         match accepted {
             Ok(()) => packet.stage = Stage::Route,
@@ -48,8 +47,8 @@ pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
     }
 }
 
-/// Reads the circuit header, finds its key and asks the replay window; adds what is to be opened. That it is long enough for
-/// a header and a tag, stage `parse` saw to.
+/// Reads the circuit header, finds its key and asks the replay window; adds what is to be opened. That it is long
+/// enough for a header and a tag, stage `parse` saw to.
 #[inline]
 fn unwrap<'a, 't: 'a>(
     circuit: &'t Circuit,
@@ -71,13 +70,18 @@ fn unwrap<'a, 't: 'a>(
         .as_ref()
         .ok_or(DropReason::UnknownEpoch)?;
     let (lane, counter) = (header.lane, header.counter.get());
-    let claim = match sa.check(lane, counter) {
-        Ok(claim) => claim,
-        Err(Replay::TooOld) => return Err(DropReason::CircuitTooOld),
-        Err(_) => return Err(DropReason::CircuitReplayed),
-    };
+    let claim = sa.check(lane, counter).map_err(stale)?;
     jobs.push(sa.packet(lane, counter, header.aad(circuit.id), sealed));
     Ok(claim)
+}
+
+/// Why a packet that is not fresh is dropped.
+#[inline]
+fn stale(said: Replay) -> DropReason {
+    match said {
+        Replay::TooOld => DropReason::CircuitTooOld,
+        _ => DropReason::CircuitReplayed,
+    }
 }
 
 /// Takes header and tag off a packet that nobody sent before.

@@ -42,8 +42,7 @@ pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
                 tally.add(&link.traffic, packet.frame.len());
                 accept(receiver.link, claim.lane(), packet);
             }
-            Replay::Replayed => packet.drop(DropReason::LinkReplayed),
-            Replay::TooOld => packet.drop(DropReason::LinkTooOld),
+            said => packet.drop(stale(said)),
         }
     }
 }
@@ -68,13 +67,18 @@ fn unwrap<'a, 't: 'a>(
         .get(header.receiver.get())
         .ok_or(DropReason::UnknownReceiver)?;
     let (lane, counter) = (header.lane, header.counter.get());
-    let claim = match receiver.sa.check(lane, counter) {
-        Ok(claim) => claim,
-        Err(Replay::TooOld) => return Err(DropReason::LinkTooOld),
-        Err(_) => return Err(DropReason::LinkReplayed),
-    };
+    let claim = receiver.sa.check(lane, counter).map_err(stale)?;
     jobs.push(receiver.sa.packet(lane, counter, header.aad(), sealed));
     Ok((receiver, claim))
+}
+
+/// Why a packet that is not fresh is dropped.
+#[inline]
+fn stale(said: Replay) -> DropReason {
+    match said {
+        Replay::TooOld => DropReason::LinkTooOld,
+        _ => DropReason::LinkReplayed,
+    }
 }
 
 /// Takes header and tag off a packet that nobody sent before.

@@ -191,7 +191,7 @@ impl Probe for () {
 }
 
 /// The names of the stages, in a packet's order. Each opens or seals all of its packets with one call.
-pub const STAGES: [&str; 7] = [
+pub const STAGES: [&str; Stage::Done as usize] = [
     "parse",
     "link_open",
     "label",
@@ -215,28 +215,28 @@ pub fn process_probed(
     probe: &mut impl Probe,
 ) {
     parse::parse(tables, batch);
-    probe.passed(0);
+    probe.passed(Stage::Parse as usize);
     if waiting(batch, Stage::LinkOpen) {
         link::open(state, tables, batch);
-        probe.passed(1);
+        probe.passed(Stage::LinkOpen as usize);
         label::look_up(tables, batch);
-        probe.passed(2);
+        probe.passed(Stage::Label as usize);
     }
     if waiting(batch, Stage::CircuitOpen) {
         circuit::open(state, tables, batch);
-        probe.passed(3);
+        probe.passed(Stage::CircuitOpen as usize);
     }
     if waiting(batch, Stage::Route) {
         route::forward(state, tables, batch);
-        probe.passed(4);
+        probe.passed(Stage::Route as usize);
     }
     if waiting(batch, Stage::CircuitSeal) {
         circuit::seal(state, tables, batch);
-        probe.passed(5);
+        probe.passed(Stage::CircuitSeal as usize);
     }
     if waiting(batch, Stage::LinkSeal) {
         link::seal(state, tables, batch);
-        probe.passed(6);
+        probe.passed(Stage::LinkSeal as usize);
     }
     for packet in batch.iter() {
         debug_assert_eq!(packet.stage, Stage::Done);

@@ -27,7 +27,7 @@ pub(super) fn lanes() -> (Lanes, LaneOwner) {
 
 pub(super) fn sa_config() -> SaConfig {
     SaConfig {
-        provider: twinseal_crypto::providers()[0],
+        provider: twinseal_crypto::default_provider(),
         window_bits: 2048,
         lanes: lanes().0,
         lane_limit: 1 << 20,
