@@ -1,0 +1,18 @@
+//! A module a subcommand: its arguments, and what it does with them.
+
+pub(crate) mod pipeline;
+pub(crate) mod seal;
+
+use std::fmt::Display;
+
+use serde::Serialize;
+
+/// Prints results for people, or as JSON.
+fn print(report: &(impl Serialize + Display), json: bool) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(report)?);
+    } else {
+        println!("{report}");
+    }
+    Ok(())
+}
