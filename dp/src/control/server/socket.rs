@@ -1,36 +1,21 @@
-//! The gRPC server on a Unix socket.
+//! The Unix socket: bound once, its file removed with it, its peers known by their credentials.
 //!
-//! Whoever connects is known by its process credentials. A peer that is neither in the list of users nor in that of
-//! groups is refused before its message is read.
+//! A peer that is neither in the list of users nor in that of groups is refused before its message is read.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 
-use futures::Stream;
-use prost::Message;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::RecvError;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tonic::transport::server::UdsConnectInfo;
-use tonic::{Code, Request, Response, Status};
-use twinseal_api::v1;
-use twinseal_api::v1::control_server::{Control, ControlServer};
+use tonic::{Request, Status};
+use twinseal_api::v1::control_server::ControlServer;
 
-use super::health::{event, fault};
-use super::node::{NodeHandle, Stopped};
-use super::refusal::{Kind, Refused, text};
-
-/// Largest message, in octets: some 700,000 routes.
-pub const MAX_MESSAGE: usize = 64 << 20;
-/// Refusals travel in HTTP headers, of which clients take 16 KiB: octets of the encoded details, and of the text.
-const MAX_DETAILS: usize = 6 << 10;
-const MAX_TEXT: usize = 1 << 10;
+use super::{MAX_MESSAGE, NodeHandle, Service};
 
 /// The socket and who may use it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -182,15 +167,6 @@ impl Socket {
     }
 }
 
-/// Binds the socket and serves `node` on it until `shutdown`.
-pub async fn serve(
-    node: NodeHandle,
-    config: SocketConfig,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), SocketError> {
-    Socket::bind(config).await?.serve(node, shutdown).await
-}
-
 /// Removes the socket of a dead daemon.
 async fn clear(path: &Path) -> Result<(), SocketError> {
     let io = |call| {
@@ -237,172 +213,5 @@ fn admit(config: &SocketConfig, request: Request<()>) -> Result<Request<()>, Sta
             )))
         }
         None => Err(Status::permission_denied("your process is not known")),
-    }
-}
-
-struct Service {
-    node: NodeHandle,
-}
-
-#[tonic::async_trait]
-impl Control for Service {
-    async fn apply(
-        &self,
-        request: Request<v1::ApplyRequest>,
-    ) -> Result<Response<v1::ApplyResponse>, Status> {
-        let applied = self.node.apply(request.into_inner()).await?;
-        let generation = applied.map_err(|refused| status(&refused))?;
-        Ok(Response::new(v1::ApplyResponse { generation }))
-    }
-
-    async fn get(&self, _: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
-        Ok(Response::new(self.node.get().await?))
-    }
-
-    async fn stats(
-        &self,
-        _: Request<v1::StatsRequest>,
-    ) -> Result<Response<v1::StatsResponse>, Status> {
-        Ok(Response::new(self.node.stats().await?))
-    }
-
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
-
-    async fn watch(
-        &self,
-        _: Request<v1::WatchRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
-        let events = self.node.subscribe().await?;
-        Ok(Response::new(Box::pin(stream(events))))
-    }
-}
-
-/// The events, and in the place of lost ones their number.
-fn stream(
-    events: broadcast::Receiver<v1::Event>,
-) -> impl Stream<Item = Result<v1::Event, Status>> + Send {
-    futures::stream::unfold(events, |mut events| async {
-        let event = match events.recv().await {
-            Ok(event) => event,
-            Err(RecvError::Lagged(lost)) => event(fault(
-                "events_lost",
-                format!("{lost} events were lost: this reader is too slow"),
-            )),
-            Err(RecvError::Closed) => return None,
-        };
-        Some((Ok(event), events))
-    })
-}
-
-impl From<Stopped> for Status {
-    fn from(stopped: Stopped) -> Self {
-        Self::unavailable(stopped.to_string())
-    }
-}
-
-/// A refusal as a status: its message says it to people, its details to programs. Both are cut to what fits.
-fn status(refused: &Refused) -> Status {
-    let code = match refused.kind() {
-        Kind::Invalid => Code::InvalidArgument,
-        Kind::Precondition => Code::FailedPrecondition,
-        Kind::Exhausted => Code::ResourceExhausted,
-    };
-    let mut items = Vec::new();
-    let mut size = 0;
-    for item in refused.items() {
-        size += item.encoded_len() + 4;
-        if size > MAX_DETAILS {
-            break;
-        }
-        items.push(item.clone());
-    }
-    let left = refused.items().len() - items.len() + refused.more();
-    if left > 0 {
-        items.push(v1::RefusedItem {
-            change: -1,
-            item: "transaction".to_owned(),
-            field: String::new(),
-            reason: format!("{left} more refusals did not fit"),
-            fix: "mend those above first".to_owned(),
-        });
-    }
-    let details = v1::Refusal {
-        items: items.clone(),
-    };
-    let mut message = String::new();
-    for item in &items {
-        if !message.is_empty() {
-            message.push_str("; ");
-        }
-        message.push_str(&text(item));
-    }
-    if message.len() > MAX_TEXT {
-        message.truncate(message.floor_char_boundary(MAX_TEXT));
-        message.push_str("... and more");
-    }
-    Status::with_details(code, message, details.encode_to_vec().into())
-}
-
-#[cfg(test)]
-mod tests {
-    use futures::StreamExt;
-    use twinseal_api::v1::event::Event as EventKind;
-
-    use super::super::health::Events;
-    use super::*;
-
-    #[tokio::test]
-    async fn a_slow_reader_is_told_how_much_it_lost() {
-        let events = Events::default();
-        let mut stream = std::pin::pin!(stream(events.subscribe()));
-        for n in 0..5000 {
-            events.emit(fault("test", n.to_string()));
-        }
-        drop(events);
-        let mut received = Vec::new();
-        while let Some(event) = stream.next().await {
-            let Some(EventKind::Fault(fault)) = event.expect("no error").event else {
-                panic!("only faults were sent");
-            };
-            received.push((fault.kind, fault.detail));
-        }
-        let (kind, detail) = &received[0];
-        assert_eq!(kind, "events_lost");
-        assert!(
-            detail.starts_with(&format!("{} events", 5000 - (received.len() - 1))),
-            "{detail}"
-        );
-        assert_eq!(
-            received.last(),
-            Some(&("test".to_owned(), "4999".to_owned()))
-        );
-    }
-
-    #[test]
-    fn statuses_fit_a_header() {
-        let long = "x".repeat(3000);
-        let mut refused = Refused::default();
-        for change in 0..2000 {
-            let item = v1::RefusedItem {
-                change,
-                item: format!("route {long}"),
-                ..Default::default()
-            };
-            refused.push(Kind::Precondition, item);
-        }
-        let status = status(&refused);
-        assert_eq!(status.code(), Code::FailedPrecondition);
-        assert!(status.details().len() < MAX_DETAILS + 200);
-        let refusal = v1::Refusal::decode(status.details()).expect("a refusal");
-        assert_eq!((refusal.items.len(), refusal.items[2].change), (3, -1));
-        assert!(
-            refusal.items[2].reason.starts_with("1998 more"),
-            "{refusal:?}"
-        );
-        assert!(
-            status.message().len() < MAX_TEXT + 100,
-            "{}",
-            status.message().len()
-        );
     }
 }
