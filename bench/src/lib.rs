@@ -6,9 +6,11 @@
 
 pub mod alone;
 pub mod cpu;
+pub mod machine;
 pub mod report;
 pub mod rig;
 pub mod seal;
 
+pub use machine::Machine;
 pub use report::{Line, Report, Sample};
 pub use rig::{BenchError, ROUND, Rig, Role, SIZES};

@@ -9,6 +9,7 @@ mod genkey;
 mod print;
 pub mod run;
 pub mod state_file;
+pub mod time;
 
 use std::io;
 use std::process::ExitCode;

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 use twinseal_api::v1;
 
-use super::time;
 use crate::cli::state_file::schema::{Direction, Suite};
+use crate::cli::time;
 
 pub(in crate::cli) fn port_json(it: &v1::PortState) -> Value {
     json!({

@@ -4,7 +4,6 @@ mod json;
 mod table;
 #[cfg(test)]
 mod tests;
-mod time;
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -15,6 +14,7 @@ use twinseal_api::v1;
 pub(super) use json::{event_json, key_json, link_json, neighbour_json, port_json, stats_json};
 
 use super::state_file::schema::{Direction, Suite};
+use super::time;
 use table::Table;
 
 /// What became of the desired state: comments before the state file that `get` prints.

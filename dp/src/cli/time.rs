@@ -3,7 +3,8 @@
 const DAY: u64 = 86400;
 
 /// Nanoseconds since 1970 as `2026-11-20T14:40:00.123Z`.
-pub(super) fn rfc3339(unix_nanos: u64) -> String {
+#[must_use]
+pub fn rfc3339(unix_nanos: u64) -> String {
     let (seconds, millis) = (unix_nanos / 1_000_000_000, unix_nanos / 1_000_000 % 1000);
     let (year, month, day) = date(seconds / DAY);
     let of_day = seconds % DAY;
