@@ -93,8 +93,10 @@ pub enum XskError {
         /// The size that was asked for, in entries.
         value: u32,
     },
-    /// The chunk size is neither 2048 nor 4096.
-    #[error("frame size {value} is not usable: use 2048 or 4096")]
+    /// The chunk size is no power of two from 2048 to 32768, or too large for the kernel.
+    #[error(
+        "frame size {value} is not usable: use 2048 or 4096 (up to 32768 only for memory without sockets)"
+    )]
     BadFrameSize {
         /// The size that was asked for, in bytes.
         value: u32,

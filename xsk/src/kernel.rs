@@ -30,6 +30,9 @@ pub(crate) struct Request<'a> {
     pub(crate) config: &'a SocketConfig,
 }
 
+/// The largest chunk that the kernel registers: a page, also on huge pages.
+pub(crate) const MAX_FRAME_SIZE: usize = 4096;
+
 /// After a socket is closed, the kernel takes its buffer pool off the queue from a workqueue. Opening waits this
 /// long before it believes that a queue is in use.
 const BUSY_PATIENCE: Duration = Duration::from_millis(300);

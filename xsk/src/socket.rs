@@ -64,6 +64,11 @@ impl Socket {
         config: &SocketConfig,
     ) -> Result<Self, XskError> {
         config.check()?;
+        if umem.frame_size() > kernel::MAX_FRAME_SIZE {
+            return Err(XskError::BadFrameSize {
+                value: umem.frame_size() as u32,
+            });
+        }
         let ifindex = sys::ifindex(ifname).ok_or_else(|| XskError::NoSuchDevice {
             name: ifname.to_owned(),
         })?;

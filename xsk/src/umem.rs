@@ -34,7 +34,8 @@ pub enum Pages {
 pub struct UmemConfig {
     /// How many chunks. Enough for all rings that are to be full, plus what the worker has in hand.
     pub frame_count: u32,
-    /// Bytes in a chunk: 2048 or 4096.
+    /// Bytes in a chunk: a power of two from 2048 to 32768. The kernel takes no chunk larger than a page, 4096 bytes:
+    /// larger ones are for memory that no socket is opened on.
     pub frame_size: u32,
     /// Bytes before the packet in a fresh frame, for headers to be prepended. A received packet has at least this
     /// and at least 256 bytes, because the kernel keeps that much for itself before it hands the packet over.
@@ -56,6 +57,10 @@ impl Default for UmemConfig {
 
 /// What the kernel leaves free before each received packet (`XDP_PACKET_HEADROOM`), on top of what it is asked for.
 const KERNEL_HEADROOM: u32 = 256;
+
+/// The least chunk that the kernel takes (`XDP_UMEM_MIN_CHUNK_SIZE`), and the largest that a frame can count in.
+const MIN_FRAME_SIZE: u32 = 2048;
+const MAX_FRAME_SIZE: u32 = 32768;
 
 /// The least space for a packet that a headroom must leave. The kernel refuses less than one byte; an Ethernet
 /// header is the least that makes sense.
@@ -127,7 +132,8 @@ impl Umem {
             headroom,
             huge,
         } = *config;
-        if !matches!(frame_size, 2048 | 4096) {
+        if !frame_size.is_power_of_two() || !(MIN_FRAME_SIZE..=MAX_FRAME_SIZE).contains(&frame_size)
+        {
             return Err(XskError::BadFrameSize { value: frame_size });
         }
         // The kernel limits registered memory to what a u32 of pages can count; far below that is enough.
@@ -363,6 +369,10 @@ mod tests {
             XskError::BadFrameSize { value: 0 }
         ));
         assert!(matches!(
+            with(|c| c.frame_size = 65536),
+            XskError::BadFrameSize { value: 65536 }
+        ));
+        assert!(matches!(
             with(|c| c.frame_count = 0),
             XskError::BadFrameCount { value: 0, .. }
         ));
@@ -377,6 +387,27 @@ mod tests {
                 max: 1728
             }
         ));
+    }
+
+    #[test]
+    fn chunks_without_a_socket_may_be_large() {
+        for frame_size in [2048, 8192, 32768] {
+            let mut umem = Umem::new(&UmemConfig {
+                frame_size,
+                ..config(2)
+            })
+            .expect("memory");
+            let whole = frame_size as usize - 256;
+            let mut frames: Vec<_> = std::iter::from_fn(|| umem.alloc()).collect();
+            for (fill, frame) in (1..).zip(&mut frames) {
+                assert!(!frame.copy_from(&vec![fill; whole + 1]));
+                assert!(frame.copy_from(&vec![fill; whole]) && frame.tailroom() == 0);
+            }
+            for (fill, frame) in (1..).zip(frames) {
+                assert_eq!(frame.data(), vec![fill; whole]);
+                umem.free(frame);
+            }
+        }
     }
 
     #[test]
