@@ -5,17 +5,24 @@ use std::net::IpAddr;
 
 use super::check_keys;
 use super::model::{CircuitName, Hop, LabelAction, LinkName, Role, State, Target, Via, VrfName};
-use super::parse::ItemKey;
-use super::refusal::{Kind, Refused};
-use super::transaction::{Touched, reason};
+use super::parse::{Broken, ItemKey};
+use super::refusal::{Code, Refused, reason};
+use super::transaction::Touched;
 use crate::ports::Device;
 
 /// Adds everything that is wrong with `new` to `refused`.
-pub(super) fn check(old: &State, new: &State, touched: &Touched, refused: &mut Refused) {
+pub(super) fn check(
+    old: &State,
+    new: &State,
+    touched: &Touched,
+    broken: &Broken,
+    refused: &mut Refused,
+) {
     let mut checker = Checker {
         old,
         new,
         touched,
+        broken,
         refused,
     };
     checker.ports();
@@ -32,6 +39,7 @@ pub(super) struct Checker<'a> {
     pub(super) old: &'a State,
     pub(super) new: &'a State,
     pub(super) touched: &'a Touched,
+    pub(super) broken: &'a Broken,
     pub(super) refused: &'a mut Refused,
 }
 
@@ -39,6 +47,7 @@ impl Checker<'_> {
     /// Refuses `item`, by the change that touched it; `None` if none did.
     pub(super) fn refuse(
         &mut self,
+        code: Code,
         item: &ItemKey,
         field: &str,
         why: impl Into<String>,
@@ -46,12 +55,13 @@ impl Checker<'_> {
     ) {
         let change = self.touched.get(item).copied();
         self.refused
-            .push(Kind::Invalid, reason(change, item, field, why, fix));
+            .push(reason(code, change, item, field, why, fix));
     }
 
     /// Refuses a reference from `from` to `to`. If only `to` was touched, then that change broke it and is named.
     fn refuse_reference(
         &mut self,
+        code: Code,
         from: &ItemKey,
         field: &str,
         to: &ItemKey,
@@ -63,15 +73,19 @@ impl Checker<'_> {
                 let why = format!("{from} still refers to it by {field}: {why}");
                 let fix = "change or delete what refers to it in the same transaction";
                 self.refused
-                    .push(Kind::Invalid, reason(Some(change), to, "", why, fix));
+                    .push(reason(Code::InUse, Some(change), to, "", why, fix));
             }
-            _ => self.refuse(from, field, why, fix),
+            _ => self.refuse(code, from, field, why, fix),
         }
     }
 
     fn missing(&mut self, from: &ItemKey, field: &str, to: &ItemKey) {
+        if self.broken.covers(to) {
+            return;
+        }
         let why = format!("there is no {to}");
         self.refuse_reference(
+            Code::NotFound,
             from,
             field,
             to,
@@ -101,14 +115,14 @@ impl Checker<'_> {
             if let Some(old) = self.old.ports.get(name)
                 && old.spec != port.spec
             {
-                self.refuse(&item, "device", "an open port can change nothing but its VRF", "delete it in a transaction of its own first, or give the port another name and device");
+                self.refuse(Code::Immutable, &item, "device", "an open port can change nothing but its VRF", "delete it in a transaction of its own first, or give the port another name and device");
             }
             if let Device::AfXdp { netdev, .. } | Device::Tap { netdev } = &port.spec.device
                 && let Some(other) = netdevs.insert(netdev, name)
                 && other != name
             {
                 let why = format!("port {other:?} has device {netdev}");
-                self.refuse(&item, "device", why, "give each port a device of its own; to move a device to another port, delete the first port in a transaction of its own");
+                self.refuse(Code::Conflict, &item, "device", why, "give each port a device of its own; to move a device to another port, delete the first port in a transaction of its own");
             }
         }
     }
@@ -124,6 +138,7 @@ impl Checker<'_> {
             match new.ports.get(&link.port).map(|port| &port.role) {
                 None => self.missing(&item, "port", &port),
                 Some(Role::Edge(_)) => self.refuse_reference(
+                    Code::WrongKind,
                     &item,
                     "port",
                     &port,
@@ -166,6 +181,7 @@ impl Checker<'_> {
             if let Some(other) = ids.insert(circuit.id, item.clone()) {
                 let why = format!("{other} has id {} too", circuit.id);
                 self.refuse_pair(
+                    Code::Conflict,
                     &item,
                     &other,
                     "id",
@@ -179,6 +195,7 @@ impl Checker<'_> {
                     circuit.link, circuit.label
                 );
                 self.refuse_pair(
+                    Code::Conflict,
                     &item,
                     &other,
                     "label",
@@ -192,6 +209,7 @@ impl Checker<'_> {
     /// Refuses one of two items that cannot both be: the one that the transaction touched.
     pub(super) fn refuse_pair(
         &mut self,
+        code: Code,
         item: &ItemKey,
         other: &ItemKey,
         field: &str,
@@ -202,9 +220,9 @@ impl Checker<'_> {
             Some(&change) if !self.touched.contains_key(item) => {
                 let why = format!("conflict with {item}: {why}");
                 self.refused
-                    .push(Kind::Invalid, reason(Some(change), other, field, why, fix));
+                    .push(reason(code, Some(change), other, field, why, fix));
             }
-            _ => self.refuse(item, field, why, fix),
+            _ => self.refuse(code, item, field, why, fix),
         }
     }
 
@@ -266,6 +284,7 @@ impl Checker<'_> {
         match self.new.ports.get(&via.port).map(|port| &port.role) {
             None => self.missing(item, field, &port),
             Some(Role::Underlay) => self.refuse_reference(
+                Code::WrongKind,
                 item,
                 field,
                 &port,
@@ -343,6 +362,7 @@ impl Checker<'_> {
             let to = ItemKey::Circuit(circuit.clone());
             let why = format!("{to} belongs to vrf {other:?}");
             self.refuse_reference(
+                Code::WrongKind,
                 item,
                 field,
                 &to,
@@ -359,6 +379,7 @@ impl Checker<'_> {
         {
             let why = format!("{to} belongs to vrf {other:?}");
             self.refuse_reference(
+                Code::WrongKind,
                 item,
                 field,
                 &to,
@@ -370,7 +391,13 @@ impl Checker<'_> {
             && address.is_ipv4() != prefix.is_ipv4()
         {
             let why = format!("the next hop {address} is of another family than the prefix");
-            self.refuse(item, field, why, "give a next hop of the prefix's family");
+            self.refuse(
+                Code::WrongKind,
+                item,
+                field,
+                why,
+                "give a next hop of the prefix's family",
+            );
         }
     }
 

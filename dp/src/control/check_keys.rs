@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::check::Checker;
 use super::model::{KeyId, Owner};
 use super::parse::ItemKey;
+use super::refusal::Code;
 
 /// Adds everything that is wrong with the keys.
 pub(super) fn check(checker: &mut Checker<'_>) {
@@ -33,13 +34,14 @@ impl Checker<'_> {
     }
 
     fn owner_exists(&mut self, item: &ItemKey, owner: &Owner) {
-        if self.new.end(owner).is_none() {
+        if self.new.end(owner).is_none() && !self.broken.covers(&owner.into()) {
             let field = match owner {
                 Owner::Link(_) => "link",
                 Owner::Circuit(_) => "circuit",
             };
             let why = format!("there is no {owner}");
             self.refuse(
+                Code::NotFound,
                 item,
                 field,
                 why,
@@ -58,6 +60,7 @@ impl Checker<'_> {
                 let item = ItemKey::Key(id.clone());
                 if before.fingerprint != key.fingerprint {
                     self.refuse(
+                        Code::Immutable,
                         &item,
                         "secret",
                         "this epoch has another secret already",
@@ -65,6 +68,7 @@ impl Checker<'_> {
                     );
                 } else if before.suite != key.suite {
                     self.refuse(
+                        Code::Immutable,
                         &item,
                         "suite",
                         format!("this epoch has suite {} already", before.suite),
@@ -87,6 +91,7 @@ impl Checker<'_> {
             let other = *serves.entry(key.fingerprint).or_insert(id);
             if other != id {
                 self.refuse_pair(
+                    Code::SecretReused,
                     &ItemKey::Key(id.clone()),
                     &ItemKey::Key(other.clone()),
                     "secret",
@@ -111,6 +116,7 @@ impl Checker<'_> {
                     if let Some(other) = indices.insert(key.receiver_index, id) {
                         let why = format!("{} names the {other} already", key.receiver_index);
                         self.refuse_pair(
+                            Code::Conflict,
                             &item,
                             &ItemKey::Key(other.clone()),
                             "receiver_index",
@@ -127,6 +133,7 @@ impl Checker<'_> {
                             other.epoch
                         );
                         self.refuse_pair(
+                            Code::Conflict,
                             &item,
                             &ItemKey::Key(other.clone()),
                             "epoch",
@@ -154,6 +161,7 @@ impl Checker<'_> {
             if before != after && stays && told != Some(&id.owner) {
                 told = Some(&id.owner);
                 self.refuse(
+                    Code::Immutable,
                     &ItemKey::from(&id.owner),
                     "end",
                     format!("it has keys that would change sides, as the {id}"),
@@ -171,6 +179,7 @@ impl Checker<'_> {
                 && epoch < before
             {
                 self.refuse(
+                    Code::Epoch,
                     &item,
                     "epoch",
                     format!("epoch {before} transmits, and epochs do not go back"),
@@ -187,13 +196,15 @@ impl Checker<'_> {
             let key = ItemKey::Key(id);
             if self.touched.contains_key(&key) && !self.touched.contains_key(&item) {
                 self.refuse(
+                    Code::InUse,
                     &key,
                     "",
                     "it transmits",
                     "let a new epoch transmit in the same transaction, or delete its owner",
                 );
-            } else {
+            } else if !self.broken.covers(&key) {
                 self.refuse(
+                    Code::NotFound,
                     &item,
                     "epoch",
                     format!("there is no {key}, which this end would transmit with"),

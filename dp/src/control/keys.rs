@@ -13,8 +13,8 @@ use twinseal_crypto::{Context, CryptoError, Fingerprint, Lanes, OpenSa, Provider
 
 use super::model::{CircuitName, KeyId, LinkName, State};
 use super::parse::ItemKey;
-use super::refusal::{Kind, Refused};
-use super::transaction::{Touched, reason};
+use super::refusal::{Code, Refused, reason};
+use super::transaction::Touched;
 use crate::tables::traffic::Traffic;
 
 /// How SAs are made.
@@ -66,7 +66,7 @@ impl SaError {
         let why = format!("no key state could be made: {}", self.source);
         let fix = "see to the crypto section of the node's configuration";
         let mut refused = Refused::default();
-        refused.push(Kind::Precondition, reason(change, &item, "suite", why, fix));
+        refused.push(reason(Code::Internal, change, &item, "suite", why, fix));
         refused
     }
 }

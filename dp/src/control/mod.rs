@@ -19,6 +19,7 @@ pub mod refusal;
 pub mod server;
 pub mod transaction;
 
+mod apply;
 mod check;
 mod check_keys;
 mod ports;
@@ -198,7 +199,5 @@ pub fn fuzz_decode(bytes: &[u8]) {
     let Ok(request) = v1::ApplyRequest::decode(bytes) else {
         return;
     };
-    if let Ok(changes) = parse::changes(request.changes) {
-        let _ = transaction::apply(&model::State::default(), changes);
-    }
+    let _ = transaction::judge(&model::State::default(), parse::changes(request.changes));
 }

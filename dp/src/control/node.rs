@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tokio::sync::{broadcast, mpsc, oneshot};
-use twinseal_api::v1::{self, event::Event as EventKind};
+use twinseal_api::v1;
 use twinseal_crypto::BurnGuard;
 
 use super::compile::{Compiler, Sources};
@@ -11,14 +11,10 @@ use super::health::{Events, Health};
 use super::keys::{Live, SaConfig};
 use super::model::State;
 use super::netlink::{Changed, Netlink};
-use super::parse::{self, ItemKey};
 use super::ports::Ports;
-use super::refusal::{Kind, Refused};
+use super::refusal::Refused;
 use super::report;
 use super::resolve::Resolver;
-use super::transaction::{self, Outcome, Start, reason};
-use crate::ports::Device;
-use crate::tables::Tables;
 use crate::workers::Pool;
 
 /// How often workers' wishes are looked at.
@@ -35,17 +31,17 @@ pub struct Node {
     pub(super) name: String,
     pub(super) sa: SaConfig,
     pub(super) pool: Pool,
-    burned: BurnGuard,
+    pub(super) burned: BurnGuard,
     pub(super) state: State,
     pub(super) live: Live,
     pub(super) ports: Ports,
-    compiler: Compiler,
+    pub(super) compiler: Compiler,
     /// Numbers every snapshot, also those of neighbour changes.
-    publications: u64,
+    pub(super) publications: u64,
     pub(super) netlink: Netlink,
-    resolver: Resolver,
+    pub(super) resolver: Resolver,
     health: Health,
-    events: Events,
+    pub(super) events: Events,
 }
 
 /// What a [`NodeHandle`] asks of the node.
@@ -186,154 +182,6 @@ impl Node {
         }
     }
 
-    /// Applies a transaction: all of it, or nothing. Tells the generation.
-    ///
-    /// In this order: parse and check, make keys, open ports, compile, burn secrets, publish, close ports. Whatever fails
-    /// before publication is undone; what was burned by then is not, which is the last thing that can fail.
-    pub fn apply(&mut self, request: v1::ApplyRequest) -> Result<u64, Refused> {
-        let changes = parse::changes(request.changes)?;
-        if let Some(expected) = request.expected_generation
-            && expected != self.state.generation
-        {
-            return Err(Refused::whole(
-                Kind::Precondition,
-                "expected_generation",
-                format!(
-                    "the tables are at generation {}, not {expected}",
-                    self.state.generation
-                ),
-                "get the state and apply the change to that",
-            ));
-        }
-        let outcome = transaction::apply(&self.state, changes)?;
-        self.check_burned(&outcome.starts)?;
-        let live = self
-            .live
-            .next(&outcome.state, &outcome.secrets, &self.sa)
-            .map_err(|error| error.refused(&outcome.touched))?;
-        if request.dry_run {
-            self.check_devices(&outcome)?;
-            return Ok(self.state.generation);
-        }
-        self.commit(outcome, live)
-    }
-
-    fn check_burned(&self, starts: &[Start]) -> Result<(), Refused> {
-        let mut refused = Refused::default();
-        for start in starts {
-            if self.burned.is_burned(&start.fingerprint) {
-                let item = ItemKey::Transmit(start.key.owner.clone());
-                let why = format!(
-                    "the secret {} of the {} has sealed before, and its counters are lost",
-                    start.fingerprint, start.key
-                );
-                let item = reason(
-                    Some(start.change),
-                    &item,
-                    "epoch",
-                    why,
-                    "load a new secret, in a new epoch, at both ends",
-                );
-                refused.push(Kind::Precondition, item);
-            }
-        }
-        refused.unless(())
-    }
-
-    /// As far as can be told without opening them.
-    fn check_devices(&self, outcome: &Outcome) -> Result<(), Refused> {
-        let mut refused = Refused::default();
-        for (name, port) in outcome.state.ports.iter() {
-            if let Device::AfXdp { netdev, .. } = &port.spec.device
-                && self.netlink.view.has_device(netdev) == Some(false)
-            {
-                let item = ItemKey::Port(name.clone());
-                let change = outcome.touched.get(&item).copied();
-                let why = format!("there is no network device {netdev}");
-                let item = reason(
-                    change,
-                    &item,
-                    "af_xdp.netdev",
-                    why,
-                    "make the device, or name another as in `ip link`",
-                );
-                refused.push(Kind::Precondition, item);
-            }
-        }
-        refused.unless(())
-    }
-
-    fn commit(&mut self, outcome: Outcome, live: Live) -> Result<u64, Refused> {
-        let Outcome {
-            state,
-            touched,
-            starts,
-            changes,
-            ..
-        } = outcome;
-        let addresses = self.netlink.view.own_addresses();
-        let undo = self
-            .ports
-            .prepare(&self.pool, &state, &touched, &addresses)?;
-        match self.compile_and_burn(&state, &live, &starts) {
-            Ok(tables) => self.pool.publish(tables),
-            Err(refused) => {
-                self.ports.undo(&self.pool, undo);
-                return Err(refused);
-            }
-        }
-        let old = std::mem::replace(&mut self.state, state);
-        self.live = live;
-        self.ports.sweep(&self.pool, &self.state);
-
-        let generation = self.state.generation;
-        tracing::info!(generation, changes, "transaction applied");
-        self.events.emit(EventKind::Table(v1::TableEvent {
-            generation,
-            changes: changes as u32,
-        }));
-        Health::keys_changed(&self.events, &old, &self.state);
-        for start in &starts {
-            self.events.key(&start.key, v1::KeyChange::Transmitting);
-        }
-        self.update_health();
-        let sources = sources(&self.state, &self.live, &self.ports, &self.netlink);
-        self.resolver.links(&self.netlink, &sources);
-        Ok(generation)
-    }
-
-    /// The tables to publish; the secrets that they transmit with are on disk by then.
-    fn compile_and_burn(
-        &mut self,
-        state: &State,
-        live: &Live,
-        starts: &[Start],
-    ) -> Result<Tables, Refused> {
-        let sources = sources(state, live, &self.ports, &self.netlink);
-        let tables = self.compiler.compile(self.publications + 1, &sources);
-        let tables = tables.ok_or_else(|| {
-            Refused::whole(
-                Kind::Precondition,
-                "",
-                "the tables could not be made: this is a fault of the node".to_owned(),
-                "report it with the transaction",
-            )
-        })?;
-        let fingerprints: Vec<_> = starts.iter().map(|start| start.fingerprint).collect();
-        if !fingerprints.is_empty() {
-            self.burned.burn_all(&fingerprints).map_err(|error| {
-                Refused::whole(
-                    Kind::Precondition,
-                    "",
-                    error.to_string(),
-                    "see to the node's state directory; nothing was changed",
-                )
-            })?;
-        }
-        self.publications += 1;
-        Ok(tables)
-    }
-
     async fn kernel_changed(&mut self, mut changed: Changed) {
         if changed.lost {
             self.netlink.restart().await;
@@ -372,7 +220,7 @@ impl Node {
         self.resolver.tick(now, &self.netlink, &sources);
     }
 
-    fn update_health(&mut self) {
+    pub(super) fn update_health(&mut self) {
         let sources = sources(&self.state, &self.live, &self.ports, &self.netlink);
         self.health
             .update(&self.events, &sources, &self.netlink.view);
@@ -385,7 +233,7 @@ impl Node {
 }
 
 /// A function of the fields, so that others may be borrowed meanwhile.
-fn sources<'a>(
+pub(super) fn sources<'a>(
     state: &'a State,
     live: &'a Live,
     ports: &'a Ports,

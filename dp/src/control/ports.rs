@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use super::compile::OpenPort;
 use super::model::{Port, PortName, Role, State};
 use super::parse::ItemKey;
-use super::refusal::{Kind, Refused};
-use super::transaction::{Touched, reason};
+use super::refusal::{Code, Refused, reason};
+use super::transaction::Touched;
 use crate::ports::{Outcome, PortError, Steering};
 use crate::tables::{MAX_PORTS, PortIndex};
 use crate::workers::Pool;
@@ -96,7 +96,7 @@ impl Ports {
                 let item = ItemKey::Port(name.clone());
                 let change = touched.get(&item).copied();
                 let (why, fix) = split(&error);
-                refused.push(kind(&error), reason(change, &item, "device", why, &fix));
+                refused.push(reason(code(&error), change, &item, "device", why, &fix));
             }
         }
         refused.unless(())?;
@@ -171,7 +171,7 @@ impl Ports {
                     let link = link_of(state, name, &error);
                     let item = link.unwrap_or(ItemKey::Port(name.clone()));
                     let change = touched.get(&item).copied();
-                    refused.push(kind(&error), reason(change, &item, "local", why, &fix));
+                    refused.push(reason(code(&error), change, &item, "local", why, &fix));
                 }
             }
         }
@@ -238,10 +238,10 @@ fn link_of(state: &State, port: &PortName, error: &PortError) -> Option<ItemKey>
         .map(|(name, _)| ItemKey::Link(name.clone()))
 }
 
-fn kind(error: &PortError) -> Kind {
+fn code(error: &PortError) -> Code {
     match error {
-        PortError::TooMany | PortError::Memory { .. } => Kind::Exhausted,
-        _ => Kind::Precondition,
+        PortError::TooMany | PortError::Memory { .. } => Code::NoRoom,
+        _ => Code::Device,
     }
 }
 

@@ -2,12 +2,15 @@
 
 use std::fmt;
 
+pub use twinseal_api::v1::RefusalCode as Code;
 use twinseal_api::v1::RefusedItem;
+
+use super::parse::ItemKey;
 
 /// More reasons than these are only counted: a controller that is wrong a million times need not read it all.
 const MAX_ITEMS: usize = 1000;
 
-/// Of which kind a reason is; decides the gRPC status.
+/// Of which kind a code is; decides the gRPC status.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Kind {
     /// The item is wrong in itself, or does not fit the others: INVALID_ARGUMENT.
@@ -16,6 +19,28 @@ pub enum Kind {
     Precondition,
     /// The node has no room for it: RESOURCE_EXHAUSTED.
     Exhausted,
+}
+
+impl From<Code> for Kind {
+    fn from(code: Code) -> Self {
+        match code {
+            Code::Unspecified
+            | Code::Invalid
+            | Code::NotFound
+            | Code::InUse
+            | Code::WrongKind
+            | Code::Conflict
+            | Code::Immutable
+            | Code::SecretReused
+            | Code::Epoch => Self::Invalid,
+            Code::SecretBurned
+            | Code::Generation
+            | Code::Device
+            | Code::Storage
+            | Code::Internal => Self::Precondition,
+            Code::NoRoom => Self::Exhausted,
+        }
+    }
 }
 
 /// Every reason that was found. Empty: nothing is refused.
@@ -28,7 +53,8 @@ pub struct Refused {
 
 impl Refused {
     /// Adds a reason. Of several kinds the first in [`Kind`]'s order stands for all.
-    pub fn push(&mut self, kind: Kind, item: RefusedItem) {
+    pub fn push(&mut self, item: RefusedItem) {
+        let kind = Kind::from(item.code());
         self.kind = Some(self.kind.map_or(kind, |k| k.min(kind)));
         if self.items.len() < MAX_ITEMS {
             self.items.push(item);
@@ -38,19 +64,25 @@ impl Refused {
     }
 
     /// A single reason about the whole transaction.
-    pub fn whole(kind: Kind, field: &str, reason: String, fix: &str) -> Self {
+    pub fn whole(code: Code, field: &str, reason: String, fix: &str) -> Self {
         let mut refused = Self::default();
-        refused.push(
-            kind,
-            RefusedItem {
-                change: -1,
-                item: "transaction".to_owned(),
-                field: field.to_owned(),
-                reason,
-                fix: fix.to_owned(),
-            },
-        );
+        refused.push(RefusedItem {
+            change: -1,
+            item: "transaction".to_owned(),
+            field: field.to_owned(),
+            reason,
+            fix: fix.to_owned(),
+            code: code.into(),
+        });
         refused
+    }
+
+    /// Adds all reasons of another.
+    pub fn append(&mut self, other: Self) {
+        for item in other.items {
+            self.push(item);
+        }
+        self.more += other.more;
     }
 
     /// Whether nothing was refused.
@@ -98,6 +130,25 @@ impl fmt::Display for Refused {
 }
 
 impl std::error::Error for Refused {}
+
+/// A reason that names one item.
+pub(super) fn reason(
+    code: Code,
+    change: Option<usize>,
+    item: &ItemKey,
+    field: &str,
+    reason: impl Into<String>,
+    fix: &str,
+) -> RefusedItem {
+    RefusedItem {
+        change: change.map_or(-1, |index| i32::try_from(index).unwrap_or(i32::MAX)),
+        item: item.to_string(),
+        field: field.to_owned(),
+        reason: reason.into(),
+        fix: fix.to_owned(),
+        code: code.into(),
+    }
+}
 
 /// One reason in one line, as `circuit "a-b": link: there is no link "x": set it in the same transaction`.
 pub fn text(item: &RefusedItem) -> String {

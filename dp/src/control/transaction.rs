@@ -6,13 +6,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use twinseal_api::v1::RefusedItem;
 use twinseal_crypto::{Fingerprint, Secret};
 
 use super::check;
 use super::model::{Key, KeyId, Owner, State};
-use super::parse::{Action, Change, Item, ItemKey};
-use super::refusal::{Kind, Refused};
+use super::parse::{Action, Item, ItemKey, Parsed};
+use super::refusal::{Code, Refused, reason};
 
 /// Which change touched an item last.
 pub type Touched = HashMap<ItemKey, usize>;
@@ -41,8 +40,20 @@ pub struct Start {
     pub fingerprint: Fingerprint,
 }
 
-/// Applies `changes` to a copy of `old`.
-pub fn apply(old: &State, changes: Vec<Change>) -> Result<Outcome, Refused> {
+/// Applies changes to a copy of `old`, or tells all that is wrong with them.
+pub fn apply(old: &State, parsed: Parsed) -> Result<Outcome, Refused> {
+    let (outcome, refused) = judge(old, parsed);
+    refused.unless(outcome)
+}
+
+/// Applies changes to a copy of `old`, with all that is wrong with them. Of changes that could not be parsed the outcome
+/// knows nothing, and nothing is said of what may be missing because of them.
+pub fn judge(old: &State, parsed: Parsed) -> (Outcome, Refused) {
+    let Parsed {
+        changes,
+        broken,
+        mut refused,
+    } = parsed;
     let count = changes.len();
     let mut draft = Draft {
         old,
@@ -58,20 +69,17 @@ pub fn apply(old: &State, changes: Vec<Change>) -> Result<Outcome, Refused> {
         }
     }
     draft.remove_orphans();
-    let mut refused = Refused::default();
     let mut missing: Vec<_> = draft.missing.iter().collect();
     missing.sort_by_key(|(_, index)| **index);
     for (item, index) in missing {
-        refused.push(
-            Kind::Invalid,
-            reason(
-                Some(*index),
-                item,
-                "",
-                "it does not exist",
-                "leave the deletion out",
-            ),
-        );
+        refused.push(reason(
+            Code::NotFound,
+            Some(*index),
+            item,
+            "",
+            "it does not exist",
+            "leave the deletion out",
+        ));
     }
     let Draft {
         mut state,
@@ -79,36 +87,20 @@ pub fn apply(old: &State, changes: Vec<Change>) -> Result<Outcome, Refused> {
         touched,
         ..
     } = draft;
-    check::check(old, &state, &touched, &mut refused);
+    check::check(old, &state, &touched, &broken, &mut refused);
     let mut starts = starts(old, &state, &touched);
     starts.sort_by_key(|start| start.change);
     // A secret whose key was deleted again, or was there before, is not needed.
     secrets.retain(|id, _| state.keys.contains_key(id) && !old.keys.contains_key(id));
     state.generation += 1;
-    refused.unless(Outcome {
+    let outcome = Outcome {
         state,
         secrets,
         starts,
         touched,
         changes: count,
-    })
-}
-
-/// A reason that names one item.
-pub(super) fn reason(
-    change: Option<usize>,
-    item: &ItemKey,
-    field: &str,
-    reason: impl Into<String>,
-    fix: &str,
-) -> RefusedItem {
-    RefusedItem {
-        change: change.map_or(-1, |index| i32::try_from(index).unwrap_or(i32::MAX)),
-        item: item.to_string(),
-        field: field.to_owned(),
-        reason: reason.into(),
-        fix: fix.to_owned(),
-    }
+    };
+    (outcome, refused)
 }
 
 struct Draft<'a> {

@@ -114,6 +114,7 @@ mod tests {
             field: field.into(),
             reason: "is wrong".into(),
             fix: fix.into(),
+            code: v1::RefusalCode::Invalid.into(),
         };
         let details = v1::Refusal {
             items: vec![item(1, "name", "write another"), item(-1, "", "")],

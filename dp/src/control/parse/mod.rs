@@ -4,16 +4,17 @@
 mod fields;
 mod items;
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use twinseal_api::v1;
 use twinseal_crypto::{Secret, Suite};
 
 use super::model::{
-    Circuit, CircuitName, GroupName, KeyId, LabelAction, Link, LinkName, Member, Owner, Port,
+    self, Circuit, CircuitName, GroupName, KeyId, LabelAction, Link, LinkName, Member, Owner, Port,
     PortName, Prefix, Target, VrfName,
 };
-use super::refusal::{Kind, Refused};
+use super::refusal::{Code, Refused};
 use crate::wire::ethernet::Mac;
 
 /// One change, with its place in the request.
@@ -117,24 +118,109 @@ impl From<&Owner> for ItemKey {
     }
 }
 
+/// What became of a request.
+#[derive(Default)]
+pub struct Parsed {
+    /// The changes that make sense.
+    pub changes: Vec<Change>,
+    /// The others.
+    pub broken: Broken,
+    /// What is wrong with them.
+    pub refused: Refused,
+}
+
+/// Items that were to be set but make no sense. What refers to them cannot be judged.
+#[derive(Default)]
+pub struct Broken {
+    /// Those with a name.
+    named: HashSet<ItemKey>,
+    /// Whether there are some without.
+    unnamed: bool,
+    /// Whether there are keys among them.
+    keys: bool,
+}
+
+impl Broken {
+    /// Whether this item may be one of them.
+    pub fn covers(&self, item: &ItemKey) -> bool {
+        match item {
+            ItemKey::Key(_) => self.keys,
+            item => self.unnamed || self.named.contains(item),
+        }
+    }
+
+    fn add(&mut self, broken: Option<Name>) {
+        match broken {
+            Some(Name::Of(item)) => {
+                self.named.insert(item);
+            }
+            Some(Name::None) => self.unnamed = true,
+            Some(Name::Key) => self.keys = true,
+            None => {}
+        }
+    }
+}
+
+/// The name of an item that others may refer to.
+enum Name {
+    Of(ItemKey),
+    /// It is no name.
+    None,
+    /// A key, which is known by its owner.
+    Key,
+}
+
 /// Parses all changes and wipes every secret from the request. All that is wrong is reported, not only the first.
-pub fn changes(request: Vec<v1::Change>) -> Result<Vec<Change>, Refused> {
-    let mut refused = Refused::default();
-    let mut changes = Vec::with_capacity(request.len());
+pub fn changes(request: Vec<v1::Change>) -> Parsed {
+    let mut parsed = Parsed {
+        changes: Vec::with_capacity(request.len()),
+        ..Parsed::default()
+    };
     for (index, change) in request.into_iter().enumerate() {
+        parsed.change(index, change.change);
+    }
+    parsed
+}
+
+impl Parsed {
+    fn change(&mut self, index: usize, change: Option<v1::change::Change>) {
         let mut parser = Parser {
             index,
             item: "change".to_owned(),
-            refused: &mut refused,
+            refused: &mut self.refused,
         };
-        let action = match change.change {
-            Some(v1::change::Change::Set(item)) => parser.item(item).map(Action::Set),
+        let action = match change {
+            Some(v1::change::Change::Set(item)) => {
+                let name = name(&item);
+                let item = parser.item(item);
+                if item.is_none() {
+                    self.broken.add(name);
+                }
+                item.map(Action::Set)
+            }
             Some(v1::change::Change::Delete(item)) => parser.reference(item).map(Action::Delete),
             None => parser.refuse("change", "neither set nor delete is given", "give one"),
         };
-        changes.extend(action.map(|action| Change { index, action }));
+        self.changes
+            .extend(action.map(|action| Change { index, action }));
     }
-    refused.unless(changes)
+}
+
+fn name(item: &v1::Item) -> Option<Name> {
+    use v1::item::Item;
+    fn of<K>(text: &str, key: impl FnOnce(model::Name<K>) -> ItemKey) -> Option<Name> {
+        Some(model::Name::new(text).map_or(Name::None, |name| Name::Of(key(name))))
+    }
+    match item.item.as_ref()? {
+        Item::Port(it) => of(&it.name, ItemKey::Port),
+        Item::Vrf(it) => of(&it.name, ItemKey::Vrf),
+        Item::Link(it) => of(&it.name, ItemKey::Link),
+        Item::Circuit(it) => of(&it.name, ItemKey::Circuit),
+        Item::Group(it) => of(&it.name, ItemKey::Group),
+        Item::Key(_) => Some(Name::Key),
+        // Nothing refers to these.
+        Item::Label(_) | Item::Route(_) | Item::Neighbour(_) | Item::Transmit(_) => None,
+    }
 }
 
 /// Parses one change. Its methods record what is wrong and return `None`; callers evaluate all fields of an item
@@ -153,8 +239,9 @@ impl Parser<'_> {
             field: field.to_owned(),
             reason: reason.into(),
             fix: fix.to_owned(),
+            code: Code::Invalid.into(),
         };
-        self.refused.push(Kind::Invalid, item);
+        self.refused.push(item);
         None
     }
 }

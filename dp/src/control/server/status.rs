@@ -40,6 +40,7 @@ pub(super) fn status(refused: &Refused) -> Status {
             field: String::new(),
             reason: format!("{left} more refusals did not fit"),
             fix: "mend those above first".to_owned(),
+            code: v1::RefusalCode::Unspecified.into(),
         });
     }
     let details = v1::Refusal {
@@ -71,9 +72,10 @@ mod tests {
             let item = v1::RefusedItem {
                 change,
                 item: format!("route {long}"),
+                code: v1::RefusalCode::Device.into(),
                 ..Default::default()
             };
-            refused.push(Kind::Precondition, item);
+            refused.push(item);
         }
         let status = status(&refused);
         assert_eq!(status.code(), Code::FailedPrecondition);

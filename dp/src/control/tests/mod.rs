@@ -207,7 +207,7 @@ pub(super) fn sets(items: impl IntoIterator<Item = Item>) -> Vec<v1::Change> {
 }
 
 pub(super) fn try_apply(old: &State, changes: Vec<v1::Change>) -> Result<Outcome, Refused> {
-    transaction::apply(old, parse::changes(changes)?)
+    transaction::apply(old, parse::changes(changes))
 }
 
 #[track_caller]

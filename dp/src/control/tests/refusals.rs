@@ -737,3 +737,63 @@ fn all_refusals_are_told_and_too_many_are_counted() {
     let refused = try_apply(&edge(), many).err().expect("all are wrong");
     assert_eq!((refused.items().len(), refused.more()), (1000, 500));
 }
+
+#[test]
+fn all_that_is_wrong_is_told_at_once_with_its_code() {
+    use v1::RefusalCode as Code;
+    let blackhole = || v1::route::Target::Blackhole(v1::Blackhole {});
+    let changes = vec![
+        set(vrf("a b")),
+        set(route("no-such", "10.9.0.0/16", blackhole())),
+        set(Item::Link(with(link("l9"), |link| {
+            link.port = "hosts".into()
+        }))),
+        set(Item::Key(key(link_owner("l1"), BToA, 2, 1))),
+        set(transmit_circuit("c1", 0)),
+        delete(Ref::Group("no-such".into())),
+        delete(Ref::Vrf("red".into())),
+        set(Item::Circuit(circuit("c2", 7, 101))),
+    ];
+    let refused = try_apply(&edge(), changes).err().expect("all is wrong");
+    let mut told: Vec<_> = refused
+        .items()
+        .iter()
+        .map(|item| (item.change, item.code()))
+        .collect();
+    told.sort_unstable();
+    told.dedup();
+    let missing_vrf = (1, Code::NotFound);
+    assert!(
+        !told.contains(&missing_vrf),
+        "a VRF whose name could not be read may be the one: {refused}"
+    );
+    assert_eq!(
+        told,
+        [
+            (0, Code::Invalid),
+            (2, Code::WrongKind),
+            (3, Code::SecretReused),
+            (4, Code::NotFound),
+            (4, Code::Epoch),
+            (5, Code::NotFound),
+            (7, Code::Conflict),
+        ],
+        "{refused}"
+    );
+}
+
+#[test]
+fn what_refers_to_an_item_that_makes_no_sense_is_not_judged() {
+    let changes = vec![
+        set(Item::Link(with(link("new"), |link| link.local.clear()))),
+        set(egress("new", 1, "c1")),
+        set(egress("other", 1, "c1")),
+    ];
+    let refused = try_apply(&edge(), changes).err().expect("no address");
+    let told: Vec<_> = refused
+        .items()
+        .iter()
+        .map(|item| (item.change, item.field.as_str()))
+        .collect();
+    assert_eq!(told, [(0, "local"), (2, "link")]);
+}
