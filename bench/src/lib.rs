@@ -1,11 +1,14 @@
-//! Benchmarks of Twinseal: what the pure pipeline costs a packet, with no kernel and no threads.
+//! Benchmarks of Twinseal.
 //!
-//! [`rig`] makes packets ready for one role and runs them, [`alone`] repeats only their AEAD calls, and [`report`]
-//! puts both together. [`seal`] measures the AEADs alone, provider against provider. The program `twinseal-bench` and
-//! the criterion benches stand on it.
+//! What the pure pipeline costs a packet, with no kernel and no threads: [`rig`] makes packets ready for one role and
+//! runs them, [`alone`] repeats only their AEAD calls, and [`report`] puts both together. [`seal`] measures the AEADs
+//! alone, provider against provider. The program `twinseal-bench` and the criterion benches stand on it.
+//!
+//! What networks do: [`generator`] sends and receives test packets over AF_XDP.
 
 pub mod alone;
 pub mod cpu;
+pub mod generator;
 pub mod machine;
 pub mod report;
 pub mod rig;

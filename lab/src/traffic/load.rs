@@ -189,12 +189,22 @@ pub trait Outlet {
     /// # Errors
     /// Why the first did not; it is tried again.
     fn transmit(&mut self, channel: usize, messages: Range<usize>) -> io::Result<usize>;
+    /// Makes sure that all that was transmitted has left; called once after the last.
+    ///
+    /// # Errors
+    /// When something cannot leave.
+    fn finish(&mut self) -> io::Result<()> {
+        Ok(())
+    }
     /// Where it leads, for people.
     fn name(&self) -> String;
 }
 
-/// Sends a load on the calling thread.
-pub(super) fn run_now(outlet: &mut impl Outlet, load: &Load) -> Result<Sent, LabError> {
+/// Sends a load through any outlet, on the calling thread.
+///
+/// # Errors
+/// As [`Sender::send`](super::Sender::send).
+pub fn send(outlet: &mut impl Outlet, load: &Load) -> Result<Sent, LabError> {
     run(outlet, load, &Live::default())
 }
 
@@ -218,6 +228,9 @@ fn run(outlet: &mut impl Outlet, load: &Load, live: &Live) -> Result<Sent, LabEr
             };
             if left == 0 || live.stop.load(Ordering::Relaxed) {
                 sent.elapsed_ns = now - start;
+                outlet
+                    .finish()
+                    .doing(|| format!("send the last packets to {}", outlet.name()))?;
                 return Ok(sent);
             }
             match pacer.grant(now, left.min(BATCH as u64) as u32) {

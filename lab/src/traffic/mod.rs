@@ -13,7 +13,7 @@ mod sender;
 mod tally;
 
 pub use crate::sys::BATCH;
-pub use load::{Load, Outlet, Running, Sent, Until};
+pub use load::{Load, Outlet, Running, Sent, Until, send};
 pub use pacer::Pacer;
 pub use payload::{HEADER, Marker, Payload};
 pub use rate::{Rate, Search, Trial, TrialResult, find_rate};

@@ -72,8 +72,13 @@ impl Payload {
 
     /// Whether the fill of `buf`, from which this was parsed, is as it was written.
     pub fn is_intact(&self, buf: &[u8]) -> bool {
-        let mut chunks = buf.get(HEADER..).unwrap_or_default().chunks(8);
-        chunks.all(|chunk| chunk == &self.marker[..chunk.len()])
+        let (chunks, rest) = buf.get(HEADER..).unwrap_or_default().as_chunks::<8>();
+        let marker = u64::from_ne_bytes(self.marker);
+        // Without a branch a chunk, so that it is done many chunks at a time.
+        let differences = chunks
+            .iter()
+            .fold(0, |all, chunk| all | (u64::from_ne_bytes(*chunk) ^ marker));
+        differences == 0 && rest == &self.marker[..rest.len()]
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::{Range, RangeInclusive};
 use std::os::fd::AsFd;
 
 use super::Payload;
-use super::load::{Load, Outlet, Running, Sent, run_now};
+use super::load::{Load, Outlet, Running, Sent, send};
 use crate::Namespace;
 use crate::error::{Doing, LabError};
 use crate::frame::UdpFrame;
@@ -88,7 +88,7 @@ impl Sender {
     /// # Errors
     /// [`LabError::Invalid`] for a load that cannot be; a system error when the kernel took nothing for ten seconds.
     pub fn send(&mut self, load: &Load) -> Result<Sent, LabError> {
-        run_now(self, load)
+        send(self, load)
     }
 
     /// Sends a load in the background.
@@ -142,7 +142,7 @@ impl RawSender {
     /// # Errors
     /// [`LabError::Invalid`] for a load that cannot be; a system error when the kernel took nothing for ten seconds.
     pub fn send(&mut self, load: &Load) -> Result<Sent, LabError> {
-        run_now(self, load)
+        send(self, load)
     }
 
     /// Sends a load in the background.

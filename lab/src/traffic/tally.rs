@@ -56,6 +56,7 @@ pub struct Latency {
     pub p90: u64,
     pub p99: u64,
     pub p999: u64,
+    pub p9999: u64,
     pub max: u64,
 }
 
@@ -76,7 +77,7 @@ pub struct Summary {
     pub duplicates: u64,
     /// Received after a later one of their flow.
     pub reordered: u64,
-    /// Received with a changed fill.
+    /// Received damaged: with a changed fill, or where headers are checked, a wrong checksum.
     pub damaged: u64,
     /// Received without our marker.
     pub foreign: u64,
@@ -120,6 +121,11 @@ impl Tally {
                 .saturating_record(now_ns.saturating_sub(parsed.sent_ns));
         }
         true
+    }
+
+    /// Adds packets of ours that came damaged where [`record`](Tally::record) does not look, such as in a header.
+    pub fn add_damaged(&mut self, packets: u64) {
+        self.damaged += packets;
     }
 
     /// Adds packets that the kernel dropped at the receiver's socket.
@@ -181,6 +187,7 @@ impl Tally {
                 p90: at(0.9),
                 p99: at(0.99),
                 p999: at(0.999),
+                p9999: at(0.9999),
                 max: self.latency.max(),
             },
         }

@@ -1,0 +1,411 @@
+//! A packet generator and receiver over AF_XDP, with exact accounting.
+//!
+//! A [`Sender`] puts numbered, stamped UDP packets into the rings of one device; a [`Receiver`] takes them from those of
+//! another and keeps a [`Tally`](twinseal_lab::traffic::Tally): sent, received, lost, duplicated, reordered within a flow,
+//! damaged, and one-way times. Loads, payloads and the search for a rate are those of [`twinseal_lab::traffic`]. A
+//! [`Generator`] is a sender and a receiver with the device under test in between, and runs one [`Offer`] after another:
+//!
+//! ```no_run
+//! use twinseal_bench::generator::{End, Generator, Offer, Options, Route};
+//! use twinseal_lab::traffic::{Search, Until, find_rate};
+//! use twinseal_lab::{Lab, VethConfig};
+//! # use std::time::Duration;
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let lab = Lab::new("example")?;
+//! let (a, b) = (lab.namespace("a")?, lab.namespace("b")?);
+//! lab.veth(&VethConfig::new((&a, "eth0"), (&b, "eth0")).addresses(&["10.0.0.1/24".parse()?], &["10.0.0.2/24".parse()?]))?;
+//!
+//! let route = Route {
+//!     from: End::in_namespace(&a, "eth0"),
+//!     to: End::in_namespace(&b, "eth0"),
+//!     src: "10.0.0.1".parse()?,
+//!     dst: "10.0.0.2".parse()?,
+//!     src_mac: a.mac("eth0")?,
+//!     dst_mac: b.mac("eth0")?, // or the gateway's
+//! };
+//! let mut generator = Generator::open(&route, &Options::default())?;
+//! // 1400-octet IP packets of 64 flows, 100,000 a second.
+//! let offer = Offer { octets: 1400, flows: 64, pps: 1e5, until: Until::Elapsed(Duration::from_secs(1)) };
+//! let account = generator.run(&offer)?;
+//! println!("{} lost, p99 {} ns", account.summary.lost, account.summary.latency.p99);
+//! // As fast as it goes: what comes through?
+//! let flood = generator.run(&Offer { pps: Offer::FLAT_OUT, ..offer })?;
+//! println!("{:.0} of {:.0} packets a second", flood.received_pps, flood.offered_pps);
+//! // The highest rate without loss.
+//! let rate = find_rate(&Search::default(), |pps| Ok::<_, anyhow::Error>(generator.run(&Offer { pps, ..offer })?.trial()))?;
+//! println!("{:.0} packets a second", rate.pps);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What the numbers mean
+//! - **Size** is octets of the IP packet, 56 to 3826 over IPv4 (76 over IPv6): a frame is 14 more, 18 with its checksum.
+//! - **Sent** is what the socket's ring took and the kernel took from there. Whether a driver then had room is no longer the
+//!   generator's to know: what the device under test could not take in is lost, as it should be.
+//! - **Latency** is from just before a batch is given to the kernel until just after a batch was received from it. It thus
+//!   has both kernels' parts in it, and both threads' waking up. At low rates a batch is one packet.
+//! - **Lost** has a part that is the measurement's own fault, `socket_drops`: what found no room at the receiver.
+
+mod frame;
+mod receiver;
+mod sender;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use rustix::thread::{CpuSet, sched_setaffinity};
+use serde::Serialize;
+use twinseal_ebpf::{SteerError, XdpMode};
+use twinseal_lab::frame::UdpFrame;
+use twinseal_lab::traffic::{Load, Marker, Sent, Summary, TrialResult, Until};
+use twinseal_lab::{LabError, Namespace};
+use twinseal_xsk::{BindMode, XskError};
+
+pub use frame::{headers, min_octets};
+pub use receiver::{Received, Receiver, ReceiverConfig};
+pub use sender::{Sender, SenderConfig};
+
+/// Where test packets go to: the discard port (RFC 863), should one ever reach a host's stack.
+pub const PORT: u16 = 9;
+/// A source port a flow.
+const SRC_PORTS: std::ops::RangeInclusive<u16> = 10_000..=59_999;
+
+/// What can go wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum GeneratorError {
+    /// The two addresses do not go together.
+    #[error("{src} and {dst} are of two families: give two IPv4 or two IPv6 addresses")]
+    Families {
+        /// Source.
+        src: IpAddr,
+        /// Destination.
+        dst: IpAddr,
+    },
+    /// No queue, or no port to send from.
+    #[error("a generator needs at least one queue and one source port")]
+    Nothing,
+    /// The packets do not fit.
+    #[error("a frame of {frame} bytes does not fit: the longest is {max}")]
+    Size {
+        /// As asked for.
+        frame: usize,
+        /// What fits.
+        max: usize,
+    },
+    /// The packets are too short to carry a number and a time.
+    #[error("a packet of {octets} octets is too short: a test packet has {min} at least")]
+    Short {
+        /// As asked for.
+        octets: usize,
+        /// What is needed.
+        min: usize,
+    },
+    /// The processor is not there, or this process may not use it.
+    #[error("cannot run on processor {cpu}: {source}; see `nproc` and `taskset -p $$`")]
+    Cpu {
+        /// Its number.
+        cpu: usize,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A thread could not be started or could not wait.
+    #[error("the receiver's thread: {0}")]
+    Thread(#[source] std::io::Error),
+    /// AF_XDP.
+    #[error(transparent)]
+    Xsk(#[from] XskError),
+    /// The steering program.
+    #[error(transparent)]
+    Steer(#[from] SteerError),
+    /// Sending, or a namespace.
+    #[error(transparent)]
+    Lab(#[from] LabError),
+}
+
+/// A device and where it is.
+#[derive(Debug, Clone)]
+pub struct End {
+    namespace: Option<Namespace>,
+    netdev: String,
+}
+
+impl End {
+    /// In the calling thread's namespace.
+    pub fn here(netdev: &str) -> Self {
+        Self {
+            namespace: None,
+            netdev: netdev.into(),
+        }
+    }
+
+    /// In a namespace of a lab.
+    pub fn in_namespace(namespace: &Namespace, netdev: &str) -> Self {
+        Self {
+            namespace: Some(namespace.clone()),
+            netdev: netdev.into(),
+        }
+    }
+
+    fn run<T: Send>(
+        &self,
+        f: impl FnOnce() -> Result<T, GeneratorError> + Send,
+    ) -> Result<T, GeneratorError> {
+        match &self.namespace {
+            None => f(),
+            Some(namespace) => namespace.run(f)?,
+        }
+    }
+}
+
+/// From where to where test packets go.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// The device that sends.
+    pub from: End,
+    /// The device that receives.
+    pub to: End,
+    /// Source address.
+    pub src: IpAddr,
+    /// Destination address.
+    pub dst: IpAddr,
+    /// Source of the frames: the sending device's own.
+    pub src_mac: [u8; 6],
+    /// Destination of the frames: the next hop's.
+    pub dst_mac: [u8; 6],
+}
+
+/// How to send and receive.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Queues of each device. Flows are spread over them.
+    pub queues: u32,
+    /// Native or generic XDP at the receiver.
+    pub xdp: XdpMode,
+    /// Zero-copy or copy.
+    pub bind: BindMode,
+    /// See [`ReceiverConfig::spin`].
+    pub spin: Duration,
+    /// How long nothing must have come before the rest counts as lost. RFC 2544 (23) has two seconds.
+    pub quiet: Duration,
+    /// The processor that sends.
+    pub tx_cpu: Option<usize>,
+    /// The processor that receives.
+    pub rx_cpu: Option<usize>,
+}
+
+impl Default for Options {
+    /// One queue, whatever mode works, a receiver that sleeps, 0.3 seconds of quiet, no pinning.
+    fn default() -> Self {
+        Self {
+            queues: 1,
+            xdp: XdpMode::Auto,
+            bind: BindMode::Auto,
+            spin: Duration::ZERO,
+            quiet: Duration::from_millis(300),
+            tx_cpu: None,
+            rx_cpu: None,
+        }
+    }
+}
+
+/// What to send.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Offer {
+    /// Octets of the IP packets.
+    pub octets: usize,
+    /// Flows, each with a source port of its own (up to 50,000); they take turns.
+    pub flows: u32,
+    /// Packets a second, of all flows together.
+    pub pps: f64,
+    /// When to end.
+    pub until: Until,
+}
+
+impl Offer {
+    /// A rate that no machine reaches: packets leave back to back.
+    pub const FLAT_OUT: f64 = 1e12;
+
+    /// So many packets, back to back.
+    pub fn burst(octets: usize, flows: u32, packets: u64) -> Self {
+        Self {
+            octets,
+            flows,
+            pps: Self::FLAT_OUT,
+            until: Until::Count(packets),
+        }
+    }
+}
+
+/// What became of an offer.
+#[derive(Debug, Clone, Serialize)]
+pub struct Account {
+    /// Octets of the IP packets.
+    pub octets: usize,
+    /// The rate at which packets left.
+    pub offered_pps: f64,
+    /// The rate at which they came, from the first to the last.
+    pub received_pps: f64,
+    /// Sent, received, lost and so on, and latencies.
+    pub summary: Summary,
+}
+
+impl Account {
+    /// What became of an offer, out of what its sender and its receiver say.
+    pub fn new(offer: &Offer, sent: &Sent, received: &Received) -> Self {
+        Self {
+            octets: offer.octets,
+            offered_pps: sent.pps(),
+            received_pps: received.pps(),
+            summary: received.tally.summary(sent),
+        }
+    }
+
+    /// For [`find_rate`](twinseal_lab::traffic::find_rate).
+    pub fn trial(&self) -> TrialResult {
+        TrialResult {
+            offered_pps: self.offered_pps,
+            sent: self.summary.sent,
+            received: self.summary.sent - self.summary.lost,
+        }
+    }
+}
+
+/// A sender and a receiver, with the device under test in between.
+#[derive(Debug)]
+pub struct Generator {
+    sender: Sender,
+    receiver: Receiver,
+    marker: Marker,
+    v6: bool,
+    quiet: Duration,
+    next_flow: u32,
+}
+
+impl Generator {
+    /// Opens both ends. The receiving device's other traffic goes to the kernel as before.
+    ///
+    /// # Errors
+    /// As [`Sender::open`] and [`Receiver::start`].
+    pub fn open(route: &Route, options: &Options) -> Result<Self, GeneratorError> {
+        let sender = SenderConfig {
+            netdev: route.from.netdev.clone(),
+            queues: options.queues,
+            bind: options.bind,
+            frame: UdpFrame {
+                dst_mac: route.dst_mac,
+                src_mac: route.src_mac,
+                src: route.src,
+                dst: route.dst,
+                src_port: 0,
+                dst_port: PORT,
+                ttl: 64,
+                traffic_class: 0,
+            },
+            src_ports: SRC_PORTS,
+            cpu: options.tx_cpu,
+        };
+        let receiver = ReceiverConfig {
+            netdev: route.to.netdev.clone(),
+            queues: options.queues,
+            xdp: options.xdp,
+            bind: options.bind,
+            endpoints: vec![SocketAddr::new(route.dst, PORT)],
+            spin: options.spin,
+            cpu: options.rx_cpu,
+        };
+        // Two generators on one network do not take each other's packets for their own.
+        let marker = marker();
+        Ok(Self {
+            sender: route.from.run(|| Sender::open(&sender))?,
+            receiver: route.to.run(|| Receiver::start(&receiver, marker))?,
+            marker,
+            v6: route.dst.is_ipv6(),
+            quiet: options.quiet,
+            next_flow: 0,
+        })
+    }
+
+    /// Sends an offer, waits for it, and accounts for it.
+    ///
+    /// # Errors
+    /// [`GeneratorError::Short`] and [`GeneratorError::Size`]; a system error when the kernel took nothing for ten seconds.
+    pub fn run(&mut self, offer: &Offer) -> Result<Account, GeneratorError> {
+        let load = self.load(offer)?;
+        self.receiver.take();
+        let sent = self.sender.send(&load)?;
+        self.receiver.wait_for(sent.packets, self.quiet);
+        Ok(Account::new(offer, &sent, &self.receiver.take()))
+    }
+
+    /// The two ends, to drive them otherwise.
+    pub fn into_ends(self) -> (Sender, Receiver) {
+        (self.sender, self.receiver)
+    }
+
+    /// The sending end.
+    pub fn sender(&self) -> &Sender {
+        &self.sender
+    }
+
+    /// The receiving end.
+    pub fn receiver(&self) -> &Receiver {
+        &self.receiver
+    }
+
+    /// The load that an offer is, with flows of its own.
+    ///
+    /// # Errors
+    /// [`GeneratorError::Short`].
+    pub fn load(&mut self, offer: &Offer) -> Result<Load, GeneratorError> {
+        let min = min_octets(self.v6);
+        if offer.octets < min {
+            return Err(GeneratorError::Short {
+                octets: offer.octets,
+                min,
+            });
+        }
+        let first_flow = self.next_flow;
+        self.next_flow = first_flow.wrapping_add(offer.flows.max(1));
+        Ok(Load {
+            marker: self.marker,
+            first_flow,
+            flows: offer.flows,
+            payload_size: offer.octets - headers(self.v6),
+            pps: offer.pps,
+            until: offer.until,
+        })
+    }
+
+    /// Closes both ends and waits until the kernel has let go of them.
+    ///
+    /// # Errors
+    /// When the receiving device failed meanwhile.
+    pub fn close(self) -> Result<(), GeneratorError> {
+        self.sender.close();
+        self.receiver.stop().map(drop)
+    }
+}
+
+/// A marker that no other generator has.
+fn marker() -> Marker {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new()
+        .hash_one(std::process::id())
+        .to_ne_bytes()
+}
+
+/// Keeps the calling thread on one processor.
+fn pin(cpu: Option<usize>) -> Result<(), GeneratorError> {
+    let Some(cpu) = cpu else { return Ok(()) };
+    if cpu >= CpuSet::MAX_CPU {
+        let source = std::io::ErrorKind::InvalidInput.into();
+        return Err(GeneratorError::Cpu { cpu, source });
+    }
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None, &set).map_err(|error| GeneratorError::Cpu {
+        cpu,
+        source: error.into(),
+    })
+}

@@ -1,0 +1,238 @@
+//! The sending end: an AF_XDP socket a queue.
+
+use std::io;
+use std::ops::{Range, RangeInclusive};
+use std::time::Duration;
+
+use twinseal_lab::LabError;
+use twinseal_lab::frame::UdpFrame;
+use twinseal_lab::traffic::{BATCH, Load, Outlet, Payload, Running, Sent, send};
+use twinseal_xsk::{BindMode, Frame, Outcome, Socket, SocketConfig, Umem, UmemConfig, Wake};
+
+use super::frame::Template;
+use super::{GeneratorError, pin};
+
+/// Descriptors of each ring.
+const RING: u32 = 2048;
+/// Bytes of a chunk: frames of up to 3840 bytes.
+const CHUNK: u32 = 4096;
+/// How long the last packets may wait in the ring.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_micros(50);
+
+/// What a [`Sender`] sends through, and what its frames are.
+#[derive(Debug, Clone)]
+pub struct SenderConfig {
+    /// The device.
+    pub netdev: String,
+    /// How many of its queues, from 0 on. Flow n leaves by queue n modulo their number.
+    pub queues: u32,
+    /// Zero-copy or copy.
+    pub bind: BindMode,
+    /// Addresses of all frames; its source port is not used.
+    pub frame: UdpFrame,
+    /// Source ports: flow n has the n-th of them, from the start again when they run out.
+    pub src_ports: RangeInclusive<u16>,
+    /// The processor to send on.
+    pub cpu: Option<usize>,
+}
+
+/// Sends test packets by AF_XDP. It needs no XDP program, and what else the device sends and receives stays as it is.
+#[derive(Debug)]
+pub struct Sender {
+    config: SenderConfig,
+    umem: Umem,
+    sockets: Vec<Socket>,
+    template: Option<Template>,
+    staged: Box<[(u16, Payload); BATCH]>,
+    frames: Vec<Frame>,
+}
+
+impl Sender {
+    /// Opens the sockets, in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// When AF_XDP is not there or the queues are taken; when source and destination are of two families.
+    pub fn open(config: &SenderConfig) -> Result<Self, GeneratorError> {
+        let UdpFrame { src, dst, .. } = config.frame;
+        if src.is_ipv4() != dst.is_ipv4() {
+            return Err(GeneratorError::Families { src, dst });
+        }
+        if config.queues == 0 || config.src_ports.is_empty() {
+            return Err(GeneratorError::Nothing);
+        }
+        let umem = Umem::new(&UmemConfig {
+            frame_count: config.queues * RING,
+            frame_size: CHUNK,
+            ..UmemConfig::default()
+        })?;
+        let socket = SocketConfig {
+            bind: config.bind,
+            // Nothing is received, but the kernel wants a fill ring.
+            rx_size: 64,
+            fill_size: 64,
+            tx_size: RING,
+            completion_size: RING,
+            ..SocketConfig::default()
+        };
+        let sockets = (0..config.queues)
+            .map(|queue| Socket::open(&umem, &config.netdev, queue, &socket))
+            .collect::<Result<_, _>>()?;
+        let nothing = Payload {
+            marker: [0; 8],
+            flow: 0,
+            seq: 0,
+            sent_ns: 0,
+        };
+        Ok(Self {
+            config: config.clone(),
+            umem,
+            sockets,
+            template: None,
+            staged: Box::new([(0, nothing); BATCH]),
+            frames: Vec::with_capacity(BATCH),
+        })
+    }
+
+    /// How the sockets are bound.
+    pub fn mode(&self) -> Outcome {
+        self.sockets[0].mode()
+    }
+
+    /// Sends a load and returns when all of it has left.
+    ///
+    /// # Errors
+    /// [`GeneratorError::Size`] for packets that do not fit; a system error when the kernel took nothing for ten seconds.
+    pub fn send(&mut self, load: &Load) -> Result<Sent, GeneratorError> {
+        self.check(load)?;
+        let cpu = self.config.cpu;
+        // On a thread of its own: pinning must not outlast it.
+        let sent = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                pin(cpu)?;
+                Ok(send(self, load)?)
+            });
+            thread.join()
+        });
+        sent.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Sends a load in the background; wherever the scheduler likes, whatever `cpu` says.
+    ///
+    /// # Errors
+    /// [`GeneratorError::Size`] for packets that do not fit.
+    pub fn start(self, load: Load) -> Result<Running, GeneratorError> {
+        self.check(&load)?;
+        Ok(Running::start(self, load))
+    }
+
+    /// Closes the sockets and waits until the kernel has let go of them.
+    pub fn close(mut self) {
+        for socket in self.sockets.drain(..) {
+            socket.close(&mut self.umem);
+        }
+    }
+
+    fn check(&self, load: &Load) -> Result<(), GeneratorError> {
+        let (frame, max) = (
+            self.config.frame.payload_offset() + load.payload_size,
+            Self::max_frame(),
+        );
+        if frame > max {
+            return Err(GeneratorError::Size { frame, max });
+        }
+        Ok(())
+    }
+
+    /// The longest frame that fits a chunk.
+    fn max_frame() -> usize {
+        (CHUNK - UmemConfig::default().headroom) as usize
+    }
+}
+
+impl Outlet for Sender {
+    fn channels(&self) -> usize {
+        self.sockets.len()
+    }
+
+    fn prepare(&mut self, load: &Load) -> Result<(), LabError> {
+        let template =
+            Template::new(&self.config.frame, load.marker, load.payload_size).map_err(|error| {
+                match error {
+                    GeneratorError::Lab(error) => error,
+                    other => unreachable!("a template's only error is its size: {other}"),
+                }
+            })?;
+        for socket in &mut self.sockets {
+            socket.complete(&mut self.umem);
+        }
+        // The constant part of a frame is written once into every chunk, and stays there.
+        let mut all: Vec<Frame> = std::iter::from_fn(|| self.umem.alloc()).collect();
+        for frame in &mut all {
+            if frame.append(template.len()) {
+                template.lay_out(frame.data_mut());
+            }
+        }
+        all.into_iter().for_each(|frame| self.umem.free(frame));
+        self.template = Some(template);
+        Ok(())
+    }
+
+    fn stage(&mut self, message: usize, flow: usize, payload: &Payload) -> Result<(), LabError> {
+        let ports = &self.config.src_ports;
+        let count = usize::from(ports.end() - ports.start()) + 1;
+        self.staged[message] = (ports.start() + (flow % count) as u16, *payload);
+        Ok(())
+    }
+
+    fn transmit(&mut self, channel: usize, messages: Range<usize>) -> io::Result<usize> {
+        let Self {
+            umem,
+            sockets,
+            template,
+            staged,
+            frames,
+            ..
+        } = self;
+        let template = template
+            .as_ref()
+            .expect("a load is prepared before it is sent");
+        let socket = &mut sockets[channel];
+        socket.complete(umem);
+        for (port, payload) in &staged[messages] {
+            let Some(mut frame) = umem.alloc() else { break };
+            let written = frame.append(template.len())
+                && template.finish(frame.data_mut(), *port, payload).is_ok();
+            debug_assert!(written, "sizes were checked before");
+            frames.push(frame);
+        }
+        let sent = socket.transmit(frames);
+        frames.drain(..).for_each(|frame| umem.free(frame));
+        let woken = socket.wake_tx().map_err(io::Error::other)?;
+        match (sent, woken) {
+            (0, Wake::Down) => Err(io::ErrorKind::NetworkDown.into()),
+            // All chunks are on their way, or the ring is full.
+            (0, _) => Err(io::ErrorKind::WouldBlock.into()),
+            (sent, _) => Ok(sent),
+        }
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        let begin = std::time::Instant::now();
+        for socket in &mut self.sockets {
+            while socket.tx_pending() > 0 {
+                if begin.elapsed() > PATIENCE {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                socket.wake_tx().map_err(io::Error::other)?;
+                socket.complete(&mut self.umem);
+                std::thread::sleep(PAUSE);
+            }
+        }
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        format!("{} through {}", self.config.frame.dst, self.config.netdev)
+    }
+}
