@@ -234,7 +234,12 @@ pub struct Circuit {
     pub hop_limit: u8,
     /// Where the DSCP comes from.
     pub dscp: Dscp,
+    /// The controller's own words for it.
+    pub tags: Tags,
 }
+
+/// What a controller says of a circuit for its own use.
+pub type Tags = Arc<BTreeMap<String, String>>;
 
 /// What to do with a label.
 #[derive(Clone, PartialEq, Eq, Debug)]

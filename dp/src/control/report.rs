@@ -360,6 +360,7 @@ fn circuit(name: &str, circuit: &Circuit) -> v1::Circuit {
         hop_limit: circuit.hop_limit.into(),
         dscp: dscp.into(),
         dscp_value,
+        tags: (*circuit.tags).clone(),
     }
 }
 

@@ -93,6 +93,7 @@ fn circuit(circuit: v1::Circuit) -> schema::Circuit {
         hop_limit: circuit.hop_limit,
         dscp: Dscp::from_number(circuit.dscp).filter(|&it| it != Dscp::Copy),
         dscp_value: circuit.dscp_value,
+        tags: circuit.tags,
     }
 }
 

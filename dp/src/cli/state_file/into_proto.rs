@@ -377,6 +377,7 @@ fn circuit(circuit: schema::Circuit) -> v1::Circuit {
         hop_limit: circuit.hop_limit,
         dscp: Dscp::number(circuit.dscp),
         dscp_value: circuit.dscp_value,
+        tags: circuit.tags,
     }
 }
 

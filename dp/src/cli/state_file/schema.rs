@@ -2,6 +2,7 @@
 //!
 //! What is missing or makes no sense is the node's to refuse; only what the protocol cannot express is refused here.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -186,6 +187,8 @@ pub(super) struct Circuit {
     pub(super) dscp: Option<Dscp>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) dscp_value: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) tags: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]

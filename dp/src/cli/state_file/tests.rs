@@ -52,7 +52,7 @@ vrfs:
 links:
   - {{name: ab, end: a, port: wan, local: 192.0.2.1, remote: 192.0.2.2, local_port: 1, remote_port: 2, next_hop: fe80::1}}
 circuits:
-  - {{name: c, id: 18446744073709551615, end: b, vrf: red, link: ab, label: 0xffff_ffff, hop_limit: 9, dscp: fixed, dscp_value: 46}}
+  - {{name: c, id: 18446744073709551615, end: b, vrf: red, link: ab, label: 0xffff_ffff, hop_limit: 9, dscp: fixed, dscp_value: 46, tags: {{clientId: 'x: y'}}}}
 labels:
   - {{link: ab, label: 7, egress: {{circuit: c}}}}
   - {{link: ab, label: 8, swap: {{link: bc, label: 9}}}}
@@ -127,6 +127,7 @@ delete:
             hop_limit: 9,
             dscp: v1::Dscp::Fixed.into(),
             dscp_value: 46,
+            tags: [("clientId".into(), "x: y".into())].into(),
         })
     );
     assert_eq!(
@@ -520,11 +521,11 @@ fn item() -> impl Strategy<Value = v1::item::Item> {
             text(),
             number(),
             number(),
-            0..3,
-            number()
+            (0..3, number()),
+            prop::collection::btree_map(text(), text(), 0..3)
         )
             .prop_map(
-                |(name, id, end, vrf, link, label, hop_limit, dscp, dscp_value)| {
+                |(name, id, end, vrf, link, label, hop_limit, (dscp, dscp_value), tags)| {
                     Item::Circuit(v1::Circuit {
                         name,
                         id,
@@ -535,6 +536,7 @@ fn item() -> impl Strategy<Value = v1::item::Item> {
                         hop_limit,
                         dscp,
                         dscp_value,
+                        tags,
                     })
                 }
             ),

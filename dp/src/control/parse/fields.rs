@@ -1,6 +1,8 @@
 //! The fields of items.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use twinseal_api::v1;
 use twinseal_crypto::{Direction, SECRET_LEN, Secret};
@@ -8,9 +10,16 @@ use zeroize::Zeroize;
 
 use super::Parser;
 use super::items::owner_text;
-use crate::control::model::{End, KeyId, MAX_NAME, Name, Owner, Prefix, Via};
+use crate::control::model::{End, KeyId, MAX_NAME, Name, Owner, Prefix, Tags, Via};
 use crate::wire::ethernet::Mac;
 use crate::wire::overlay::DEFAULT_PORT;
+
+/// How many tags a circuit may have.
+const MAX_TAGS: usize = 16;
+/// Octets of a tag's key.
+const MAX_TAG_KEY: usize = 64;
+/// Octets of a tag's value.
+const MAX_TAG_VALUE: usize = 256;
 
 impl Parser<'_> {
     /// The owner as (is it a link, its name).
@@ -47,6 +56,33 @@ impl Parser<'_> {
             direction: direction?,
             epoch,
         })
+    }
+
+    pub(super) fn tags(&mut self, tags: BTreeMap<String, String>) -> Option<Tags> {
+        if tags.len() > MAX_TAGS {
+            return self.refuse(
+                "tags",
+                format!("there are {}", tags.len()),
+                &format!("give at most {MAX_TAGS}"),
+            );
+        }
+        for (key, value) in &tags {
+            if !(1..=MAX_TAG_KEY).contains(&key.len()) {
+                return self.refuse(
+                    "tags",
+                    format!("the key {} has {} bytes", quote(key), key.len()),
+                    &format!("give keys of 1 to {MAX_TAG_KEY} bytes"),
+                );
+            }
+            if value.len() > MAX_TAG_VALUE {
+                return self.refuse(
+                    "tags",
+                    format!("the value of {} has {} bytes", quote(key), value.len()),
+                    &format!("give values of at most {MAX_TAG_VALUE} bytes"),
+                );
+            }
+        }
+        Some(Arc::new(tags))
     }
 
     /// Takes the secret over; what the request held is wiped whatever happens.

@@ -254,6 +254,7 @@ impl Parser<'_> {
             ),
             (Err(_), _) => self.refuse("dscp", "it is not known", "give copy, fixed or zero"),
         };
+        let tags = self.tags(circuit.tags);
         let circuit = Circuit {
             id: id?,
             end: end?,
@@ -262,6 +263,7 @@ impl Parser<'_> {
             label: circuit.label,
             hop_limit: hop_limit?,
             dscp: dscp?,
+            tags: tags?,
         };
         Some(Item::Circuit(name?, circuit))
     }

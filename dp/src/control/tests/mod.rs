@@ -149,7 +149,10 @@ pub(super) fn edge_items() -> Vec<Item> {
         Item::Port(port("under", "")),
         Item::Port(port("hosts", "red")),
         Item::Link(link("l1")),
-        Item::Circuit(circuit("c1", 7, 100)),
+        Item::Circuit(v1::Circuit {
+            tags: [("clientId".into(), "k".repeat(256))].into(),
+            ..circuit("c1", 7, 100)
+        }),
         egress("l1", 200, "c1"),
         Item::Label(v1::Label {
             link: "l1".into(),

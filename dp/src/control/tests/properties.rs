@@ -40,6 +40,13 @@ fn via() -> impl Strategy<Value = v1::Via> {
     (name(), address()).prop_map(|(port, address)| v1::Via { port, address })
 }
 
+fn tags() -> impl Strategy<Value = std::collections::BTreeMap<String, String>> {
+    prop_oneof![
+        8 => Just(std::collections::BTreeMap::new()),
+        1 => prop::collection::btree_map(any::<String>(), any::<String>(), 0..20),
+    ]
+}
+
 fn small() -> impl Strategy<Value = u32> {
     prop_oneof![8 => 0u32..4, 1 => any::<u32>()]
 }
@@ -128,10 +135,10 @@ fn item() -> impl Strategy<Value = Item> {
             ),
         (
             (name(), 0u64..4, 0i32..4, name(), name(), small()),
-            (0u32..300, -1i32..4, 0u32..70)
+            (0u32..300, -1i32..4, 0u32..70, tags())
         )
             .prop_map(
-                |((name, id, end, vrf, link, label), (hop_limit, dscp, dscp_value))| Item::Circuit(
+                |((name, id, end, vrf, link, label), (hop_limit, dscp, dscp_value, tags))| Item::Circuit(
                     v1::Circuit {
                         name,
                         id,
@@ -141,7 +148,8 @@ fn item() -> impl Strategy<Value = Item> {
                         label,
                         hop_limit,
                         dscp,
-                        dscp_value
+                        dscp_value,
+                        tags
                     }
                 )
             ),

@@ -275,6 +275,34 @@ fn items_that_are_wrong_in_themselves() {
             "dscp_value",
         ),
         (
+            one(Item::Circuit(with(c(), |c| {
+                c.tags = (0..17).map(|n| (n.to_string(), String::new())).collect();
+            }))),
+            "circuit \"c\"",
+            "tags",
+        ),
+        (
+            one(Item::Circuit(with(c(), |c| {
+                c.tags = [(String::new(), "x".into())].into();
+            }))),
+            "circuit \"c\"",
+            "tags",
+        ),
+        (
+            one(Item::Circuit(with(c(), |c| {
+                c.tags = [("k".repeat(65), "x".into())].into();
+            }))),
+            "circuit \"c\"",
+            "tags",
+        ),
+        (
+            one(Item::Circuit(with(c(), |c| {
+                c.tags = [("k".into(), "x".repeat(257))].into();
+            }))),
+            "circuit \"c\"",
+            "tags",
+        ),
+        (
             one(Item::Label(v1::Label {
                 link: "l1".into(),
                 label: 5,
