@@ -183,6 +183,13 @@ fn replayed_packets_are_dropped_at_both_layers() {
     path.transit.tables.receivers = fresh.transit.tables.receivers;
     let again = sent(&mut path.transit, WEST, &first, EAST);
     dropped(&mut path.b, WEST, &again, DropReason::CircuitReplayed);
+    // Each is on the account of what it came by.
+    let link = |node: &Node, reason| node.tables.links[0].traffic.drops(reason as usize);
+    let circuit = |node: &Node, reason| node.tables.circuits[0].traffic.drops(reason as usize);
+    assert_eq!(link(&path.b, DropReason::LinkReplayed), 1);
+    assert_eq!(circuit(&path.b, DropReason::CircuitReplayed), 1);
+    assert_eq!(circuit(&path.b, DropReason::LinkReplayed), 0);
+    assert_eq!(link(&path.b, DropReason::CircuitReplayed), 0);
 }
 
 #[test]
@@ -428,6 +435,9 @@ fn senders_hear_of_packets_that_are_too_big_or_ran_out_of_hops() {
         }
         // The budget is spent.
         dropped(&mut path.a, EDGE, &frame, DropReason::PacketTooBig);
+        // Answered or not, the circuit's.
+        let circuit = &path.a.tables.circuits[0].traffic;
+        assert_eq!(circuit.drops(DropReason::PacketTooBig as usize), 2);
     }
 }
 

@@ -3,7 +3,7 @@
 use zerocopy::FromBytes;
 
 use super::reason::DropReason;
-use super::{Batch, Packet, Stage, at};
+use super::{Account, Batch, Packet, Stage, at};
 use crate::tables::hash::{self, Memo};
 use crate::tables::{LabelAction, Tables, label_key};
 use crate::wire::ecn;
@@ -45,7 +45,7 @@ fn look_up_one(
             Ok(Stage::LinkSeal)
         }
         LabelAction::Egress(circuit) => {
-            packet.meta.circuit = circuit;
+            (packet.meta.circuit, packet.meta.account) = (circuit, Account::Circuit);
             Ok(Stage::CircuitOpen)
         }
     }

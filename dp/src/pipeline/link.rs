@@ -6,10 +6,10 @@ use twinseal_xsk::Frame;
 
 use super::jobs::Jobs;
 use super::reason::DropReason;
-use super::{BATCH, Batch, Meta, Packet, Stage, State, at, refuse};
+use super::{Account, BATCH, Batch, Meta, Packet, Stage, State, at, refuse};
 use crate::tables::hash::Memo;
 use crate::tables::traffic::{Tally, Traffic};
-use crate::tables::{Link, LinkIndex, Receiver, Tables};
+use crate::tables::{Link, Receiver, Tables};
 use crate::wire::ethernet;
 use crate::wire::overlay::{LinkHeader, SOURCE_PORT_BASE, SOURCE_PORTS, TYPE_DATA};
 
@@ -22,7 +22,8 @@ pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
     let opened = {
         let mut jobs = Jobs::new();
         for packet in at(batch, Stage::LinkOpen) {
-            match unwrap(&mut receivers, &mut packet.frame, &mut jobs) {
+            let Packet { frame, meta, .. } = packet;
+            match unwrap(&mut receivers, meta, frame, &mut jobs) {
                 Ok(claim) => claims.push(claim),
                 Err(reason) => refuse(&mut packet.disposition, &mut packet.stage, reason),
             }
@@ -40,7 +41,7 @@ pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
             Replay::Fresh => {
                 let link = tables.link(receiver.link);
                 tally.add(&link.traffic, packet.frame.len());
-                accept(receiver.link, claim.lane(), packet);
+                accept(claim.lane(), packet);
             }
             said => packet.drop(stale(said)),
         }
@@ -52,6 +53,7 @@ pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
 #[inline]
 fn unwrap<'a, 't: 'a>(
     receivers: &mut Memo<'t, u32, Receiver>,
+    meta: &mut Meta,
     frame: &'a mut Frame,
     jobs: &mut Jobs<'a>,
 ) -> Result<(&'t Receiver, Claim<'t>), DropReason> {
@@ -66,6 +68,7 @@ fn unwrap<'a, 't: 'a>(
     let receiver = receivers
         .get(header.receiver.get())
         .ok_or(DropReason::UnknownReceiver)?;
+    (meta.link, meta.account) = (receiver.link, Account::Link);
     let (lane, counter) = (header.lane, header.counter.get());
     let claim = receiver.sa.check(lane, counter).map_err(stale)?;
     jobs.push(receiver.sa.packet(lane, counter, header.aad(), sealed));
@@ -83,9 +86,8 @@ fn stale(said: Replay) -> DropReason {
 
 /// Takes header and tag off a packet that nobody sent before.
 #[inline]
-fn accept(link: LinkIndex, lane: u8, packet: &mut Packet) {
+fn accept(lane: u8, packet: &mut Packet) {
     let len = packet.frame.len();
-    packet.meta.link = link;
     packet.meta.flow = lane.into();
     if packet.frame.trim_front(HEADER) {
         packet.frame.truncate(len - HEADER - TAG_LEN);

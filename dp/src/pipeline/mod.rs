@@ -99,6 +99,19 @@ struct Meta {
     traffic_class: u8,
     /// Whether the inner packet came out of a circuit, so the congestion marks of `traffic_class` are to be kept.
     tunnelled: bool,
+    /// Whose drop it is, should it be dropped.
+    account: Account,
+}
+
+/// On whose account a packet is; the drop counters of links and circuits follow it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Account {
+    /// Nobody's: of a host, on no circuit yet, or on the underlay without a key of ours.
+    Node,
+    /// Of the link in `Meta::link`.
+    Link,
+    /// Of the circuit in `Meta::circuit`.
+    Circuit,
 }
 
 /// What a worker keeps between batches.
@@ -150,6 +163,7 @@ impl Packet {
                 flow: 0,
                 traffic_class: 0,
                 tunnelled: false,
+                account: Account::Node,
             },
         }
     }
@@ -241,7 +255,21 @@ pub fn process_probed(
     for packet in batch.iter() {
         debug_assert_eq!(packet.stage, Stage::Done);
         if let Disposition::Drop(reason) = packet.disposition {
-            state.drops.count(reason, 1);
+            count_drop(state, tables, &packet.meta, reason);
+        }
+    }
+}
+
+/// Counts a drop: for the worker, and for the link or circuit on whose account it is.
+#[cold]
+fn count_drop(state: &State, tables: &Tables, meta: &Meta, reason: DropReason) {
+    state.drops.count(reason, 1);
+    match meta.account {
+        Account::Node => {}
+        Account::Link => tables.link(meta.link).traffic.dropped(reason as usize),
+        Account::Circuit => {
+            let circuit = tables.circuit(meta.circuit);
+            circuit.traffic.dropped(reason as usize);
         }
     }
 }

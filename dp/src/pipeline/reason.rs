@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::tables::traffic::add;
+use crate::tables::traffic::{REASONS, add};
 
 macro_rules! drop_reasons {
     ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
@@ -97,6 +97,11 @@ drop_reasons! {
     /// The port that it should leave by takes no more.
     TransmitFull => "transmit_full",
 }
+
+const _: () = assert!(
+    DropReason::ALL.len() <= REASONS,
+    "raise tables::traffic::REASONS"
+);
 
 /// Why an inner packet is not forwarded, and the size that would have fitted where that is the reason.
 #[derive(Clone, Copy, Debug)]

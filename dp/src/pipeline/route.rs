@@ -3,7 +3,7 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::reason::{DropReason, Refused};
-use super::{Batch, Packet, Stage, State, at, flow, icmp};
+use super::{Account, Batch, Packet, Stage, State, at, count_drop, flow, icmp};
 use crate::tables::fib::{Leaf, NO_ROUTE};
 use crate::tables::hash::Memo;
 use crate::tables::{CircuitIndex, NeighbourKey, Tables, Target, Via};
@@ -32,11 +32,14 @@ fn answer(
     packet: &mut Packet,
     refused: Refused,
 ) {
+    // The answer goes its own way, maybe into another circuit; what it answers stays on its account.
+    let meta = packet.meta;
     let answered = icmp::answer(state, tables, packet, refused)
         && route(state, tables, neighbours, packet, false).is_ok();
     if answered {
-        state.drops.count(refused.reason, 1);
+        count_drop(state, tables, &meta, refused.reason);
     } else {
+        packet.meta = meta;
         packet.drop(refused.reason);
     }
 }
@@ -177,6 +180,7 @@ fn resolve(
 /// Into a circuit, if the packet will fit its link.
 #[inline(always)]
 fn enter(tables: &Tables, packet: &mut Packet, circuit: CircuitIndex) -> Result<(), Refused> {
+    (packet.meta.circuit, packet.meta.account) = (circuit, Account::Circuit);
     let link = tables.link(tables.circuit(circuit).link);
     let overhead = link.outer.len() - ethernet::LEN + OVERHEAD;
     if packet.frame.len() + overhead > usize::from(link.mtu) {
@@ -186,7 +190,6 @@ fn enter(tables: &Tables, packet: &mut Packet, circuit: CircuitIndex) -> Result<
         });
     }
     packet.meta.flow = flow::of(packet.frame.data());
-    packet.meta.circuit = circuit;
     packet.stage = Stage::CircuitSeal;
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Packet and octet counters of a link or circuit: a cell per worker, so that nobody contends.
+//! Packet and octet counters of a link or circuit: a cell per worker, so that nobody contends. Drops, which are rare, are
+//! counted in one place by all.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -8,7 +9,11 @@ use crossbeam::utils::CachePadded;
 #[derive(Debug)]
 pub struct Traffic {
     cells: Box<[CachePadded<Cell>]>,
+    drops: Box<[AtomicU64; REASONS]>,
 }
+
+/// Reasons of drops that can be told apart, by their numbers.
+pub const REASONS: usize = 40;
 
 /// One worker's share.
 #[derive(Default, Debug)]
@@ -43,6 +48,7 @@ impl Traffic {
     pub fn new(workers: usize) -> Self {
         Self {
             cells: (0..workers).map(|_| CachePadded::default()).collect(),
+            drops: Box::new(std::array::from_fn(|_| AtomicU64::new(0))),
         }
     }
 
@@ -62,6 +68,21 @@ impl Traffic {
             add(&cell.sent_packets, packets);
             add(&cell.sent_bytes, bytes);
         }
+    }
+
+    /// Counts a packet that was dropped for the reason of this number. Any thread may call it.
+    #[cold]
+    pub fn dropped(&self, reason: usize) {
+        if let Some(drops) = self.drops.get(reason) {
+            drops.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// How many were dropped for the reason of this number.
+    pub fn drops(&self, reason: usize) -> u64 {
+        self.drops
+            .get(reason)
+            .map_or(0, |drops| drops.load(Relaxed))
     }
 
     /// The sums, each no older than the call.

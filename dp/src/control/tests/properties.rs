@@ -138,8 +138,8 @@ fn item() -> impl Strategy<Value = Item> {
             (0u32..300, -1i32..4, 0u32..70, tags())
         )
             .prop_map(
-                |((name, id, end, vrf, link, label), (hop_limit, dscp, dscp_value, tags))| Item::Circuit(
-                    v1::Circuit {
+                |((name, id, end, vrf, link, label), (hop_limit, dscp, dscp_value, tags))| {
+                    Item::Circuit(v1::Circuit {
                         name,
                         id,
                         end,
@@ -149,9 +149,9 @@ fn item() -> impl Strategy<Value = Item> {
                         hop_limit,
                         dscp,
                         dscp_value,
-                        tags
-                    }
-                )
+                        tags,
+                    })
+                }
             ),
         (name(), small(), option::weighted(0.9, action)).prop_map(|(link, label, action)| {
             Item::Label(v1::Label {
