@@ -17,6 +17,7 @@ pub mod node;
 pub mod parse;
 pub mod refusal;
 pub mod server;
+pub mod table;
 pub mod transaction;
 
 mod apply;

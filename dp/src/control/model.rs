@@ -5,16 +5,17 @@ use std::fmt;
 use std::hash::Hash;
 use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::Deref;
 use std::sync::Arc;
 
 use twinseal_crypto::{Direction, Fingerprint, Layer, Suite};
 
+pub use super::table::Table;
 use crate::ports::PortSpec;
 use crate::tables::Dscp;
 use crate::wire::ethernet::Mac;
 
-/// Everything that a controller has set. Cloning shares all tables; a table is copied when it first changes.
+/// Everything that a controller has set. Cloning shares all tables, and what a clone changes it alone sees: the old
+/// state is there to go back to.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct State {
     /// How many transactions it took.
@@ -39,63 +40,6 @@ pub struct State {
     pub keys: Table<KeyId, Key>,
     /// Which epoch transmits.
     pub transmits: Table<Owner, u32>,
-}
-
-/// A sorted map that snapshots share until one of them changes.
-#[derive(PartialEq, Debug)]
-pub struct Table<K, V>(Arc<BTreeMap<K, V>>);
-
-impl<K: Ord + Clone, V: Clone + PartialEq> Table<K, V> {
-    /// Sets an entry; one that is equal already leaves the table shared.
-    pub fn set(&mut self, key: K, value: V) {
-        if self.0.get(&key) != Some(&value) {
-            Arc::make_mut(&mut self.0).insert(key, value);
-        }
-    }
-
-    /// Removes an entry and tells whether there was one.
-    pub fn remove(&mut self, key: &K) -> bool {
-        self.0.contains_key(key) && Arc::make_mut(&mut self.0).remove(key).is_some()
-    }
-
-    /// Keeps the entries for which `keep` holds.
-    pub fn retain(&mut self, keep: impl Fn(&K, &V) -> bool) {
-        if !self.0.iter().all(|(key, value)| keep(key, value)) {
-            Arc::make_mut(&mut self.0).retain(|key, value| keep(key, value));
-        }
-    }
-
-    /// The map, to change in place; it counts as changed.
-    pub fn make_mut(&mut self) -> &mut BTreeMap<K, V> {
-        Arc::make_mut(&mut self.0)
-    }
-}
-
-impl<K, V> Table<K, V> {
-    /// Whether both are one table, unchanged since they were cloned.
-    pub fn same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl<K, V> Clone for Table<K, V> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<K, V> Default for Table<K, V> {
-    fn default() -> Self {
-        Self(Arc::default())
-    }
-}
-
-impl<K, V> Deref for Table<K, V> {
-    type Target = BTreeMap<K, V>;
-
-    fn deref(&self) -> &BTreeMap<K, V> {
-        &self.0
-    }
 }
 
 /// A name of 1 to 64 of `A-Z a-z 0-9 _ . -`, of a thing of one kind.

@@ -146,8 +146,13 @@ impl Draft<'_> {
                     .get(&vrf)
                     .is_some_and(|routes| routes.get(&prefix) == Some(&target));
                 if !same {
-                    let routes = state.routes.make_mut().entry(vrf.clone()).or_default();
-                    routes.set(prefix, target);
+                    match state.routes.get_mut(&vrf) {
+                        Some(routes) => routes.set(prefix, target),
+                        None => {
+                            let routes = [(prefix, target)].into_iter().collect();
+                            state.routes.insert(vrf.clone(), routes);
+                        }
+                    }
                 }
                 ItemKey::Route(vrf, prefix)
             }
@@ -188,10 +193,10 @@ impl Draft<'_> {
                     .routes
                     .get(vrf)
                     .is_some_and(|routes| routes.contains_key(prefix));
-                if was && let Some(routes) = state.routes.make_mut().get_mut(vrf) {
+                if was && let Some(routes) = state.routes.get_mut(vrf) {
                     routes.remove(prefix);
                     if routes.is_empty() {
-                        state.routes.make_mut().remove(vrf);
+                        state.routes.remove(vrf);
                     }
                 }
                 was
