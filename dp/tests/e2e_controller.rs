@@ -1,0 +1,133 @@
+//! The example controller in Python against three real daemons in a triangle: loading, new keys under load, a link that
+//! goes down, and a router that is killed.
+//!
+//! ```text
+//!               [t]
+//!              /   \
+//! host 1 -- [a] --- [b] -- host 2
+//! ```
+
+#[path = "triangle/mod.rs"]
+mod triangle;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use triangle::{PATIENCE, Triangle};
+use twinseal_lab::Process;
+use twinseal_lab::traffic::Until;
+
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/controller");
+
+#[test]
+fn loads_rotates_and_mends() {
+    let Some(python) = python() else { return };
+    let Some(mut net) = Triangle::start() else {
+        return;
+    };
+    let mut controller = run(&net, &python);
+    net.wait_for_pings("after loading");
+
+    // Keys are replaced every second, and nothing is lost.
+    let traffic = net.send(Until::Elapsed(Duration::from_secs(600)));
+    let begin = Instant::now();
+    while controller.log_text().matches("new keys for").count() < 4 {
+        assert!(
+            begin.elapsed() < PATIENCE,
+            "no new keys:\n{}",
+            controller.log_text()
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let summary = traffic.stop();
+    assert!(summary.is_perfect() && summary.sent > 0, "{summary:#?}");
+
+    // The direct link goes: the backup through t takes over. It comes back, and so do the packets.
+    net.set_link("a", "to-b", false);
+    net.wait_for_pings("with the direct link down");
+    assert!(net.transit_packets() > 0, "t carried the pings");
+    net.set_link("a", "to-b", true);
+    wait_for(&mut controller, "link ab is up");
+    net.wait_for_pings("with the direct link up again");
+
+    // A router is killed: its keys are lost, and its controller makes new ones.
+    net.restart("b");
+    net.wait_for_pings("after a restart");
+
+    assert!(controller.is_running(), "{}", controller.log_text());
+    let status = controller.terminate(PATIENCE).expect("it ends");
+    let log = controller.log_text();
+    assert!(!log.contains("Traceback"), "{status}\n{log}");
+    net.finish();
+}
+
+#[test]
+fn once_ends_when_all_is_done_and_says_what_a_node_refused() {
+    let Some(python) = python() else { return };
+    let Some(net) = Triangle::start() else {
+        return;
+    };
+    let mut controller = command(&net, &python, &["--once"], &net.topology());
+    let status = controller.wait(PATIENCE).expect("it can be waited for");
+    let log = controller.log_text();
+    assert!(status.is_some_and(|status| status.success()), "{log}");
+
+    let wrong = net.topology().replace("eth-lan", "nowhere0");
+    let mut controller = command(&net, &python, &[], &wrong);
+    wait_for(&mut controller, "a refused: port");
+    drop(controller);
+    net.finish();
+}
+
+#[test]
+fn its_pure_parts_keep_their_word() {
+    let Some(python) = python() else { return };
+    let output = Command::new(python)
+        .args(["-B", "-m", "unittest", "discover", "-s", "tests"])
+        .current_dir(EXAMPLE)
+        .env("PYTHONPATH", EXAMPLE)
+        .output()
+        .expect("python runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("OK"), "{said}");
+}
+
+fn run(net: &Triangle, python: &Path) -> Process {
+    command(net, python, &["--rotate-every", "1"], &net.topology())
+}
+
+fn command(net: &Triangle, python: &Path, args: &[&str], topology: &str) -> Process {
+    let file = net.folder().join("topology.yaml");
+    std::fs::write(&file, topology).expect("a topology file");
+    let mut command = Command::new(python);
+    command
+        .args(["-B", "-m", "twinseal_controller", "run"])
+        .args(args)
+        .arg(file)
+        .env("PYTHONPATH", EXAMPLE);
+    net.node("t").spawn(command).expect("the controller starts")
+}
+
+fn wait_for(controller: &mut Process, text: &str) {
+    let found = controller.wait_for_log(text, PATIENCE);
+    assert!(found.is_ok(), "{found:?}\n{}", controller.log_text());
+}
+
+/// A Python with the example's requirements, or a loud word that there is none.
+fn python() -> Option<PathBuf> {
+    let ours = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python/bin/python3");
+    let program = std::env::var_os("TWINSEAL_PYTHON").map_or_else(ours, PathBuf::from);
+    let tried = Command::new(&program)
+        .args(["-c", "import grpc_tools, yaml"])
+        .output();
+    if tried.is_ok_and(|output| output.status.success()) {
+        return Some(program);
+    }
+    eprintln!(
+        "SKIPPED: {} cannot run the example controller: run ci/setup, or name a Python with \
+         examples/controller/requirements.txt in TWINSEAL_PYTHON",
+        program.display()
+    );
+    None
+}

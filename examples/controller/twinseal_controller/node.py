@@ -1,0 +1,165 @@
+"""One node's control socket: calls that name the node when they fail, and a thread that follows its events."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import grpc
+
+from .plan import Key
+from .protocol import pb, rpc
+
+# Seconds that a call may take, and between two tries to reach a node that is gone.
+CALL, RETRY = 30, 0.5
+
+
+class Refused(Exception):
+    """A node refused a transaction and changed nothing; `items` says which changes and why."""
+
+    def __init__(self, node: str, items: Sequence[pb.RefusedItem], message: str) -> None:
+        lines = [f"{item.item}: {item.field}: {item.reason}; {item.fix}" for item in items] or [message]
+        super().__init__("\n".join(f"{node} refused: {line}" for line in lines))
+        self.items = items
+
+
+class Gone(Exception):
+    """A node cannot be reached."""
+
+
+@dataclass(frozen=True)
+class Up:
+    """A node can be reached (again), and may have lost everything meanwhile."""
+
+    node: str
+
+
+@dataclass(frozen=True)
+class Down:
+    """A node cannot be reached any more."""
+
+    node: str
+
+
+@dataclass(frozen=True)
+class Happened:
+    """A node's event."""
+
+    node: str
+    event: pb.Event
+
+
+class Connection:
+    """The way to one node."""
+
+    def __init__(self, name: str, target: str, inbox: queue.Queue) -> None:
+        self.name = name
+        self._channel = grpc.insecure_channel(
+            target,
+            options=[
+                # For a Unix socket gRPC would send the path as authority, with escapes that no HTTP/2 server of Rust's takes.
+                ("grpc.default_authority", "localhost"),
+                ("grpc.max_receive_message_length", -1),
+                ("grpc.max_reconnect_backoff_ms", 1000),
+            ],
+        )
+        self._stub = rpc.ControlStub(self._channel)
+        self._inbox = inbox
+        self._stopped = threading.Event()
+        self._watch: grpc.Future | None = None
+        self._follower = threading.Thread(target=self._follow, name=f"events of {name}", daemon=True)
+
+    def start(self) -> None:
+        """Begins to follow the node's events: `Up`, `Happened` and `Down` go to the inbox."""
+        self._follower.start()
+
+    def close(self) -> None:
+        """Ends the thread and the connection."""
+        self._stopped.set()
+        if self._watch is not None:
+            self._watch.cancel()
+        self._channel.close()
+        self._follower.join(timeout=5)
+
+    def apply(self, changes: Sequence[pb.Change]) -> int:
+        """One transaction; returns the generation. Raises `Refused` or `Gone`."""
+        return self._call(self._stub.Apply, pb.ApplyRequest(changes=changes)).generation
+
+    def get(self) -> pb.GetResponse:
+        """The node's state and what became of it. Raises `Gone`."""
+        return self._call(self._stub.Get, pb.GetRequest())
+
+    def _call(self, call: Callable, request):
+        try:
+            return call(request, timeout=CALL)
+        except grpc.RpcError as error:
+            refused = _refusal(error)
+            if refused is not None:
+                raise Refused(self.name, refused.items, error.details()) from error
+            raise Gone(f"{self.name} cannot be reached: {error.details()}") from error
+
+    def _follow(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._watch = self._stub.Watch(pb.WatchRequest(), wait_for_ready=True)
+                # The stream's headers say that the node has begun to tell: nothing after them is missed. A call that
+                # failed has headers too, and the reason only then.
+                self._watch.initial_metadata()
+                if not self._watch.done():
+                    self._inbox.put(Up(self.name))
+                for event in self._watch:
+                    self._inbox.put(Happened(self.name, event))
+            except (grpc.RpcError, ValueError):
+                pass  # Whatever broke the stream, the answer is to connect again.
+            if not self._stopped.is_set():
+                self._inbox.put(Down(self.name))
+                self._stopped.wait(RETRY)
+
+
+def _refusal(error: grpc.RpcError) -> pb.Refusal | None:
+    """The refusal in a status's details; None if the call failed for another reason."""
+    refusing = (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.PERMISSION_DENIED,
+    )
+    if error.code() not in refusing:
+        return None
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            return pb.Refusal.FromString(value)
+    return pb.Refusal()
+
+
+def key_of(item: pb.Item) -> Key | None:
+    """What makes an item unique, as in `plan.Plan.items`; None for keys and what transmits."""
+    kind = item.WhichOneof("item")
+    value = getattr(item, kind)
+    match kind:
+        case "port" | "vrf" | "link" | "circuit" | "group":
+            return kind, value.name
+        case "label":
+            return kind, value.link, value.label
+        case "route":
+            return kind, value.vrf, value.prefix
+        case "neighbour":
+            return kind, value.port, value.address
+        case _:
+            return None
+
+
+def reference(key: Key) -> pb.ItemRef:
+    """The reference to an item by its key."""
+    kind, *names = key
+    match kind:
+        case "label":
+            return pb.ItemRef(label=pb.LabelRef(link=names[0], label=names[1]))
+        case "route":
+            return pb.ItemRef(route=pb.RouteRef(vrf=names[0], prefix=names[1]))
+        case "neighbour":
+            return pb.ItemRef(neighbour=pb.NeighbourRef(port=names[0], address=names[1]))
+        case _:
+            return pb.ItemRef(**{kind: names[0]})
