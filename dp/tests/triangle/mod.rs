@@ -134,7 +134,7 @@ links:
     a: {{ node: t, port: to-b, address: 203.0.113.1 }}
     b: {{ node: b, port: to-t, address: 203.0.113.2 }}
 tenants:
-  red: {{ backup: true }}
+  red: {{ backup: true, tags: {{ customer: acme }} }}
 "#,
             target("a"),
             target("b"),

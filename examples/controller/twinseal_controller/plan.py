@@ -142,7 +142,13 @@ def _circuit(plan: Plan, labels: _Labels, tenant: Tenant, name: str, path: Path)
         (b, pb.END_B, path.links[-1], back[-1], there[-1]),
     ):
         circuit = pb.Circuit(
-            name=name, id=_hash(f"circuit {name}", 63) or 1, end=end, vrf=tenant.vrf, link=link, label=out
+            name=name,
+            id=_hash(f"circuit {name}", 63) or 1,
+            end=end,
+            vrf=tenant.vrf,
+            link=link,
+            label=out,
+            tags=tenant.tags,
         )
         plan.add(node, ("circuit", name), pb.Item(circuit=circuit))
         label = pb.Label(link=link, label=into, egress=pb.Egress(circuit=name))
