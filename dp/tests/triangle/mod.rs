@@ -8,9 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use twinseal::cli::demo::plan::random;
-use twinseal_lab::traffic::{
-    Load, Receiver, Running, Sender, SenderConfig, Summary, Until,
-};
+use twinseal_lab::traffic::{Load, Receiver, Running, Sender, SenderConfig, Summary, Until};
 use twinseal_lab::{IpNet, Lab, Namespace, PingConfig, Process, Route, VethConfig, ping};
 
 /// Only a guard against hanging for ever; nothing is measured.
@@ -65,7 +63,9 @@ impl Triangle {
         let host = &self.hosts[usize::from(site) - 1];
         let on = |last: u8| [net(&format!("10.{site}.0.{last}/24"))];
         let veth = VethConfig::new((host, "eth0"), (self.node(node), "eth-lan"));
-        self.lab.veth(&veth.addresses(&on(2), &on(1))).expect("a veth");
+        self.lab
+            .veth(&veth.addresses(&on(2), &on(1)))
+            .expect("a veth");
         let far = net(&format!("10.{}.0.0/24", 3 - site));
         let gateway = on(1)[0].addr();
         host.add_route(&Route::to(far).via(gateway).dev("eth0"))
