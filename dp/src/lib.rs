@@ -10,5 +10,6 @@ pub mod fixture;
 pub mod pipeline;
 pub mod ports;
 pub mod tables;
+pub mod time;
 pub mod wire;
 pub mod workers;

@@ -9,6 +9,9 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
+use twinseal::control::events::file::EventsConfig;
+use twinseal::control::lines::Reopen;
+use twinseal::control::usage::UsageConfig;
 use twinseal::control::{self, ControlError, NodeConfig, SocketConfig, SocketError};
 use twinseal::ports::memory::End;
 use twinseal::workers::PoolConfig;
@@ -74,6 +77,9 @@ fn config(dir: &Path, name: &str) -> NodeConfig {
         provider: twinseal_crypto::DEFAULT_PROVIDER.into(),
         window_bits: 2048,
         lane_limit: twinseal_crypto::MAX_COUNTER,
+        events: EventsConfig::default(),
+        usage: UsageConfig::default(),
+        reopen: Reopen::default(),
         pool: PoolConfig {
             cpus: vec![None],
             frames: 1024,
@@ -268,7 +274,7 @@ fn apply_get_stats_and_watch() {
     let node = Node::start(config.clone()).expect("it starts");
     on_runtime(async {
         let mut client = connect(&config).await;
-        let watch = client.watch(v1::WatchRequest {}).await;
+        let watch = client.watch(v1::WatchRequest::default()).await;
         let mut events = watch.expect("it streams").into_inner();
         let items = edge(&tag("apply"), v1::End::A);
         assert_eq!(apply(&mut client, items.clone()).await.expect("sound"), 1);
@@ -298,9 +304,13 @@ fn apply_get_stats_and_watch() {
         assert!(counters.drops.iter().any(|drop| drop.name == "no_route"));
 
         let mut seen = Vec::new();
-        while !seen.iter().any(|event| matches!(event, Kind::Circuit(_))) {
+        let up = |event: &Kind| matches!(event, Kind::Circuit(it) if it.change() == v1::CircuitChange::Up);
+        let mut boot = 0;
+        while !seen.iter().any(up) {
             let event = events.message().await.expect("no error").expect("no end");
             assert!(event.unix_nanos > 0);
+            assert_eq!(event.sequence, 1 + seen.len() as u64);
+            boot = event.boot;
             seen.extend(event.event);
         }
         assert!(
@@ -313,10 +323,45 @@ fn apply_get_stats_and_watch() {
         assert_eq!(key_changes(v1::KeyChange::Installed), 4);
         assert_eq!(key_changes(v1::KeyChange::Transmitting), 2);
         assert!(
-            seen.iter()
-                .any(|event| matches!(event, Kind::Link(link) if link.up))
+            seen.iter().any(
+                |event| matches!(event, Kind::Link(link) if link.status() == v1::LinkStatus::Up)
+            )
         );
-        assert!(matches!(seen.last(), Some(Kind::Circuit(circuit)) if circuit.up));
+
+        // A reader that was away goes on where it was.
+        let request = v1::WatchRequest {
+            from_sequence: Some(2),
+            boot,
+            kinds: vec![v1::EventKind::Configuration.into()],
+        };
+        let watch = client.watch(request).await;
+        let mut again = watch.expect("it streams").into_inner();
+        let event = again.message().await.expect("no error").expect("no end");
+        assert_eq!((event.sequence, event.boot), (2, boot));
+        assert!(
+            matches!(event.event, Some(Kind::Circuit(it)) if it.change() == v1::CircuitChange::Created)
+        );
+        // One of another life is told that it missed something.
+        let request = v1::WatchRequest {
+            from_sequence: Some(9000),
+            boot: boot - 1,
+            kinds: Vec::new(),
+        };
+        let watch = client.watch(request).await;
+        let mut other = watch.expect("it streams").into_inner();
+        let event = other.message().await.expect("no error").expect("no end");
+        let gap = v1::GapEvent {
+            first: 9000,
+            next: 1,
+            cause: v1::GapCause::Restarted.into(),
+        };
+        assert_eq!(event.event, Some(Kind::Gap(gap)));
+        let unknown = v1::WatchRequest {
+            kinds: vec![77],
+            ..Default::default()
+        };
+        let status = client.watch(unknown).await.expect_err("no such kind");
+        assert_eq!(status.code(), Code::InvalidArgument);
 
         // The stream ends with the node, and does not hold it up.
         drop(client);
@@ -511,7 +556,7 @@ fn strangers_are_refused() {
         let status = apply(&mut client, []).await.expect_err("a stranger");
         assert_eq!(status.code(), Code::PermissionDenied);
         let status = client
-            .watch(v1::WatchRequest {})
+            .watch(v1::WatchRequest::default())
             .await
             .expect_err("a stranger");
         assert_eq!(status.code(), Code::PermissionDenied);

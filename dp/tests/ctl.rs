@@ -1,5 +1,7 @@
 //! The program as its user meets it: `twinseal run` on memory ports, and `twinseal ctl` against it.
 
+mod schema;
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
@@ -113,10 +115,15 @@ impl Node {
     }
 
     fn run(dir: &Path, env: &[(&str, &Path)]) -> Process {
+        Self::run_with(dir, env, "")
+    }
+
+    /// With more lines of configuration.
+    fn run_with(dir: &Path, env: &[(&str, &Path)], more: &str) -> Process {
         let config = dir.join("node.toml");
         let text = format!(
             "state_dir = {state:?}\n[node]\nname = \"n\"\n[control]\nsocket = {socket:?}\n[workers]\ncount = 1\nlanes = 2\n\
-             [memory]\nframes = 1024\nring = 256\nhuge_pages = \"never\"\n",
+             [memory]\nframes = 1024\nring = 256\nhuge_pages = \"never\"\n{more}",
             state = dir.join("state"),
             socket = dir.join("n.sock"),
         );
@@ -375,10 +382,10 @@ fn watches_until_the_node_stops() {
     json.line_with("watching");
     assert!(node.apply("state.yaml", &state(), &[]).status.success());
     plain.line_with(&format!("Z tables: generation 1, {CHANGES} changes"));
-    let event: Value = serde_json::from_str(&json.line_with("\"table\"")).expect("an object");
+    let event: Value = serde_json::from_str(&json.line_with("twinseal.table")).expect("an object");
     assert_eq!(
-        (&event["event"], &event["generation"]),
-        (&"table".into(), &1.into())
+        (&event["event_type"], &event["generation"]),
+        (&"committed".into(), &1.into())
     );
 
     node.process.signal(rustix::process::Signal::TERM);
@@ -387,6 +394,91 @@ fn watches_until_the_node_stops() {
     assert!(last.contains("the node"), "{last}");
     assert_eq!(plain.status(), Some(1));
     assert!(!node.dir.path().join("n.sock").exists());
+}
+
+#[test]
+fn the_file_of_events_is_as_its_schema_says_and_turns_over() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("events.json");
+    let more = format!("[events]\nfile = {file:?}\n[usage]\ninterval = 1\n");
+    let process = Node::run_with(dir.path(), &[], &more);
+    let mut node = Node { process, dir };
+    let tagged = state().replace("id: 7,", "id: 7, tags: {clientId: k, serviceId: web},");
+    assert!(node.apply("state.yaml", &tagged, &[]).status.success());
+    // Another path, then a failure, another epoch, and the end.
+    let moved = "circuits: [{name: c, id: 7, end: a, vrf: red, link: to-b, label: 101}]\n";
+    assert!(node.apply("moved.yaml", moved, &[]).status.success());
+    let blind = "delete: [{neighbour: {port: wan, address: 192.0.2.2}}]\n";
+    assert!(node.apply("blind.yaml", blind, &[]).status.success());
+    let lines = |path: &Path| -> Vec<Value> {
+        let text = std::fs::read_to_string(path).expect("it is there");
+        let lines = text.lines().map(serde_json::from_str);
+        lines.map(|line| line.expect("an object")).collect()
+    };
+    let await_event = |path: &Path, namespace: &str, event_type: &str| {
+        let begin = std::time::Instant::now();
+        loop {
+            let all = lines(path);
+            let found = all
+                .iter()
+                .find(|it| it["namespace"] == namespace && it["event_type"] == event_type);
+            if let Some(found) = found {
+                return found.clone();
+            }
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "no {namespace} {event_type}: {all:#?}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    await_event(&file, "link", "fault");
+    let failed = await_event(&file, "circuit", "failed");
+    assert_eq!(failed["failure_cause"], "its link is down");
+    await_event(&file, "twinseal.performance", "minute");
+    let created = await_event(&file, "circuit", "created");
+    assert_eq!(created["client_id"], "k");
+    assert_eq!(created["path"]["nodes"][0], "n");
+    await_event(&file, "circuit", "pathUpdated");
+
+    // logrotate moves the file and says so.
+    let moved = node.dir.path().join("events.json.moved");
+    std::fs::rename(&file, &moved).expect("it moves");
+    node.process.signal(rustix::process::Signal::HUP);
+    let deleted = "delete: [{label: {link: to-b, label: 200}}, {route: {vrf: red, prefix: 10.2.0.0/24}}, \
+                   {route: {vrf: red, prefix: '2001:db8:2::/64'}}, {circuit: c}]\n";
+    let output = node.apply("deleted.yaml", deleted, &[]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let begin = std::time::Instant::now();
+    while !file.exists() {
+        assert!(begin.elapsed() < PATIENCE, "it was not opened anew");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let deleted = await_event(&file, "circuit", "deleted");
+    assert!(deleted["duration"].as_u64() > Some(0));
+    node.process.signal(rustix::process::Signal::TERM);
+    assert_eq!(node.process.status(), Some(0));
+
+    let root: Value =
+        serde_json::from_str(include_str!("../../docs/events.schema.json")).expect("JSON");
+    let mut all = lines(&moved);
+    all.extend(lines(&file));
+    for (nth, event) in all.iter().enumerate() {
+        if let Some(mistake) = schema::mistake(&root, &root, event) {
+            panic!("{mistake}");
+        }
+        assert_eq!(event["sequence"], 1 + nth, "none is missing");
+    }
+    // And it does find mistakes.
+    for (field, wrong) in [
+        ("sequence", "x".into()),
+        ("kind", "y".into()),
+        ("z", 1.into()),
+    ] {
+        let mut event: Value = all[0].clone();
+        event[field] = wrong;
+        assert!(schema::mistake(&root, &root, &event).is_some(), "{field}");
+    }
 }
 
 #[test]

@@ -9,7 +9,6 @@ mod genkey;
 mod print;
 pub mod run;
 pub mod state_file;
-pub mod time;
 
 use std::io;
 use std::process::ExitCode;

@@ -10,7 +10,7 @@ use twinseal_crypto::{DEFAULT_PROVIDER, MAX_COUNTER, MAX_LANES, MAX_WINDOW_BITS,
 use twinseal_xsk::HugePages;
 
 use super::users::{self, Kind};
-use super::{Config, Mistake, Source, backticked, fix_for};
+use super::{Config, Mistake, Source, backticked, fix_for, sinks};
 use crate::workers::PoolConfig;
 
 /// Octets that a path of a Unix socket may have (`sockaddr_un`, less the final zero).
@@ -39,6 +39,10 @@ struct File {
     workers: Workers,
     #[serde(default)]
     memory: Memory,
+    #[serde(default)]
+    events: sinks::Events,
+    #[serde(default)]
+    usage: sinks::Usage,
 }
 
 #[derive(Deserialize)]
@@ -164,13 +168,13 @@ fn syntax(source: &Source<'_>, error: &toml::de::Error) -> Mistake {
     }
 }
 
-struct Check<'a> {
+pub(super) struct Check<'a> {
     source: &'a Source<'a>,
     mistakes: Vec<Mistake>,
 }
 
 impl Check<'_> {
-    fn wrong(
+    pub(super) fn wrong(
         &mut self,
         at: Range<usize>,
         field: &str,
@@ -218,6 +222,8 @@ impl Check<'_> {
             ),
             lane_limit: self.lane_limit(file.crypto.lane_limit),
             pool: self.pool(cpus, lanes, spin, file.memory),
+            events: self.events(file.events),
+            usage: self.usage(file.usage),
             name,
         }
     }

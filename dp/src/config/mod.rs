@@ -4,6 +4,7 @@
 //! given; `docs/examples` has files with all fields explained.
 
 mod file;
+mod sinks;
 mod users;
 
 pub(crate) use file::SOCKET_DIR;
@@ -11,6 +12,8 @@ pub(crate) use file::SOCKET_DIR;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::control::events::file::EventsConfig;
+use crate::control::usage::UsageConfig;
 use crate::workers::PoolConfig;
 
 /// A node's configuration, checked.
@@ -38,6 +41,10 @@ pub struct Config {
     pub lane_limit: u64,
     /// The workers and their packet memory.
     pub pool: PoolConfig,
+    /// Where events go.
+    pub events: EventsConfig,
+    /// How usage is accounted.
+    pub usage: UsageConfig,
 }
 
 impl Config {

@@ -63,6 +63,16 @@ frames = 4096
 frame_size = 4096
 huge_pages = "require"
 ring = 512
+[events]
+ring = 100
+file = "/var/log/twinseal.json"
+kinds = ["fault", "security"]
+max_bytes = 0
+keep = 2
+[usage]
+interval = 10
+max_bytes = 8388608
+keep_days = 7
 "#,
     )
     .unwrap();
@@ -73,6 +83,19 @@ ring = 512
     assert!(config.allow_uids.contains(&1234) && config.allow_gids == [77]);
     assert_eq!(config.provider, "ring");
     assert!(config.allow_core_dumps);
+    let events = config.events;
+    assert_eq!((events.ring, events.kinds.len()), (100, 2));
+    let output = crate::control::lines::Output::File {
+        path: "/var/log/twinseal.json".into(),
+        max_bytes: 0,
+        keep: 2,
+    };
+    assert_eq!(events.output, Some(output));
+    let usage = config.usage;
+    assert_eq!(
+        (usage.interval, usage.max_bytes, usage.keep_days),
+        (10, 8 << 20, 7)
+    );
     let pool = config.pool;
     assert_eq!(
         (pool.cpus, pool.lanes, pool.spin),
@@ -167,6 +190,34 @@ fn names_the_place_of_what_makes_no_sense() {
         );
     }
     let cases = [
+        (
+            "[events]\nring = 1",
+            "4:8",
+            "events.ring",
+            "out of range",
+            "16 to",
+        ),
+        (
+            "[events]\nkinds = [\"fault\", \"loud\"]",
+            "4:19",
+            "events.kinds",
+            "loud",
+            "security",
+        ),
+        (
+            "[events]\nfile = \"events.json\"",
+            "4:8",
+            "events.file",
+            "not absolute",
+            "standard output",
+        ),
+        (
+            "[usage]\nmax_bytes = 1",
+            "4:13",
+            "usage.max_bytes",
+            "out of range",
+            "8388608",
+        ),
         (
             "[control]\nsocket = \"run/a.sock\"",
             "4:10",

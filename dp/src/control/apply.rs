@@ -1,8 +1,7 @@
 //! Transactions on the node: judged, then committed.
 
-use twinseal_api::v1::{self, event::Event as EventKind};
+use twinseal_api::v1;
 
-use super::health::Health;
 use super::keys::Live;
 use super::model::State;
 use super::node::{Node, sources};
@@ -119,14 +118,9 @@ impl Node {
 
         let generation = self.state.generation;
         tracing::info!(generation, changes, "transaction applied");
-        self.events.emit(EventKind::Table(v1::TableEvent {
-            generation,
-            changes: changes as u32,
-        }));
-        Health::keys_changed(&self.events, &old, &self.state);
-        for start in &starts {
-            self.events.key(&start.key, v1::KeyChange::Transmitting);
-        }
+        self.health
+            .changed(&self.events, &old, &self.state, changes);
+        self.accounts.changed(&old, &self.state, &self.live);
         self.update_health();
         let sources = sources(&self.state, &self.live, &self.ports, &self.netlink);
         self.resolver.links(&self.netlink, &sources);

@@ -9,9 +9,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use twinseal_crypto::{Context, CryptoError, Fingerprint, Lanes, OpenSa, Provider, SealSa, Secret};
+use twinseal_crypto::{
+    Context, CryptoError, Direction, Fingerprint, Lanes, OpenSa, Provider, SealSa, Secret,
+};
 
-use super::model::{CircuitName, KeyId, LinkName, State};
+use super::model::{CircuitName, KeyId, LinkName, Owner, State};
 use super::parse::ItemKey;
 use super::refusal::{Code, Refused, reason};
 use super::transaction::Touched;
@@ -135,6 +137,28 @@ impl Live {
             Some((_, Sa::Open(sa))) => Some(sa),
             _ => None,
         }
+    }
+
+    /// Whether any receive SA is there for this owner.
+    pub fn receives(&self, owner: &Owner) -> bool {
+        let first = KeyId {
+            owner: owner.clone(),
+            direction: Direction::AToB,
+            epoch: 0,
+        };
+        let keys = self.sas.range(first..);
+        keys.take_while(|(id, _)| id.owner == *owner)
+            .any(|(_, (_, sa))| matches!(sa, Sa::Open(_)))
+    }
+
+    /// The counters of all links.
+    pub fn links(&self) -> impl Iterator<Item = (&LinkName, &Arc<Traffic>)> {
+        self.links.iter()
+    }
+
+    /// The counters of all circuits.
+    pub fn circuits(&self) -> impl Iterator<Item = (&CircuitName, &Arc<Traffic>)> {
+        self.circuits.iter()
     }
 
     /// A link's counters.

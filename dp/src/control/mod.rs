@@ -3,14 +3,16 @@
 //! ```text
 //! server -> node -> parse -> transaction (check, check_keys) -> keys, ports -> compile -> Pool::publish
 //!                 \-> netlink, resolve: what the kernel knows of neighbours, addresses and carrier
-//!                 \-> health: events; report: Get and Stats
+//!                 \-> health: events; usage: accounting; report: Get and Stats
 //! ```
 //!
 //! All of it runs on the one thread that calls [`run`]; the server's tasks reach the [`Node`] by a channel.
 
 pub mod compile;
+pub mod events;
 pub mod health;
 pub mod keys;
+pub mod lines;
 pub mod model;
 pub mod netlink;
 pub mod node;
@@ -19,7 +21,9 @@ pub mod refusal;
 pub mod server;
 pub mod table;
 pub mod transaction;
+pub mod usage;
 
+mod accounts;
 mod apply;
 mod check;
 mod check_keys;
@@ -40,12 +44,19 @@ use twinseal_crypto::{MAX_COUNTER, MAX_LANES, MAX_WINDOW_BITS, MIN_WINDOW_BITS};
 
 use crate::ports::PortError;
 use crate::workers::{Pool, PoolConfig};
+use accounts::Accounts;
+use events::Events;
+use events::file::{EventsConfig, Writer};
 use keys::SaConfig;
+use lines::{Lines, Output, Reopen};
 pub use node::{Node, NodeHandle};
 pub use server::{SocketConfig, SocketError};
+use usage::{Meter, Store, StoreError, UsageConfig};
 
 /// The file of the state directory that remembers which secrets have sealed.
 pub const BURNED_FILE: &str = "burned";
+/// The folder of the state directory that has usage.
+pub const USAGE_FOLDER: &str = "usage";
 /// How long requests under way may take once the node stops.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -66,6 +77,12 @@ pub struct NodeConfig {
     pub lane_limit: u64,
     /// The workers.
     pub pool: PoolConfig,
+    /// Where events go.
+    pub events: EventsConfig,
+    /// How usage is accounted.
+    pub usage: UsageConfig,
+    /// Has files of JSON lines opened anew.
+    pub reopen: Reopen,
 }
 
 /// Why a node did not run.
@@ -91,6 +108,19 @@ pub enum ControlError {
         /// Why not.
         source: std::io::Error,
     },
+    /// A file of JSON lines.
+    #[error("{field}: cannot write {}: {source}", .path.display())]
+    Lines {
+        /// As the node's configuration calls it.
+        field: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The store of usage.
+    #[error(transparent)]
+    Usage(#[from] StoreError),
     /// A number of the configuration is out of range.
     #[error("{field} is {value}: give {allowed}")]
     Range {
@@ -115,9 +145,13 @@ pub async fn run(
     let (sa, lanes) = sa_config(&config)?;
     let burned = open_burned(&config)?;
     // Before anything that takes packets: two daemons of one name would fight over ports.
-    let socket = server::Socket::bind(config.socket).await?;
+    let socket = server::Socket::bind(config.socket.clone()).await?;
+    let events = Events::new(&config.name, config.events.ring);
+    let writer = write_events(&config, &events)?;
+    let store = Store::open(config.state_dir.join(USAGE_FOLDER), &config.usage)?;
+    let accounts = Accounts::new(Meter::new(config.usage.interval), store);
     let pool = Pool::start(config.pool, lanes)?;
-    let node = Node::start(config.name.clone(), sa, burned, pool).await;
+    let node = Node::start(config.name.clone(), sa, burned, pool, events, accounts).await;
     let (handle, commands) = node::channel();
     let (stop_server, stopping) = oneshot::channel::<()>();
     let server = socket.serve(handle, async {
@@ -134,6 +168,9 @@ pub async fn run(
         () = node.run(commands, shutdown) => {}
     }
     drop(stop_server);
+    if let Some(writer) = writer {
+        writer.finish();
+    }
     match tokio::time::timeout(LAST_WORDS, server).await {
         Ok(served) => Ok(served?),
         Err(_) => {
@@ -141,6 +178,25 @@ pub async fn run(
             Ok(())
         }
     }
+}
+
+/// Begins to write events to their file, if they have one.
+fn write_events(config: &NodeConfig, events: &Events) -> Result<Option<Writer>, ControlError> {
+    let Some(output) = config.events.output.clone() else {
+        return Ok(None);
+    };
+    let path = match &output {
+        Output::Stdout => PathBuf::from("standard output"),
+        Output::File { path, .. } => path.clone(),
+    };
+    Lines::open(output, config.reopen.clone())
+        .and_then(|lines| Writer::start(&events.log(), config.events.kinds.clone(), lines))
+        .map(Some)
+        .map_err(|source| ControlError::Lines {
+            field: "events.file",
+            path,
+            source,
+        })
 }
 
 /// How SAs are made, and the right to their lanes for each worker.

@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use twinseal_api::v1;
 use twinseal_crypto::BurnGuard;
 
+use super::accounts::Accounts;
 use super::compile::{Compiler, Sources};
-use super::health::{Events, Health};
+use super::events::security::Security;
+use super::events::{Events, Log};
+use super::health::Health;
 use super::keys::{Live, SaConfig};
 use super::model::State;
 use super::netlink::{Changed, Netlink};
@@ -15,6 +18,7 @@ use super::ports::Ports;
 use super::refusal::Refused;
 use super::report;
 use super::resolve::Resolver;
+use super::usage::{Filter, Flushed};
 use crate::workers::Pool;
 
 /// How often workers' wishes are looked at.
@@ -40,8 +44,10 @@ pub struct Node {
     pub(super) publications: u64,
     pub(super) netlink: Netlink,
     pub(super) resolver: Resolver,
-    health: Health,
+    pub(super) health: Health,
     pub(super) events: Events,
+    security: Security,
+    pub(super) accounts: Accounts,
 }
 
 /// What a [`NodeHandle`] asks of the node.
@@ -49,7 +55,16 @@ enum Command {
     Apply(v1::ApplyRequest, oneshot::Sender<Result<u64, Refused>>),
     Get(oneshot::Sender<v1::GetResponse>),
     Stats(oneshot::Sender<v1::StatsResponse>),
-    Subscribe(oneshot::Sender<broadcast::Receiver<v1::Event>>),
+    Events(oneshot::Sender<Log>),
+    Usage(Option<Filter>, oneshot::Sender<Usage>),
+}
+
+/// What circuits carried: the running interval, and where the closed ones will be.
+pub struct Usage {
+    /// Of the running interval.
+    pub running: Vec<v1::UsageRecord>,
+    /// Told once all closed intervals are on disk.
+    pub closed: oneshot::Receiver<Flushed>,
 }
 
 /// Where to send commands to a node.
@@ -86,9 +101,14 @@ impl NodeHandle {
         self.ask(Command::Stats).await
     }
 
-    /// All events from now on.
-    pub async fn subscribe(&self) -> Result<broadcast::Receiver<v1::Event>, Stopped> {
-        self.ask(Command::Subscribe).await
+    /// The events.
+    pub async fn events(&self) -> Result<Log, Stopped> {
+        self.ask(Command::Events).await
+    }
+
+    /// What circuits carried; of the running interval what `running` wants.
+    pub async fn usage(&self, running: Option<Filter>) -> Result<Usage, Stopped> {
+        self.ask(|reply| Command::Usage(running, reply)).await
     }
 
     async fn ask<T>(
@@ -103,7 +123,14 @@ impl NodeHandle {
 
 impl Node {
     /// A node without ports, whose workers run.
-    pub async fn start(name: String, sa: SaConfig, burned: BurnGuard, pool: Pool) -> Self {
+    pub async fn start(
+        name: String,
+        sa: SaConfig,
+        burned: BurnGuard,
+        pool: Pool,
+        events: Events,
+        accounts: Accounts,
+    ) -> Self {
         Self {
             name,
             sa,
@@ -117,7 +144,9 @@ impl Node {
             netlink: Netlink::start().await,
             resolver: Resolver::new(Instant::now()),
             health: Health::default(),
-            events: Events::default(),
+            events,
+            security: Security::new(Instant::now()),
+            accounts,
         }
     }
 
@@ -147,17 +176,20 @@ impl Node {
                 _ = tick.tick() => {
                     let now = Instant::now();
                     self.housekeep(now);
+                    self.accounts.tick(&self.events, &self.pool);
                     if now.duration_since(health_at) >= HEALTH {
                         health_at = now;
                         self.update_health();
                     }
                     if now.duration_since(drops_at) >= DROPS {
                         drops_at = now;
-                        self.health.drops(&self.events, now, &self.pool.stats().drops);
+                        let drops = self.pool.stats().drops;
+                        self.security.tell(&self.events, now, &drops, &self.live);
                     }
                 }
             }
         }
+        self.accounts.finish(&self.events);
         // With the events' sender gone, streams of events end and the server can stop.
         drop(self.events);
         drop(self.ports);
@@ -176,8 +208,11 @@ impl Node {
             Command::Stats(reply) => {
                 let _ = reply.send(report::stats(self));
             }
-            Command::Subscribe(reply) => {
-                let _ = reply.send(self.events.subscribe());
+            Command::Events(reply) => {
+                let _ = reply.send(self.events.log());
+            }
+            Command::Usage(running, reply) => {
+                let _ = reply.send(self.accounts.usage(running.as_ref()));
             }
         }
     }

@@ -5,7 +5,8 @@ use twinseal_crypto::Suite;
 use twinseal_ebpf::XdpMode;
 use twinseal_xsk::BindMode;
 
-use super::health::{self, direction, key_ref};
+use super::events::{direction, key_ref};
+use super::health;
 use super::model::{
     Circuit, End, Hop, LabelAction, Link, Owner, Port, PortName, Role, State, Target, Via,
 };
@@ -124,7 +125,7 @@ fn links(node: &Node) -> Vec<v1::LinkState> {
     links
         .map(|name| v1::LinkState {
             link: name.to_string(),
-            up: health::link(&sources, &node.netlink.view, name).is_ok(),
+            up: health::link(&sources, &node.netlink.view, name).carries(),
             next_hop_mac: sources
                 .next_hop(name)
                 .map(|mac| mac.to_string())
@@ -344,7 +345,7 @@ fn link(name: &str, link: &Link) -> v1::Link {
     }
 }
 
-fn circuit(name: &str, circuit: &Circuit) -> v1::Circuit {
+pub(super) fn circuit(name: &str, circuit: &Circuit) -> v1::Circuit {
     let (dscp, dscp_value) = match circuit.dscp {
         Dscp::Copy => (v1::Dscp::Copy, 0),
         Dscp::Fixed(0) => (v1::Dscp::Zero, 0),

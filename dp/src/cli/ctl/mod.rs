@@ -3,6 +3,7 @@
 mod apply;
 mod events;
 mod stats;
+mod usage;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -38,12 +39,10 @@ enum Command {
     },
     /// Print all counters.
     Stats(stats::StatsArgs),
-    /// Print events as they happen, a line each.
-    Watch {
-        /// Print a JSON object a line.
-        #[arg(long)]
-        json: bool,
-    },
+    /// Print events, a line each.
+    Watch(events::WatchArgs),
+    /// Print what circuits carried, minute by minute.
+    Usage(usage::UsageArgs),
 }
 
 /// Runs it.
@@ -60,7 +59,8 @@ pub fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
             Command::Apply(apply) => apply::run(args.socket, apply).await,
             Command::Get { json } => get(client::connect(args.socket).await?, json).await,
             Command::Stats(stats) => stats::run(client::connect(args.socket).await?, &stats).await,
-            Command::Watch { json } => events::run(client::connect(args.socket).await?, json).await,
+            Command::Watch(watch) => events::run(client::connect(args.socket).await?, watch).await,
+            Command::Usage(usage) => usage::run(client::connect(args.socket).await?, usage).await,
         }
     })
 }

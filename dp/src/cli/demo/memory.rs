@@ -19,6 +19,9 @@ use twinseal_lab::traffic::{Load, Outlet, Payload, Tally, now_ns};
 use twinseal_xsk::HugePages;
 
 use super::plan::{Devices, EAST, EDGE_PORT, Host, Router, WEST};
+use crate::control::events::file::EventsConfig;
+use crate::control::lines::Reopen;
+use crate::control::usage::UsageConfig;
 use crate::control::{self, NodeConfig, SocketConfig};
 use crate::ports::memory::{End, EndQueue};
 use crate::wire::ethernet::{self, Mac};
@@ -143,6 +146,9 @@ impl Node {
             provider: DEFAULT_PROVIDER.into(),
             window_bits: 4096,
             lane_limit: MAX_COUNTER,
+            events: EventsConfig::default(),
+            usage: UsageConfig::default(),
+            reopen: Reopen::default(),
             pool: PoolConfig {
                 cpus: vec![None],
                 frames: 8192,

@@ -4,7 +4,6 @@ use serde_json::{Map, Value, json};
 use twinseal_api::v1;
 
 use crate::cli::state_file::schema::{Direction, Suite};
-use crate::cli::time;
 
 pub(in crate::cli) fn port_json(it: &v1::PortState) -> Value {
     json!({
@@ -106,39 +105,4 @@ fn counters(all: &[v1::Counter]) -> Value {
         .map(|it| (it.name.clone(), it.value.into()))
         .collect::<Map<_, Value>>()
         .into()
-}
-
-pub(in crate::cli) fn event_json(event: &v1::Event) -> Value {
-    use v1::event::Event;
-    let mut object = Map::new();
-    let (kind, fields) = match &event.event {
-        Some(Event::Table(it)) => (
-            "table",
-            json!({ "generation": it.generation, "changes": it.changes }),
-        ),
-        Some(Event::Link(it)) => (
-            "link",
-            json!({ "link": it.link, "up": it.up, "reason": it.reason }),
-        ),
-        Some(Event::Circuit(it)) => (
-            "circuit",
-            json!({ "circuit": it.circuit, "up": it.up, "reason": it.reason }),
-        ),
-        Some(Event::Key(it)) => {
-            object = key_ref(it.key.as_ref());
-            (
-                "key",
-                json!({ "change": super::key_change(it.change).replace(' ', "-") }),
-            )
-        }
-        Some(Event::Fault(it)) => ("fault", json!({ "kind": it.kind, "detail": it.detail })),
-        None => ("unknown", json!({})),
-    };
-    if let Value::Object(fields) = fields {
-        object.extend(fields);
-    }
-    object.insert("event".into(), kind.into());
-    object.insert("time".into(), time::rfc3339(event.unix_nanos).into());
-    object.insert("unix_nanos".into(), event.unix_nanos.into());
-    object.into()
 }

@@ -1,5 +1,6 @@
 //! What `ctl` prints: for people here, for programs in [`json`].
 
+mod event;
 mod json;
 mod table;
 #[cfg(test)]
@@ -11,10 +12,10 @@ use std::time::Duration;
 
 use twinseal_api::v1;
 
-pub(super) use json::{event_json, key_json, link_json, neighbour_json, port_json, stats_json};
+pub(super) use event::event;
+pub(super) use json::{key_json, link_json, neighbour_json, port_json, stats_json};
 
 use super::state_file::schema::{Direction, Suite};
-use super::time;
 use table::Table;
 
 /// What became of the desired state: comments before the state file that `get` prints.
@@ -119,47 +120,6 @@ fn key_name(key: Option<&v1::KeyRef>) -> String {
 
 fn direction(number: i32) -> &'static str {
     Direction::from_number(number).map_or("unknown direction", Direction::word)
-}
-
-/// An event, without an end of line.
-pub(super) fn event(event: &v1::Event) -> String {
-    use v1::event::Event;
-    let reason = |reason: &str| {
-        if reason.is_empty() {
-            String::new()
-        } else {
-            format!(": {reason}")
-        }
-    };
-    let text = match &event.event {
-        Some(Event::Table(it)) => format!(
-            "tables: generation {}, {} changes",
-            it.generation, it.changes
-        ),
-        Some(Event::Link(it)) => format!("link {} {}{}", it.link, up(it.up), reason(&it.reason)),
-        Some(Event::Circuit(it)) => {
-            format!("circuit {} {}{}", it.circuit, up(it.up), reason(&it.reason))
-        }
-        Some(Event::Key(it)) => format!(
-            "key of {}: {}",
-            key_name(it.key.as_ref()),
-            key_change(it.change)
-        ),
-        Some(Event::Fault(it)) => format!("fault {}{}", it.kind, reason(&it.detail)),
-        None => "an event of a later version".to_owned(),
-    };
-    format!("{} {text}", time::rfc3339(event.unix_nanos))
-}
-
-fn key_change(number: i32) -> &'static str {
-    match v1::KeyChange::try_from(number) {
-        Ok(v1::KeyChange::Installed) => "installed",
-        Ok(v1::KeyChange::Transmitting) => "transmitting",
-        Ok(v1::KeyChange::Retired) => "retired",
-        Ok(v1::KeyChange::NearlyExhausted) => "nearly exhausted",
-        Ok(v1::KeyChange::Exhausted) => "exhausted",
-        Ok(v1::KeyChange::Unspecified) | Err(_) => "unknown change",
-    }
 }
 
 /// Counters as tables. Counters of drops, XDP verdicts and sockets are left out while they are zero.

@@ -12,6 +12,7 @@ use rustix::process::DumpableBehavior;
 use tokio::sync::oneshot;
 
 use crate::config::Config;
+use crate::control::lines::Reopen;
 use crate::control::{self, NodeConfig, SocketConfig};
 
 /// Options of `twinseal run`.
@@ -41,7 +42,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     let name = config.name.clone();
     let socket = config.socket.clone();
-    let stop = signals::watch().context("cannot take signals")?;
+    let reopen = Reopen::default();
+    let stop = signals::watch(reopen.clone()).context("cannot take signals")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -60,13 +62,13 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
                 notify::send("READY=1");
             }
         };
-        let node = control::run(node_config(config), shutdown, Some(ready));
+        let node = control::run(node_config(config, reopen), shutdown, Some(ready));
         tokio::join!(node, announce).0
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn node_config(config: Config) -> NodeConfig {
+fn node_config(config: Config, reopen: Reopen) -> NodeConfig {
     NodeConfig {
         name: config.name,
         socket: SocketConfig {
@@ -80,6 +82,9 @@ fn node_config(config: Config) -> NodeConfig {
         window_bits: config.window_bits,
         lane_limit: config.lane_limit,
         pool: config.pool,
+        events: config.events,
+        usage: config.usage,
+        reopen,
     }
 }
 

@@ -1,22 +1,25 @@
-//! SIGINT and SIGTERM.
+//! SIGINT, SIGTERM and SIGHUP.
 
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-/// Yields the name of the first signal; the second ends the process.
+use crate::control::lines::Reopen;
+
+/// Yields the name of the first signal that stops; the second ends the process. At SIGHUP files are opened anew.
 ///
 /// They are watched by a thread of their own, so that the second one works also when the control thread is stuck.
-pub(super) fn watch() -> io::Result<oneshot::Receiver<&'static str>> {
+pub(super) fn watch(reopen: Reopen) -> io::Result<oneshot::Receiver<&'static str>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?;
-    let (mut interrupt, mut terminate) = {
+    let (mut interrupt, mut terminate, mut hangup) = {
         let _inside = runtime.enter();
         (
             signal(SignalKind::interrupt())?,
             signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
         )
     };
     let (first, stop) = oneshot::channel();
@@ -25,9 +28,12 @@ pub(super) fn watch() -> io::Result<oneshot::Receiver<&'static str>> {
         .spawn(move || {
             runtime.block_on(async {
                 let mut next = async || {
-                    tokio::select! {
-                        _ = interrupt.recv() => ("SIGINT", libc::SIGINT),
-                        _ = terminate.recv() => ("SIGTERM", libc::SIGTERM),
+                    loop {
+                        tokio::select! {
+                            _ = interrupt.recv() => return ("SIGINT", libc::SIGINT),
+                            _ = terminate.recv() => return ("SIGTERM", libc::SIGTERM),
+                            _ = hangup.recv() => reopen.ask(),
+                        }
                     }
                 };
                 // Nobody listens any more: the node has ended by itself.

@@ -3,6 +3,7 @@
 mod apply;
 mod socket;
 mod status;
+mod usage;
 mod watch;
 
 use tonic::{Request, Response, Status};
@@ -44,8 +45,17 @@ impl Control for Service {
 
     async fn watch(
         &self,
-        _: Request<v1::WatchRequest>,
+        request: Request<v1::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        self.watch().await.map(Response::new)
+        self.watch(request.into_inner()).await.map(Response::new)
+    }
+
+    type UsageStream = usage::Records;
+
+    async fn usage(
+        &self,
+        request: Request<v1::UsageRequest>,
+    ) -> Result<Response<Self::UsageStream>, Status> {
+        self.usage(request.into_inner()).await.map(Response::new)
     }
 }

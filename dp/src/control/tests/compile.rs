@@ -83,7 +83,11 @@ impl Bench {
     }
 
     pub(super) fn apply(&mut self, items: impl IntoIterator<Item = Item>) {
-        let outcome = apply(&self.state, sets(items));
+        self.change(sets(items));
+    }
+
+    pub(super) fn change(&mut self, changes: Vec<v1::Change>) {
+        let outcome = apply(&self.state, changes);
         self.live = self
             .live
             .next(&outcome.state, &outcome.secrets, &self.config)

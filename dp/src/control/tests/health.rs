@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::broadcast::Receiver;
 use twinseal_api::v1::{self, event::Event as Kind, item::Item};
 
 use super::super::compile::Sources;
-use super::super::health::{Events, Health};
+use super::super::events::security::Security;
+use super::super::events::{Events, Reader, Start};
+use super::super::health::Health;
 use super::super::keys::SaConfig;
 use super::super::netlink::View;
 use super::compile::{Bench, lanes, open, sa_config};
@@ -18,17 +19,20 @@ struct Watched {
     bench: Bench,
     health: Health,
     events: Events,
-    receiver: Receiver<v1::Event>,
+    reader: Reader,
+    /// What was looked at last.
+    seen: State,
 }
 
 impl Watched {
     fn new(config: SaConfig) -> Self {
-        let events = Events::default();
+        let events = Events::new("n", 100);
         Self {
             bench: Bench::with(config),
             health: Health::default(),
-            receiver: events.subscribe(),
+            reader: events.log().read(Start::Now, Vec::new()),
             events,
+            seen: State::default(),
         }
     }
 
@@ -41,46 +45,73 @@ impl Watched {
             neighbours: &self.bench.neighbours,
             addresses: &Default::default(),
         };
+        let seen = std::mem::replace(&mut self.seen, self.bench.state.clone());
+        self.health.changed(&self.events, &seen, &self.seen, 0);
         self.health.update(&self.events, &sources, &View::default());
         self.told()
     }
 
     fn told(&mut self) -> Vec<String> {
         let mut told = Vec::new();
-        while let Ok(event) = self.receiver.try_recv() {
+        while let Some(event) = self.reader.take() {
             told.push(match event.event.expect("it is something") {
-                Kind::Link(it) => format!("link {} {} {}", it.link, it.up, it.reason),
-                Kind::Circuit(it) => format!("circuit {} {} {}", it.circuit, it.up, it.reason),
+                Kind::Link(it) => format!("link {} {:?} {}", it.link, it.status(), it.reason),
+                Kind::Circuit(it) => {
+                    format!("circuit {} {:?} {}", it.circuit, it.change(), it.cause)
+                }
                 Kind::Key(it) => it.change().as_str_name().to_owned(),
-                Kind::Fault(it) => format!("{}: {}", it.kind, it.detail),
-                Kind::Table(_) => "table".to_owned(),
+                Kind::Security(it) => format!("{} {} {:?}", it.reason, it.count, it.owner),
+                // With every look.
+                Kind::Table(_) => continue,
+                other => format!("{other:?}"),
             });
         }
         told
     }
 }
 
+const KEYS: [&str; 6] = [
+    "KEY_CHANGE_INSTALLED",
+    "KEY_CHANGE_INSTALLED",
+    "KEY_CHANGE_INSTALLED",
+    "KEY_CHANGE_INSTALLED",
+    "KEY_CHANGE_TRANSMITTING",
+    "KEY_CHANGE_TRANSMITTING",
+];
+
 #[test]
-fn links_and_circuits_go_up_and_down() {
+fn links_and_circuits_come_fail_and_go_up() {
     let mut watched = Watched::new(sa_config());
+    let told = watched.update();
+    assert_eq!(told[0], "circuit c1 Created ");
+    assert_eq!(told[1..7], KEYS);
     let down = [
-        "link l1 false its next hop is not resolved",
-        "circuit c1 false its link is down",
+        "link l1 Down its next hop is not resolved",
+        "circuit c1 Failed its link is down",
     ];
-    assert_eq!(watched.update(), down);
+    assert_eq!(told[7..], down);
     assert!(watched.update().is_empty(), "told once");
     let peer = (11, "192.0.2.2".parse().expect("an address"));
     watched
         .bench
         .neighbours
         .insert(peer, Mac([2, 0, 0, 0, 0, 2]));
-    assert_eq!(watched.update(), ["link l1 true ", "circuit c1 true "]);
+    assert_eq!(watched.update(), ["link l1 Up ", "circuit c1 Up "]);
     watched.bench.apply([Item::Circuit(circuit("c2", 8, 101))]);
-    assert_eq!(watched.update(), ["circuit c2 false no key transmits"]);
+    let created = ["circuit c2 Created ", "circuit c2 Failed no key transmits"];
+    assert_eq!(watched.update(), created);
+    // Another way, and then only another word for it.
+    watched.bench.apply([Item::Circuit(circuit("c2", 8, 102))]);
+    assert_eq!(watched.update(), ["circuit c2 PathUpdated "]);
+    watched.bench.apply([Item::Circuit(v1::Circuit {
+        tags: [("a".into(), "b".into())].into(),
+        ..circuit("c2", 8, 102)
+    })]);
+    assert!(watched.update().is_empty());
     watched.bench.neighbours.clear();
     let told = watched.update();
     assert_eq!(told[..2], down);
-    assert_eq!(told[2], "circuit c2 false its link is down");
+    assert_eq!(told[2], "circuit c2 Failed its link is down");
 }
 
 #[test]
@@ -89,8 +120,34 @@ fn what_is_deleted_is_told() {
     watched.update();
     watched.bench.state = State::default();
     let told = watched.update();
-    assert_eq!(told, ["link l1 false deleted", "circuit c1 false deleted"]);
+    assert_eq!(told[0], "circuit c1 Deleted ");
+    assert_eq!(told[1..5], ["KEY_CHANGE_RETIRED"; 4]);
+    assert_eq!(told[5..], ["link l1 Down deleted"]);
     assert!(watched.update().is_empty());
+}
+
+#[test]
+fn a_link_without_all_of_its_keys_is_degraded() {
+    let mut watched = Watched::new(sa_config());
+    let peer = (11, "192.0.2.2".parse().expect("an address"));
+    watched
+        .bench
+        .neighbours
+        .insert(peer, Mac([2, 0, 0, 0, 0, 2]));
+    watched.update();
+    let received = v1::KeyRef {
+        owner: Some(v1::key_ref::Owner::Link("l1".into())),
+        direction: v1::Direction::BToA.into(),
+        epoch: 1,
+    };
+    watched
+        .bench
+        .change(vec![delete(v1::item_ref::Item::Key(received))]);
+    let told = watched.update();
+    assert_eq!(
+        told,
+        ["KEY_CHANGE_RETIRED", "link l1 Degraded no key receives"]
+    );
 }
 
 #[test]
@@ -106,7 +163,8 @@ fn keys_near_their_end_are_told_once() {
     let (_, sa) = watched.bench.live.seals().next().expect("one transmits");
     let sa = std::sync::Arc::clone(sa);
     assert!(sa.reserve(&owner, 0, 14).is_some());
-    assert_eq!(watched.update(), ["KEY_CHANGE_NEARLY_EXHAUSTED"]);
+    let told = watched.update();
+    assert_eq!(told[0], "KEY_CHANGE_NEARLY_EXHAUSTED");
     assert!(sa.reserve(&owner, 0, 3).is_none());
     let told = watched.update();
     assert_eq!(told, ["KEY_CHANGE_EXHAUSTED"]);
@@ -117,29 +175,30 @@ fn keys_near_their_end_are_told_once() {
 fn suspicious_drops_are_told_at_once_and_then_now_and_then() {
     let mut watched = Watched::new(sa_config());
     let start = Instant::now();
-    let mut drops = |after: u64, link: u64, circuit: u64| {
+    let mut security = Security::new(start);
+    let traffic = watched.bench.live.links().next().expect("one").1.clone();
+    let replayed = crate::pipeline::reason::DropReason::LinkReplayed;
+    let mut drops = |after: u64, forged: u64, of_link: u64, replays: u64| {
+        for _ in 0..of_link {
+            traffic.dropped(replayed as usize);
+        }
         let now = start + Duration::from_secs(after);
         let drops = [
-            ("link_authentication", link),
-            ("circuit_authentication", circuit),
+            ("circuit_authentication", forged),
+            ("link_replayed", replays),
             ("no_route", 1_000_000 + after),
         ];
-        watched.health.drops(&watched.events, now, &drops);
+        security.tell(&watched.events, now, &drops, &watched.bench.live);
         watched.told()
     };
-    assert!(drops(0, 0, 0).is_empty());
-    let first = drops(1, 3, 0);
-    assert_eq!(first.len(), 1);
-    assert!(
-        first[0].starts_with("authentication_failures: 3 packets"),
-        "{first:?}"
-    );
-    assert!(drops(2, 5, 7).is_empty(), "not again so soon");
-    let next = drops(11, 5, 8);
-    assert!(
-        next[0].starts_with("authentication_failures: 10 packets"),
-        "{next:?}"
-    );
-    assert!(next[0].contains("circuit_authentication 8"), "{next:?}");
-    assert!(drops(30, 5, 8).is_empty());
+    assert!(drops(0, 0, 0, 0).is_empty());
+    assert_eq!(drops(1, 3, 0, 0), ["circuit_authentication 3 None"]);
+    assert!(drops(2, 7, 0, 0).is_empty(), "not again so soon");
+    assert_eq!(drops(11, 8, 0, 0), ["circuit_authentication 5 None"]);
+    // On the account of a link, and those of none.
+    let told = drops(30, 8, 2, 5);
+    let link = "link_replayed 2 Some(Link(\"l1\"))";
+    assert_eq!(told, [link, "link_replayed 3 None"]);
+    assert_eq!(drops(50, 8, 1, 6), ["link_replayed 1 Some(Link(\"l1\"))"]);
+    assert!(drops(70, 8, 0, 6).is_empty());
 }

@@ -5,6 +5,7 @@ mod health;
 mod properties;
 mod refusals;
 mod transactions;
+mod usage;
 
 use twinseal_api::v1::{self, change::Change, item::Item};
 

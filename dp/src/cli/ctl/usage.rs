@@ -1,0 +1,145 @@
+//! `twinseal ctl usage`.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use serde_json::Value;
+use twinseal_api::v1;
+
+use crate::cli::client::{self, Client};
+use crate::control::events::json::usage_record;
+use crate::time::rfc3339;
+
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct UsageArgs {
+    /// Print a JSON object a line, with the fields of usage events.
+    #[arg(long)]
+    json: bool,
+    /// Only this circuit; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    circuit: Vec<String>,
+    /// Minutes that begin at this time or later, in seconds since 1970.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    from: u64,
+    /// Minutes that begin before this time.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    until: u64,
+    /// Leave the running minute out.
+    #[arg(long)]
+    closed: bool,
+    /// One line a circuit: sums over all its minutes.
+    #[arg(long, conflicts_with = "json")]
+    sum: bool,
+}
+
+pub(super) async fn run(mut client: Client, args: UsageArgs) -> anyhow::Result<ExitCode> {
+    let request = v1::UsageRequest {
+        circuits: args.circuit,
+        from_unix: args.from,
+        until_unix: args.until,
+        closed_only: args.closed,
+    };
+    let response = client
+        .usage(request)
+        .await
+        .map_err(|status| client::explain(&status))?;
+    let mut stream = response.into_inner();
+    let mut sums = std::collections::BTreeMap::<String, v1::UsageRecord>::new();
+    if !args.json {
+        writeln!(io::stdout(), "{}", HEAD)?;
+    }
+    while let Some(record) = stream
+        .message()
+        .await
+        .map_err(|status| client::explain(&status))?
+    {
+        if args.json {
+            writeln!(io::stdout(), "{}", Value::Object(usage_record(&record)))?;
+        } else if args.sum {
+            let sum = sums.entry(record.circuit.clone()).or_default();
+            add(sum, &record);
+        } else {
+            writeln!(io::stdout(), "{}", line(&record))?;
+        }
+    }
+    for sum in sums.values() {
+        writeln!(io::stdout(), "{}", line(sum))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+const HEAD: &str = "FROM                 CIRCUIT              SENT PACKETS       SENT BYTES    RECV PACKETS       RECV BYTES  DROPS";
+
+/// Adds a record to a sum, which begins when its first record does.
+fn add(sum: &mut v1::UsageRecord, record: &v1::UsageRecord) {
+    if sum.circuit.is_empty() {
+        *sum = record.clone();
+        return;
+    }
+    sum.interval_start_unix = sum.interval_start_unix.min(record.interval_start_unix);
+    sum.sent_packets += record.sent_packets;
+    sum.sent_bytes += record.sent_bytes;
+    sum.received_packets += record.received_packets;
+    sum.received_bytes += record.received_bytes;
+    for drops in &record.drops {
+        match sum.drops.iter_mut().find(|it| it.name == drops.name) {
+            Some(it) => it.value += drops.value,
+            None => sum.drops.push(drops.clone()),
+        }
+    }
+}
+
+fn line(it: &v1::UsageRecord) -> String {
+    let mut from = rfc3339(it.interval_start_unix.saturating_mul(1_000_000_000));
+    from.truncate("2026-11-20T14:40:00".len());
+    let drops: Vec<_> = it
+        .drops
+        .iter()
+        .map(|drops| format!("{} {}", drops.name, drops.value))
+        .collect();
+    let line = format!(
+        "{from}Z {:<20} {:>12} {:>16} {:>15} {:>16}  {}",
+        it.circuit,
+        it.sent_packets,
+        it.sent_bytes,
+        it.received_packets,
+        it.received_bytes,
+        drops.join(", ")
+    );
+    line.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_add_up_and_lines_are_aligned() {
+        let record = |start, sent, drops: &[(&str, u64)]| v1::UsageRecord {
+            interval_start_unix: start,
+            circuit: "c".into(),
+            sent_packets: sent,
+            drops: drops
+                .iter()
+                .map(|(name, value)| v1::Counter {
+                    name: (*name).to_owned(),
+                    value: *value,
+                })
+                .collect(),
+            ..Default::default()
+        };
+        let mut sum = v1::UsageRecord::default();
+        add(&mut sum, &record(120, 3, &[("a", 1)]));
+        add(&mut sum, &record(60, 4, &[("a", 2), ("b", 1)]));
+        assert_eq!(sum, record(60, 7, &[("a", 3), ("b", 1)]));
+        let column = HEAD.find("SENT PACKETS").expect("it is there") + "SENT PACKETS".len();
+        let line = line(&sum);
+        assert_eq!(&line[..column], format!("1970-01-01T00:01:00Z c{:>32}", 7));
+        assert!(line.ends_with("a 3, b 1"), "{line}");
+    }
+}

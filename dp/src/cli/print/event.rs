@@ -1,0 +1,134 @@
+//! Events for people, a line each.
+
+use twinseal_api::v1;
+
+use super::key_name;
+use crate::time;
+
+/// An event, without an end of line.
+pub(in crate::cli) fn event(event: &v1::Event) -> String {
+    use v1::event::Event;
+    let text = match &event.event {
+        Some(Event::Table(it)) => format!(
+            "tables: generation {}, {} changes",
+            it.generation, it.changes
+        ),
+        Some(Event::Link(it)) => format!("link {} {}{}", it.link, status(it), why(&it.reason)),
+        Some(Event::Circuit(it)) => {
+            format!("circuit {} {}{}", it.circuit, circuit(it), why(&it.cause))
+        }
+        Some(Event::Key(it)) => format!(
+            "key of {}: {}",
+            key_name(it.key.as_ref()),
+            key_change(it.change)
+        ),
+        Some(Event::Fault(it)) => format!("fault {}{}", it.kind, why(&it.detail)),
+        Some(Event::Gap(it)) => format!(
+            "events {} to {} are missing: {}",
+            it.first,
+            it.next.saturating_sub(1),
+            gap_cause(it)
+        ),
+        Some(Event::Usage(it)) => it.record.as_ref().map_or_else(String::new, usage),
+        Some(Event::Performance(it)) => performance(it),
+        Some(Event::Security(it)) => security(it),
+        None => "an event of a later version".to_owned(),
+    };
+    format!("{} {text}", time::rfc3339(event.unix_nanos))
+}
+
+fn why(reason: &str) -> String {
+    match reason {
+        "" => String::new(),
+        reason => format!(": {reason}"),
+    }
+}
+
+fn status(it: &v1::LinkEvent) -> &'static str {
+    match it.status() {
+        v1::LinkStatus::Up => "up",
+        v1::LinkStatus::Degraded => "degraded",
+        v1::LinkStatus::Down => "down",
+        v1::LinkStatus::Unspecified => "of unknown status",
+    }
+}
+
+fn circuit(it: &v1::CircuitEvent) -> &'static str {
+    match it.change() {
+        v1::CircuitChange::Created => "created",
+        v1::CircuitChange::PathUpdated => "has another path",
+        v1::CircuitChange::Deleted => "deleted",
+        v1::CircuitChange::Failed => "failed",
+        v1::CircuitChange::Up => "up",
+        v1::CircuitChange::Unspecified => "changed",
+    }
+}
+
+fn key_change(number: i32) -> &'static str {
+    match v1::KeyChange::try_from(number) {
+        Ok(v1::KeyChange::Installed) => "installed",
+        Ok(v1::KeyChange::Transmitting) => "transmitting",
+        Ok(v1::KeyChange::Retired) => "retired",
+        Ok(v1::KeyChange::NearlyExhausted) => "nearly exhausted",
+        Ok(v1::KeyChange::Exhausted) => "exhausted",
+        Ok(v1::KeyChange::Unspecified) | Err(_) => "unknown change",
+    }
+}
+
+fn gap_cause(it: &v1::GapEvent) -> &'static str {
+    match it.cause() {
+        v1::GapCause::SlowReader => "this reader was too slow",
+        v1::GapCause::TooOld => "the node keeps them no more",
+        v1::GapCause::Restarted => "the node has restarted since",
+        v1::GapCause::Unspecified => "the cause is unknown",
+    }
+}
+
+fn usage(it: &v1::UsageRecord) -> String {
+    format!(
+        "usage of circuit {} from {}: sent {} packets, {} bytes; received {} packets, {} bytes{}",
+        it.circuit,
+        time::rfc3339(it.interval_start_unix.saturating_mul(1_000_000_000)),
+        it.sent_packets,
+        it.sent_bytes,
+        it.received_packets,
+        it.received_bytes,
+        drops(&it.drops)
+    )
+}
+
+fn performance(it: &v1::PerformanceEvent) -> String {
+    format!(
+        "{} s: {} packets taken, {} sent{}",
+        it.interval_seconds,
+        it.packets,
+        it.sent_packets,
+        drops(&it.drops)
+    )
+}
+
+fn drops(drops: &[v1::Counter]) -> String {
+    let drops: Vec<_> = drops
+        .iter()
+        .map(|it| format!("{} {}", it.name, it.value))
+        .collect();
+    match drops.is_empty() {
+        true => String::new(),
+        false => format!("; dropped: {}", drops.join(", ")),
+    }
+}
+
+fn security(it: &v1::SecurityEvent) -> String {
+    use v1::security_event::Owner;
+    let owner = match &it.owner {
+        Some(Owner::Link(name)) => format!(" on link {name}"),
+        Some(Owner::Circuit(name)) => format!(" on circuit {name}"),
+        Some(Owner::Peer(name)) => format!(" of {name}"),
+        None => String::new(),
+    };
+    let seconds = it.period_nanos as f64 / 1e9;
+    format!(
+        "security: {}{owner}: {} within {seconds:.1} s, {} in all",
+        it.reason, it.count, it.total
+    )
+}

@@ -1,0 +1,105 @@
+//! What a transaction did, told as events.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use twinseal_api::v1::{self, CircuitChange, EventKind, event::Event as Body};
+
+use super::Events;
+use crate::control::model::{Circuit, CircuitName, State, Table};
+use crate::control::report;
+
+/// When circuits were made.
+#[derive(Default)]
+pub struct Births(HashMap<CircuitName, Instant>);
+
+/// Tells of a transaction that turned `old` into `new`.
+pub fn tell(events: &Events, births: &mut Births, old: &State, new: &State, changes: usize) {
+    let body = v1::TableEvent {
+        generation: new.generation,
+        changes: u32::try_from(changes).unwrap_or(u32::MAX),
+    };
+    events.emit(EventKind::Configuration, Body::Table(body));
+    circuits(events, births, old, new);
+    keys(events, old, new);
+}
+
+/// What can be told of a circuit of `state`.
+pub fn circuit(
+    births: &Births,
+    state: &State,
+    name: &CircuitName,
+    circuit: &Circuit,
+    change: CircuitChange,
+    cause: &str,
+) -> v1::CircuitEvent {
+    let link = state.links.get(&circuit.link);
+    let born = births.0.get(name);
+    v1::CircuitEvent {
+        circuit: name.to_string(),
+        change: change.into(),
+        cause: cause.to_owned(),
+        configuration: Some(report::circuit(name.as_str(), circuit)),
+        remote: link
+            .map(|link| link.remote.ip().to_string())
+            .unwrap_or_default(),
+        duration_nanos: born.map_or(0, |born| born.elapsed().as_nanos() as u64),
+    }
+}
+
+fn circuits(events: &Events, births: &mut Births, old: &State, new: &State) {
+    if new.circuits.same(&old.circuits) {
+        return;
+    }
+    let tell = |births: &Births, state: &State, name, it, change| {
+        let body = circuit(births, state, name, it, change, "");
+        events.emit(EventKind::Configuration, Body::Circuit(body));
+    };
+    for (name, it) in gone(&old.circuits, &new.circuits) {
+        tell(births, old, name, it, CircuitChange::Deleted);
+        births.0.remove(name);
+    }
+    for (name, it) in new.circuits.iter() {
+        match old.circuits.get(name) {
+            None => {
+                births.0.insert(name.clone(), Instant::now());
+                tell(births, new, name, it, CircuitChange::Created);
+            }
+            Some(was) if path(was) != path(it) => {
+                tell(births, new, name, it, CircuitChange::PathUpdated);
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// What a packet's way depends on.
+fn path(circuit: &Circuit) -> (&str, u32, u8) {
+    (circuit.link.as_str(), circuit.label, circuit.hop_limit)
+}
+
+fn keys(events: &Events, old: &State, new: &State) {
+    if new.keys.same(&old.keys) && new.transmits.same(&old.transmits) {
+        return;
+    }
+    for (id, _) in gone(&new.keys, &old.keys) {
+        events.key(id, v1::KeyChange::Installed);
+    }
+    for owner in new.transmits.keys() {
+        let (was, is) = (old.transmitting(owner), new.transmitting(owner));
+        if let Some(id) = is.filter(|is| was.as_ref() != Some(is)) {
+            events.key(&id, v1::KeyChange::Transmitting);
+        }
+    }
+    for (id, _) in gone(&old.keys, &new.keys) {
+        events.key(id, v1::KeyChange::Retired);
+    }
+}
+
+/// The entries of `old` that `new` has no more.
+fn gone<'a, K: Ord, V>(
+    old: &'a Table<K, V>,
+    new: &'a Table<K, V>,
+) -> impl Iterator<Item = (&'a K, &'a V)> {
+    old.iter().filter(|(key, _)| !new.contains_key(key))
+}

@@ -1,0 +1,66 @@
+//! Events: what happens to the node, told in numbered order to whoever watches and to a file.
+//!
+//! ```text
+//! health, changes, usage, guard -> Events (ring) -> Reader -> Watch
+//!                                                \-> file (JSON lines)
+//! ```
+
+pub mod changes;
+pub mod file;
+pub mod json;
+mod ring;
+pub mod security;
+
+use twinseal_api::v1::{self, event::Event as Body};
+use twinseal_crypto::Direction;
+
+use super::model::{KeyId, Owner};
+pub use ring::{Events, Log, Reader, Start};
+pub use twinseal_api::v1::EventKind;
+
+/// How many events are kept unless the configuration says otherwise.
+pub const DEFAULT_RING: usize = 16384;
+
+impl Events {
+    /// Tells of a key.
+    pub fn key(&self, id: &KeyId, change: v1::KeyChange) {
+        let kind = match change {
+            v1::KeyChange::NearlyExhausted | v1::KeyChange::Exhausted => EventKind::Fault,
+            _ => EventKind::Security,
+        };
+        let body = v1::KeyEvent {
+            key: Some(key_ref(id)),
+            change: change.into(),
+        };
+        self.emit(kind, Body::Key(body));
+    }
+
+    /// Tells that something is wrong with the node itself.
+    pub fn fault(&self, kind: &str, detail: String) {
+        let body = v1::FaultEvent {
+            kind: kind.to_owned(),
+            detail,
+        };
+        self.emit(EventKind::Fault, Body::Fault(body));
+    }
+}
+
+/// A key's name in the API.
+pub fn key_ref(id: &KeyId) -> v1::KeyRef {
+    v1::KeyRef {
+        owner: Some(match &id.owner {
+            Owner::Link(name) => v1::key_ref::Owner::Link(name.to_string()),
+            Owner::Circuit(name) => v1::key_ref::Owner::Circuit(name.to_string()),
+        }),
+        direction: direction(id.direction).into(),
+        epoch: id.epoch,
+    }
+}
+
+/// A direction in the API.
+pub fn direction(direction: Direction) -> v1::Direction {
+    match direction {
+        Direction::AToB => v1::Direction::AToB,
+        Direction::BToA => v1::Direction::BToA,
+    }
+}

@@ -1,0 +1,189 @@
+//! A file of JSON objects, one a line: appended to, opened anew when it was moved away, and turned over when it grows.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use serde_json::Value;
+
+/// Where lines go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Output {
+    /// Standard output.
+    Stdout,
+    /// A file, mode 0640.
+    File {
+        /// Where it is.
+        path: PathBuf,
+        /// Octets after which it is renamed to `path.1`, that to `path.2`, and so on; 0: never.
+        max_bytes: u64,
+        /// How many renamed ones are kept.
+        keep: u32,
+    },
+}
+
+/// Asks all files to be opened anew, as after SIGHUP.
+#[derive(Clone, Default, Debug)]
+pub struct Reopen(Arc<AtomicU64>);
+
+impl Reopen {
+    /// Before their next line.
+    pub fn ask(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+/// The writing end.
+pub struct Lines {
+    output: Output,
+    file: Option<File>,
+    /// Octets of the file.
+    size: u64,
+    reopen: Reopen,
+    /// The number of askings that were followed.
+    opened: u64,
+}
+
+impl Lines {
+    /// Opens the file, which is made if it is not there.
+    pub fn open(output: Output, reopen: Reopen) -> io::Result<Self> {
+        let mut lines = Self {
+            output,
+            file: None,
+            size: 0,
+            opened: reopen.0.load(Relaxed),
+            reopen,
+        };
+        lines.open_file()?;
+        Ok(lines)
+    }
+
+    fn open_file(&mut self) -> io::Result<()> {
+        if let Output::File { path, .. } = &self.output {
+            let file = OpenOptions::new()
+                .create(true)
+                .append(true)
+                .mode(0o640)
+                .open(path)?;
+            self.size = file.metadata()?.len();
+            self.file = Some(file);
+        }
+        Ok(())
+    }
+
+    /// Writes the objects, each on a line of its own.
+    pub fn write(&mut self, objects: &[Value]) -> io::Result<()> {
+        let asked = self.reopen.0.load(Relaxed);
+        if asked != self.opened {
+            self.file = None;
+            self.opened = asked;
+        }
+        let mut text = Vec::new();
+        for object in objects {
+            // Writing into memory cannot fail, and neither can what we make of numbers and text.
+            let _ = serde_json::to_writer(&mut text, object);
+            text.push(b'\n');
+        }
+        let Output::File {
+            path,
+            max_bytes,
+            keep,
+        } = &self.output
+        else {
+            let mut out = io::stdout().lock();
+            out.write_all(&text)?;
+            return out.flush();
+        };
+        let full = *max_bytes > 0 && self.size > 0 && self.size + text.len() as u64 > *max_bytes;
+        if self.file.is_some() && full {
+            turn_over(path, *keep)?;
+            self.file = None;
+        }
+        if self.file.is_none() {
+            self.open_file()?;
+        }
+        if let Some(file) = &mut self.file {
+            let written = file.write_all(&text);
+            if written.is_err() {
+                // The next line tries again, with a new file if need be.
+                self.file = None;
+            }
+            written?;
+            self.size += text.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+/// `path` becomes `path.1`, what was that becomes `path.2`; the last goes.
+fn turn_over(path: &Path, keep: u32) -> io::Result<()> {
+    let numbered = |n: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{n}"));
+        PathBuf::from(name)
+    };
+    if keep == 0 {
+        return std::fs::remove_file(path);
+    }
+    for n in (1..keep).rev() {
+        match std::fs::rename(numbered(n), numbered(n + 1)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    std::fs::rename(path, numbered(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(path: &Path) -> String {
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
+    #[test]
+    fn appends_turns_over_and_opens_anew() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("log");
+        let numbered = |n: u32| dir.path().join(format!("log.{n}"));
+        let output = Output::File {
+            path: path.clone(),
+            max_bytes: 8,
+            keep: 2,
+        };
+        let reopen = Reopen::default();
+        std::fs::write(&path, "0\n").expect("a file");
+        let mut lines = Lines::open(output, reopen.clone()).expect("it opens");
+        let mut write = |numbers: &[u64]| {
+            let objects: Vec<_> = numbers.iter().map(|n| Value::from(*n)).collect();
+            lines.write(&objects).expect("it writes");
+        };
+        write(&[1, 2]);
+        assert_eq!(read(&path), "0\n1\n2\n");
+        write(&[3, 4]);
+        assert_eq!(
+            (read(&numbered(1)), read(&path)),
+            ("0\n1\n2\n".into(), "3\n4\n".into())
+        );
+        write(&[5, 6, 7]);
+        write(&[8, 9]);
+        assert_eq!(read(&numbered(2)), "3\n4\n");
+        assert_eq!(
+            (read(&numbered(1)), read(&path)),
+            ("5\n6\n7\n".into(), "8\n9\n".into())
+        );
+        assert!(!numbered(3).exists());
+        // Somebody moves it away.
+        std::fs::rename(&path, dir.path().join("moved")).expect("it moves");
+        write(&[1]);
+        assert!(!path.exists(), "nobody asked");
+        reopen.ask();
+        write(&[2]);
+        assert_eq!(read(&path), "2\n");
+        assert_eq!(read(&dir.path().join("moved")), "8\n9\n1\n");
+    }
+}
