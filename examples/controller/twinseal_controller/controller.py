@@ -104,12 +104,17 @@ class Controller:
         kind = event.WhichOneof("event")
         match kind:
             case "link":
-                state = "up" if event.link.up else f"down: {event.link.reason}"
+                state = pb.LinkStatus.Name(event.link.status).removeprefix("LINK_STATUS_").lower()
+                if event.link.reason:
+                    state += f": {event.link.reason}"
                 log.info("%s: link %s is %s", name, event.link.link, state)
                 return True
             case "fault":
                 log.warning("%s: %s: %s", name, event.fault.kind, event.fault.detail)
-                return event.fault.kind == "events_lost"
+                return False
+            case "gap":
+                log.warning("%s: events %d to %d are missing", name, event.gap.first, event.gap.next - 1)
+                return True
             case "key":
                 return event.key.change == pb.KEY_CHANGE_NEARLY_EXHAUSTED
             case _:
