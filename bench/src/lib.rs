@@ -4,15 +4,18 @@
 //! runs them, [`alone`] repeats only their AEAD calls, and [`report`] puts both together. [`seal`] measures the AEADs
 //! alone, provider against provider. The program `twinseal-bench` and the criterion benches stand on it.
 //!
-//! What networks do: [`generator`] sends and receives test packets over AF_XDP.
+//! What networks do: [`generator`] sends and receives test packets over AF_XDP, [`testbed`] is a network of real daemons
+//! to send them through, and [`rfc2544`] measures it, or real devices.
 
 pub mod alone;
 pub mod cpu;
 pub mod generator;
 pub mod machine;
 pub mod report;
+pub mod rfc2544;
 pub mod rig;
 pub mod seal;
+pub mod testbed;
 
 pub use machine::Machine;
 pub use report::{Line, Report, Sample};

@@ -21,12 +21,14 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Pipeline(cli::pipeline::Pipeline),
+    Rfc2544(cli::rfc2544::Rfc2544),
     Seal(cli::seal::Seal),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Pipeline(args) => args.run(),
+        Command::Rfc2544(args) => args.run(),
         Command::Seal(args) => args.run(),
     }
 }

@@ -91,6 +91,18 @@ impl Sample {
     }
 }
 
+impl Sample {
+    /// In another unit.
+    #[must_use]
+    pub fn scaled(self, factor: f64) -> Self {
+        Self {
+            median: self.median * factor,
+            min: self.min * factor,
+            max: self.max * factor,
+        }
+    }
+}
+
 impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = format!("{:.1} ({:.1}..{:.1})", self.median, self.min, self.max);

@@ -1,6 +1,7 @@
 //! A module a subcommand: its arguments, and what it does with them.
 
 pub(crate) mod pipeline;
+pub(crate) mod rfc2544;
 pub(crate) mod seal;
 
 use std::fmt::Display;

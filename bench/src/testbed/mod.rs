@@ -1,0 +1,370 @@
+//! A network to measure: a host, two or three nodes with real daemons, and another host, each in a namespace.
+//!
+//! ```text
+//! host A -- eth0 | lan0 [node 0] east0 | west0 [node 1] (east0 | west0 [node 2]) lan0 | eth0 -- host B
+//! ```
+//!
+//! [`chain`] is what the nodes are told, and a [`Node`] tells it, as any controller would. All veths have their offloads
+//! off; the underlay carries nothing but Twinseal's packets (its neighbours are fixed), so that every one of them can be
+//! accounted for.
+
+pub mod chain;
+mod node;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use twinseal::cli::demo::plan::Host;
+use twinseal_api::v1;
+use twinseal_lab::impair::Impairment;
+use twinseal_lab::wire::ImpairedWire;
+use twinseal_lab::{IpNet, Lab, Namespace, PingConfig, Route, VethConfig, ping};
+
+use crate::generator;
+use chain::{Chain, Changes, EAST, LAN, WEST};
+pub use node::Node;
+
+/// A host's device.
+pub const HOST: &str = "eth0";
+/// How long anything may take to come up.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long packets of an old epoch may be under way before its keys go.
+const DRAIN: Duration = Duration::from_millis(300);
+
+/// What the network is to be like.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The program twinseal.
+    pub program: PathBuf,
+    /// A third node in the middle.
+    pub transit: bool,
+    /// Workers of each daemon, and queues of each veth.
+    pub workers: u32,
+    /// Further lines of each daemon's configuration.
+    pub config: Vec<String>,
+    /// The algorithm of every key.
+    pub suite: v1::Suite,
+    /// What the wires between nodes do to packets, if they are not perfect.
+    pub impairment: Option<Impairment>,
+}
+
+impl Setup {
+    /// Two nodes of one worker, AES-256-GCM, perfect wires; the program beside this one.
+    ///
+    /// # Errors
+    /// When nobody knows where this program is.
+    pub fn new() -> anyhow::Result<Self> {
+        let this = std::env::current_exe().context("where is this program?")?;
+        Ok(Self {
+            program: this.with_file_name("twinseal"),
+            transit: false,
+            workers: 1,
+            config: Vec::new(),
+            suite: v1::Suite::Aes256Gcm,
+            impairment: None,
+        })
+    }
+}
+
+/// The network, running.
+pub struct Testbed {
+    // Dropped in this order: daemons, then what they stand on.
+    nodes: Vec<Node>,
+    wires: Vec<ImpairedWire>,
+    chain: Chain,
+    places: Vec<Namespace>,
+    hosts: [Namespace; 2],
+    between: Vec<Namespace>,
+    _lab: Lab,
+}
+
+impl Testbed {
+    /// Builds it, starts the daemons, gives them tables and keys, and waits until the hosts reach each other.
+    ///
+    /// # Errors
+    /// When a lab cannot run here, or a daemon does not come up.
+    pub fn start(setup: &Setup) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            setup.program.exists(),
+            "{} is not there: build it (cargo build --release -p twinseal) or name it with --twinseal",
+            setup.program.display()
+        );
+        let lab = Lab::new("bench")?;
+        let chain = Chain::new(if setup.transit { 3 } else { 2 }, setup.suite)?;
+        let spaces = |count: usize, role: &str| -> anyhow::Result<Vec<Namespace>> {
+            let make = |n| Ok(lab.namespace(&format!("{role}-{n}"))?);
+            (0..count).map(make).collect()
+        };
+        let wires = if setup.impairment.is_some() {
+            chain.nodes() - 1
+        } else {
+            0
+        };
+        let mut testbed = Self {
+            nodes: Vec::new(),
+            wires: Vec::new(),
+            places: spaces(chain.nodes(), "node")?,
+            hosts: [lab.namespace("host-a")?, lab.namespace("host-b")?],
+            between: spaces(wires, "wire")?,
+            chain,
+            _lab: lab,
+        };
+        testbed.connect_hosts(setup)?;
+        testbed.connect_nodes(setup)?;
+        let mut lines = setup.config.clone();
+        if !lines
+            .iter()
+            .any(|line| line.trim_start().starts_with("workers.count"))
+        {
+            lines.push(format!("workers.count = {}", setup.workers));
+        }
+        for (number, place) in testbed.places.iter().enumerate() {
+            let (name, folder) = (format!("node-{number}"), testbed._lab.directory());
+            let folder = folder.join(&name);
+            testbed
+                .nodes
+                .push(Node::start(&name, &setup.program, place, folder, &lines)?);
+        }
+        let start = testbed.chain.start()?;
+        testbed.apply(start)?;
+        testbed.settle()?;
+        Ok(testbed)
+    }
+
+    fn connect_hosts(&self, setup: &Setup) -> anyhow::Result<()> {
+        for host in [Host::A, Host::B] {
+            let net =
+                |address: IpAddr| IpNet::new(address, if address.is_ipv6() { 64 } else { 24 });
+            let both = |of: fn(Host, bool) -> IpAddr| [net(of(host, false)), net(of(host, true))];
+            let (ours, gateway) = (both(Host::address), both(Host::gateway));
+            let (ours, gateway) = (
+                ours.into_iter().collect::<Result<Vec<_>, _>>()?,
+                gateway.into_iter().collect::<Result<Vec<_>, _>>()?,
+            );
+            let mut veth = VethConfig::new((self.host(host), HOST), (self.place_of(host), LAN))
+                .addresses(&ours, &gateway);
+            veth.queues = setup.workers;
+            self._lab.veth(&veth)?;
+            for v6 in [false, true] {
+                let far = host.other().prefix(v6).parse()?;
+                self.host(host)
+                    .add_route(&Route::to(far).via(host.gateway(v6)).dev(HOST))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn connect_nodes(&mut self, setup: &Setup) -> anyhow::Result<()> {
+        for link in 0..self.chain.nodes() - 1 {
+            let (west, east) = (&self.places[link], &self.places[link + 1]);
+            let address = |end| IpAddr::from(Chain::outer(link, end));
+            let nets = [v1::End::A, v1::End::B].map(|end| IpNet::new(address(end), 24));
+            let [near, far] = nets;
+            let (near, far) = ([near?], [far?]);
+            // IPv6's own chatter would be on the wire with our packets.
+            for place in [west, east] {
+                place.sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
+            }
+            match (setup.impairment, self.between.get(link)) {
+                (Some(impairment), Some(between)) => {
+                    between.sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
+                    let mut veth =
+                        VethConfig::new((west, EAST), (between, "p0")).addresses(&near, &[]);
+                    veth.queues = setup.workers;
+                    self._lab.veth(&veth)?;
+                    let mut veth =
+                        VethConfig::new((east, WEST), (between, "p1")).addresses(&far, &[]);
+                    veth.queues = setup.workers;
+                    self._lab.veth(&veth)?;
+                    self.wires.push(ImpairedWire::start(
+                        between, "p0", "p1", impairment, impairment,
+                    )?);
+                }
+                _ => {
+                    let mut veth =
+                        VethConfig::new((west, EAST), (east, WEST)).addresses(&near, &far);
+                    veth.queues = setup.workers;
+                    self._lab.veth(&veth)?;
+                }
+            }
+            west.set_neighbour(EAST, address(v1::End::B), east.mac(WEST)?)?;
+            east.set_neighbour(WEST, address(v1::End::A), west.mac(EAST)?)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until links are up and the hosts reach each other in both families.
+    fn settle(&mut self) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        for node in &mut self.nodes {
+            while let Some(down) = node.get()?.links.into_iter().find(|link| !link.up) {
+                anyhow::ensure!(
+                    begin.elapsed() < PATIENCE,
+                    "{}: {} does not come up",
+                    node.name(),
+                    down.link
+                );
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        let config = PingConfig {
+            count: 2,
+            timeout: Duration::from_millis(200),
+            ..PingConfig::default()
+        };
+        for (from, v6) in [
+            (Host::A, false),
+            (Host::A, true),
+            (Host::B, false),
+            (Host::B, true),
+        ] {
+            let to = from.other().address(v6);
+            while ping(self.host(from), to, &config)?.received == 0 {
+                anyhow::ensure!(
+                    begin.elapsed() < PATIENCE,
+                    "{to} does not answer; {:?}",
+                    self.drops()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Each node's transaction, in their order.
+    ///
+    /// # Errors
+    /// What the node refused.
+    pub fn apply(&mut self, changes: Changes) -> anyhow::Result<()> {
+        for (node, changes) in self.nodes.iter_mut().zip(changes) {
+            if !changes.is_empty() {
+                node.apply(changes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces all keys of links and the hosts' circuit while packets flow: make before break.
+    ///
+    /// # Errors
+    /// What a node refused.
+    pub fn rotate(&mut self) -> anyhow::Result<()> {
+        let old = self.chain.next_epoch()?;
+        self.apply(self.chain.install())?;
+        self.apply(self.chain.transmit())?;
+        std::thread::sleep(DRAIN);
+        self.apply(self.chain.retire(old))
+    }
+
+    /// What the nodes were told.
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// The nodes, from host A to host B.
+    pub fn nodes(&mut self) -> &mut [Node] {
+        &mut self.nodes
+    }
+
+    /// A host's namespace.
+    pub fn host(&self, host: Host) -> &Namespace {
+        &self.hosts[usize::from(host == Host::B)]
+    }
+
+    /// From a host to the other, for a [`generator`].
+    ///
+    /// # Errors
+    /// When a device is gone.
+    pub fn route(&self, from: Host, v6: bool) -> anyhow::Result<generator::Route> {
+        let to = from.other();
+        Ok(generator::Route {
+            from: generator::End::in_namespace(self.host(from), HOST),
+            to: generator::End::in_namespace(self.host(to), HOST),
+            src: from.address(v6),
+            dst: to.address(v6),
+            src_mac: self.host(from).mac(HOST)?,
+            dst_mac: self.place_of(from).mac(LAN)?,
+        })
+    }
+
+    /// All that was dropped so far, by place and reason: in daemons, at their sockets, by veths and by wires. Together
+    /// with the receivers' own account this is all there is.
+    ///
+    /// # Errors
+    /// When a node does not answer.
+    pub fn drops(&mut self) -> anyhow::Result<BTreeMap<String, u64>> {
+        let mut all = BTreeMap::new();
+        for node in &mut self.nodes {
+            let name = node.name().to_owned();
+            all.extend(
+                node.drops()?
+                    .into_iter()
+                    .map(|(reason, count)| (format!("{name} {reason}"), count)),
+            );
+        }
+        let hosts = [
+            ("host-a", &self.hosts[0], HOST),
+            ("host-b", &self.hosts[1], HOST),
+        ];
+        let names: Vec<_> = (0..self.places.len())
+            .map(|n| format!("node-{n}"))
+            .collect();
+        let devices = self.places.iter().zip(&names).flat_map(|(place, name)| {
+            [LAN, WEST, EAST].map(|device| (name.as_str(), place, device))
+        });
+        let between = self
+            .between
+            .iter()
+            .flat_map(|place| ["p0", "p1"].map(|device| ("wire", place, device)));
+        for (name, place, device) in hosts.into_iter().chain(devices).chain(between) {
+            // Nodes at the ends have no device towards further nodes.
+            let Ok(interface) = place.interface(device) else {
+                continue;
+            };
+            // A veth counts what its peer had no room for as its own.
+            add(
+                &mut all,
+                format!("{name} {device} peer_full"),
+                interface.stats.tx_dropped,
+            );
+        }
+        for (number, wire) in self.wires.iter().enumerate() {
+            for (way, counters) in [("east", wire.a_to_b()), ("west", wire.b_to_a())] {
+                let impairment = counters.impairment;
+                for (reason, count) in [
+                    ("lost", impairment.lost),
+                    ("overflowed", impairment.overflowed),
+                    ("missed", counters.missed),
+                    ("unsent", counters.unsent),
+                ] {
+                    add(&mut all, format!("wire-{number} {way} {reason}"), count);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Packets that wires made twice so far.
+    pub fn duplicated(&self) -> u64 {
+        let both = self
+            .wires
+            .iter()
+            .flat_map(|wire| [wire.a_to_b(), wire.b_to_a()]);
+        both.map(|counters| counters.impairment.duplicated).sum()
+    }
+
+    fn place_of(&self, host: Host) -> &Namespace {
+        match host {
+            Host::A => &self.places[0],
+            Host::B => &self.places[self.places.len() - 1],
+        }
+    }
+}
+
+fn add(all: &mut BTreeMap<String, u64>, name: String, count: u64) {
+    if count > 0 {
+        *all.entry(name).or_default() += count;
+    }
+}

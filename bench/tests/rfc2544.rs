@@ -1,0 +1,166 @@
+//! `twinseal-bench rfc2544` for real: on a lab with our daemons, and on two devices with a kernel in between. Figures are
+//! not judged; the accounts are.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use twinseal_lab::{IpNet, Lab, VethConfig};
+
+const BENCH: &str = env!("CARGO_BIN_EXE_twinseal-bench");
+/// Only a guard against hanging for ever.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn lab_available() -> bool {
+    if let Err(why) = Lab::available() {
+        eprintln!("SKIPPED: {why}");
+        return false;
+    }
+    true
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().expect("an address with a prefix length")
+}
+
+/// What must hold of any results.
+#[track_caller]
+fn check(results: &Value, sizes: &[u64]) {
+    let found: Vec<_> = results["sizes"].as_array().expect("sizes").iter().collect();
+    let octets: Vec<_> = found
+        .iter()
+        .filter_map(|size| size["octets"].as_u64())
+        .collect();
+    assert_eq!(octets, sizes);
+    for size in found {
+        let throughput = size["throughput"]["pps"]["median"]
+            .as_f64()
+            .expect("a rate");
+        assert!(throughput > 0.0, "{size:#}");
+        let latency = size["latency"].as_array().expect("latencies");
+        assert_eq!(latency.len(), 3);
+        for at in latency {
+            let [p50, p99, p9999] =
+                ["p50_us", "p99_us", "p9999_us"].map(|p| at[p]["median"].as_f64().expect("a time"));
+            assert!(0.0 < p50 && p50 <= p99 && p99 <= p9999, "{at:#}");
+        }
+        let loss = size["loss"].as_array().expect("loss rates");
+        assert!(!loss.is_empty());
+        for at in loss {
+            assert!(at["lost"].as_u64() <= at["sent"].as_u64(), "{at:#}");
+        }
+        assert!(
+            size["back_to_back"]["packets"]["median"].as_f64() > Some(0.0),
+            "{size:#}"
+        );
+    }
+    let total = &results["total"];
+    let count = |what: &str| total[what].as_u64().expect("a count");
+    assert_eq!(
+        count("sent"),
+        count("received") + count("lost"),
+        "{total:#}"
+    );
+    assert_eq!(count("duplicates") + count("damaged"), 0, "{total:#}");
+}
+
+#[test]
+fn a_lab_is_measured_and_every_packet_accounted_for() {
+    let program = Path::new(BENCH).with_file_name("twinseal");
+    if !lab_available() {
+        return;
+    }
+    if !program.exists() {
+        eprintln!("SKIPPED: {} is not there: cargo build", program.display());
+        return;
+    }
+    let done = Command::new(BENCH)
+        .args([
+            "rfc2544",
+            "--quick",
+            "--json",
+            "--sizes",
+            "64,1400",
+            "--transit",
+        ])
+        .output()
+        .expect("the program runs");
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(
+        done.status.success(),
+        "{said}\n{}",
+        String::from_utf8_lossy(&done.stdout)
+    );
+    let results: Value = serde_json::from_slice(&done.stdout).expect("JSON");
+    check(&results, &[64, 1400]);
+    let nodes = results["dut"]["nodes"].as_array().expect("nodes");
+    assert_eq!(nodes.len(), 3);
+    assert!(
+        nodes
+            .iter()
+            .all(|node| node["sockets"][0]["bind"][0] == "copy"),
+        "{nodes:?}"
+    );
+    assert!(results["machine"]["kernel"].is_string());
+
+    // Each lost packet was counted by whoever dropped it.
+    let total = &results["total"];
+    let drops = total["drops"].as_object().expect("drops of our own nodes");
+    let drops: u64 = drops.values().filter_map(Value::as_u64).sum();
+    let own = total["receiver_drops"].as_u64().expect("a count");
+    assert!(total["lost"].as_u64() <= Some(drops + own), "{total:#}");
+}
+
+#[test]
+fn devices_of_this_machine_are_measured_whatever_is_in_between() {
+    if !lab_available() {
+        return;
+    }
+    let lab = Lab::new("xrfc").expect("a lab");
+    let [tester, router] = ["tester", "router"].map(|role| lab.namespace(role).expect("namespace"));
+    for (device, ours, theirs) in [
+        (
+            "tx0",
+            ["10.1.0.2/24", "fd01::2/64"],
+            ["10.1.0.1/24", "fd01::1/64"],
+        ),
+        (
+            "rx0",
+            ["10.2.0.2/24", "fd02::2/64"],
+            ["10.2.0.1/24", "fd02::1/64"],
+        ),
+    ] {
+        let veth = VethConfig::new((&tester, device), (&router, device));
+        lab.veth(&veth.addresses(&ours.map(net), &theirs.map(net)))
+            .expect("veth");
+    }
+    for forwarding in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+        router.sysctl(forwarding, "1").expect("forwarding");
+    }
+    let mac = router
+        .mac("tx0")
+        .expect("mac")
+        .map(|octet| format!("{octet:02x}"))
+        .join(":");
+    for (src, dst, next_hop) in [
+        ("10.1.0.2", "10.2.0.2", ["--gateway", "10.1.0.1"]),
+        ("fd01::2", "fd02::2", ["--gateway", "fd01::1"]),
+        ("10.1.0.2", "10.2.0.2", ["--dst-mac", mac.as_str()]),
+    ] {
+        let mut command = Command::new(BENCH);
+        command.args([
+            "rfc2544", "--quick", "--json", "--sizes", "100", "--tx", "tx0", "--rx", "rx0",
+        ]);
+        command.args(["--src", src, "--dst", dst]).args(next_hop);
+        let mut process = tester.spawn(command).expect("the program runs");
+        let status = process.wait(PATIENCE).expect("a status");
+        let text = process.log_text();
+        assert!(status.is_some_and(|status| status.success()), "{text}");
+        let json = &text[text.find('{').expect("JSON")..];
+        let json = &json[..=json.rfind('}').expect("JSON")];
+        let results: Value = serde_json::from_str(json).expect("JSON");
+        check(&results, &[100]);
+        assert_eq!(results["total"]["drops"], Value::Null);
+    }
+}
