@@ -5,7 +5,7 @@
 //! alone, provider against provider. The program `twinseal-bench` and the criterion benches stand on it.
 //!
 //! What networks do: [`generator`] sends and receives test packets over AF_XDP, [`testbed`] is a network of real daemons
-//! to send them through, and [`rfc2544`] measures it, or real devices.
+//! to send them through, [`rfc2544`] measures it, or real devices, and [`soak`] keeps it busy for hours.
 
 pub mod alone;
 pub mod cpu;
@@ -15,6 +15,7 @@ pub mod report;
 pub mod rfc2544;
 pub mod rig;
 pub mod seal;
+pub mod soak;
 pub mod testbed;
 
 pub use machine::Machine;

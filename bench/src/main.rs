@@ -23,6 +23,7 @@ enum Command {
     Pipeline(cli::pipeline::Pipeline),
     Rfc2544(cli::rfc2544::Rfc2544),
     Seal(cli::seal::Seal),
+    Soak(cli::soak::Soak),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -30,5 +31,6 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Pipeline(args) => args.run(),
         Command::Rfc2544(args) => args.run(),
         Command::Seal(args) => args.run(),
+        Command::Soak(args) => args.run(),
     }
 }

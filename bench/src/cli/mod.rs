@@ -3,6 +3,7 @@
 pub(crate) mod pipeline;
 pub(crate) mod rfc2544;
 pub(crate) mod seal;
+pub(crate) mod soak;
 
 use std::fmt::Display;
 

@@ -4,8 +4,6 @@ use twinseal_lab::LabError;
 use twinseal_lab::frame::{ETHERNET, UdpFrame, checksum};
 use twinseal_lab::traffic::{HEADER, Marker, Payload};
 
-use super::GeneratorError;
-
 const UDP: usize = 8;
 const PROTOCOL_UDP: u8 = 17;
 const TYPE_IPV4: [u8; 2] = [0x08, 0x00];
@@ -33,11 +31,7 @@ pub(super) struct Template {
 
 impl Template {
     /// Of frames with a UDP payload of so many bytes.
-    pub(super) fn new(
-        udp: &UdpFrame,
-        marker: Marker,
-        payload: usize,
-    ) -> Result<Self, GeneratorError> {
+    pub(super) fn new(udp: &UdpFrame, marker: Marker, payload: usize) -> Result<Self, LabError> {
         let udp = UdpFrame {
             src_port: 0,
             ..*udp
@@ -75,16 +69,12 @@ impl Template {
     }
 
     /// Completes a frame that was [laid out](Self::lay_out), or finished, before.
-    pub(super) fn finish(
-        &self,
-        frame: &mut [u8],
-        src_port: u16,
-        payload: &Payload,
-    ) -> Result<(), LabError> {
+    pub(super) fn finish(&self, frame: &mut [u8], src_port: u16, payload: &Payload) {
         let at = self.payload_at;
         // Headers too: whoever had the chunk since may have changed them.
         frame[..at].copy_from_slice(&self.frame[..at]);
-        payload.write_header(&mut frame[at..])?;
+        let written = payload.write_header(&mut frame[at..]);
+        debug_assert!(written.is_ok(), "a template has room for it");
         let sum = match checksum(self.sum + u32::from(src_port), &frame[at..at + HEADER]) {
             // Zero on the wire would mean "no checksum" (RFC 768).
             0 => 0xffff,
@@ -92,7 +82,6 @@ impl Template {
         };
         frame[at - UDP..at - UDP + 2].copy_from_slice(&src_port.to_be_bytes());
         frame[at - 2..at].copy_from_slice(&sum.to_be_bytes());
-        Ok(())
     }
 }
 
@@ -193,9 +182,7 @@ mod tests {
         let template = Template::new(&udp(v6), MARKER, len).expect("a template");
         let mut frame = vec![0xaa; template.len()];
         template.lay_out(&mut frame);
-        template
-            .finish(&mut frame, port, payload)
-            .expect("long enough");
+        template.finish(&mut frame, port, payload);
         frame
     }
 

@@ -47,6 +47,7 @@
 //!   has both kernels' parts in it, and both threads' waking up. At low rates a batch is one packet.
 //! - **Lost** has a part that is the measurement's own fault, `socket_drops`: what found no room at the receiver.
 
+mod error;
 mod frame;
 mod receiver;
 mod sender;
@@ -56,12 +57,13 @@ use std::time::Duration;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Serialize;
-use twinseal_ebpf::{SteerError, XdpMode};
+use twinseal_ebpf::XdpMode;
+use twinseal_lab::Namespace;
 use twinseal_lab::frame::UdpFrame;
 use twinseal_lab::traffic::{Load, Marker, Sent, Summary, TrialResult, Until};
-use twinseal_lab::{LabError, Namespace};
-use twinseal_xsk::{BindMode, XskError};
+use twinseal_xsk::BindMode;
 
+pub use error::GeneratorError;
 pub use frame::{headers, min_octets};
 pub use receiver::{Received, Receiver, ReceiverConfig};
 pub use sender::{Sender, SenderConfig};
@@ -70,58 +72,6 @@ pub use sender::{Sender, SenderConfig};
 pub const PORT: u16 = 9;
 /// A source port a flow.
 const SRC_PORTS: std::ops::RangeInclusive<u16> = 10_000..=59_999;
-
-/// What can go wrong.
-#[derive(Debug, thiserror::Error)]
-pub enum GeneratorError {
-    /// The two addresses do not go together.
-    #[error("{src} and {dst} are of two families: give two IPv4 or two IPv6 addresses")]
-    Families {
-        /// Source.
-        src: IpAddr,
-        /// Destination.
-        dst: IpAddr,
-    },
-    /// No queue, or no port to send from.
-    #[error("a generator needs at least one queue and one source port")]
-    Nothing,
-    /// The packets do not fit.
-    #[error("a frame of {frame} bytes does not fit: the longest is {max}")]
-    Size {
-        /// As asked for.
-        frame: usize,
-        /// What fits.
-        max: usize,
-    },
-    /// The packets are too short to carry a number and a time.
-    #[error("a packet of {octets} octets is too short: a test packet has {min} at least")]
-    Short {
-        /// As asked for.
-        octets: usize,
-        /// What is needed.
-        min: usize,
-    },
-    /// The processor is not there, or this process may not use it.
-    #[error("cannot run on processor {cpu}: {source}; see `nproc` and `taskset -p $$`")]
-    Cpu {
-        /// Its number.
-        cpu: usize,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A thread could not be started or could not wait.
-    #[error("the receiver's thread: {0}")]
-    Thread(#[source] std::io::Error),
-    /// AF_XDP.
-    #[error(transparent)]
-    Xsk(#[from] XskError),
-    /// The steering program.
-    #[error(transparent)]
-    Steer(#[from] SteerError),
-    /// Sending, or a namespace.
-    #[error(transparent)]
-    Lab(#[from] LabError),
-}
 
 /// A device and where it is.
 #[derive(Debug, Clone)]

@@ -44,6 +44,8 @@ pub struct Sender {
     umem: Umem,
     sockets: Vec<Socket>,
     template: Option<Template>,
+    /// Of each chunk, whether the constant part of the template's frames is in it already.
+    laid_out: Vec<bool>,
     staged: Box<[(u16, Payload); BATCH]>,
     frames: Vec<Frame>,
 }
@@ -86,6 +88,7 @@ impl Sender {
         };
         Ok(Self {
             config: config.clone(),
+            laid_out: vec![false; umem.frame_count()],
             umem,
             sockets,
             template: None,
@@ -156,24 +159,8 @@ impl Outlet for Sender {
     }
 
     fn prepare(&mut self, load: &Load) -> Result<(), LabError> {
-        let template =
-            Template::new(&self.config.frame, load.marker, load.payload_size).map_err(|error| {
-                match error {
-                    GeneratorError::Lab(error) => error,
-                    other => unreachable!("a template's only error is its size: {other}"),
-                }
-            })?;
-        for socket in &mut self.sockets {
-            socket.complete(&mut self.umem);
-        }
-        // The constant part of a frame is written once into every chunk, and stays there.
-        let mut all: Vec<Frame> = std::iter::from_fn(|| self.umem.alloc()).collect();
-        for frame in &mut all {
-            if frame.append(template.len()) {
-                template.lay_out(frame.data_mut());
-            }
-        }
-        all.into_iter().for_each(|frame| self.umem.free(frame));
+        let template = Template::new(&self.config.frame, load.marker, load.payload_size)?;
+        self.laid_out.fill(false);
         self.template = Some(template);
         Ok(())
     }
@@ -190,6 +177,7 @@ impl Outlet for Sender {
             umem,
             sockets,
             template,
+            laid_out,
             staged,
             frames,
             ..
@@ -201,9 +189,13 @@ impl Outlet for Sender {
         socket.complete(umem);
         for (port, payload) in &staged[messages] {
             let Some(mut frame) = umem.alloc() else { break };
-            let written = frame.append(template.len())
-                && template.finish(frame.data_mut(), *port, payload).is_ok();
-            debug_assert!(written, "sizes were checked before");
+            let fits = frame.append(template.len());
+            debug_assert!(fits, "sizes were checked before");
+            let laid_out = &mut laid_out[frame.number() as usize];
+            if !std::mem::replace(laid_out, true) {
+                template.lay_out(frame.data_mut());
+            }
+            template.finish(frame.data_mut(), *port, payload);
             frames.push(frame);
         }
         let sent = socket.transmit(frames);

@@ -11,6 +11,7 @@ mod devices;
 mod latency;
 mod loss;
 mod result;
+mod text;
 mod throughput;
 
 use std::time::Duration;

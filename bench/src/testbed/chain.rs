@@ -6,9 +6,10 @@
 
 use twinseal::cli::demo::plan::{Host, random, set};
 use twinseal_api::v1;
-use v1::change::Change as Of;
 use v1::item::Item;
 use v1::key::Owner;
+
+use super::items::{delete, key, label_item, link_name, port, route, tenant_name};
 
 /// A node's device, and port, towards its host.
 pub const LAN: &str = "lan0";
@@ -116,7 +117,8 @@ impl Chain {
         Ok(start.collect())
     }
 
-    /// A further tenant, from 1 on: VRF, circuit with its keys, labels, and routes into it at both edges.
+    /// A further tenant, from 1 on: VRF, circuit with its keys, labels, and routes into it at both edges. The hosts'
+    /// tenant gets the same routes into its own circuit.
     pub fn add_tenant(&self, tenant: u32, prefixes: &[String]) -> anyhow::Result<Changes> {
         let keys = [v1::Direction::AToB, v1::Direction::BToA]
             .into_iter()
@@ -125,7 +127,17 @@ impl Chain {
                 key(owner, direction, ONLY_EPOCH, self.suite, 0)
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
-        self.tenant(tenant, keys.iter(), ONLY_EPOCH, prefixes)
+        let mut changes = self.tenant(tenant, keys.iter(), ONLY_EPOCH, prefixes)?;
+        for (node, changes) in changes.iter_mut().enumerate() {
+            if self.host_of(node).is_some() {
+                let into = || v1::route::Target::Circuit(tenant_name(HOSTS_TENANT));
+                let routes = prefixes
+                    .iter()
+                    .map(|prefix| route(HOSTS_TENANT, prefix.clone(), into()));
+                changes.extend(routes.map(set));
+            }
+        }
+        Ok(changes)
     }
 
     /// What takes a further tenant away again.
@@ -141,12 +153,14 @@ impl Chain {
                 }));
             }
             if self.host_of(node).is_some() {
-                items.extend(prefixes.iter().map(|prefix| {
-                    v1::item_ref::Item::Route(v1::RouteRef {
-                        vrf: name.clone(),
-                        prefix: prefix.clone(),
-                    })
-                }));
+                for vrf in [&name, &tenant_name(HOSTS_TENANT)] {
+                    items.extend(prefixes.iter().map(|prefix| {
+                        v1::item_ref::Item::Route(v1::RouteRef {
+                            vrf: vrf.clone(),
+                            prefix: prefix.clone(),
+                        })
+                    }));
+                }
                 for direction in [v1::Direction::AToB, v1::Direction::BToA] {
                     let owner = v1::key_ref::Owner::Circuit(name.clone());
                     items.push(v1::item_ref::Item::Key(v1::KeyRef {
@@ -340,70 +354,7 @@ fn is_link(key: &v1::Key) -> bool {
     matches!(key.owner, Some(Owner::Link(_)))
 }
 
-fn link_name(link: usize) -> String {
-    format!("link-{link}")
-}
-
-fn tenant_name(tenant: u32) -> String {
-    format!("tenant-{tenant}")
-}
-
 /// The label of packets that a node receives on a link whose end it is: at end B come those towards B.
 fn into_label(tenant: u32, end: v1::End) -> u32 {
     FIRST_LABEL + 2 * tenant + u32::from(end == v1::End::A)
-}
-
-fn key(
-    owner: Owner,
-    direction: v1::Direction,
-    epoch: u32,
-    suite: v1::Suite,
-    receiver_index: u32,
-) -> anyhow::Result<v1::Key> {
-    let mut secret = vec![0; 32];
-    random(&mut secret)?;
-    Ok(v1::Key {
-        owner: Some(owner),
-        direction: direction.into(),
-        epoch,
-        suite: suite.into(),
-        secret,
-        receiver_index,
-    })
-}
-
-fn port(netdev: &str, role: v1::PortRole, vrf: &str) -> Item {
-    let device = v1::AfXdp {
-        netdev: netdev.into(),
-        ..v1::AfXdp::default()
-    };
-    Item::Port(v1::Port {
-        name: netdev.into(),
-        role: role.into(),
-        vrf: vrf.into(),
-        mtu: 0,
-        device: Some(v1::port::Device::AfXdp(device)),
-    })
-}
-
-fn label_item(link: usize, label: u32, action: v1::label::Action) -> Item {
-    Item::Label(v1::Label {
-        link: link_name(link),
-        label,
-        action: Some(action),
-    })
-}
-
-fn route(tenant: u32, prefix: String, target: v1::route::Target) -> Item {
-    Item::Route(v1::Route {
-        vrf: tenant_name(tenant),
-        prefix,
-        target: Some(target),
-    })
-}
-
-fn delete(item: v1::item_ref::Item) -> v1::Change {
-    v1::Change {
-        change: Some(Of::Delete(v1::ItemRef { item: Some(item) })),
-    }
 }

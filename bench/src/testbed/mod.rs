@@ -9,6 +9,7 @@
 //! accounted for.
 
 pub mod chain;
+mod items;
 mod node;
 
 use std::collections::BTreeMap;
@@ -78,7 +79,7 @@ pub struct Testbed {
     places: Vec<Namespace>,
     hosts: [Namespace; 2],
     between: Vec<Namespace>,
-    _lab: Lab,
+    lab: Lab,
 }
 
 impl Testbed {
@@ -110,23 +111,23 @@ impl Testbed {
             hosts: [lab.namespace("host-a")?, lab.namespace("host-b")?],
             between: spaces(wires, "wire")?,
             chain,
-            _lab: lab,
+            lab,
         };
         testbed.connect_hosts(setup)?;
         testbed.connect_nodes(setup)?;
         let mut lines = setup.config.clone();
-        if !lines
-            .iter()
-            .any(|line| line.trim_start().starts_with("workers.count"))
-        {
+        let says_workers = |line: &String| {
+            let line = line.trim_start();
+            line.starts_with("workers.count") || line.starts_with("workers.cpus")
+        };
+        if !lines.iter().any(says_workers) {
             lines.push(format!("workers.count = {}", setup.workers));
         }
         for (number, place) in testbed.places.iter().enumerate() {
-            let (name, folder) = (format!("node-{number}"), testbed._lab.directory());
-            let folder = folder.join(&name);
-            testbed
-                .nodes
-                .push(Node::start(&name, &setup.program, place, folder, &lines)?);
+            let name = format!("node-{number}");
+            let folder = testbed.lab.directory().join(&name);
+            let node = Node::start(&name, &setup.program, place, folder, &lines)?;
+            testbed.nodes.push(node);
         }
         let start = testbed.chain.start()?;
         testbed.apply(start)?;
@@ -136,22 +137,14 @@ impl Testbed {
 
     fn connect_hosts(&self, setup: &Setup) -> anyhow::Result<()> {
         for host in [Host::A, Host::B] {
-            let net =
-                |address: IpAddr| IpNet::new(address, if address.is_ipv6() { 64 } else { 24 });
-            let both = |of: fn(Host, bool) -> IpAddr| [net(of(host, false)), net(of(host, true))];
-            let (ours, gateway) = (both(Host::address), both(Host::gateway));
-            let (ours, gateway) = (
-                ours.into_iter().collect::<Result<Vec<_>, _>>()?,
-                gateway.into_iter().collect::<Result<Vec<_>, _>>()?,
-            );
-            let mut veth = VethConfig::new((self.host(host), HOST), (self.place_of(host), LAN))
-                .addresses(&ours, &gateway);
-            veth.queues = setup.workers;
-            self._lab.veth(&veth)?;
+            let nets = |of: fn(Host, bool) -> IpAddr| [net(of(host, false)), net(of(host, true))];
+            let (ours, gateway) = (nets(Host::address), nets(Host::gateway));
+            let ends = [(self.host(host), HOST), (self.place_of(host), LAN)];
+            self.veth(setup, ends, [&ours, &gateway])?;
             for v6 in [false, true] {
-                let far = host.other().prefix(v6).parse()?;
-                self.host(host)
-                    .add_route(&Route::to(far).via(host.gateway(v6)).dev(HOST))?;
+                let far = Route::to(host.other().prefix(v6).parse()?);
+                let far = far.via(host.gateway(v6)).dev(HOST);
+                self.host(host).add_route(&far)?;
             }
         }
         Ok(())
@@ -161,39 +154,38 @@ impl Testbed {
         for link in 0..self.chain.nodes() - 1 {
             let (west, east) = (&self.places[link], &self.places[link + 1]);
             let address = |end| IpAddr::from(Chain::outer(link, end));
-            let nets = [v1::End::A, v1::End::B].map(|end| IpNet::new(address(end), 24));
-            let [near, far] = nets;
-            let (near, far) = ([near?], [far?]);
+            let (near, far) = ([net(address(v1::End::A))], [net(address(v1::End::B))]);
+            let between = self.between.get(link);
             // IPv6's own chatter would be on the wire with our packets.
-            for place in [west, east] {
+            for place in [west, east].into_iter().chain(between) {
                 place.sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
             }
-            match (setup.impairment, self.between.get(link)) {
-                (Some(impairment), Some(between)) => {
-                    between.sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
-                    let mut veth =
-                        VethConfig::new((west, EAST), (between, "p0")).addresses(&near, &[]);
-                    veth.queues = setup.workers;
-                    self._lab.veth(&veth)?;
-                    let mut veth =
-                        VethConfig::new((east, WEST), (between, "p1")).addresses(&far, &[]);
-                    veth.queues = setup.workers;
-                    self._lab.veth(&veth)?;
-                    self.wires.push(ImpairedWire::start(
-                        between, "p0", "p1", impairment, impairment,
-                    )?);
+            let (west_end, east_end) = ((west, EAST), (east, WEST));
+            match (setup.impairment, between) {
+                (Some(bad), Some(between)) => {
+                    self.veth(setup, [west_end, (between, "p0")], [&near, &[]])?;
+                    self.veth(setup, [east_end, (between, "p1")], [&far, &[]])?;
+                    let wire = ImpairedWire::start(between, "p0", "p1", bad, bad)?;
+                    self.wires.push(wire);
                 }
-                _ => {
-                    let mut veth =
-                        VethConfig::new((west, EAST), (east, WEST)).addresses(&near, &far);
-                    veth.queues = setup.workers;
-                    self._lab.veth(&veth)?;
-                }
+                _ => self.veth(setup, [west_end, east_end], [&near, &far])?,
             }
             west.set_neighbour(EAST, address(v1::End::B), east.mac(WEST)?)?;
             east.set_neighbour(WEST, address(v1::End::A), west.mac(EAST)?)?;
         }
         Ok(())
+    }
+
+    fn veth(
+        &self,
+        setup: &Setup,
+        ends: [(&Namespace, &str); 2],
+        addresses: [&[IpNet]; 2],
+    ) -> anyhow::Result<()> {
+        let veth = VethConfig::new(ends[0], ends[1]);
+        let mut veth = veth.addresses(addresses[0], addresses[1]);
+        veth.queues = setup.workers;
+        Ok(self.lab.veth(&veth)?)
     }
 
     /// Waits until links are up and the hosts reach each other in both families.
@@ -361,6 +353,12 @@ impl Testbed {
             Host::B => &self.places[self.places.len() - 1],
         }
     }
+}
+
+/// An address in a network of the usual size.
+fn net(address: IpAddr) -> IpNet {
+    let len = if address.is_ipv6() { 64 } else { 24 };
+    IpNet::new(address, len).expect("a length that the family has")
 }
 
 fn add(all: &mut BTreeMap<String, u64>, name: String, count: u64) {
