@@ -1,5 +1,6 @@
 //! The lab itself: what makes things and takes them down again.
 
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,6 +23,16 @@ const BRIDGE_FORWARD_DELAY: u16 = 1;
 const BRIDGE_STP: u16 = 5;
 /// `IFLA_BR_MCAST_SNOOPING`.
 const BRIDGE_SNOOPING: u16 = 23;
+/// `IFLA_VXLAN_ID`.
+const VXLAN_ID: u16 = 1;
+/// `IFLA_VXLAN_GROUP` and `IFLA_VXLAN_GROUP6`: where to send.
+const VXLAN_REMOTE: [u16; 2] = [2, 16];
+/// `IFLA_VXLAN_LOCAL` and `IFLA_VXLAN_LOCAL6`.
+const VXLAN_LOCAL: [u16; 2] = [4, 17];
+/// `IFLA_VXLAN_PORT`, in network order.
+const VXLAN_DPORT: u16 = 15;
+/// The port that RFC 7348 gives VXLAN.
+const VXLAN_PORT: u16 = 4789;
 /// Longest name of a namespace: a file name, with room for nothing else.
 const NAME_MAX: usize = 100;
 
@@ -210,6 +221,42 @@ impl Lab {
             ns.set_master(port, name)?;
         }
         ns.set_up(name)
+    }
+
+    /// Makes a VXLAN tunnel (RFC 7348, port 4789) from `local` to `remote`, up: a wire of its own between the two ends.
+    ///
+    /// # Errors
+    /// When the name is taken, the kernel has no VXLAN, or the addresses are of two families.
+    pub fn vxlan(
+        &self,
+        ns: &Namespace,
+        name: &str,
+        id: u32,
+        local: IpAddr,
+        remote: IpAddr,
+    ) -> Result<(), LabError> {
+        check_ifname(name)?;
+        let request = new_link(name, "vxlan", |r| {
+            let address = |r: Request, [v4, v6]: [u16; 2], address| match address {
+                IpAddr::V4(address) => r.put(v4, &address.octets()),
+                IpAddr::V6(address) => r.put(v6, &address.octets()),
+            };
+            let r = address(r.put_u32(VXLAN_ID, id), VXLAN_REMOTE, remote);
+            address(r, VXLAN_LOCAL, local).put(VXLAN_DPORT, &VXLAN_PORT.to_be_bytes())
+        });
+        ns.netlink(request, || format!("make vxlan {name} to {remote}"))?;
+        ns.set_up(name)
+    }
+
+    /// Makes a device of a kind that needs no parameters (`wireguard`, `dummy`), not up yet.
+    ///
+    /// # Errors
+    /// When the name is taken, or the kernel has no such kind.
+    pub fn device(&self, ns: &Namespace, name: &str, kind: &str) -> Result<(), LabError> {
+        check_ifname(name)?;
+        ns.netlink(new_link(name, kind, |r| r), || {
+            format!("make {kind} {name}")
+        })
     }
 
     /// Leaves all running after this process. Returns the lab's name, for [`Lab::teardown`].

@@ -235,6 +235,29 @@ fn a_bridge_is_a_switch_and_its_ports_can_be_captured() {
 }
 
 #[test]
+fn a_vxlan_tunnel_carries_packets_between_its_ends() {
+    let Some(lab) = lab("tvxlan") else { return };
+    let (a, b) = pair(&lab);
+    for (ns, ends, inner) in [
+        (&a, ["10.0.0.1", "10.0.0.2"], "10.9.0.1/24"),
+        (&b, ["10.0.0.2", "10.0.0.1"], "10.9.0.2/24"),
+    ] {
+        let [local, remote] = ends.map(|end| end.parse().expect("address"));
+        if let Err(e) = lab.vxlan(ns, "vx0", 42, local, remote) {
+            eprintln!("SKIPPED: this kernel has no VXLAN: {e}");
+            return;
+        }
+        ns.add_address("vx0", inner.parse().expect("network"))
+            .expect("address");
+    }
+    let sent = || b.interface("vx0").expect("vx0").stats.tx_packets;
+    let before = sent();
+    let result = ping(&a, "10.9.0.2".parse().expect("address"), &quick(3)).expect("ping");
+    assert!(result.all_answered(), "{result}");
+    assert!(sent() >= before + 3);
+}
+
+#[test]
 fn an_impaired_wire_does_what_it_is_told() {
     let Some(lab) = lab("twire") else { return };
     let [a, wire, b] = ["a", "wire", "b"].map(|role| lab.namespace(role).expect("namespace"));
