@@ -8,6 +8,7 @@
 //! to send them through, [`rfc2544`] measures it, or real devices, and [`soak`] keeps it busy for hours.
 
 pub mod alone;
+pub mod compare;
 pub mod cpu;
 pub mod generator;
 pub mod machine;

@@ -20,6 +20,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Compare(cli::compare::Compare),
     Pipeline(cli::pipeline::Pipeline),
     Rfc2544(cli::rfc2544::Rfc2544),
     Seal(cli::seal::Seal),
@@ -28,6 +29,7 @@ enum Command {
 
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
+        Command::Compare(args) => args.run(),
         Command::Pipeline(args) => args.run(),
         Command::Rfc2544(args) => args.run(),
         Command::Seal(args) => args.run(),

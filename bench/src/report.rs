@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use twinseal::pipeline::{BATCH, STAGES};
 use twinseal_crypto::{Provider, Suite};
 
@@ -62,7 +62,7 @@ pub struct Line {
 }
 
 /// Several runs of one thing.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Sample {
     /// The middle one.
     pub median: f64,

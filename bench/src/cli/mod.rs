@@ -1,5 +1,6 @@
 //! A module a subcommand: its arguments, and what it does with them.
 
+pub(crate) mod compare;
 pub(crate) mod pipeline;
 pub(crate) mod rfc2544;
 pub(crate) mod seal;

@@ -1,0 +1,189 @@
+//! Rounds put together: medians, and ratios within each round.
+
+use std::collections::BTreeMap;
+
+use super::peers::{KERNEL, OURS};
+use super::result::{Metric, MetricLine, Participant, Round};
+use crate::Sample;
+
+/// Puts the rounds together.
+pub(super) fn of_rounds(sizes: &[u16], peers: &[Participant], rounds: &[Round]) -> Vec<Metric> {
+    let table = Table { peers, rounds };
+    let mut metrics: Vec<Metric> = sizes
+        .iter()
+        .map(|&octets| {
+            let title = format!("No-loss rate, {octets} octets");
+            table.metric(&format!("rate-{octets}"), &title, "Mpps", true, |round| {
+                let rate = round.rates.iter().find(|rate| rate.octets == octets);
+                rate.map(|rate| rate.mpps)
+            })
+        })
+        .collect();
+    let tcp = |round: &Round| round.tcp.as_ref().map(|tcp| tcp.gbps);
+    metrics.extend([
+        table.metric("tcp", "Goodput of one TCP stream", "Gbit/s", true, tcp),
+        table.metric(
+            "tcp-cpu",
+            "CPU time a Gbit of that stream, hosts and gateways",
+            "s",
+            false,
+            |round| round.tcp.as_ref().map(|tcp| tcp.cpus / tcp.gbps),
+        ),
+        table.metric("rtt-p50", "Round trip, median", "us", false, |round| {
+            Some(round.round_trip.p50_us)
+        }),
+        table.metric("rtt-p99", "Round trip, 99 %", "us", false, |round| {
+            Some(round.round_trip.p99_us)
+        }),
+    ]);
+    metrics.retain(|metric| !metric.lines.is_empty());
+    metrics
+}
+
+struct Table<'a> {
+    peers: &'a [Participant],
+    rounds: &'a [Round],
+}
+
+impl Table<'_> {
+    fn metric(
+        &self,
+        id: &str,
+        title: &str,
+        unit: &str,
+        more_is_better: bool,
+        value: impl Fn(&Round) -> Option<f64>,
+    ) -> Metric {
+        // By peer, then by round.
+        let values: Vec<(&Participant, BTreeMap<u32, f64>)> = self
+            .peers
+            .iter()
+            .map(|peer| {
+                let own = self.rounds.iter().filter(|round| round.peer == peer.name);
+                let own = own.filter_map(|round| Some((round.round, value(round)?)));
+                (peer, own.collect::<BTreeMap<_, _>>())
+            })
+            .filter(|(_, values)| !values.is_empty())
+            .collect();
+        let median = |values: &BTreeMap<u32, f64>| sample(values.values().copied()).median;
+        let best = values
+            .iter()
+            .filter(|(peer, values)| peer.seals > 0 && peer.name != OURS && median(values) > 0.0)
+            .max_by(|(_, a), (_, b)| {
+                let order = median(a).total_cmp(&median(b));
+                if more_is_better {
+                    order
+                } else {
+                    order.reverse()
+                }
+            });
+        let kernel = values.iter().find(|(peer, _)| peer.name == KERNEL);
+        let ratio = |own: &BTreeMap<u32, f64>, to: Option<&(&Participant, BTreeMap<u32, f64>)>| {
+            let (_, to) = to?;
+            let ratios: Vec<f64> = own
+                .iter()
+                .filter_map(|(round, value)| Some(value / to.get(round).filter(|&&to| to > 0.0)?))
+                .collect();
+            (!ratios.is_empty()).then(|| Sample::new(ratios))
+        };
+        Metric {
+            id: id.into(),
+            title: title.into(),
+            unit: unit.into(),
+            more_is_better,
+            best_sealed: best.map(|(peer, _)| peer.name.clone()),
+            lines: values
+                .iter()
+                .map(|(peer, values)| MetricLine {
+                    peer: peer.name.clone(),
+                    value: sample(values.values().copied()),
+                    to_kernel: ratio(values, kernel),
+                    to_best_sealed: ratio(values, best),
+                })
+                .collect(),
+        }
+    }
+}
+
+fn sample(values: impl Iterator<Item = f64>) -> Sample {
+    Sample::new(values.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::result::{Rate, RoundTrip};
+
+    fn participant(name: &str, seals: u8) -> Participant {
+        Participant {
+            name: name.into(),
+            about: String::new(),
+            seals,
+            version: Some("1".into()),
+            missing: None,
+            failures: Vec::new(),
+        }
+    }
+
+    fn round(round: u32, peer: &str, mpps: f64, p50_us: f64) -> Round {
+        Round {
+            round,
+            peer: peer.into(),
+            rates: vec![Rate {
+                octets: 64,
+                mpps,
+                sender_limited: false,
+                trials: 1,
+                retries: 0,
+                sent: 1,
+                received: 1,
+            }],
+            tcp: None,
+            round_trip: RoundTrip {
+                p50_us,
+                p99_us: p50_us,
+                sent: 1,
+                received: 1,
+            },
+            counts: None,
+        }
+    }
+
+    #[test]
+    fn ratios_are_of_the_same_round_and_the_best_is_a_sealed_peer() {
+        let peers = [
+            participant("kernel", 0),
+            participant(OURS, 2),
+            participant("slow", 1),
+            participant("fast", 1),
+            participant("absent", 1),
+        ];
+        let rounds = [
+            round(1, "kernel", 0.4, 80.0),
+            round(1, OURS, 0.2, 60.0),
+            round(1, "slow", 0.01, 50.0),
+            round(1, "fast", 0.1, 120.0),
+            // All twice as fast in the second round, but ours.
+            round(2, "kernel", 0.8, 40.0),
+            round(2, OURS, 0.3, 30.0),
+            round(2, "slow", 0.02, 25.0),
+            round(2, "fast", 0.2, 60.0),
+        ];
+        let metrics = of_rounds(&[64], &peers, &rounds);
+        let ids: Vec<_> = metrics.iter().map(|metric| metric.id.as_str()).collect();
+        // Nobody has a figure for TCP.
+        assert_eq!(ids, ["rate-64", "rtt-p50", "rtt-p99"]);
+        let names: Vec<_> = metrics[0].lines.iter().map(|line| &line.peer).collect();
+        assert_eq!(names, ["kernel", OURS, "slow", "fast"]);
+        assert_eq!(metrics[0].best_sealed.as_deref(), Some("fast"));
+        assert_eq!(metrics[1].best_sealed.as_deref(), Some("slow"));
+        let ours = &metrics[0].lines[1];
+        let near = |sample: Option<Sample>, min: f64, max: f64| {
+            let sample = sample.unwrap();
+            assert!((sample.min - min).abs() < 1e-9 && (sample.max - max).abs() < 1e-9);
+        };
+        near(ours.to_kernel, 0.375, 0.5);
+        near(ours.to_best_sealed, 1.5, 2.0);
+        near(metrics[0].lines[0].to_kernel, 1.0, 1.0);
+    }
+}
