@@ -12,6 +12,7 @@ pub mod compare;
 pub mod cpu;
 pub mod generator;
 pub mod machine;
+pub mod page;
 pub mod report;
 pub mod rfc2544;
 pub mod rig;

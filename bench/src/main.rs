@@ -23,6 +23,7 @@ enum Command {
     Compare(cli::compare::Compare),
     Pipeline(cli::pipeline::Pipeline),
     Rfc2544(cli::rfc2544::Rfc2544),
+    Report(cli::report::Report),
     Seal(cli::seal::Seal),
     Soak(cli::soak::Soak),
 }
@@ -32,6 +33,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Compare(args) => args.run(),
         Command::Pipeline(args) => args.run(),
         Command::Rfc2544(args) => args.run(),
+        Command::Report(args) => args.run(),
         Command::Seal(args) => args.run(),
         Command::Soak(args) => args.run(),
     }

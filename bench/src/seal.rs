@@ -8,8 +8,8 @@ use twinseal_crypto::{
     AAD_LEN, CryptoError, Key, Packet, Provider, Suite, TAG_LEN, open, providers, seal,
 };
 
-use crate::Sample;
-use crate::report::{MIN_RUNS, write_unoptimised};
+use crate::report::MIN_RUNS;
+use crate::{Machine, Sample};
 
 /// Octets of the inner packets that are measured.
 pub const TEXTS: [usize; 4] = [64, 256, 512, 1400];
@@ -21,12 +21,10 @@ const HEADER: usize = 16;
 /// All of the results.
 #[derive(Debug, Serialize)]
 pub struct SealReport {
-    /// The processor, as the kernel names it.
-    pub cpu: String,
+    /// What they are of.
+    pub machine: Machine,
     /// Packets a call, each under a key of its own.
     pub batch: usize,
-    /// Whether the compiler optimised; if not, the times mean nothing.
-    pub optimised: bool,
     /// Ticks of the time stamp counter a nanosecond, by which times become cycles.
     pub cycles_per_ns: f64,
     /// A line a suite, size, operation and number of seals.
@@ -86,6 +84,7 @@ impl SealReport {
         budget: Duration,
     ) -> Result<Self, CryptoError> {
         let share = budget / (suites.len() * texts.len() * 4).max(1) as u32;
+        let machine = Machine::this();
         let cycles_per_ns = crate::cpu::cycles_per_ns();
         let mut lines = Vec::new();
         for &suite in suites {
@@ -119,9 +118,8 @@ impl SealReport {
             }
         }
         Ok(Self {
-            cpu: crate::cpu::name(),
+            machine,
             batch,
-            optimised: !cfg!(debug_assertions),
             cycles_per_ns,
             lines,
         })
@@ -239,13 +237,12 @@ fn results(benches: Vec<Bench>, cycles_per_ns: f64) -> Vec<ProviderLine> {
 
 impl fmt::Display for SealReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "cpu: {}, one core", self.cpu)?;
+        writeln!(f, "{}", self.machine)?;
         writeln!(
             f,
             "ns a packet: median of the runs (min..max); {} packets a call, a key each",
             self.batch
         )?;
-        write_unoptimised(f, self.optimised)?;
         for line in &self.lines {
             write!(
                 f,

@@ -2,6 +2,7 @@
 
 pub(crate) mod compare;
 pub(crate) mod pipeline;
+pub(crate) mod report;
 pub(crate) mod rfc2544;
 pub(crate) mod seal;
 pub(crate) mod soak;

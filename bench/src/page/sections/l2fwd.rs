@@ -1,0 +1,83 @@
+//! The rings alone: a bare forwarder, and one node as transit beside it.
+
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::{Said, spread};
+use crate::Sample;
+use crate::page::axis::figure;
+use crate::page::plot::{Bar, bars};
+
+/// What the page shows of the results.
+#[derive(Deserialize)]
+pub(super) struct Report {
+    provider: String,
+    lines: Vec<Line>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    mode: String,
+    octets: u32,
+    bare: Rate,
+    transit: Rate,
+    ratio: Sample,
+}
+
+#[derive(Deserialize)]
+struct Rate {
+    forwarded: Sample,
+    ns_per_packet: f64,
+}
+
+pub(super) fn body(report: &Report) -> Markup {
+    let pair = |line: &Line| {
+        let bar = |what: &str, rate: &Rate, colour, note| Bar {
+            label: format!("{what}, {}, {}", line.octets, line.mode),
+            value: rate.forwarded.median * 1e-6,
+            spread: Some((rate.forwarded.min * 1e-6, rate.forwarded.max * 1e-6)),
+            colour,
+            note,
+        };
+        let note = format!(", {} %", figure(line.ratio.median * 100.0));
+        [
+            bar("bare", &line.bare, 7, String::new()),
+            bar("transit", &line.transit, 0, note),
+        ]
+    };
+    let all: Vec<Bar> = report.lines.iter().flat_map(pair).collect();
+    html! {
+        h3 { "Million packets a second through one core: more is better" }
+        (bars("Packets a second of a bare forwarder and of a transit node", "Mpps", &all))
+        div.scroll {
+            table {
+                caption { "Transit opens and seals the link, by " (report.provider) }
+                tr { th { "octets, XDP" } th { "bare, ns" } th { "transit, ns" } th { "transit / bare" } }
+                @for line in &report.lines {
+                    tr {
+                        td { (line.octets) ", " (line.mode) }
+                        td { (figure(line.bare.ns_per_packet)) }
+                        td { (figure(line.transit.ns_per_packet)) }
+                        td { (spread(line.ratio)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn said(report: &Report) -> Said {
+    let long = report.lines.iter().max_by_key(|line| line.octets);
+    let sentence = long.map(|line| {
+        format!(
+            "A node in the middle, which opens and seals every packet, forwards {} % of what a bare AF_XDP forwarder does \
+             with {} octets.",
+            figure(line.ratio.median * 100.0),
+            line.octets
+        )
+    });
+    Said {
+        figures: Vec::new(),
+        sentences: sentence.into_iter().collect(),
+    }
+}

@@ -1,0 +1,220 @@
+//! Pages of results that the real serialisers made.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use twinseal_crypto::{Suite, default_provider};
+
+use super::{Kind, Piece, render};
+use crate::compare::{
+    Comparison, Metric, MetricLine, Participant, Rate, Round, RoundTrip, Setup, Tcp, TrafficBy,
+};
+use crate::seal::SealReport;
+use crate::{Machine, Report, Role, Sample};
+
+/// A piece as the subcommand would have printed it.
+fn piece(kind: Kind, results: &impl Serialize) -> Piece {
+    let mut results = serde_json::to_value(results).unwrap();
+    let machine = Machine {
+        command: format!("twinseal-bench {} --json", kind.name()),
+        ..Machine::this()
+    };
+    results["machine"] = serde_json::to_value(machine).unwrap();
+    Piece::parse(&results.to_string()).unwrap()
+}
+
+fn sample(median: f64) -> Sample {
+    Sample::new(vec![median * 0.9, median, median * 1.2])
+}
+
+fn comparison() -> Comparison {
+    let participant = |name: &str, seals, version: Option<&str>| Participant {
+        name: name.into(),
+        about: "x < y & z".into(),
+        seals,
+        version: version.map(Into::into),
+        missing: version.is_none().then(|| "apt install it".into()),
+        failures: Vec::new(),
+    };
+    let mut peers = vec![
+        participant("kernel", 0, Some("1")),
+        participant("twinseal", 2, Some("1")),
+        participant("slow<er>", 1, Some("1")),
+        participant("absent", 1, None),
+    ];
+    peers[2].failures.push("round 2: it said <no>".into());
+    let line = |peer: &str, value: f64| MetricLine {
+        peer: peer.into(),
+        value: sample(value),
+        to_kernel: Some(sample(value / 0.4)),
+        to_best_sealed: Some(sample(value / 0.1)),
+    };
+    let metric = |id: &str, unit: &str| Metric {
+        id: id.into(),
+        title: format!("Figure {id}"),
+        unit: unit.into(),
+        more_is_better: true,
+        best_sealed: Some("slow<er>".into()),
+        lines: vec![
+            line("kernel", 0.4),
+            line("twinseal", 0.3),
+            line("slow<er>", 0.1),
+        ],
+    };
+    Comparison {
+        machine: Machine::this(),
+        setup: Setup {
+            rounds: 3,
+            sizes: vec![64],
+            traffic: TrafficBy::Sockets,
+            flows: 16,
+            trial_ms: 250,
+            resolution: 0.05,
+            tcp_seconds: 3,
+            pings: 1000,
+            ping_interval_us: 1000,
+            workers: 1,
+            xdp: "auto".into(),
+            config: Vec::new(),
+            program: "twinseal".into(),
+        },
+        peers,
+        metrics: vec![
+            metric("rate-64", "Mpps"),
+            metric("tcp", "Gbit/s"),
+            metric("rtt-p50", "us"),
+        ],
+        rounds: vec![Round {
+            round: 1,
+            peer: "kernel".into(),
+            rates: vec![Rate {
+                octets: 64,
+                mpps: 0.4,
+                sender_limited: true,
+                trials: 9,
+                retries: 1,
+                sent: 1000,
+                received: 990,
+            }],
+            tcp: Some(Tcp {
+                gbps: 3.0,
+                retransmits: 0,
+                cpus: 1.5,
+            }),
+            round_trip: RoundTrip {
+                p50_us: 30.0,
+                p99_us: 90.0,
+                sent: 10,
+                received: 10,
+            },
+            counts: None,
+        }],
+    }
+}
+
+fn pipeline() -> Report {
+    let (provider, suite) = (default_provider(), Suite::Aes256Gcm);
+    let sizes = [64, 1400];
+    Report::measure(provider, suite, &Role::ALL, &sizes, Duration::ZERO, || 0).unwrap()
+}
+
+fn seals() -> SealReport {
+    SealReport::measure(&[Suite::Aes256Gcm], &[64], 32, Duration::ZERO).unwrap()
+}
+
+/// Every element that is opened is closed in the same order, and every attribute is quoted.
+fn assert_well_formed(svg: &str) {
+    let mut open = Vec::new();
+    let mut rest = svg;
+    while let Some(begin) = rest.find('<') {
+        let text = &rest[..begin];
+        assert!(!text.contains('>'), "a bare > in {text:?}");
+        let end = begin + rest[begin..].find('>').expect("a tag ends");
+        let tag = &rest[begin + 1..end];
+        rest = &rest[end + 1..];
+        assert!(tag.matches('"').count().is_multiple_of(2), "{tag}");
+        assert!(!tag.contains("NaN") && !tag.contains("inf"), "{tag}");
+        let name = tag.split(' ').next().unwrap_or_default();
+        match name.strip_prefix('/') {
+            Some(name) => assert_eq!(open.pop(), Some(name), "{svg}"),
+            None if tag.ends_with('/') => {}
+            None => open.push(name),
+        }
+    }
+    assert!(open.is_empty(), "{open:?} stay open");
+}
+
+fn svgs(page: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut rest = page;
+    while let Some(begin) = rest.find("<svg") {
+        let end = begin + rest[begin..].find("</svg>").expect("it ends") + "</svg>".len();
+        found.push(&rest[begin..end]);
+        rest = &rest[end..];
+    }
+    found
+}
+
+#[test]
+fn every_kind_has_its_section_and_nothing_is_fetched() {
+    let pieces = [
+        piece(Kind::Compare, &comparison()),
+        piece(Kind::Pipeline, &pipeline()),
+        piece(Kind::Seal, &seals()),
+        piece(
+            Kind::Soak,
+            &json!({ "hours": 2.5, "lines": [{ "drops": 0, "name": "a" }] }),
+        ),
+    ];
+    let page = render(&pieces, &[(Kind::Tables, "it <failed>".into())]);
+    for kind in Kind::ALL {
+        assert!(
+            page.contains(&format!("<section id=\"{}\"", kind.name())),
+            "{kind:?}"
+        );
+    }
+    // Three metrics, the stages and the sizes of the pipeline, two seals of one size.
+    let plots = svgs(&page);
+    assert_eq!(plots.len(), 3 + 2 + 1);
+    for plot in plots {
+        assert_well_formed(plot);
+    }
+    for fetched in [
+        "<script", "<link", "src=", "url(", "@import", "http:", "https:",
+    ] {
+        assert!(!page.contains(fetched), "{fetched}");
+    }
+    // What is missing is said to be, with the reason that is known.
+    assert_eq!(page.matches("Not measured").count(), 3);
+    assert!(page.contains("it &lt;failed&gt;"));
+    assert!(page.contains("not installed here: apt install it"));
+    assert!(page.contains("it said &lt;no&gt;") && !page.contains("slow<er>"));
+    // The words at the top.
+    assert!(page.contains("0.3 million packets of 64 octets"), "{page}");
+    assert!(page.contains("3 times the best of those that seal once (slow&lt;er&gt;)"));
+    assert_eq!(
+        page.contains("their times mean nothing") || page.contains("its times mean nothing"),
+        cfg!(debug_assertions)
+    );
+}
+
+#[test]
+fn a_page_of_nothing_says_so() {
+    let page = render(&[], &[]);
+    assert!(page.contains("Nothing was measured"));
+    assert_eq!(page.matches("Not measured").count(), Kind::ALL.len());
+    assert!(svgs(&page).is_empty());
+}
+
+#[test]
+fn results_that_are_none_are_refused() {
+    let refused = |json: Value| Piece::parse(&json.to_string()).unwrap_err().to_string();
+    assert!(refused(json!({ "lines": [] })).contains("machine"));
+    let mut machine = serde_json::to_value(Machine::this()).unwrap();
+    machine["command"] = "twinseal-bench report".into();
+    assert!(refused(json!({ "machine": machine })).contains("gives no results"));
+    // Of the right kind, but of another shape: said in its section.
+    let page = render(&[piece(Kind::Pipeline, &json!({ "lines": 7 }))], &[]);
+    assert!(page.contains("These results cannot be read"));
+}
