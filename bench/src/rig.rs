@@ -122,6 +122,7 @@ impl Rig {
             frame_count: ROUND as u32,
             frame_size: 2048,
             headroom: HEADROOM.next_multiple_of(64) as u32,
+            jumbo_frames: 0,
             huge: HugePages::Auto,
         })?);
         Ok(Self {

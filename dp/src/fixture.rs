@@ -236,6 +236,7 @@ impl Node {
             frame_count: 256,
             frame_size: 2048,
             headroom: HEADROOM.next_multiple_of(64) as u32,
+            jumbo_frames: 0,
             huge: HugePages::Never,
         })?;
         let port = |index, role| {

@@ -43,8 +43,8 @@ pub struct SocketConfig {
     pub need_wakeup: bool,
     /// Poll the device from the worker's own calls.
     pub busy_poll: Option<BusyPoll>,
-    /// Accept packets larger than one chunk from the kernel. [`Socket::receive`](crate::Socket::receive) drops them
-    /// whole and counts them; without this the kernel does.
+    /// Receive and send packets larger than one chunk, in [jumbo frames](crate::Umem::alloc_jumbo). Needs Linux 6.6. Without
+    /// this the kernel drops them.
     pub multi_buffer: bool,
 }
 
@@ -135,14 +135,14 @@ pub struct Statistics {
 /// What this crate counted on a socket itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
-    /// Packets over several chunks, dropped whole.
+    /// Packets over several chunks, dropped whole: there was no jumbo frame free, or they were too large for one.
     pub rx_multi_buffer: u64,
     /// Descriptors with an offset or length outside their chunk; the chunk went back to the pool.
     pub rx_invalid: u64,
     /// Addresses from the kernel that this socket had not given to it; ignored.
     pub unknown_address: u64,
-    /// Frames that [`Socket::transmit`](crate::Socket::transmit) would not send: of another memory, or shorter than
-    /// an Ethernet header. They stayed with the caller.
+    /// Frames that [`Socket::transmit`](crate::Socket::transmit) would not send: of another memory, shorter than an
+    /// Ethernet header, or too large for the socket. They stayed with the caller.
     pub tx_refused: u64,
     /// Calls with a [`Umem`](crate::Umem) that is not the one the socket was opened with; nothing was done.
     pub wrong_umem: u64,

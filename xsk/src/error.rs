@@ -109,6 +109,14 @@ pub enum XskError {
         /// The largest count allowed.
         max: u32,
     },
+    /// Too many jumbo frames, or chunks so large that there is no need of them.
+    #[error("{value} jumbo frames are not usable: use at most {max} with this frame size")]
+    BadJumboFrames {
+        /// The count that was asked for.
+        value: u32,
+        /// The largest count allowed.
+        max: u32,
+    },
     /// The headroom leaves no space for a packet.
     #[error("headroom {value} is not usable: use at most {max} bytes with this frame size")]
     BadHeadroom {

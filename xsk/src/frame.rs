@@ -4,9 +4,10 @@ use std::fmt;
 use std::ptr::NonNull;
 
 use crate::chunks::Chunk;
-use crate::umem::Layout;
+use crate::umem::{Layout, Umem};
 
-/// A packet in a chunk of a [`Umem`](crate::Umem). Whoever holds the frame owns the chunk.
+/// A packet in a chunk of a [`Umem`](crate::Umem), or in a run of chunks if it is a jumbo frame. Whoever holds the frame
+/// owns them.
 ///
 /// ```text
 ///  0         start          start+len      frame size
@@ -52,10 +53,12 @@ impl Frame {
     /// Makes the frame of an owned chunk.
     ///
     /// # Safety
-    /// The chunk is of the memory that `layout` describes. `start + len` is at most its frame size.
+    /// The chunk is of the memory that `layout` describes, and the first of its run if it is of a jumbo frame.
+    /// `start + len` is at most the size of the chunk, or of the run.
     #[inline]
     pub(crate) unsafe fn new(layout: &Layout, chunk: Chunk, start: u16, len: u16) -> Self {
-        debug_assert!(start as usize + len as usize <= layout.size as usize);
+        let size = layout.frame_size(chunk.number());
+        debug_assert!(start as usize + len as usize <= size as usize);
         Self {
             // SAFETY: the chunk lies within the mapping, by the caller's promise.
             first: unsafe {
@@ -67,7 +70,7 @@ impl Frame {
             umem: layout.id,
             start,
             len,
-            size: layout.size,
+            size,
             initial: layout.headroom,
         }
     }
@@ -185,6 +188,19 @@ impl Frame {
         fits
     }
 
+    /// Moves the packet to the configured headroom, where it makes room behind it; does nothing if it begins there or
+    /// before.
+    pub fn settle(&mut self) {
+        if self.start > self.initial {
+            let moved = usize::from(self.start - self.initial);
+            self.start = self.initial;
+            // First with what lies between, which is overwritten then.
+            self.len += moved as u16;
+            self.data_mut().copy_within(moved.., 0);
+            self.len -= moved as u16;
+        }
+    }
+
     /// Asks the processor to load the cache line that is `at` bytes behind the packet's first byte, or before it where
     /// that is negative.
     #[inline]
@@ -196,6 +212,13 @@ impl Frame {
             // SAFETY: a prefetch accesses nothing architecturally, for any address.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(byte.wrapping_offset(at).cast()) };
         }
+    }
+
+    /// Whether it is a [jumbo frame](crate::Umem::alloc_jumbo).
+    #[inline]
+    #[must_use]
+    pub fn is_jumbo(&self) -> bool {
+        self.size == Umem::JUMBO_SIZE
     }
 
     /// Which [`Umem`](crate::Umem) the chunk belongs to.
@@ -214,8 +237,8 @@ impl Frame {
 
     /// Where the packet starts within its memory, in bytes: what a descriptor says.
     #[inline]
-    pub(crate) fn address(&self) -> u64 {
-        u64::from(self.number()) * u64::from(self.size) + u64::from(self.start)
+    pub(crate) fn address(&self, layout: &Layout) -> u64 {
+        u64::from(self.number()) * u64::from(layout.size) + u64::from(self.start)
     }
 
     #[inline]

@@ -35,6 +35,11 @@
 //!   only if its bit is set; the bit is cleared before the token is made. So a kernel or driver that reports an
 //!   address twice, or one it never got, is counted ([`Counters`]) and ignored: it cannot forge a token.
 //!
+//! A jumbo frame is a run of chunks that lie side by side, apart from the others. It moves as one, with the first
+//! chunk's token for all; only a socket takes note of each chunk, and makes the token anew when the kernel has none of
+//! them any more. The kernel receives into ordinary chunks alone: a packet over several of them is copied into a jumbo
+//! frame. Sending copies nothing. Packets that fit a chunk have no part in this.
+//!
 //! What may still be touched is never unmapped. Dropping a [`Umem`] unmaps only if every chunk is on the free list;
 //! otherwise the mapping is left in place for the rest of the process, so an outstanding `Frame` stays valid.
 //! Dropping a [`Socket`] without [`Socket::close`] loses its chunks to the pool, which is a leak and no danger.

@@ -79,6 +79,7 @@ pub fn frame(ops: &[u8]) -> Result<(), String> {
         frame_size: 2048,
         headroom: 100,
         huge: HugePages::Never,
+        ..UmemConfig::default()
     };
     let mut umem = Umem::new(&config).map_err(|error| error.to_string())?;
     let mut frames: Vec<_> = std::iter::from_fn(|| umem.alloc()).collect();
@@ -96,7 +97,7 @@ pub fn frame(ops: &[u8]) -> Result<(), String> {
         let differs = |what: &str| Err(format!("operation {at} ({op:?}): {what}"));
         let n = usize::from(u16::from_be_bytes([op[1], op[2]]) % 2200);
         let tail = 2048 - head - model.len();
-        let (done, expected) = match op[0] % 6 {
+        let (done, expected) = match op[0] % 7 {
             0 => (frame.prepend(n), n <= head),
             1 => (frame.append(n), n <= tail),
             2 => (frame.trim_front(n), n <= model.len()),
@@ -111,13 +112,18 @@ pub fn frame(ops: &[u8]) -> Result<(), String> {
                 head = 100;
                 (true, true)
             }
-            _ => (frame.copy_from(&vec![op[0]; n]), n <= 2048 - 100),
+            5 => (frame.copy_from(&vec![op[0]; n]), n <= 2048 - 100),
+            _ => {
+                frame.settle();
+                head = head.min(100);
+                (true, true)
+            }
         };
         if done != expected {
             return differs("fits");
         }
         if done {
-            match op[0] % 6 {
+            match op[0] % 7 {
                 0 => {
                     frame.data_mut()[..n].fill(op[0]);
                     model.splice(0..0, std::iter::repeat_n(op[0], n));
@@ -161,97 +167,105 @@ pub fn frame(ops: &[u8]) -> Result<(), String> {
 }
 
 /// Plays a kernel that returns any address with any length and any options, and checks that no chunk is ever in two
-/// places: not as two frames, and not in the pool while the kernel or a frame has it.
+/// places: not as two frames, and not in the pool while the kernel or a frame has it. Jumbo frames take part.
 ///
 /// # Errors
 /// What went wrong, and at which operation.
 pub fn kernel(ops: &[u8]) -> Result<(), String> {
-    const CHUNKS: u32 = 6;
     let config = UmemConfig {
         frame_count: CHUNKS,
-        frame_size: 4096,
-        headroom: 300,
+        frame_size: SIZE as u32,
+        headroom: HEADROOM as u32,
+        jumbo_frames: JUMBOS,
         huge: HugePages::Never,
     };
     let mut umem = Umem::new(&config).map_err(|error| error.to_string())?;
     let mut ledger = Ledger::new(umem.layout());
     let mut frames: Vec<Frame> = Vec::new();
-    let mut with_kernel = BTreeSet::new();
+    let mut model = KernelModel::default();
 
     for (at, op) in ops.chunks_exact(5).enumerate() {
         let differs = |what: &str| Err(format!("operation {at} ({op:?}): {what}"));
         // Addresses around the memory, now and then far outside.
-        let low = u64::from(u16::from_be_bytes([op[1], op[2]])) % (u64::from(CHUNKS + 1) * 4096);
+        let end = u64::from(CHUNKS + JUMBOS * RUN + 1) * SIZE;
+        let low = u64::from(u16::from_be_bytes([op[1], op[2]])) * 2 % end;
         let address = if op[0] & 0x80 == 0 {
             low
         } else {
             low << (op[1] % 60)
         };
-        let known = u32::try_from(address / 4096).is_ok_and(|number| with_kernel.contains(&number));
-        let number = (address / 4096) as u32;
-        match op[0] % 5 {
+        match op[0] % 6 {
             0 => {
                 if let Some(chunk) = umem.take() {
-                    with_kernel.insert(chunk.number());
+                    model.held.insert(chunk.number().into());
                     ledger.give(chunk);
                 }
             }
             1 => {
                 if let Some(frame) = frames.pop() {
-                    with_kernel.insert(frame.number());
-                    ledger.give(frame.into_chunk());
+                    let first = u64::from(frame.number());
+                    let parts = if frame.is_jumbo() { 1 + op[1] % 3 } else { 1 };
+                    model.held.extend(first..first + u64::from(parts));
+                    if frame.is_jumbo() {
+                        ledger.give_run(frame.into_chunk(), 0, parts.into());
+                    } else {
+                        ledger.give(frame.into_chunk());
+                    }
                 }
             }
             2 => {
+                let expected = model.take_back(address / SIZE);
                 let chunk = ledger.take_back(address);
-                if chunk.is_some() != known {
+                if chunk.as_ref().map(|chunk| chunk.number().into()) != expected {
                     return differs("completion");
                 }
                 if let Some(chunk) = chunk {
-                    with_kernel.remove(&number);
                     umem.put(chunk);
                 }
             }
             3 => {
-                let len = u32::from(u16::from_be_bytes([op[3], op[4]])) % 5000;
+                let len = u64::from(u16::from_be_bytes([op[3], op[4]])) % 5000;
                 let descriptor = Descriptor {
                     addr: address,
-                    len,
+                    len: len as u32,
                     options: u32::from(op[4] & 1),
                 };
+                let jumbos = umem.jumbos_available();
+                let expected = model.accept(address, len, op[4] & 1 == 1, jumbos > 0);
                 let frame = ledger.accept(&mut umem, descriptor);
-                if known {
-                    with_kernel.remove(&number);
+                let place = frame
+                    .as_ref()
+                    .map(|f| (f.headroom() as u64, f.len() as u64));
+                if place != expected {
+                    return differs("a frame that is not what the descriptors say");
                 }
                 if let Some(mut frame) = frame {
-                    let place = (frame.number(), frame.headroom() as u64, frame.len());
-                    if !known || place != (number, address % 4096, len as usize) {
-                        return differs("a frame that is not what the descriptor says");
-                    }
                     frame.data_mut().fill(op[0]);
                     frames.push(frame);
                 }
             }
+            4 => frames.extend(umem.alloc_jumbo()),
             _ => {
                 if let Some(frame) = frames.pop() {
                     umem.free(frame);
                 }
             }
         }
-        if frames
-            .iter()
-            .map(Frame::number)
-            .collect::<BTreeSet<_>>()
-            .len()
-            != frames.len()
-        {
-            return differs("two frames of one chunk");
-        }
-        if ledger.held() != with_kernel.len() {
+        if ledger.held() != model.held.len() {
             return differs("what the kernel has");
         }
-        if ledger.held() + frames.len() + umem.available() != CHUNKS as usize {
+        let numbers: BTreeSet<_> = frames.iter().map(Frame::number).collect();
+        if numbers.len() != frames.len() {
+            return differs("two frames of one chunk");
+        }
+        let (small, runs) = model.tokens();
+        let jumbos = frames.iter().filter(|frame| frame.is_jumbo()).count();
+        if small + frames.len() - jumbos + umem.available() != CHUNKS as usize {
             return differs("a chunk was lost or doubled");
+        }
+        let joining = usize::from(matches!(model.joining, Joining::Len(_)));
+        if runs + jumbos + joining + umem.jumbos_available() != JUMBOS as usize {
+            return differs("a jumbo frame was lost or doubled");
         }
     }
     ledger.into_chunks().for_each(|chunk| umem.put(chunk));
@@ -260,5 +274,81 @@ pub fn kernel(ops: &[u8]) -> Result<(), String> {
         Ok(())
     } else {
         Err("a chunk is missing".into())
+    }
+}
+
+/// The memory of [`kernel`]: ordinary chunks, then runs of three for jumbo frames.
+const CHUNKS: u32 = 6;
+const JUMBOS: u32 = 2;
+const RUN: u32 = 3;
+const SIZE: u64 = 4096;
+const HEADROOM: u64 = 300;
+
+/// What a ledger should do.
+#[derive(Default)]
+struct KernelModel {
+    /// Chunks that the kernel has.
+    held: BTreeSet<u64>,
+    joining: Joining,
+}
+
+/// A packet whose parts are coming.
+#[derive(Default, Clone, Copy)]
+enum Joining {
+    #[default]
+    None,
+    Len(u64),
+    Dropped,
+}
+
+impl KernelModel {
+    /// The token that comes back for a chunk.
+    fn take_back(&mut self, number: u64) -> Option<u64> {
+        if !self.held.remove(&number) {
+            return None;
+        }
+        match Self::run(number) {
+            None => Some(number),
+            Some(first) => {
+                let rest = self.held.range(first..first + u64::from(RUN));
+                (rest.count() == 0).then_some(first)
+            }
+        }
+    }
+
+    /// The first chunk of the jumbo frame that a chunk is of.
+    fn run(number: u64) -> Option<u64> {
+        let into = number.checked_sub(CHUNKS.into())?;
+        Some(number - into % u64::from(RUN))
+    }
+
+    /// Headroom and length of the frame that comes of a descriptor.
+    fn accept(&mut self, address: u64, len: u64, more: bool, free: bool) -> Option<(u64, u64)> {
+        let (number, start) = (address / SIZE, address % SIZE);
+        let known = self.held.contains(&number);
+        self.take_back(number);
+        let good = known && Self::run(number).is_none() && start + len <= SIZE;
+        let before = match self.joining {
+            Joining::None if !more => return good.then_some((start, len)),
+            Joining::None => free.then_some(0),
+            Joining::Len(len) => Some(len),
+            Joining::Dropped => None,
+        };
+        let room = u64::from(Umem::JUMBO_SIZE) - HEADROOM;
+        let after = before.map(|before| before + len);
+        let after = after.filter(|&after| good && after <= room);
+        if more {
+            self.joining = after.map_or(Joining::Dropped, Joining::Len);
+            return None;
+        }
+        self.joining = Joining::None;
+        after.map(|len| (HEADROOM, len))
+    }
+
+    /// How many ordinary chunks, and how many jumbo frames, the kernel has any part of.
+    fn tokens(&self) -> (usize, usize) {
+        let runs: BTreeSet<_> = self.held.iter().filter_map(|&n| Self::run(n)).collect();
+        let small = self.held.iter().filter(|&&n| Self::run(n).is_none());
+        (small.count(), runs.len())
     }
 }

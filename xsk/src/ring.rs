@@ -120,6 +120,16 @@ impl<T: Copy, M> Producer<T, M> {
         true
     }
 
+    /// Whether so many more entries fit.
+    #[inline]
+    #[must_use]
+    pub fn fits(&mut self, entries: u32) -> bool {
+        if self.room() < entries {
+            self.seen = self.parts.consumer().load(Ordering::Acquire);
+        }
+        self.room() >= entries
+    }
+
     /// Publishes all that was pushed.
     #[inline]
     pub fn submit(&mut self) {

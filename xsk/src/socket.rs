@@ -10,7 +10,7 @@ use crate::kernel::{self, Request, Rings};
 use crate::ledger::{Descriptor, Ledger};
 use crate::release::ReleaseProbe;
 use crate::sys;
-use crate::umem::Umem;
+use crate::umem::{Layout, Umem};
 
 /// An AF_XDP socket: one queue of one device, with its four rings, on the memory of one [`Umem`].
 ///
@@ -117,7 +117,8 @@ impl Socket {
 
     /// Hands up to `max` received packets to `sink`, and returns how many.
     ///
-    /// A packet over several chunks is dropped whole and counted.
+    /// A packet over several chunks is copied into a [jumbo frame](Umem::alloc_jumbo). If there is none free, or it is too
+    /// large for one, it is dropped whole and counted.
     pub fn receive(&mut self, umem: &mut Umem, max: usize, mut sink: impl FnMut(Frame)) -> usize {
         if !self.ledger.is_of(umem) {
             return 0;
@@ -143,7 +144,8 @@ impl Socket {
     /// Moves frames from `frames` into the tx ring, in order, as many as it takes, and returns how many. The others
     /// stay. Call [`Socket::wake_tx`] afterwards.
     ///
-    /// A frame of another memory, or shorter than [`Socket::MIN_PACKET`], is passed over and counted.
+    /// A frame of another memory, one shorter than [`Socket::MIN_PACKET`], or one that is larger than a chunk without
+    /// [`SocketConfig::multi_buffer`] is passed over and counted.
     pub fn transmit(&mut self, frames: &mut Vec<Frame>) -> usize {
         let layout = self.ledger.layout();
         let (mut sent, mut refused, mut full) = (0, 0, false);
@@ -151,20 +153,29 @@ impl Socket {
             if full {
                 return false;
             }
-            if frame.umem_id() != layout.id || frame.len() < Self::MIN_PACKET {
+            let parts = Parts::of(frame, &layout);
+            let too_large = parts.count > 1 && !self.outcome.multi_buffer;
+            if frame.umem_id() != layout.id || frame.len() < Self::MIN_PACKET || too_large {
                 refused += 1;
                 return false;
             }
-            let (addr, len) = (frame.address(), frame.len() as u32);
-            full = !self.rings.tx.push(Descriptor {
-                addr,
-                len,
-                options: 0,
-            });
+            full = !self.rings.tx.fits(parts.count);
+            if !full {
+                for descriptor in parts {
+                    // There is room for it.
+                    let _ = self.rings.tx.push(descriptor);
+                }
+            }
             !full
         });
         for frame in taken {
-            self.ledger.give(frame.into_chunk());
+            if frame.is_jumbo() {
+                let parts = Parts::of(&frame, &layout);
+                let from = parts.first;
+                self.ledger.give_run(frame.into_chunk(), from, parts.count);
+            } else {
+                self.ledger.give(frame.into_chunk());
+            }
             sent += 1;
         }
         self.ledger.count_refused(refused);
@@ -380,6 +391,59 @@ impl Socket {
             },
             _ => XskError::kernel(call, source),
         }
+    }
+}
+
+/// The descriptors of a frame: one, or of a jumbo frame one for each chunk that its packet lies in.
+#[derive(Clone, Copy)]
+struct Parts {
+    address: u64,
+    len: u32,
+    chunk: u32,
+    /// Of the frame's chunks, the first that the packet lies in.
+    first: u32,
+    /// How many are left.
+    count: u32,
+}
+
+impl Parts {
+    #[inline]
+    fn of(frame: &Frame, layout: &Layout) -> Self {
+        let (chunk, start) = (u32::from(layout.size), frame.headroom() as u32);
+        let len = frame.len() as u32;
+        // The size is a power of two: shifts instead of divisions.
+        let shift = chunk.trailing_zeros();
+        let (first, last) = (start >> shift, (start + len.max(1) - 1) >> shift);
+        Self {
+            address: frame.address(layout),
+            len,
+            chunk,
+            first,
+            count: last - first + 1,
+        }
+    }
+}
+
+impl Iterator for Parts {
+    type Item = Descriptor;
+
+    #[inline]
+    fn next(&mut self) -> Option<Descriptor> {
+        self.count = self.count.checked_sub(1)?;
+        let room = self.chunk - (self.address as u32 & (self.chunk - 1));
+        let len = self.len.min(room);
+        let descriptor = Descriptor {
+            addr: self.address,
+            len,
+            options: if self.count > 0 {
+                libc::XDP_PKT_CONTD
+            } else {
+                0
+            },
+        };
+        self.address += u64::from(len);
+        self.len -= len;
+        Some(descriptor)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Packet memory and its free list.
 
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -40,6 +41,9 @@ pub struct UmemConfig {
     /// Bytes before the packet in a fresh frame, for headers to be prepended. A received packet has at least this
     /// and at least 256 bytes, because the kernel keeps that much for itself before it hands the packet over.
     pub headroom: u32,
+    /// How many frames there are besides for packets larger than a chunk: see [`Umem::alloc_jumbo`]. Each takes
+    /// [`Umem::JUMBO_SIZE`] bytes.
+    pub jumbo_frames: u32,
     /// Whether to use huge pages.
     pub huge: HugePages,
 }
@@ -50,6 +54,7 @@ impl Default for UmemConfig {
             frame_count: 8192,
             frame_size: 2048,
             headroom: KERNEL_HEADROOM,
+            jumbo_frames: 0,
             huge: HugePages::Auto,
         }
     }
@@ -62,6 +67,9 @@ const KERNEL_HEADROOM: u32 = 256;
 const MIN_FRAME_SIZE: u32 = 2048;
 const MAX_FRAME_SIZE: u32 = 32768;
 
+/// Jumbo frames are for what is under way in one worker; this is far more.
+const MAX_JUMBOS: u32 = 1 << 16;
+
 /// The least space for a packet that a headroom must leave. The kernel refuses less than one byte; an Ethernet
 /// header is the least that makes sense.
 const MIN_SPACE: u32 = 64;
@@ -71,7 +79,10 @@ const MIN_SPACE: u32 = 64;
 pub(crate) struct Layout {
     pub(crate) base: NonNull<u8>,
     pub(crate) id: u32,
+    /// Chunks, those of jumbo frames among them.
     pub(crate) count: u32,
+    /// The first chunk of the first jumbo frame.
+    pub(crate) jumbos: u32,
     pub(crate) size: u16,
     pub(crate) headroom: u16,
 }
@@ -80,6 +91,29 @@ impl Layout {
     /// What the kernel is told to leave free before its own headroom.
     pub(crate) fn kernel_headroom(&self) -> u32 {
         u32::from(self.headroom).saturating_sub(KERNEL_HEADROOM)
+    }
+
+    /// Whether a chunk is part of a jumbo frame.
+    #[inline]
+    pub(crate) fn is_jumbo(&self, number: u32) -> bool {
+        number >= self.jumbos
+    }
+
+    /// The chunks of the jumbo frame that a chunk is part of.
+    pub(crate) fn run(&self, number: u32) -> Range<u32> {
+        let chunks = u32::from(Umem::JUMBO_SIZE / self.size);
+        let first = number - (number - self.jumbos) % chunks;
+        first..first + chunks
+    }
+
+    /// Bytes of the frame that begins with this chunk.
+    #[inline]
+    pub(crate) fn frame_size(&self, number: u32) -> u16 {
+        if self.is_jumbo(number) {
+            Umem::JUMBO_SIZE
+        } else {
+            self.size
+        }
     }
 
     /// Bytes that hold chunks, a multiple of the page size as far as the kernel cares: of the chunk size.
@@ -109,6 +143,8 @@ pub struct Umem {
     layout: Layout,
     /// Used as a stack: the chunk freed last is the warmest in the cache.
     free: Vec<Chunk>,
+    /// The same of jumbo frames.
+    free_jumbos: Vec<Chunk>,
     pages: Pages,
     strays: u64,
     /// `None` only while dropping.
@@ -120,6 +156,9 @@ pub struct Umem {
 unsafe impl Send for Umem {}
 
 impl Umem {
+    /// Bytes of a jumbo frame: a packet of 9216 bytes, and more room around it than any headers need.
+    pub const JUMBO_SIZE: u16 = 12288;
+
     /// Maps the memory; all of it is free.
     ///
     /// # Errors
@@ -130,6 +169,7 @@ impl Umem {
             frame_count,
             frame_size,
             headroom,
+            jumbo_frames,
             huge,
         } = *config;
         if !frame_size.is_power_of_two() || !(MIN_FRAME_SIZE..=MAX_FRAME_SIZE).contains(&frame_size)
@@ -151,17 +191,28 @@ impl Umem {
                 max,
             });
         }
-        let bytes = frame_count as usize * frame_size as usize;
+        // Chunks of a jumbo frame lie side by side, so that the packet is in one piece.
+        let chunks = u32::from(Self::JUMBO_SIZE) / frame_size;
+        if jumbo_frames > 0 && (chunks < 2 || jumbo_frames > MAX_JUMBOS) {
+            return Err(XskError::BadJumboFrames {
+                value: jumbo_frames,
+                max: if chunks < 2 { 0 } else { MAX_JUMBOS },
+            });
+        }
+        let count = frame_count + jumbo_frames * chunks;
+        let bytes = count as usize * frame_size as usize;
         let (mapping, pages) = map(bytes, huge)?;
         Ok(Self {
             layout: Layout {
                 base: mapping.addr(),
                 id: next_id()?,
-                count: frame_count,
+                count,
+                jumbos: frame_count,
                 size: frame_size as u16,
                 headroom: headroom as u16,
             },
-            free: Chunk::all(frame_count),
+            free: Chunk::all(0..frame_count, 1),
+            free_jumbos: Chunk::all(frame_count..count, chunks.max(1) as usize),
             pages,
             strays: 0,
             mapping: Some(mapping),
@@ -173,6 +224,15 @@ impl Umem {
     pub fn alloc(&mut self) -> Option<Frame> {
         let chunk = self.free.pop()?;
         // SAFETY: the free list has only chunks of this memory, and the configured headroom is below the frame size.
+        Some(unsafe { Frame::new(&self.layout, chunk, self.layout.headroom, 0) })
+    }
+
+    /// Takes a free jumbo frame: [`Umem::JUMBO_SIZE`] bytes in one piece, with the configured headroom. It is sent in as
+    /// many parts as it has chunks, by sockets with [`SocketConfig::multi_buffer`](crate::SocketConfig::multi_buffer).
+    /// `None` if all are in use.
+    pub fn alloc_jumbo(&mut self) -> Option<Frame> {
+        let chunk = self.free_jumbos.pop()?;
+        // SAFETY: this free list has only first chunks of this memory's runs, and the headroom is below their size.
         Some(unsafe { Frame::new(&self.layout, chunk, self.layout.headroom, 0) })
     }
 
@@ -188,16 +248,29 @@ impl Umem {
         }
     }
 
-    /// How many chunks are free.
+    /// How many chunks are free, without jumbo frames.
     #[must_use]
     pub fn available(&self) -> usize {
         self.free.len()
     }
 
-    /// How many chunks there are.
+    /// How many jumbo frames are free.
+    #[must_use]
+    pub fn jumbos_available(&self) -> usize {
+        self.free_jumbos.len()
+    }
+
+    /// How many jumbo frames there are.
+    #[must_use]
+    pub fn jumbo_count(&self) -> usize {
+        let chunks = self.layout.count - self.layout.jumbos;
+        chunks as usize * self.frame_size() / usize::from(Self::JUMBO_SIZE)
+    }
+
+    /// How many chunks there are, without those of jumbo frames.
     #[must_use]
     pub fn frame_count(&self) -> usize {
-        self.layout.count as usize
+        self.layout.jumbos as usize
     }
 
     /// Bytes in a chunk.
@@ -206,10 +279,11 @@ impl Umem {
         self.layout.size.into()
     }
 
-    /// How many chunks are in frames or with sockets.
+    /// How many chunks and jumbo frames are in use or with sockets.
     #[must_use]
     pub fn outstanding(&self) -> usize {
-        self.frame_count() - self.available()
+        let jumbos = self.jumbo_count() - self.jumbos_available();
+        self.frame_count() - self.available() + jumbos
     }
 
     /// How many frames of another `Umem` were handed to [`Umem::free`]. Anything but 0 is a bug in the caller.
@@ -234,7 +308,7 @@ impl Umem {
         &self.layout
     }
 
-    /// Takes a free chunk.
+    /// Takes a free chunk, not of a jumbo frame.
     #[inline]
     pub(crate) fn take(&mut self) -> Option<Chunk> {
         self.free.pop()
@@ -243,8 +317,13 @@ impl Umem {
     /// Takes back a chunk of this memory. Never allocates: the list has room for every chunk.
     #[inline]
     pub(crate) fn put(&mut self, chunk: Chunk) {
-        debug_assert!(self.free.len() < self.free.capacity());
-        self.free.push(chunk);
+        let list = if self.layout.is_jumbo(chunk.number()) {
+            &mut self.free_jumbos
+        } else {
+            &mut self.free
+        };
+        debug_assert!(list.len() < list.capacity());
+        list.push(chunk);
     }
 }
 
@@ -381,6 +460,17 @@ mod tests {
             XskError::BadFrameCount { .. }
         ));
         assert!(matches!(
+            with(|c| {
+                c.frame_size = 16384;
+                c.jumbo_frames = 1;
+            }),
+            XskError::BadJumboFrames { value: 1, max: 0 }
+        ));
+        assert!(matches!(
+            with(|c| c.jumbo_frames = u32::MAX),
+            XskError::BadJumboFrames { .. }
+        ));
+        assert!(matches!(
             with(|c| c.headroom = 2000),
             XskError::BadHeadroom {
                 value: 2000,
@@ -408,6 +498,31 @@ mod tests {
                 umem.free(frame);
             }
         }
+    }
+
+    #[test]
+    fn jumbo_frames_are_apart_from_the_others() {
+        let mut umem = Umem::new(&UmemConfig {
+            jumbo_frames: 3,
+            ..config(4)
+        })
+        .expect("memory");
+        assert_eq!((umem.frame_count(), umem.jumbo_count()), (4, 3));
+        let size = usize::from(Umem::JUMBO_SIZE) - 256;
+        let mut frames: Vec<_> = std::iter::from_fn(|| umem.alloc()).collect();
+        let mut jumbos: Vec<_> = std::iter::from_fn(|| umem.alloc_jumbo()).collect();
+        assert_eq!((frames.len(), jumbos.len(), umem.outstanding()), (4, 3, 7));
+        for (fill, frame) in (1..).zip(frames.iter_mut().chain(&mut jumbos)) {
+            let room = frame.tailroom();
+            assert!(frame.copy_from(&vec![fill; room]) && !frame.append(1));
+        }
+        assert!(jumbos.iter().all(|jumbo| jumbo.len() == size));
+        for (fill, frame) in (1..).zip(frames.into_iter().chain(jumbos)) {
+            assert!(frame.data().iter().all(|byte| *byte == fill));
+            umem.free(frame);
+        }
+        assert_eq!((umem.available(), umem.jumbos_available()), (4, 3));
+        assert_eq!(umem.outstanding(), 0);
     }
 
     #[test]

@@ -380,6 +380,7 @@ fn works_on_huge_pages() {
             frame_count: 64,
             frame_size: 4096,
             headroom: 400,
+            jumbo_frames: 0,
             huge: HugePages::Require,
         };
         let mut umem = match Umem::new(&want) {

@@ -3,6 +3,7 @@
 mod allocation;
 mod bpf;
 mod datapath;
+mod jumbo;
 mod lifecycle;
 mod net;
 mod packet;

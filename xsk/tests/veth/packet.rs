@@ -85,7 +85,7 @@ impl Wire {
             if !readable(self.0.as_raw_fd(), Duration::from_secs(2)) {
                 return None;
             }
-            let mut buffer = vec![0; 9000];
+            let mut buffer = vec![0; 16384];
             // SAFETY: zero is a value of it.
             let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
             let mut from_len = size_of_val(&from) as libc::socklen_t;
