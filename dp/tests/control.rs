@@ -14,7 +14,7 @@ use twinseal::control::lines::Reopen;
 use twinseal::control::usage::UsageConfig;
 use twinseal::control::{self, ControlError, NodeConfig, SocketConfig, SocketError};
 use twinseal::ports::memory::End;
-use twinseal::workers::PoolConfig;
+use twinseal::workers::{Idle, PoolConfig};
 use twinseal_api::v1::control_client::ControlClient;
 use twinseal_api::v1::{self, change::Change, event::Event as Kind, item::Item};
 
@@ -84,9 +84,10 @@ fn config(dir: &Path, name: &str) -> NodeConfig {
             cpus: vec![None],
             frames: 1024,
             frame_size: 2048,
+            jumbo_frames: 0,
             huge_pages: twinseal_xsk::HugePages::Never,
             ring: 256,
-            spin: false,
+            idle: Idle::Sleep,
             lanes: 2,
         },
     }

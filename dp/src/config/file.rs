@@ -11,7 +11,7 @@ use twinseal_xsk::HugePages;
 
 use super::users::{self, Kind};
 use super::{Config, Mistake, Source, backticked, fix_for, sinks};
-use crate::workers::PoolConfig;
+use crate::workers::{self, PoolConfig};
 
 /// Octets that a path of a Unix socket may have (`sockaddr_un`, less the final zero).
 const MAX_SOCKET_PATH: usize = 107;
@@ -20,6 +20,9 @@ pub(crate) const SOCKET_DIR: &str = "/run/twinseal";
 const STATE_DIR: &str = "/var/lib/twinseal";
 const DEFAULT_WINDOW_BITS: u32 = 4096;
 const DEFAULT_FRAMES: u32 = 16384;
+/// As many as a ring of the default size can have under way.
+const DEFAULT_JUMBO_FRAMES: u32 = 512;
+const MAX_JUMBO_FRAMES: u32 = 1 << 16;
 const DEFAULT_RING: u32 = 2048;
 const MAX_RING: u32 = 1 << 16;
 /// Enough for every ring of sixteen ports at their largest; 64 GiB of 4096 octets.
@@ -93,6 +96,7 @@ struct Workers {
 #[serde(rename_all = "lowercase")]
 enum Idle {
     #[default]
+    Adaptive,
     Sleep,
     Spin,
 }
@@ -102,6 +106,7 @@ enum Idle {
 struct Memory {
     frames: Option<Spanned<u32>>,
     frame_size: Option<Spanned<u32>>,
+    jumbo_frames: Option<Spanned<u32>>,
     #[serde(default)]
     huge_pages: Huge,
     ring: Option<Spanned<u32>>,
@@ -201,7 +206,11 @@ impl Check<'_> {
         allow_uids.sort_unstable();
         allow_uids.dedup();
         let (cpus, lanes) = self.workers(file.workers.count, file.workers.cpus, file.workers.lanes);
-        let spin = matches!(file.workers.idle, Idle::Spin);
+        let idle = match file.workers.idle {
+            Idle::Adaptive => workers::Idle::Adaptive,
+            Idle::Sleep => workers::Idle::Sleep,
+            Idle::Spin => workers::Idle::Spin,
+        };
         Config {
             allow_core_dumps: file.node.allow_core_dumps,
             socket,
@@ -221,7 +230,7 @@ impl Check<'_> {
                 MIN_WINDOW_BITS..=MAX_WINDOW_BITS,
             ),
             lane_limit: self.lane_limit(file.crypto.lane_limit),
-            pool: self.pool(cpus, lanes, spin, file.memory),
+            pool: self.pool(cpus, lanes, idle, file.memory),
             events: self.events(file.events),
             usage: self.usage(file.usage),
             name,
@@ -474,7 +483,7 @@ impl Check<'_> {
         &mut self,
         cpus: Vec<Option<usize>>,
         lanes: u8,
-        spin: bool,
+        idle: workers::Idle,
         memory: Memory,
     ) -> PoolConfig {
         let ring = self.power_of_two(memory.ring, "memory.ring", DEFAULT_RING, 64..=MAX_RING);
@@ -507,6 +516,17 @@ impl Check<'_> {
                 }
                 frames.into_inner()
             });
+        let jumbo_frames = memory.jumbo_frames.map_or(DEFAULT_JUMBO_FRAMES, |frames| {
+            if *frames.get_ref() > MAX_JUMBO_FRAMES {
+                self.wrong(
+                    frames.span(),
+                    "memory.jumbo_frames",
+                    format!("{} is out of range", frames.get_ref()),
+                    format!("write 0 to {MAX_JUMBO_FRAMES}"),
+                );
+            }
+            frames.into_inner()
+        });
         let huge_pages = match memory.huge_pages {
             Huge::Auto => HugePages::Auto,
             Huge::Never => HugePages::Never,
@@ -516,9 +536,10 @@ impl Check<'_> {
             cpus,
             frames,
             frame_size,
+            jumbo_frames,
             huge_pages,
             ring,
-            spin,
+            idle,
             lanes,
         }
     }

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::workers::Idle;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(Path::new("node.toml"), text)
@@ -33,7 +34,8 @@ fn only_the_name_is_needed() {
     assert_eq!(config.socket_mode, 0o660);
     assert!(config.allow_uids.contains(&0) && config.allow_gids.is_empty());
     assert_eq!(config.provider, twinseal_crypto::DEFAULT_PROVIDER);
-    assert!(!config.allow_core_dumps && !config.pool.spin);
+    assert!(!config.allow_core_dumps);
+    assert_eq!(config.pool.idle, Idle::Adaptive);
     assert!(!config.pool.cpus.is_empty() && config.pool.cpus.iter().all(Option::is_none));
 }
 
@@ -61,6 +63,7 @@ lanes = 255
 [memory]
 frames = 4096
 frame_size = 4096
+jumbo_frames = 0
 huge_pages = "require"
 ring = 512
 [events]
@@ -98,10 +101,11 @@ keep_days = 7
     );
     let pool = config.pool;
     assert_eq!(
-        (pool.cpus, pool.lanes, pool.spin),
-        (vec![Some(0)], 255, true)
+        (pool.cpus, pool.lanes, pool.idle),
+        (vec![Some(0)], 255, Idle::Spin)
     );
     assert_eq!((pool.frames, pool.frame_size, pool.ring), (4096, 4096, 512));
+    assert_eq!(pool.jumbo_frames, 0);
     assert_eq!(pool.huge_pages, twinseal_xsk::HugePages::Require);
 }
 

@@ -27,7 +27,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use twinseal_crypto::LaneOwner;
+use twinseal_crypto::{LaneOwner, TAG_LEN};
 use twinseal_xsk::Frame;
 
 use crate::tables::{CircuitIndex, LinkIndex, NeighbourKey, PortIndex, Tables, VrfIndex, hash};
@@ -39,6 +39,9 @@ pub const BATCH: usize = 64;
 /// Octets that a frame needs in front of a received packet, at most: outer IPv6 and both headers, less the Ethernet
 /// header that it came with.
 pub const HEADROOM: usize = 40 + 8 + 16 + 16;
+
+/// Octets that a frame needs behind a received packet, at most: the tags of both seals.
+pub const TAILROOM: usize = 2 * TAG_LEN;
 
 /// A batch of packets.
 pub type Batch = ArrayVec<Packet, BATCH>;

@@ -8,6 +8,8 @@ use twinseal_xsk::{BindMode, BusyPoll, Frame, Socket, SocketConfig, Umem, ZeroCo
 
 use super::netdev::Netdev;
 use super::{Outcome, PortError, Queue, Steering};
+use crate::pipeline::{HEADROOM, TAILROOM};
+use crate::wire::ethernet;
 
 /// What a busy-polling socket spends in one call.
 const BUSY_POLL: BusyPoll = BusyPoll {
@@ -15,19 +17,31 @@ const BUSY_POLL: BusyPoll = BusyPoll {
     budget: 64,
 };
 
+/// The largest IP packet that a jumbo frame holds with all that goes around it.
+const JUMBO_MTU: u16 =
+    Umem::JUMBO_SIZE - (HEADROOM.next_multiple_of(64) + ethernet::LEN + TAILROOM) as u16;
+
+/// What the kernel leaves free before each packet that it receives.
+const KERNEL_HEADROOM: usize = 256;
+
 /// How to open a queue.
 #[derive(Clone)]
 pub(crate) struct Opener {
-    pub(crate) netdev: String,
-    pub(crate) bind: BindMode,
-    pub(crate) busy_poll: bool,
+    netdev: String,
+    bind: BindMode,
+    busy_poll: bool,
     /// Descriptors of each ring.
-    pub(crate) ring: u32,
+    ring: u32,
+    /// Octets of an IP packet.
+    mtu: u16,
+    /// Whether packets of the MTU are larger than a chunk of the packet memory.
+    jumbo: bool,
 }
 
-/// One worker's socket.
+/// A worker's socket.
 pub(crate) struct AfXdpQueue {
     socket: Socket,
+    jumbo: bool,
     unsent: u64,
     wake_errors: u64,
 }
@@ -43,12 +57,47 @@ pub(crate) struct Opened {
 }
 
 impl Opener {
+    /// For a device of which IP packets of up to `mtu` octets are wanted (0: all that it can). `frame_size` and
+    /// `jumbo_frames` are the packet memory's.
+    pub(crate) fn new(
+        device: (&str, BindMode, bool),
+        mtu: u16,
+        ring: u32,
+        frame_size: u32,
+        jumbo_frames: u32,
+    ) -> Result<Self, PortError> {
+        let (netdev, bind, busy_poll) = device;
+        let facts = Netdev::query(netdev)?;
+        let wanted = if mtu == 0 {
+            facts.mtu
+        } else {
+            facts.mtu.min(mtu)
+        };
+        let one_chunk = frame_size as usize - KERNEL_HEADROOM - ethernet::LEN;
+        let jumbo = usize::from(wanted) > one_chunk;
+        if jumbo && jumbo_frames == 0 {
+            return Err(PortError::NoJumboFrames {
+                netdev: netdev.to_owned(),
+                mtu: wanted,
+                one_chunk,
+            });
+        }
+        Ok(Self {
+            netdev: netdev.to_owned(),
+            bind,
+            busy_poll,
+            ring,
+            mtu: wanted.min(JUMBO_MTU),
+            jumbo,
+        })
+    }
+
     /// Frames that a queue may hold: all of the fill ring, and as many in flight.
-    pub(crate) fn frames(&self) -> usize {
+    fn frames(&self) -> usize {
         2 * self.ring as usize
     }
 
-    /// Opens the queue; on the worker's thread, as the memory is the worker's.
+    /// Opens a queue; on its worker's thread, as the memory is the worker's.
     pub(crate) fn open(&self, memory: &mut Umem, queue: u32) -> Result<Opened, PortError> {
         if memory.available() < self.frames() {
             return Err(PortError::Memory {
@@ -64,7 +113,7 @@ impl Opener {
             completion_size: self.ring,
             need_wakeup: true,
             busy_poll: self.busy_poll.then_some(BUSY_POLL),
-            multi_buffer: false,
+            multi_buffer: self.jumbo,
         };
         let mut socket = Socket::open(memory, &self.netdev, queue, &config)?;
         socket.fill(memory, self.ring as usize);
@@ -79,6 +128,7 @@ impl Opener {
         Ok(Opened {
             queue: Some(Box::new(AfXdpQueue {
                 socket,
+                jumbo: self.jumbo,
                 unsent: 0,
                 wake_errors: 0,
             })),
@@ -104,14 +154,15 @@ impl Opened {
     }
 }
 
-/// Attaches the steering program and points it at the queues' sockets, which must all be open.
+/// Attaches the steering program and points it at the sockets of the device's queues, all of them open, in their order.
 pub(crate) fn steer(
-    netdev: &str,
+    opener: &Opener,
     edge: bool,
     xdp: XdpMode,
     local: &[IpAddr],
     opened: &[Opened],
 ) -> Result<(Steering, Outcome), PortError> {
+    let netdev = &opener.netdev;
     let facts = Netdev::query(netdev)?;
     let role = match edge {
         true => Role::Edge { mac: facts.mac.0 },
@@ -136,7 +187,7 @@ pub(crate) fn steer(
     }
     let outcome = Outcome {
         mac: facts.mac,
-        mtu: facts.mtu,
+        mtu: opener.mtu,
         xdp: Some(program.outcome()),
         bind: opened.iter().filter_map(|opened| opened.bind).collect(),
         need_wakeup: opened.iter().any(|opened| opened.need_wakeup),
@@ -148,7 +199,14 @@ pub(crate) fn steer(
 
 impl Queue for AfXdpQueue {
     fn receive(&mut self, memory: &mut Umem, frames: &mut Vec<Frame>, max: usize) -> usize {
-        self.socket.receive(memory, max, |frame| frames.push(frame))
+        let jumbo = self.jumbo;
+        self.socket.receive(memory, max, |mut frame| {
+            // A packet that just fits its chunk where jumbo frames may leave: the tags must fit as well.
+            if jumbo && frame.tailroom() < TAILROOM {
+                frame.settle();
+            }
+            frames.push(frame);
+        })
     }
 
     fn transmit(&mut self, memory: &mut Umem, frames: &mut Vec<Frame>) -> usize {

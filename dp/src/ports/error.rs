@@ -23,17 +23,29 @@ pub enum PortError {
         /// Its name.
         wire: String,
     },
-    /// The device has queues that no worker would serve, or a worker could not send on it.
+    /// A worker could not send on the device.
     #[error(
-        "{netdev} has {queues} queues and the node {workers} workers, of which each needs one: set workers.count = {queues} in the node's configuration, or run `ethtool -L {netdev} combined {workers}` (`rx {workers} tx {workers}` where it has no combined ones)"
+        "{netdev} has {queues} queues and the node {workers} workers, of which each sends by one of its own: run `ethtool -L {netdev} combined {workers}` (`rx {workers} tx {workers}` where it has no combined ones), or set workers.count = {queues} in the node's configuration"
     )]
-    QueuesDiffer {
+    TooFewQueues {
         /// The device.
         netdev: String,
         /// Its queues.
         queues: u32,
         /// The node's workers.
         workers: u32,
+    },
+    /// Packets of the device's MTU do not fit a chunk, and there is nothing else to put them in.
+    #[error(
+        "{netdev}: IP packets of {mtu} octets need jumbo frames, and there are none: set memory.jumbo_frames in the node's configuration, or the port's mtu to {one_chunk} or less"
+    )]
+    NoJumboFrames {
+        /// The device.
+        netdev: String,
+        /// The MTU.
+        mtu: u16,
+        /// The largest packet that fits a chunk.
+        one_chunk: usize,
     },
     /// An address of a link is not this host's, or is in use.
     #[error(

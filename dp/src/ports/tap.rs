@@ -13,17 +13,21 @@ use twinseal_xsk::{Frame, Umem};
 
 use super::netdev::{self, Netdev};
 use super::{Outcome, PortError, Queue};
+use crate::pipeline::{HEADROOM, TAILROOM};
+use crate::wire::ethernet;
 
 /// One worker's descriptor of the device.
 pub(crate) struct TapQueue {
     tap: File,
 }
 
-/// Makes the device with a queue for each worker and brings it up.
+/// Makes the device with a queue for each worker and brings it up. Its MTU is at most what fits a frame of `frame_size`
+/// octets, as a longer packet would be cut off.
 pub(crate) fn open(
     name: &str,
     mtu: u16,
     workers: usize,
+    frame_size: u32,
 ) -> Result<(Vec<TapQueue>, Outcome), PortError> {
     let mut queues = Vec::with_capacity(workers);
     for _ in 0..workers {
@@ -41,7 +45,8 @@ pub(crate) fn open(
         netdev::attach_tap(&tun, name, workers)?;
         queues.push(TapQueue { tap: tun.into() });
     }
-    netdev::raise_tap(name, mtu)?;
+    let around = HEADROOM.next_multiple_of(64) + ethernet::LEN + TAILROOM;
+    netdev::raise_tap(name, mtu.min(frame_size as u16 - around as u16))?;
     let facts = Netdev::query(name)?;
     let outcome = Outcome {
         mac: facts.mac,

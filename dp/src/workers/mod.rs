@@ -1,6 +1,7 @@
 //! Workers: pinned threads that run packets to completion, and the control thread's handle of them.
 
 pub mod stats;
+mod wait;
 mod worker;
 
 use std::net::IpAddr;
@@ -19,6 +20,7 @@ use crate::ports::{Device, Outcome, PortError, PortSpec, Steering, memory, tap};
 use crate::tables::publish::Publisher;
 use crate::tables::{MAX_PORTS, PortIndex, Tables};
 use stats::{Cells, PortTotals, Snapshot, WorkerTotals};
+pub use wait::Idle;
 use worker::{Command, QueueCounters, Worker};
 
 /// How to run workers.
@@ -30,12 +32,14 @@ pub struct PoolConfig {
     pub frames: u32,
     /// Octets of a frame: 2048 or 4096.
     pub frame_size: u32,
+    /// Frames for packets larger than `frame_size`, a worker.
+    pub jumbo_frames: u32,
     /// Huge pages.
     pub huge_pages: HugePages,
     /// Descriptors of each ring; a power of two.
     pub ring: u32,
-    /// Whether a worker spins when there is nothing to do, instead of sleeping in poll(2).
-    pub spin: bool,
+    /// What a worker does when there are no packets.
+    pub idle: Idle,
     /// Lanes of a worker: into how many ordered slices its flows fall, for the spread over the underlay's paths. Times
     /// the number of workers, at most 256.
     pub lanes: u8,
@@ -88,6 +92,7 @@ impl Pool {
                 frame_count: pool.config.frames,
                 frame_size: pool.config.frame_size,
                 headroom: HEADROOM.next_multiple_of(64) as u32,
+                jumbo_frames: pool.config.jumbo_frames,
                 huge: pool.config.huge_pages,
             })?;
             pool.pages = memory.pages();
@@ -122,7 +127,7 @@ impl Pool {
                 requests,
                 cells: Arc::clone(&cells),
             },
-            self.config.spin,
+            self.config.idle,
         );
         let cpu = self.config.cpus[number];
         let thread = std::thread::Builder::new()
@@ -188,22 +193,21 @@ impl Pool {
                 xdp,
                 busy_poll,
             } => {
-                self.check_queues(netdev)?;
-                let opener = Opener {
-                    netdev: netdev.clone(),
-                    bind: *bind,
-                    busy_poll: *busy_poll,
-                    ring: self.config.ring,
-                };
-                let mut opened = Vec::with_capacity(self.handles.len());
-                for (queue, handle) in (0..).zip(&self.handles) {
+                let config = &self.config;
+                let device = (netdev.as_str(), *bind, *busy_poll);
+                let (ring, size) = (config.ring, config.frame_size);
+                let opener = Opener::new(device, spec.mtu, ring, size, config.jumbo_frames)?;
+                let mut opened = Vec::new();
+                let workers = self.handles.iter().cycle();
+                for (queue, handle) in (0..self.queues(netdev)?).zip(workers) {
                     let opener = opener.clone();
                     opened.push(handle.open(index, move |memory| opener.open(memory, queue))?);
                 }
-                afxdp::steer(netdev, spec.edge, *xdp, local, &opened)
+                afxdp::steer(&opener, spec.edge, *xdp, local, &opened)
             }
             Device::Tap { netdev } => {
-                let (queues, outcome) = tap::open(netdev, spec.mtu, self.handles.len())?;
+                let (workers, size) = (self.handles.len(), self.config.frame_size);
+                let (queues, outcome) = tap::open(netdev, spec.mtu, workers, size)?;
                 for (queue, handle) in queues.into_iter().zip(&self.handles) {
                     handle.open(index, move |_| Ok(Opened::plain(Box::new(queue))))?;
                 }
@@ -229,16 +233,20 @@ impl Pool {
         }
     }
 
-    /// A queue without a worker would be deaf, and a worker without a queue mute, without anybody noticing.
-    fn check_queues(&self, netdev: &str) -> Result<(), PortError> {
+    /// How many queues of a device to open: all. Worker w serves queue w, and those that are left over in turn.
+    ///
+    /// There must be one for each worker: a socket sends by the queue that it is bound to, on its worker's memory, so a
+    /// worker without a queue could not send what it received elsewhere. It would have to hand packets to another core.
+    fn queues(&self, netdev: &str) -> Result<u32, PortError> {
         let workers = self.handles.len() as u32;
         match twinseal_xsk::queue_count(netdev) {
-            Some(queues) if queues != workers => Err(PortError::QueuesDiffer {
+            Some(queues) if queues < workers => Err(PortError::TooFewQueues {
                 netdev: netdev.to_owned(),
                 queues,
                 workers,
             }),
-            _ => Ok(()),
+            // A driver that does not say has at least one.
+            queues => Ok(queues.unwrap_or(workers)),
         }
     }
 

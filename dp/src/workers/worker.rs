@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use arrayvec::ArrayVec;
 use crossbeam::channel::{Receiver, Sender};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_setaffinity, sched_yield};
 use twinseal_xsk::{Frame, Umem};
 
 use super::NeighbourRequest;
 use super::stats::Cells;
+use super::wait::{Idle, Step, Wait};
 use crate::pipeline::reason::DropReason;
 use crate::pipeline::{self, BATCH, Batch, Disposition, Packet, State};
 use crate::ports::afxdp::Opened;
@@ -52,8 +53,6 @@ pub(super) struct Wires {
     pub(super) cells: Arc<Cells>,
 }
 
-/// Loops without a packet before the worker sleeps: a few microseconds, less than a sleep costs.
-const IDLE_LOOPS: u32 = 64;
 /// Loops with packets between two looks at clock and commands.
 const BUSY_LOOPS: u32 = 64;
 /// The longest sleep.
@@ -75,7 +74,7 @@ pub(super) struct Worker {
     memory: Umem,
     tables: Reader,
     wires: Wires,
-    spin: bool,
+    wait: Wait,
     queues: Vec<(PortIndex, Box<dyn Queue>)>,
     /// Frames just received, before they are a batch.
     received: Vec<Frame>,
@@ -96,14 +95,14 @@ impl Worker {
         memory: Umem,
         tables: Reader,
         wires: Wires,
-        spin: bool,
+        idle: Idle,
     ) -> Self {
         Self {
             state,
             memory,
             tables,
             wires,
-            spin,
+            wait: Wait::new(idle),
             queues: Vec::new(),
             received: Vec::with_capacity(BATCH),
             batch: Batch::new(),
@@ -125,26 +124,27 @@ impl Worker {
                 tracing::warn!(cpu, %error, "worker not pinned");
             }
         }
-        let (mut idle, mut busy) = (0, 0);
+        let mut busy = 0;
         self.keep_house();
         while !self.stop {
             if self.forward() {
-                idle = 0;
+                self.wait.over();
                 busy += 1;
                 if busy < BUSY_LOOPS {
                     continue;
                 }
             } else {
-                idle += 1;
-                std::hint::spin_loop();
-                if idle < IDLE_LOOPS {
-                    continue;
-                }
-                if !self.spin {
-                    self.sleep();
+                match self.wait.empty() {
+                    Step::Again => continue,
+                    Step::Yield => {
+                        sched_yield();
+                        continue;
+                    }
+                    Step::House => {}
+                    Step::Sleep => self.sleep(),
                 }
             }
-            (idle, busy) = (0, 0);
+            busy = 0;
             self.keep_house();
         }
         for (frame, ..) in self.held.drain(..) {
@@ -267,7 +267,7 @@ impl Worker {
         {
             return;
         }
-        let mut fds: ArrayVec<PollFd<'_>, { MAX_PORTS + 1 }> = ArrayVec::new();
+        let mut fds = Vec::with_capacity(self.queues.len() + 1);
         fds.push(PollFd::from_borrowed_fd(
             self.wires.event.as_fd(),
             PollFlags::IN,

@@ -37,6 +37,8 @@ pub(crate) struct Path {
     pub(crate) controller: Controller,
     pub(crate) network: Network,
     pub(crate) plan: Plan,
+    /// UDP payload of loads, in bytes.
+    pub(crate) payload: usize,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -80,6 +82,7 @@ impl Path {
             controller,
             network,
             plan,
+            payload: PAYLOAD,
             _alone: alone,
         })
     }
@@ -184,7 +187,7 @@ impl Path {
             marker,
             first_flow: 0,
             flows,
-            payload_size: PAYLOAD,
+            payload_size: self.payload,
             pps,
             until,
         };

@@ -28,6 +28,8 @@ pub struct Options {
     pub underlay: Underlay,
     /// Workers of each daemon, and queues of each veth.
     pub workers: u32,
+    /// MTU of every veth.
+    pub mtu: u32,
     /// Lines to add to each daemon's configuration.
     pub extra: String,
 }
@@ -39,6 +41,7 @@ impl Options {
             program: program.into(),
             underlay: Underlay::V4,
             workers: 1,
+            mtu: 1500,
             extra: String::new(),
         }
     }
@@ -100,7 +103,7 @@ impl Network {
             };
             let mut veth = VethConfig::new((self.host(host), "eth0"), (self.router(edge), "edge0"))
                 .addresses(&nets(Host::address), &nets(Host::gateway));
-            veth.queues = self.options.workers;
+            (veth.queues, veth.mtu) = (self.options.workers, self.options.mtu);
             self.lab.veth(&veth)?;
             for v6 in [false, true] {
                 let far = host.other().prefix(v6).parse().context("a prefix")?;
@@ -118,7 +121,7 @@ impl Network {
                 let netdev = netdev(link);
                 let mut veth = VethConfig::new((self.router(router), netdev), (switch, port))
                     .addresses(&[net(address, len)], &[]);
-                veth.queues = self.options.workers;
+                (veth.queues, veth.mtu) = (self.options.workers, self.options.mtu);
                 self.lab.veth(&veth)?;
             }
             self.lab.bridge(switch, "br0", &["p0", "p1"])?;

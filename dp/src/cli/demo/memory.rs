@@ -26,7 +26,7 @@ use crate::control::{self, NodeConfig, SocketConfig};
 use crate::ports::memory::{End, EndQueue};
 use crate::wire::ethernet::{self, Mac};
 use crate::wire::ip;
-use crate::workers::PoolConfig;
+use crate::workers::{Idle, PoolConfig};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Where test packets go.
@@ -153,9 +153,10 @@ impl Node {
                 cpus: vec![None],
                 frames: 8192,
                 frame_size: 2048,
+                jumbo_frames: 0,
                 huge_pages: HugePages::Auto,
                 ring: 2048,
-                spin: false,
+                idle: Idle::Sleep,
                 lanes: 4,
             },
         };
