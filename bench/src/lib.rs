@@ -5,12 +5,14 @@
 //! alone, provider against provider. The program `twinseal-bench` and the criterion benches stand on it.
 //!
 //! What networks do: [`generator`] sends and receives test packets over AF_XDP, [`testbed`] is a network of real daemons
-//! to send them through, [`rfc2544`] measures it, or real devices, and [`soak`] keeps it busy for hours.
+//! to send them through, [`rfc2544`] measures it, or real devices, and [`soak`] keeps it busy for hours. [`l2fwd`]
+//! measures a transit node on veths beside a forwarder that does nothing else.
 
 pub mod alone;
 pub mod compare;
 pub mod cpu;
 pub mod generator;
+pub mod l2fwd;
 pub mod machine;
 pub mod page;
 pub mod report;

@@ -21,6 +21,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Compare(cli::compare::Compare),
+    L2fwd(cli::l2fwd::L2fwd),
     Pipeline(cli::pipeline::Pipeline),
     Rfc2544(cli::rfc2544::Rfc2544),
     Report(cli::report::Report),
@@ -31,6 +32,7 @@ enum Command {
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Compare(args) => args.run(),
+        Command::L2fwd(args) => args.run(),
         Command::Pipeline(args) => args.run(),
         Command::Rfc2544(args) => args.run(),
         Command::Report(args) => args.run(),

@@ -1,6 +1,7 @@
 //! A module a subcommand: its arguments, and what it does with them.
 
 pub(crate) mod compare;
+pub(crate) mod l2fwd;
 pub(crate) mod pipeline;
 pub(crate) mod report;
 pub(crate) mod rfc2544;
