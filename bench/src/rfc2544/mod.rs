@@ -99,6 +99,7 @@ impl Config {
 /// # Errors
 /// When the network cannot be built, or the generator cannot send.
 pub fn run(config: &Config, say: impl Fn(&str)) -> anyhow::Result<Results> {
+    let machine = Machine::this();
     let mut bench = Bench::open(config)?;
     say("warming up");
     bench.warm_up()?;
@@ -106,7 +107,7 @@ pub fn run(config: &Config, say: impl Fn(&str)) -> anyhow::Result<Results> {
     for &octets in &config.sizes {
         sizes.push(bench.size(octets, &say)?);
     }
-    bench.finish(sizes)
+    bench.finish(machine, sizes)
 }
 
 /// The generator, the device under test if it is ours, and what went through so far.
@@ -198,7 +199,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    fn finish(mut self, sizes: Vec<SizeResult>) -> anyhow::Result<Results> {
+    fn finish(mut self, machine: Machine, sizes: Vec<SizeResult>) -> anyhow::Result<Results> {
         let mut dut = Dut::default();
         let mut sockets = vec![SocketMode::new(
             "sender",
@@ -217,7 +218,7 @@ impl<'a> Bench<'a> {
         }
         self.generator.close()?;
         Ok(Results {
-            machine: Machine::this(),
+            machine,
             dut,
             sockets,
             flows: self.config.flows,

@@ -72,6 +72,7 @@ pub struct Config {
 /// # Errors
 /// When the network cannot be built, or a transaction is refused that should not be.
 pub fn run(config: &Config, say: impl Fn(&str)) -> anyhow::Result<Soak> {
+    let machine = Machine::this();
     let mut testbed = Testbed::start(&config.setup)?;
     let mut generator = Generator::open(&testbed.route(Host::A, false)?, &config.options)?;
     let pps = rate(config, &mut generator, &say)?;
@@ -83,7 +84,7 @@ pub fn run(config: &Config, say: impl Fn(&str)) -> anyhow::Result<Soak> {
     let after = Counts::of(&mut testbed)?;
     let daemons = watched.finish();
     let mut soak = Soak {
-        machine: Machine::this(),
+        machine,
         dut: Dut::of(&mut testbed)?,
         seconds,
         offered_pps: pps,
