@@ -29,7 +29,7 @@ pub(crate) struct Report {
 const QUICK: [(Kind, &[&str]); 6] = [
     (Kind::Compare, &["--quick"]),
     (Kind::Rfc2544, &["--quick"]),
-    (Kind::L2fwd, &["--quick"]),
+    (Kind::L2fwd, &["--runs", "3", "--millis", "300"]),
     (Kind::Pipeline, &["--seconds", "10"]),
     (Kind::Seal, &["--seconds", "10"]),
     (Kind::Tables, &["--quick"]),

@@ -12,6 +12,7 @@ use crate::compare::{
 };
 use crate::seal::SealReport;
 use crate::{Machine, Report, Role, Sample};
+use crate::{l2fwd, rfc2544};
 
 /// A piece as the subcommand would have printed it.
 fn piece(kind: Kind, results: &impl Serialize) -> Piece {
@@ -123,6 +124,74 @@ fn seals() -> SealReport {
     SealReport::measure(&[Suite::Aes256Gcm], &[64], 32, Duration::ZERO).unwrap()
 }
 
+fn l2fwd() -> l2fwd::Report {
+    let rate = |ns: f64| l2fwd::Rate {
+        forwarded: sample(1e9 / ns),
+        offered: sample(2e9 / ns),
+        cpu_ns: sample(ns),
+    };
+    l2fwd::Report {
+        machine: Machine::this(),
+        provider: "ring".into(),
+        runs: 3,
+        lines: vec![l2fwd::Line {
+            mode: "native".into(),
+            octets: 64,
+            frame: 170,
+            bare: rate(800.0),
+            transit: rate(1000.0),
+            ratio: sample(0.8),
+        }],
+    }
+}
+
+fn rfc2544() -> rfc2544::Results {
+    let latency = |load: f64| rfc2544::LatencyAt {
+        load,
+        pps: 1e5 * load,
+        packets: 1000,
+        lost: 0,
+        p50_us: sample(50.0),
+        p90_us: sample(80.0),
+        p99_us: sample(200.0),
+        p999_us: sample(900.0),
+        p9999_us: sample(3000.0),
+        max_us: sample(5000.0),
+    };
+    let loss = |load: f64, lost| rfc2544::LossAt {
+        load,
+        offered_pps: 2e5 * load,
+        received_pps: 1e5,
+        sent: 1000,
+        lost,
+    };
+    let size = |octets| rfc2544::SizeResult {
+        octets,
+        frame_bytes: octets + 18,
+        throughput: Some(rfc2544::Throughput {
+            pps: sample(1e5),
+            gbps: 0.1,
+            generator_limited: true,
+            trials: 9,
+            retries: 1,
+        }),
+        latency: vec![latency(0.1), latency(0.9)],
+        loss: vec![loss(1.0, 500), loss(0.5, 0)],
+        back_to_back: None,
+    };
+    rfc2544::Results {
+        machine: Machine::this(),
+        dut: rfc2544::Dut::default(),
+        sockets: Vec::new(),
+        flows: 64,
+        v6: false,
+        trial_seconds: 0.1,
+        repeats: 3,
+        sizes: vec![size(64), size(1400)],
+        total: rfc2544::Total::default(),
+    }
+}
+
 /// Every element that is opened is closed in the same order, and every attribute is quoted.
 fn assert_well_formed(svg: &str) {
     let mut open = Vec::new();
@@ -160,6 +229,8 @@ fn svgs(page: &str) -> Vec<&str> {
 fn every_kind_has_its_section_and_nothing_is_fetched() {
     let pieces = [
         piece(Kind::Compare, &comparison()),
+        piece(Kind::Rfc2544, &rfc2544()),
+        piece(Kind::L2fwd, &l2fwd()),
         piece(Kind::Pipeline, &pipeline()),
         piece(Kind::Seal, &seals()),
         piece(
@@ -174,9 +245,10 @@ fn every_kind_has_its_section_and_nothing_is_fetched() {
             "{kind:?}"
         );
     }
-    // Three metrics, the stages and the sizes of the pipeline, two seals of one size.
+    // Three metrics, the stages and the sizes of the pipeline, two seals of one size, the rings, and of RFC
+    // 2544 throughput, two sizes' times and loss.
     let plots = svgs(&page);
-    assert_eq!(plots.len(), 3 + 2 + 1);
+    assert_eq!(plots.len(), 3 + 2 + 1 + 1 + 4);
     for plot in plots {
         assert_well_formed(plot);
     }
@@ -186,10 +258,11 @@ fn every_kind_has_its_section_and_nothing_is_fetched() {
         assert!(!page.contains(fetched), "{fetched}");
     }
     // What is missing is said to be, with the reason that is known.
-    assert_eq!(page.matches("Not measured").count(), 3);
+    assert_eq!(page.matches("Not measured").count(), 1);
     assert!(page.contains("it &lt;failed&gt;"));
     assert!(page.contains("not installed here: apt install it"));
     assert!(page.contains("it said &lt;no&gt;") && !page.contains("slow<er>"));
+    assert!(!page.contains("cannot be read"));
     // The words at the top.
     assert!(page.contains("0.3 million packets of 64 octets"), "{page}");
     assert!(page.contains("3 times the best of those that seal once (slow&lt;er&gt;)"));
