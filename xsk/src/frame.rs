@@ -160,6 +160,19 @@ impl Frame {
         fits
     }
 
+    /// Leaves of the packet the `len` bytes that are `skip` bytes behind its first. False, and nothing is changed, if the
+    /// packet does not have them.
+    #[inline]
+    #[must_use]
+    pub fn narrow(&mut self, skip: usize, len: usize) -> bool {
+        let fits = skip <= self.len() && len <= self.len() - skip;
+        if fits {
+            self.start += skip as u16;
+            self.len = len as u16;
+        }
+        fits
+    }
+
     /// Shortens the packet to `len` bytes; does nothing if it is shorter already.
     #[inline]
     pub fn truncate(&mut self, len: usize) {

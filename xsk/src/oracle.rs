@@ -97,7 +97,9 @@ pub fn frame(ops: &[u8]) -> Result<(), String> {
         let differs = |what: &str| Err(format!("operation {at} ({op:?}): {what}"));
         let n = usize::from(u16::from_be_bytes([op[1], op[2]]) % 2200);
         let tail = 2048 - head - model.len();
-        let (done, expected) = match op[0] % 7 {
+        // Where a cut begins, so that some are within the packet and some beyond its end.
+        let skip = usize::from(op[0]);
+        let (done, expected) = match op[0] % 8 {
             0 => (frame.prepend(n), n <= head),
             1 => (frame.append(n), n <= tail),
             2 => (frame.trim_front(n), n <= model.len()),
@@ -113,17 +115,18 @@ pub fn frame(ops: &[u8]) -> Result<(), String> {
                 (true, true)
             }
             5 => (frame.copy_from(&vec![op[0]; n]), n <= 2048 - 100),
-            _ => {
+            6 => {
                 frame.settle();
                 head = head.min(100);
                 (true, true)
             }
+            _ => (frame.narrow(skip, n), skip + n <= model.len()),
         };
         if done != expected {
             return differs("fits");
         }
         if done {
-            match op[0] % 7 {
+            match op[0] % 8 {
                 0 => {
                     frame.data_mut()[..n].fill(op[0]);
                     model.splice(0..0, std::iter::repeat_n(op[0], n));
@@ -141,6 +144,10 @@ pub fn frame(ops: &[u8]) -> Result<(), String> {
                 5 => {
                     model = vec![op[0]; n];
                     head = 100;
+                }
+                7 => {
+                    model = model[skip..skip + n].to_vec();
+                    head += skip;
                 }
                 _ => {}
             }
