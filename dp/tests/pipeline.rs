@@ -390,7 +390,10 @@ fn what_is_missing_on_the_way_out_has_a_name() {
     let second = second_hop(&mut path, &frame);
     path.b.tables.neighbours = Default::default();
     let (disposition, held) = step(&mut path.b, WEST, &second);
-    assert!(matches!(disposition, Disposition::Wait(key) if key.port == EDGE));
+    let Disposition::Wait(waiting) = disposition else {
+        panic!("{disposition:?}");
+    };
+    assert_eq!(path.b.state.neighbour(waiting).unwrap().port, EDGE);
     assert_eq!((held[..6].to_vec(), held.len()), (vec![0; 6], frame.len()));
     assert_eq!(path.b.state.wanted[0], (EDGE, "10.2.0.2".parse().unwrap()));
 }

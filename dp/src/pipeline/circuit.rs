@@ -1,13 +1,12 @@
 //! The circuit seal: edge to edge, over the inner packet.
 
-use arrayvec::ArrayVec;
-use twinseal_crypto::{Claim, Replay, TAG_LEN};
+use twinseal_crypto::{Replay, TAG_LEN};
 use twinseal_xsk::Frame;
 use zerocopy::FromBytes;
 
-use super::jobs::Jobs;
+use super::jobs::{Opening, Sealing};
 use super::reason::DropReason;
-use super::{BATCH, Batch, Meta, Packet, Stage, State, at, refuse};
+use super::{Batch, Meta, Packet, Stage, State, at, refuse};
 use crate::tables::traffic::{Tally, Traffic};
 use crate::tables::{Circuit, Dscp, Tables};
 use crate::wire::ecn;
@@ -17,32 +16,23 @@ const HEADER: usize = size_of::<CircuitHeader>();
 
 /// Opens; afterwards the frame is the inner packet.
 pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
-    let mut claims = ArrayVec::<_, BATCH>::new();
     let opened = {
-        let mut jobs = Jobs::new();
+        let mut opening = Opening::new();
         for packet in at(batch, Stage::CircuitOpen) {
             let circuit = tables.circuit(packet.meta.circuit);
-            match unwrap(circuit, &mut packet.frame, &mut jobs) {
-                Ok(claim) => claims.push(claim),
-                Err(reason) => refuse(&mut packet.disposition, &mut packet.stage, reason),
+            if let Err(reason) = unwrap(circuit, &mut packet.frame, &mut opening) {
+                refuse(&mut packet.disposition, &mut packet.stage, reason);
             }
         }
-        jobs.open()
+        opening.open()
     };
-    let committed = opened.commit(&claims);
     let mut tally = Tally::new(state.worker, Traffic::received);
     for (nth, packet) in at(batch, Stage::CircuitOpen).enumerate() {
-        if !opened.ok(nth) {
-            packet.drop(DropReason::CircuitAuthentication);
-            continue;
-        }
-        let accepted = match committed.of(nth) {
-            Replay::Fresh => accept(tables.circuit(packet.meta.circuit), &mut tally, packet),
-            said => Err(stale(said)),
-        };
-        match accepted {
-            Ok(()) => packet.stage = Stage::Route,
-            Err(reason) => packet.drop(reason),
+        if opened.fresh(nth) {
+            accept(tables.circuit(packet.meta.circuit), &mut tally, packet);
+        } else {
+            let replay = opened.replay(nth);
+            packet.drop(replay.map_or(DropReason::CircuitAuthentication, stale));
         }
     }
 }
@@ -50,11 +40,11 @@ pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
 /// Reads the circuit header, finds its key and asks the replay window; adds what is to be opened. That it is long
 /// enough for a header and a tag, stage `parse` saw to.
 #[inline]
-fn unwrap<'a, 't: 'a>(
-    circuit: &'t Circuit,
+fn unwrap<'a>(
+    circuit: &'a Circuit,
     frame: &'a mut Frame,
-    jobs: &mut Jobs<'a>,
-) -> Result<Claim<'t>, DropReason> {
+    opening: &mut Opening<'a>,
+) -> Result<(), DropReason> {
     let (header, sealed) = frame
         .data_mut()
         .split_first_chunk_mut::<HEADER>()
@@ -70,9 +60,9 @@ fn unwrap<'a, 't: 'a>(
         .as_ref()
         .ok_or(DropReason::UnknownEpoch)?;
     let (lane, counter) = (header.lane, header.counter.get());
-    let claim = sa.check(lane, counter).map_err(stale)?;
-    jobs.push(sa.packet(lane, counter, header.aad(circuit.id), sealed));
-    Ok(claim)
+    opening
+        .push(sa, lane, counter, header.aad(circuit.id), sealed)
+        .map_err(stale)
 }
 
 /// Why a packet that is not fresh is dropped.
@@ -86,44 +76,39 @@ fn stale(said: Replay) -> DropReason {
 
 /// Takes header and tag off a packet that nobody sent before.
 #[inline]
-fn accept<'t>(
-    circuit: &'t Circuit,
-    tally: &mut Tally<'t>,
-    packet: &mut Packet,
-) -> Result<(), DropReason> {
-    let (header, inner) =
-        CircuitHeader::ref_from_prefix(packet.frame.data()).map_err(|_| DropReason::Truncated)?;
-    let version = inner.first().map(|octet| octet >> 4);
-    let claimed = match header.payload() {
-        Some(PayloadType::Ipv4) => Some(4),
-        _ => Some(6),
+fn accept<'t>(circuit: &'t Circuit, tally: &mut Tally<'t>, packet: &mut Packet) {
+    let data = packet.frame.data();
+    let Ok((header, inner)) = CircuitHeader::ref_from_prefix(data) else {
+        return packet.drop(DropReason::Truncated);
     };
-    let inner = inner.len() - TAG_LEN;
-    if !packet.frame.trim_front(HEADER) {
-        return Err(DropReason::Truncated);
+    let claimed = match header.payload() {
+        Some(PayloadType::Ipv4) => 4,
+        _ => 6,
+    };
+    // Of an empty packet this is the tag's.
+    let version = inner.first().map_or(0, |octet| octet >> 4);
+    let inside = inner.len().saturating_sub(TAG_LEN);
+    if version != claimed || inside == 0 || !packet.frame.narrow(HEADER, inside) {
+        return packet.drop(DropReason::BadIpHeader);
     }
-    packet.frame.truncate(inner);
-    if inner == 0 || version != claimed {
-        return Err(DropReason::BadIpHeader);
-    }
-    tally.add(&circuit.traffic, inner);
+    tally.add(&circuit.traffic, inside);
     packet.meta.vrf = circuit.vrf;
     packet.meta.tunnelled = true;
-    Ok(())
+    packet.stage = Stage::Route;
 }
 
 /// Seals the inner packet; afterwards the frame begins with the circuit header and ends with the circuit tag.
 pub(super) fn seal(state: &State, tables: &Tables, batch: &mut Batch) {
     let sealed = {
-        let mut jobs = Jobs::new();
+        let mut sealing = Sealing::new();
         for packet in at(batch, Stage::CircuitSeal) {
             let circuit = tables.circuit(packet.meta.circuit);
             let Packet { frame, meta, .. } = packet;
-            if let Err(reason) = wrap(state, circuit, meta, frame, &mut jobs) {
+            if let Err(reason) = wrap(state, circuit, meta, frame, &mut sealing) {
                 refuse(&mut packet.disposition, &mut packet.stage, reason);
             }
         }
-        jobs.seal()
+        sealing.seal()
     };
     let mut tally = Tally::new(state.worker, Traffic::sent);
     for (nth, packet) in at(batch, Stage::CircuitSeal).enumerate() {
@@ -145,7 +130,7 @@ fn wrap<'a>(
     circuit: &'a Circuit,
     meta: &mut Meta,
     frame: &'a mut Frame,
-    jobs: &mut Jobs<'a>,
+    sealing: &mut Sealing<'a>,
 ) -> Result<(), DropReason> {
     // All that can fail comes before a counter is taken.
     let sa = circuit.transmit.as_ref().ok_or(DropReason::NoTransmitKey)?;
@@ -178,6 +163,6 @@ fn wrap<'a>(
         counter: counter.into(),
     };
     *room = zerocopy::transmute!(header);
-    jobs.push(sa.packet(lane, counter, header.aad(circuit.id), sealed));
+    sealing.push(sa.packet(lane, counter, header.aad(circuit.id), sealed));
     Ok(())
 }

@@ -1,17 +1,29 @@
 //! Gathers a stage's packets into one call of the AEAD.
 
 use arrayvec::ArrayVec;
-use twinseal_crypto::{self as crypto, Claim, Commits, Committed, Packet};
+use twinseal_crypto::{self as crypto, AAD_LEN, Claim, Commits, Committed, OpenSa, Packet, Replay};
 
 use super::BATCH;
 
-/// Packets of one stage, in the order of their batch.
-pub(super) struct Jobs<'a>(ArrayVec<Packet<'a>, BATCH>);
+/// Packets to seal, in the order of their batch.
+pub(super) struct Sealing<'a>(ArrayVec<Packet<'a>, BATCH>);
 
-/// Which jobs went well, a bit each in the same order.
-pub(super) struct Outcome(u64);
+/// Packets to open, in the order of their batch, each with its claim to a place in a replay window.
+pub(super) struct Opening<'a> {
+    packets: ArrayVec<Packet<'a>, BATCH>,
+    claims: ArrayVec<Claim<'a>, BATCH>,
+}
 
-impl<'a> Jobs<'a> {
+/// Which packets were sealed, a bit each.
+pub(super) struct Sealed(u64);
+
+/// Which packets were opened, a bit each, and what their replay windows said.
+pub(super) struct Opened {
+    verified: u64,
+    committed: Committed,
+}
+
+impl<'a> Sealing<'a> {
     #[inline]
     pub(super) fn new() -> Self {
         Self(ArrayVec::new())
@@ -23,43 +35,74 @@ impl<'a> Jobs<'a> {
     }
 
     #[inline]
-    pub(super) fn seal(&mut self) -> Outcome {
+    pub(super) fn seal(&mut self) -> Sealed {
         crypto::seal(&mut self.0);
-        self.outcome()
-    }
-
-    #[inline]
-    pub(super) fn open(&mut self) -> Outcome {
-        crypto::open(&mut self.0);
-        self.outcome()
-    }
-
-    #[inline]
-    fn outcome(&self) -> Outcome {
         let bits = self.0.iter().rev();
-        Outcome(bits.fold(0, |bits, packet| bits << 1 | u64::from(packet.ok)))
+        Sealed(bits.fold(0, |bits, packet| bits << 1 | u64::from(packet.ok)))
     }
 }
 
-impl Outcome {
-    /// Whether job `nth` went well.
+impl Sealed {
+    /// Whether packet `nth` is.
     #[inline]
     pub(super) fn ok(&self, nth: usize) -> bool {
         self.0 >> (nth % BATCH) & 1 == 1
     }
+}
 
-    /// Has those packets marked in their replay windows that were opened; there is a claim for every job.
+impl<'a> Opening<'a> {
     #[inline]
-    pub(super) fn commit<'c, 't: 'c>(
-        &self,
-        claims: impl IntoIterator<Item = &'c Claim<'t>>,
-    ) -> Committed {
+    pub(super) fn new() -> Self {
+        Self {
+            packets: ArrayVec::new(),
+            claims: ArrayVec::new(),
+        }
+    }
+
+    /// Adds a packet, unless its replay window knows already that it is not fresh.
+    #[inline]
+    pub(super) fn push(
+        &mut self,
+        sa: &'a OpenSa,
+        lane: u8,
+        counter: u64,
+        aad: [u8; AAD_LEN],
+        data: &'a mut [u8],
+    ) -> Result<(), Replay> {
+        self.claims.push(sa.check(lane, counter)?);
+        self.packets.push(sa.packet(lane, counter, aad, data));
+        Ok(())
+    }
+
+    /// Opens all, and marks in their replay windows those that verified.
+    #[inline]
+    pub(super) fn open(&mut self) -> Opened {
+        crypto::open(&mut self.packets);
         let mut commits = Commits::default();
-        for (nth, claim) in claims.into_iter().enumerate() {
-            if self.ok(nth) {
+        let mut verified = 0;
+        for (nth, (packet, claim)) in self.packets.iter().zip(&self.claims).enumerate() {
+            if packet.ok {
                 claim.commit(nth, &mut commits);
+                verified |= 1 << nth;
             }
         }
-        commits.finish()
+        Opened {
+            verified,
+            committed: commits.finish(),
+        }
+    }
+}
+
+impl Opened {
+    /// Whether packet `nth` verified and nobody sent it before.
+    #[inline]
+    pub(super) fn fresh(&self, nth: usize) -> bool {
+        self.committed.of(nth) == Replay::Fresh
+    }
+
+    /// What the replay window said to packet `nth`, if it verified.
+    #[inline]
+    pub(super) fn replay(&self, nth: usize) -> Option<Replay> {
+        (self.verified >> (nth % BATCH) & 1 == 1).then(|| self.committed.of(nth))
     }
 }

@@ -29,8 +29,8 @@ fn look_up_one(
         .map_err(|_| DropReason::Truncated)?;
     let key = label_key(packet.meta.link, header.label.get());
     let action = *labels.get(key).ok_or(DropReason::UnknownLabel)?;
-    let marks = ecn::decapsulate(header.traffic_class, outer).ok_or(DropReason::EcnViolation)?;
-    header.traffic_class = header.traffic_class & ecn::DSCP_MASK | marks;
+    header.traffic_class =
+        ecn::leave(header.traffic_class, outer).ok_or(DropReason::EcnViolation)?;
     packet.meta.traffic_class = header.traffic_class;
     match action {
         LabelAction::Swap { link, label } => {

@@ -1,12 +1,11 @@
 //! The link seal: hop to hop, over the circuit header and everything in it.
 
-use arrayvec::ArrayVec;
-use twinseal_crypto::{Claim, Replay, TAG_LEN};
+use twinseal_crypto::{Replay, TAG_LEN};
 use twinseal_xsk::Frame;
 
-use super::jobs::Jobs;
+use super::jobs::{Opening, Sealing};
 use super::reason::DropReason;
-use super::{Account, BATCH, Batch, Meta, Packet, Stage, State, at, refuse};
+use super::{Account, Batch, Meta, Packet, Stage, State, at, refuse};
 use crate::tables::hash::Memo;
 use crate::tables::traffic::{Tally, Traffic};
 use crate::tables::{Link, Receiver, Tables};
@@ -18,32 +17,25 @@ const HEADER: usize = size_of::<LinkHeader>();
 /// Opens; afterwards the frame begins with the circuit header and ends with the circuit tag.
 pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
     let mut receivers = Memo::new(&tables.receivers);
-    let mut claims = ArrayVec::<_, BATCH>::new();
     let opened = {
-        let mut jobs = Jobs::new();
+        let mut opening = Opening::new();
         for packet in at(batch, Stage::LinkOpen) {
             let Packet { frame, meta, .. } = packet;
-            match unwrap(&mut receivers, meta, frame, &mut jobs) {
-                Ok(claim) => claims.push(claim),
-                Err(reason) => refuse(&mut packet.disposition, &mut packet.stage, reason),
+            if let Err(reason) = unwrap(&mut receivers, meta, frame, &mut opening) {
+                refuse(&mut packet.disposition, &mut packet.stage, reason);
             }
         }
-        jobs.open()
+        opening.open()
     };
-    let committed = opened.commit(claims.iter().map(|(_, claim)| claim));
     let mut tally = Tally::new(state.worker, Traffic::received);
-    for (nth, (packet, (receiver, claim))) in at(batch, Stage::LinkOpen).zip(&claims).enumerate() {
-        if !opened.ok(nth) {
-            packet.drop(DropReason::LinkAuthentication);
-            continue;
-        }
-        match committed.of(nth) {
-            Replay::Fresh => {
-                let link = tables.link(receiver.link);
-                tally.add(&link.traffic, packet.frame.len());
-                accept(claim.lane(), packet);
-            }
-            said => packet.drop(stale(said)),
+    for (nth, packet) in at(batch, Stage::LinkOpen).enumerate() {
+        if opened.fresh(nth) {
+            let link = tables.link(packet.meta.link);
+            tally.add(&link.traffic, packet.frame.len());
+            accept(packet);
+        } else {
+            let replay = opened.replay(nth);
+            packet.drop(replay.map_or(DropReason::LinkAuthentication, stale));
         }
     }
 }
@@ -55,8 +47,8 @@ fn unwrap<'a, 't: 'a>(
     receivers: &mut Memo<'t, u32, Receiver>,
     meta: &mut Meta,
     frame: &'a mut Frame,
-    jobs: &mut Jobs<'a>,
-) -> Result<(&'t Receiver, Claim<'t>), DropReason> {
+    opening: &mut Opening<'a>,
+) -> Result<(), DropReason> {
     let (header, sealed) = frame
         .data_mut()
         .split_first_chunk_mut::<HEADER>()
@@ -68,11 +60,13 @@ fn unwrap<'a, 't: 'a>(
     let receiver = receivers
         .get(header.receiver.get())
         .ok_or(DropReason::UnknownReceiver)?;
-    (meta.link, meta.account) = (receiver.link, Account::Link);
+    meta.account = Account::Link;
+    meta.link = receiver.link;
+    meta.flow = header.lane.into();
     let (lane, counter) = (header.lane, header.counter.get());
-    let claim = receiver.sa.check(lane, counter).map_err(stale)?;
-    jobs.push(receiver.sa.packet(lane, counter, header.aad(), sealed));
-    Ok((receiver, claim))
+    opening
+        .push(&receiver.sa, lane, counter, header.aad(), sealed)
+        .map_err(stale)
 }
 
 /// Why a packet that is not fresh is dropped.
@@ -86,11 +80,9 @@ fn stale(said: Replay) -> DropReason {
 
 /// Takes header and tag off a packet that nobody sent before.
 #[inline]
-fn accept(lane: u8, packet: &mut Packet) {
-    let len = packet.frame.len();
-    packet.meta.flow = lane.into();
-    if packet.frame.trim_front(HEADER) {
-        packet.frame.truncate(len - HEADER - TAG_LEN);
+fn accept(packet: &mut Packet) {
+    let inside = packet.frame.len().saturating_sub(HEADER + TAG_LEN);
+    if packet.frame.narrow(HEADER, inside) {
         packet.stage = Stage::Label;
     } else {
         packet.drop(DropReason::Truncated);
@@ -100,14 +92,14 @@ fn accept(lane: u8, packet: &mut Packet) {
 /// Seals what begins with a circuit header and puts the outer headers on.
 pub(super) fn seal(state: &State, tables: &Tables, batch: &mut Batch) {
     let sealed = {
-        let mut jobs = Jobs::new();
+        let mut sealing = Sealing::new();
         for packet in at(batch, Stage::LinkSeal) {
             let link = tables.link(packet.meta.link);
-            if let Err(reason) = wrap(state, link, packet.meta, &mut packet.frame, &mut jobs) {
+            if let Err(reason) = wrap(state, link, packet.meta, &mut packet.frame, &mut sealing) {
                 refuse(&mut packet.disposition, &mut packet.stage, reason);
             }
         }
-        jobs.seal()
+        sealing.seal()
     };
     let mut tally = Tally::new(state.worker, Traffic::sent);
     for (nth, packet) in at(batch, Stage::LinkSeal).enumerate() {
@@ -128,7 +120,7 @@ fn wrap<'a>(
     link: &'a Link,
     meta: Meta,
     frame: &'a mut Frame,
-    jobs: &mut Jobs<'a>,
+    sealing: &mut Sealing<'a>,
 ) -> Result<(), DropReason> {
     // All that can fail comes before a counter is taken.
     if !link.outer.resolved {
@@ -165,6 +157,6 @@ fn wrap<'a>(
         counter: counter.into(),
     };
     *room = header.aad();
-    jobs.push(transmit.sa.packet(lane, counter, header.aad(), sealed));
+    sealing.push(transmit.sa.packet(lane, counter, header.aad(), sealed));
     Ok(())
 }

@@ -68,10 +68,14 @@ pub enum Disposition {
     Send(PortIndex),
     /// As [`Disposition::Send`], once this neighbour's hardware address is known: it is to be the frame's destination,
     /// which is left blank. Whoever gives up waiting counts [`DropReason::NeighbourUnresolved`].
-    Wait(NeighbourKey),
+    Wait(Waiting),
     /// The frame is to be freed; the drop is counted already.
     Drop(DropReason),
 }
+
+/// Which neighbour of the batch's a packet waits for; see [`State::neighbour`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Waiting(u8);
 
 /// The next stage of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -125,6 +129,8 @@ pub struct State {
     lanes: LaneOwner,
     /// Counters of drops.
     pub drops: Arc<Drops>,
+    /// What packets of the last batch wait for; beside it, as it would make every packet larger.
+    waiting: ArrayVec<NeighbourKey, BATCH>,
     /// Neighbours that packets of the batches so far wait for; the worker takes them out.
     pub wanted: ArrayVec<(PortIndex, IpAddr), 16>,
     /// ICMP errors that may still be sent; the worker refills it by the clock.
@@ -138,9 +144,15 @@ impl State {
             worker,
             lanes,
             drops: Arc::default(),
+            waiting: ArrayVec::new(),
             wanted: ArrayVec::new(),
             icmp_budget: 0,
         }
+    }
+
+    /// What a packet of the last batch waits for.
+    pub fn neighbour(&self, waiting: Waiting) -> Option<NeighbourKey> {
+        self.waiting.get(usize::from(waiting.0)).copied()
     }
 
     /// The lane of a flow.
@@ -183,8 +195,8 @@ impl Packet {
     }
 
     #[inline]
-    fn wait(&mut self, neighbour: NeighbourKey) {
-        self.disposition = Disposition::Wait(neighbour);
+    fn wait(&mut self, waiting: Waiting) {
+        self.disposition = Disposition::Wait(waiting);
         self.stage = Stage::Done;
     }
 }
@@ -231,6 +243,7 @@ pub fn process_probed(
     batch: &mut Batch,
     probe: &mut impl Probe,
 ) {
+    state.waiting.clear();
     parse::parse(tables, batch);
     probe.passed(Stage::Parse as usize);
     if waiting(batch, Stage::LinkOpen) {

@@ -1,6 +1,7 @@
 //! The first stage: Ethernet, and on the underlay also IP and UDP.
 
-use twinseal_xsk::Frame;
+use std::ops::Range;
+
 use zerocopy::FromBytes;
 
 use super::reason::DropReason;
@@ -36,85 +37,92 @@ fn prefetch(tables: &Tables, batch: &Batch) {
 #[inline]
 fn parse_one(tables: &Tables, packet: &mut Packet) -> Result<(), DropReason> {
     let port = tables.port(packet.port).ok_or(DropReason::UnknownPort)?;
-    let (header, _) = ethernet::Header::read_from_prefix(packet.frame.data())
+    let (header, rest) = ethernet::Header::ref_from_prefix(packet.frame.data())
         .map_err(|_| DropReason::Truncated)?;
     if header.destination != port.mac {
         return Err(DropReason::NotForUs);
     }
-    let ethertype = header.ethertype.get();
-    if !matches!(ethertype, ethernet::IPV4 | ethernet::IPV6) {
+    if !matches!(header.ethertype.get(), ethernet::IPV4 | ethernet::IPV6) {
         return Err(DropReason::NotIp);
     }
-    if !packet.frame.trim_front(ethernet::LEN) {
-        return Err(DropReason::Truncated);
-    }
-    match port.role {
+    let inside = match port.role {
         PortRole::Edge(vrf) => {
             packet.meta.vrf = vrf;
             packet.meta.tunnelled = false;
             packet.stage = Stage::Route;
+            0..rest.len()
         }
         PortRole::Underlay => {
-            packet.meta.traffic_class = strip_outer(&mut packet.frame)?;
+            let (payload, traffic_class) = match rest.first() {
+                // Nearly all headers have no options.
+                Some(0x45) => outer_v4(rest, ip::V4_LEN)?,
+                Some(first) if first >> 4 == 4 => outer_v4(rest, usize::from(first & 0x0f) * 4)?,
+                Some(first) if first >> 4 == 6 => outer_v6(rest)?,
+                Some(_) => return Err(DropReason::BadIpHeader),
+                None => return Err(DropReason::Truncated),
+            };
+            packet.meta.traffic_class = traffic_class;
             packet.stage = Stage::LinkOpen;
+            payload
         }
+    };
+    if !packet
+        .frame
+        .narrow(ethernet::LEN + inside.start, inside.len())
+    {
+        return Err(DropReason::Truncated);
     }
     Ok(())
 }
 
-/// Takes off the outer IP and UDP headers and whatever follows the UDP payload; returns the outer traffic class.
-///
-/// The frame then begins with a link header and is long enough for everything but the inner packet.
+/// Where the payload of an outer UDP packet over IPv4 is, and its traffic class. The payload is long enough for
+/// everything but the inner packet.
+#[inline(always)]
+fn outer_v4(data: &[u8], header_len: usize) -> Result<(Range<usize>, u8), DropReason> {
+    let (header, _) = ip::V4Header::ref_from_prefix(data).map_err(|_| DropReason::Truncated)?;
+    let total = usize::from(header.total_length.get());
+    if header_len < ip::V4_LEN || total < header_len {
+        return Err(DropReason::BadIpHeader);
+    }
+    if total > data.len() {
+        return Err(DropReason::Truncated);
+    }
+    if !ip::checksum_is_right(&data[..header_len]) {
+        return Err(DropReason::BadChecksum);
+    }
+    if header.fragment.get() & ip::FRAGMENT_MASK != 0 {
+        return Err(DropReason::OuterFragment);
+    }
+    if header.protocol != udp::PROTOCOL {
+        return Err(DropReason::NotOverlay);
+    }
+    Ok((datagram(&data[..total], header_len)?, header.traffic_class))
+}
+
+/// As [`outer_v4`].
 #[inline]
-fn strip_outer(frame: &mut Frame) -> Result<u8, DropReason> {
-    let data = frame.data();
-    let (ip_len, total, traffic_class) = match data.first().map(|octet| octet >> 4) {
-        Some(4) => {
-            let (header, _) =
-                ip::V4Header::ref_from_prefix(data).map_err(|_| DropReason::Truncated)?;
-            let ip_len = header.header_len();
-            let total = usize::from(header.total_length.get());
-            if ip_len < ip::V4_LEN || total < ip_len {
-                return Err(DropReason::BadIpHeader);
-            }
-            if total > data.len() {
-                return Err(DropReason::Truncated);
-            }
-            if !ip::checksum_is_right(&data[..ip_len]) {
-                return Err(DropReason::BadChecksum);
-            }
-            if header.fragment.get() & ip::FRAGMENT_MASK != 0 {
-                return Err(DropReason::OuterFragment);
-            }
-            if header.protocol != udp::PROTOCOL {
-                return Err(DropReason::NotOverlay);
-            }
-            (ip_len, total, header.traffic_class)
-        }
-        Some(6) => {
-            let (header, _) =
-                ip::V6Header::ref_from_prefix(data).map_err(|_| DropReason::Truncated)?;
-            let total = ip::V6_LEN + usize::from(header.payload_length.get());
-            if total > data.len() {
-                return Err(DropReason::Truncated);
-            }
-            if header.next_header != udp::PROTOCOL {
-                return Err(DropReason::NotOverlay);
-            }
-            (ip::V6_LEN, total, header.traffic_class())
-        }
-        Some(_) => return Err(DropReason::BadIpHeader),
-        None => return Err(DropReason::Truncated),
-    };
-    let (header, _) =
-        udp::Header::read_from_prefix(&data[ip_len..total]).map_err(|_| DropReason::Truncated)?;
-    let udp_len = usize::from(header.length.get());
-    if udp_len < udp::LEN + overlay::OVERHEAD || ip_len + udp_len > total {
+fn outer_v6(data: &[u8]) -> Result<(Range<usize>, u8), DropReason> {
+    let (header, _) = ip::V6Header::ref_from_prefix(data).map_err(|_| DropReason::Truncated)?;
+    let total = ip::V6_LEN + usize::from(header.payload_length.get());
+    if total > data.len() {
         return Err(DropReason::Truncated);
     }
-    if !frame.trim_front(ip_len + udp::LEN) {
+    if header.next_header != udp::PROTOCOL {
+        return Err(DropReason::NotOverlay);
+    }
+    let payload = datagram(&data[..total], ip::V6_LEN)?;
+    Ok((payload, header.traffic_class()))
+}
+
+/// Where the payload of the UDP datagram is whose header starts at `header`.
+#[inline(always)]
+fn datagram(packet: &[u8], header: usize) -> Result<Range<usize>, DropReason> {
+    let (udp, _) =
+        udp::Header::ref_from_prefix(&packet[header..]).map_err(|_| DropReason::Truncated)?;
+    let end = header + usize::from(udp.length.get());
+    let start = header + udp::LEN;
+    if end < start + overlay::OVERHEAD || end > packet.len() {
         return Err(DropReason::Truncated);
     }
-    frame.truncate(udp_len - udp::LEN);
-    Ok(traffic_class)
+    Ok(start..end)
 }

@@ -3,11 +3,12 @@
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::reason::{DropReason, Refused};
-use super::{Account, Batch, Packet, Stage, State, at, count_drop, flow, icmp};
+use super::{Account, Batch, Packet, Stage, State, Waiting, at, count_drop, flow, icmp};
 use crate::tables::fib::{Leaf, NO_ROUTE};
 use crate::tables::hash::Memo;
-use crate::tables::{CircuitIndex, NeighbourKey, Tables, Target, Via};
+use crate::tables::{CircuitIndex, NeighbourKey, Tables, Target, Via, Vrf};
 use crate::wire::ethernet::Mac;
+use crate::wire::ip::Mapped;
 use crate::wire::overlay::OVERHEAD;
 use crate::wire::{ecn, ethernet, ip};
 
@@ -55,23 +56,38 @@ fn route(
     packet: &mut Packet,
     transit: bool,
 ) -> Result<(), Refused> {
-    let leaf = match packet.frame.data().first().map(|octet| octet >> 4) {
-        Some(4) => check_v4(tables, packet, transit)?,
-        Some(6) => check_v6(tables, packet, transit)?,
+    let vrf = &tables.vrfs[packet.meta.vrf.0 as usize];
+    let checked = match packet.frame.data().first().copied() {
+        // Nearly all headers have no options.
+        Some(0x45) => check_v4(vrf, packet, ip::V4_LEN, transit)?,
+        Some(first) if first >> 4 == 4 => {
+            check_v4(vrf, packet, usize::from(first & 0x0f) * 4, transit)?
+        }
+        Some(first) if first >> 4 == 6 => check_v6(vrf, packet, transit)?,
         Some(_) => return Err(DropReason::BadIpHeader.into()),
         None => return Err(DropReason::Truncated.into()),
     };
-    resolve(state, tables, neighbours, packet, leaf)
+    resolve(state, tables, neighbours, vrf, packet, checked)
 }
 
-/// The leaf of the packet's route, [`NO_ROUTE`] among them.
+/// What the check of an IP header finds out.
+struct Checked {
+    /// Of the packet's route, or [`NO_ROUTE`].
+    leaf: Leaf,
+    ethertype: u16,
+    destination: Mapped,
+}
+
 #[inline(always)]
-fn check_v4(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Leaf, Refused> {
-    let vrf = packet.meta.vrf.0 as usize;
+fn check_v4(
+    vrf: &Vrf,
+    packet: &mut Packet,
+    header_len: usize,
+    transit: bool,
+) -> Result<Checked, Refused> {
     let (outer, tunnelled) = (packet.meta.traffic_class, packet.meta.tunnelled);
     let data = packet.frame.data();
     let (header, _) = ip::V4Header::ref_from_prefix(data).map_err(|_| DropReason::Truncated)?;
-    let header_len = header.header_len();
     let total = usize::from(header.total_length.get());
     if header_len < ip::V4_LEN || total < header_len {
         return Err(DropReason::BadIpHeader.into());
@@ -88,15 +104,13 @@ fn check_v4(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Leaf,
     if !ip::v4_is_routable(header.destination) {
         return Err(DropReason::BadDestination.into());
     }
-    let leaf = tables.vrfs[vrf].fib.lookup_v4(header.destination);
+    let leaf = vrf.fib.lookup_v4(header.destination);
     packet.frame.truncate(total);
 
     let (header, _) = ip::V4Header::mut_from_prefix(packet.frame.data_mut())
         .map_err(|_| DropReason::Truncated)?;
     if tunnelled {
-        let marks =
-            ecn::decapsulate(header.traffic_class, outer).ok_or(DropReason::EcnViolation)?;
-        let class = header.traffic_class & ecn::DSCP_MASK | marks;
+        let class = ecn::leave(header.traffic_class, outer).ok_or(DropReason::EcnViolation)?;
         if class != header.traffic_class {
             header.set_traffic_class(class);
         }
@@ -108,13 +122,16 @@ fn check_v4(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Leaf,
         header.decrement_ttl();
     }
     packet.meta.traffic_class = header.traffic_class;
-    Ok(leaf)
+    Ok(Checked {
+        leaf,
+        ethertype: ethernet::IPV4,
+        destination: ip::mapped_v4(header.destination),
+    })
 }
 
 /// As [`check_v4`].
 #[inline]
-fn check_v6(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Leaf, Refused> {
-    let vrf = packet.meta.vrf.0 as usize;
+fn check_v6(vrf: &Vrf, packet: &mut Packet, transit: bool) -> Result<Checked, Refused> {
     let (outer, tunnelled) = (packet.meta.traffic_class, packet.meta.tunnelled);
     let data = packet.frame.data();
     let (header, payload) =
@@ -129,15 +146,15 @@ fn check_v6(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Leaf,
     if !ip::v6_is_routable(header.destination) {
         return Err(DropReason::BadDestination.into());
     }
-    let leaf = tables.vrfs[vrf].fib.lookup_v6(header.destination);
+    let leaf = vrf.fib.lookup_v6(header.destination);
     packet.frame.truncate(ip::V6_LEN + length);
 
     let (header, _) = ip::V6Header::mut_from_prefix(packet.frame.data_mut())
         .map_err(|_| DropReason::Truncated)?;
     if tunnelled {
         let class = header.traffic_class();
-        let marks = ecn::decapsulate(class, outer).ok_or(DropReason::EcnViolation)?;
-        header.set_traffic_class(class & ecn::DSCP_MASK | marks);
+        let left = ecn::leave(class, outer).ok_or(DropReason::EcnViolation)?;
+        header.set_traffic_class(left);
     }
     if transit {
         if header.hop_limit <= 1 {
@@ -146,7 +163,11 @@ fn check_v6(tables: &Tables, packet: &mut Packet, transit: bool) -> Result<Leaf,
         header.hop_limit -= 1;
     }
     packet.meta.traffic_class = header.traffic_class();
-    Ok(leaf)
+    Ok(Checked {
+        leaf,
+        ethertype: ethernet::IPV6,
+        destination: ip::mapped_v6(header.destination),
+    })
 }
 
 /// Follows the route to a circuit or a neighbour.
@@ -155,14 +176,14 @@ fn resolve(
     state: &mut State,
     tables: &Tables,
     neighbours: &mut Neighbours<'_>,
+    vrf: &Vrf,
     packet: &mut Packet,
-    leaf: Leaf,
+    checked: Checked,
 ) -> Result<(), Refused> {
-    if leaf == NO_ROUTE {
+    if checked.leaf == NO_ROUTE {
         return Err(DropReason::NoRoute.into());
     }
-    let vrf = &tables.vrfs[packet.meta.vrf.0 as usize];
-    let target = match vrf.targets.get(leaf as usize - 1) {
+    let target = match vrf.targets.get(checked.leaf as usize - 1) {
         Some(Target::Group(group)) => {
             Some(tables.groups[group.0 as usize].member(flow::of(packet.frame.data())))
         }
@@ -170,7 +191,7 @@ fn resolve(
     };
     match target {
         Some(Target::Circuit(circuit)) => enter(tables, packet, *circuit),
-        Some(Target::Via(via)) => deliver(state, tables, neighbours, packet, via),
+        Some(Target::Via(via)) => deliver(state, tables, neighbours, packet, via, checked),
         Some(Target::Blackhole) => Err(DropReason::Blackhole.into()),
         // A group has no groups as members.
         Some(Target::Group(_)) | None => Err(DropReason::NoRoute.into()),
@@ -202,6 +223,7 @@ fn deliver(
     neighbours: &mut Neighbours<'_>,
     packet: &mut Packet,
     via: &Via,
+    checked: Checked,
 ) -> Result<(), Refused> {
     let port = tables.port(via.port).ok_or(DropReason::PortGone)?;
     if packet.frame.len() > usize::from(port.mtu) {
@@ -210,25 +232,15 @@ fn deliver(
             mtu: port.mtu,
         });
     }
-    let (ethertype, destination) = match ip::V4Header::ref_from_prefix(packet.frame.data()) {
-        Ok((header, _)) if header.version_ihl >> 4 == 4 => {
-            (ethernet::IPV4, ip::mapped_v4(header.destination))
-        }
-        _ => {
-            let (header, _) = ip::V6Header::ref_from_prefix(packet.frame.data())
-                .map_err(|_| DropReason::Truncated)?;
-            (ethernet::IPV6, ip::mapped_v6(header.destination))
-        }
-    };
     let key = NeighbourKey {
         port: via.port,
-        address: via.address.unwrap_or(destination),
+        address: via.address.unwrap_or(checked.destination),
     };
     let neighbour = port.peer.or_else(|| neighbours.get(key).copied());
     let header = ethernet::Header {
         destination: neighbour.unwrap_or_default(),
         source: port.mac,
-        ethertype: ethertype.into(),
+        ethertype: checked.ethertype.into(),
     };
     if !packet.frame.prepend(ethernet::LEN) {
         return Err(DropReason::NoHeadroom.into());
@@ -248,5 +260,10 @@ fn ask(state: &mut State, packet: &mut Packet, key: NeighbourKey) {
     if !state.wanted.is_full() && !state.wanted.contains(&wanted) {
         state.wanted.push(wanted);
     }
-    packet.wait(key);
+    let waiting = Waiting(state.waiting.len() as u8);
+    match state.waiting.try_push(key) {
+        Ok(()) => packet.wait(waiting),
+        // There is room for every packet of a batch.
+        Err(_) => packet.drop(DropReason::NeighbourUnresolved),
+    }
 }

@@ -14,6 +14,17 @@ pub const ECT0: u8 = 0b10;
 /// Congestion experienced.
 pub const CE: u8 = 0b11;
 
+/// The traffic class of a packet that leaves a tunnel, from its own and that of the tunnel's header: its own DSCP, and
+/// the ECN of [`decapsulate`].
+#[inline]
+pub fn leave(inner: u8, outer: u8) -> Option<u8> {
+    // As a rule nothing happened on the way.
+    if (inner ^ outer) & ECN_MASK == 0 {
+        return Some(inner);
+    }
+    Some(inner & DSCP_MASK | decapsulate(inner, outer)?)
+}
+
 /// The ECN of the packet that leaves a tunnel, from that of the inner and outer headers (RFC 6040, figure 4), or `None`
 /// where the packet must be dropped: congestion was marked on a packet whose sender would not understand it.
 #[inline]
@@ -47,6 +58,8 @@ mod tests {
                     want,
                     "inner {inner}, outer {outer}"
                 );
+                let (inner, outer) = (0xa8 | inner, 0x44 | outer);
+                assert_eq!(leave(inner, outer), want.map(|marks| 0xa8 | marks));
             }
         }
     }

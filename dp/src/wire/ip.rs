@@ -126,13 +126,24 @@ pub fn checksum(octets: &[u8]) -> u16 {
 /// Whether the checksum of an IPv4 header is right: [`checksum`] of it is zero.
 #[inline]
 pub fn checksum_is_right(header: &[u8]) -> bool {
-    // Nearly all headers have no options, and a sum of known length needs no loop. It is never zero, as it has the
-    // version in it, and it is a multiple of 0xffff just if its words add up to 0xffff in ones' complement.
+    // Nearly all headers have no options. The sum is never zero, as it has the version in it, and it is a multiple of
+    // 0xffff just if its words add up to 0xffff in ones' complement.
     let sum = match <&[u8; V4_LEN]>::try_from(header) {
-        Ok(header) => sum(header),
+        Ok(header) => sum_of_20(header),
         Err(_) => sum(header),
     };
     sum % 0xffff == 0
+}
+
+/// A sum of another size with the same remainder by 0xffff as [`sum`], and like it zero only for zeroes.
+#[inline]
+fn sum_of_20(header: &[u8; V4_LEN]) -> u64 {
+    let [a, b, c, d, e]: [[u8; 4]; 5] = zerocopy::transmute!(*header);
+    let word = |high: [u8; 4], low| u64::from_ne_bytes(zerocopy::transmute!([high, low]));
+    // With end-around carry, as 2^64 - 1 is a multiple of 0xffff.
+    let (sum, carry) = word(a, b).overflowing_add(word(c, d));
+    let (sum, again) = sum.overflowing_add(u64::from(u32::from_ne_bytes(e)) + u64::from(carry));
+    sum + u64::from(again)
 }
 
 /// The sum of 32-bit words in this machine's byte order; in either order the checksum is the same (RFC 1071, 2B).

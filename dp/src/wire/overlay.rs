@@ -66,12 +66,11 @@ impl CircuitHeader {
     /// The additional data of the circuit seal: the circuit's end-to-end id, which is not on the wire, and the fields
     /// that no hop may change. Label, hop limit and ECN are left out.
     pub fn aad(&self, circuit_id: u64) -> [u8; AAD_LEN] {
-        let mut aad = [0; AAD_LEN];
-        aad[..8].copy_from_slice(&circuit_id.to_be_bytes());
-        aad[8] = self.traffic_class & super::ecn::DSCP_MASK;
-        aad[9] = self.lane;
-        aad[10] = self.payload_epoch;
-        aad
+        // The last three octets of the header's first word, less ECN; octet by octet it would be twice the work.
+        let [first, _]: [U64; 2] = zerocopy::transmute!(*self);
+        let kept = u64::from_be_bytes([0, 0, 0, 0, 0, super::ecn::DSCP_MASK, 0xff, 0xff]);
+        let rest = (first.get() & kept) << 40;
+        zerocopy::transmute!([U64::new(circuit_id), U64::new(rest)])
     }
 
     /// The low four bits of the epoch that sealed.

@@ -194,18 +194,20 @@ impl Worker {
                 Disposition::Send(port) => {
                     queue_up(&mut self.outputs, &mut self.sending, port, packet.frame);
                 }
-                Disposition::Wait(neighbour) if !self.held.is_full() => {
-                    self.held.push((packet.frame, neighbour, Instant::now()));
-                }
-                Disposition::Wait(_) => {
-                    let frame = std::iter::once(packet.frame);
-                    give_up(
-                        &self.state,
-                        &mut self.memory,
-                        frame,
-                        DropReason::NeighbourUnresolved,
-                    );
-                }
+                Disposition::Wait(waiting) => match self.state.neighbour(waiting) {
+                    Some(neighbour) if !self.held.is_full() => {
+                        self.held.push((packet.frame, neighbour, Instant::now()));
+                    }
+                    _ => {
+                        let frame = std::iter::once(packet.frame);
+                        give_up(
+                            &self.state,
+                            &mut self.memory,
+                            frame,
+                            DropReason::NeighbourUnresolved,
+                        );
+                    }
+                },
                 Disposition::Drop(_) | Disposition::Pending => self.memory.free(packet.frame),
             }
         }
