@@ -300,6 +300,8 @@ impl Pool {
             .collect();
         let mut ports: Vec<PortTotals> = Vec::new();
         for (handle, answer) in self.handles.iter().zip(answers) {
+            // A worker counts a port's packets together, whichever of its queues they come by.
+            let mut counted = Vec::new();
             for (index, sockets) in answer.recv().unwrap_or_default() {
                 let place = ports.iter().position(|totals| totals.port == index);
                 let place = place.unwrap_or_else(|| {
@@ -307,7 +309,10 @@ impl Pool {
                     ports.len() - 1
                 });
                 let totals = &mut ports[place];
-                handle.cells.ports[usize::from(index.0)].add_to(totals);
+                if !counted.contains(&index) {
+                    counted.push(index);
+                    handle.cells.ports[usize::from(index.0)].add_to(totals);
+                }
                 totals.add_sockets(&sockets);
             }
         }

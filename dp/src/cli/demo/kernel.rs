@@ -26,8 +26,10 @@ pub struct Options {
     pub program: PathBuf,
     /// The underlay's family.
     pub underlay: Underlay,
-    /// Workers of each daemon, and queues of each veth.
+    /// Workers of each daemon.
     pub workers: u32,
+    /// Queues of each veth; as many as workers if none.
+    pub queues: Option<u32>,
     /// MTU of every veth.
     pub mtu: u32,
     /// Lines to add to each daemon's configuration.
@@ -41,6 +43,7 @@ impl Options {
             program: program.into(),
             underlay: Underlay::V4,
             workers: 1,
+            queues: None,
             mtu: 1500,
             extra: String::new(),
         }
@@ -97,13 +100,14 @@ impl Network {
     }
 
     fn wire(&self) -> anyhow::Result<()> {
+        let queues = self.options.queues.unwrap_or(self.options.workers);
         for (host, edge) in [(Host::A, Router::EdgeA), (Host::B, Router::EdgeB)] {
             let nets = |address: fn(Host, bool) -> IpAddr| {
                 [false, true].map(|v6| net(address(host, v6), if v6 { 64 } else { 24 }))
             };
             let mut veth = VethConfig::new((self.host(host), "eth0"), (self.router(edge), "edge0"))
                 .addresses(&nets(Host::address), &nets(Host::gateway));
-            (veth.queues, veth.mtu) = (self.options.workers, self.options.mtu);
+            (veth.queues, veth.mtu) = (queues, self.options.mtu);
             self.lab.veth(&veth)?;
             for v6 in [false, true] {
                 let far = host.other().prefix(v6).parse().context("a prefix")?;
@@ -121,7 +125,7 @@ impl Network {
                 let netdev = netdev(link);
                 let mut veth = VethConfig::new((self.router(router), netdev), (switch, port))
                     .addresses(&[net(address, len)], &[]);
-                (veth.queues, veth.mtu) = (self.options.workers, self.options.mtu);
+                (veth.queues, veth.mtu) = (queues, self.options.mtu);
                 self.lab.veth(&veth)?;
             }
             self.lab.bridge(switch, "br0", &["p0", "p1"])?;
