@@ -1,8 +1,14 @@
 //! Generates the client and server from the protocol. protox parses it, so no protoc is needed.
 
+use std::path::Path;
+
+use prost::Message;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = protox::compile(["twinseal/v1/control.proto"], ["proto"])?;
     println!("cargo:rerun-if-changed=proto");
+    let descriptor = Path::new(&std::env::var("OUT_DIR")?).join("control.binpb");
+    std::fs::write(descriptor, files.encode_to_vec())?;
     tonic_prost_build::configure()
         // One order everywhere: equal messages encode equally.
         .btree_map(".")

@@ -9,6 +9,9 @@ pub mod v1 {
     tonic::include_proto!("twinseal.v1");
 }
 
+/// The protocol as an encoded `google.protobuf.FileDescriptorSet`: for reflection, and for what builds clients from it.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/control.binpb"));
+
 impl std::fmt::Debug for v1::Key {
     /// All but the secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
+use twinseal::control::access::Access;
 use twinseal::control::events::file::EventsConfig;
 use twinseal::control::lines::Reopen;
 use twinseal::control::usage::UsageConfig;
@@ -79,6 +80,7 @@ fn config(dir: &Path, name: &str) -> NodeConfig {
         lane_limit: twinseal_crypto::MAX_COUNTER,
         events: EventsConfig::default(),
         usage: UsageConfig::default(),
+        audit: None,
         reopen: Reopen::default(),
         pool: PoolConfig {
             cpus: vec![None],
@@ -547,13 +549,16 @@ fn strangers_are_refused() {
     let dir = TempDir::new().expect("a folder");
     let mut config = config(dir.path(), "n");
     // Nobody's number, so that even root is a stranger.
-    config.socket.allowed_uids = vec![u32::MAX - 7];
+    config.socket.access = Access::admins([u32::MAX - 7]);
     let _node = Node::start(config.clone()).expect("it starts");
     on_runtime(async {
         let mut client = connect(&config).await;
         let status = client.get(v1::GetRequest {}).await.expect_err("a stranger");
         assert_eq!(status.code(), Code::PermissionDenied);
-        assert!(status.message().contains("control.allow_users"), "{status}");
+        assert!(
+            status.message().contains("control.viewer_users"),
+            "{status}"
+        );
         let status = apply(&mut client, []).await.expect_err("a stranger");
         assert_eq!(status.code(), Code::PermissionDenied);
         let status = client

@@ -5,13 +5,81 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 use twinseal_api::v1::control_client::ControlClient;
 
 use crate::config::SOCKET_DIR;
 
 pub(super) type Client = ControlClient<Channel>;
+
+/// How to reach a node.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Target {
+    /// The node's control socket. Else TWINSEAL_SOCKET says; else the only one in /run/twinseal.
+    #[arg(long, global = true, value_name = "PATH", conflicts_with = "tls")]
+    pub(super) socket: Option<PathBuf>,
+    /// The node's TLS port instead: HOST:PORT.
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    tls: Option<String>,
+    /// Who issued the node's certificate, PEM.
+    #[arg(long, global = true, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// Our certificate, with those between it and its issuer, PEM.
+    #[arg(long, global = true, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[arg(long, global = true, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// The DNS name or address in the node's certificate, if it is not HOST.
+    #[arg(long, global = true, value_name = "NAME")]
+    tls_name: Option<String>,
+}
+
+impl Target {
+    /// Connects to the node.
+    pub(super) async fn connect(self) -> anyhow::Result<Client> {
+        match self.tls.clone() {
+            None => connect(self.socket).await,
+            Some(address) => self.connect_tls(&address).await,
+        }
+    }
+
+    async fn connect_tls(&self, address: &str) -> anyhow::Result<Client> {
+        let read = |option: &str, path: &Option<PathBuf>| {
+            let path = path
+                .as_ref()
+                .with_context(|| format!("--tls needs {option}: both ends show certificates"))?;
+            std::fs::read(path).with_context(|| format!("{option}: cannot read {}", path.display()))
+        };
+        let ca = Certificate::from_pem(read("--tls-ca", &self.tls_ca)?);
+        let certificate = read("--tls-cert", &self.tls_cert)?;
+        let key = zeroize::Zeroizing::new(read("--tls-key", &self.tls_key)?);
+        let host = address
+            .rsplit_once(':')
+            .map(|(host, _)| host.trim_matches(['[', ']']))
+            .with_context(|| format!("--tls: {address} has no port: write HOST:PORT"))?;
+        let config = ClientTlsConfig::new()
+            .ca_certificate(ca)
+            .identity(Identity::from_pem(certificate, &*key))
+            .domain_name(self.tls_name.as_deref().unwrap_or(host));
+        let channel = Endpoint::from_shared(format!("https://{address}"))
+            .and_then(|endpoint| endpoint.tls_config(config))
+            .with_context(|| format!("--tls {address}: these certificates cannot be used"))?
+            .connect()
+            .await
+            .map_err(|error| {
+                let mut text = format!("cannot connect to {address}: {error}");
+                let mut cause = error.source();
+                while let Some(error) = cause {
+                    text += &format!(": {error}");
+                    cause = error.source();
+                }
+                anyhow!("{text}")
+            })?;
+        Ok(ControlClient::new(channel).max_decoding_message_size(usize::MAX))
+    }
+}
 
 /// Connects to the socket that is named, or to the only one there is.
 pub(super) async fn connect(socket: Option<PathBuf>) -> anyhow::Result<Client> {

@@ -2,7 +2,7 @@
 //!
 //! Exit statuses: 0 it worked, 1 it failed (the reason is on stderr), 2 the command line was wrong.
 
-mod client;
+pub mod client;
 pub mod ctl;
 pub mod demo;
 mod genkey;

@@ -10,7 +10,7 @@ use twinseal_crypto::{DEFAULT_PROVIDER, MAX_COUNTER, MAX_LANES, MAX_WINDOW_BITS,
 use twinseal_xsk::HugePages;
 
 use super::users::{self, Kind};
-use super::{Config, Mistake, Source, backticked, fix_for, sinks};
+use super::{Config, Mistake, Source, access, backticked, fix_for, sinks};
 use crate::workers::{self, PoolConfig};
 
 /// Octets that a path of a Unix socket may have (`sockaddr_un`, less the final zero).
@@ -35,7 +35,7 @@ struct File {
     node: Node,
     state_dir: Option<Spanned<PathBuf>>,
     #[serde(default)]
-    control: Control,
+    control: access::Control,
     #[serde(default)]
     crypto: Crypto,
     #[serde(default)]
@@ -46,6 +46,8 @@ struct File {
     events: sinks::Events,
     #[serde(default)]
     usage: sinks::Usage,
+    #[serde(default)]
+    audit: sinks::Audit,
 }
 
 #[derive(Deserialize)]
@@ -56,20 +58,9 @@ struct Node {
     allow_core_dumps: bool,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Control {
-    socket: Option<Spanned<PathBuf>>,
-    mode: Option<Spanned<String>>,
-    #[serde(default)]
-    allow_users: Vec<Spanned<NameOrNumber>>,
-    #[serde(default)]
-    allow_groups: Vec<Spanned<NameOrNumber>>,
-}
-
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected a name or a number")]
-enum NameOrNumber {
+pub(super) enum NameOrNumber {
     Number(u32),
     Name(String),
 }
@@ -197,14 +188,10 @@ impl Check<'_> {
         });
     }
 
-    fn file(&mut self, file: File) -> Config {
+    fn file(&mut self, mut file: File) -> Config {
         let name = self.name(file.node.name);
-        let socket = self.socket(file.control.socket, &name);
+        let socket = self.socket(file.control.socket.take(), &name);
         let state_dir = self.directory(file.state_dir, "state_dir", &name);
-        let mut allow_uids = self.ids(file.control.allow_users, "control.allow_users", Kind::User);
-        allow_uids.extend([0, users::own_uid()]);
-        allow_uids.sort_unstable();
-        allow_uids.dedup();
         let (cpus, lanes) = self.workers(file.workers.count, file.workers.cpus, file.workers.lanes);
         let idle = match file.workers.idle {
             Idle::Adaptive => workers::Idle::Adaptive,
@@ -214,13 +201,9 @@ impl Check<'_> {
         Config {
             allow_core_dumps: file.node.allow_core_dumps,
             socket,
-            socket_mode: self.mode(file.control.mode),
-            allow_uids,
-            allow_gids: self.ids(
-                file.control.allow_groups,
-                "control.allow_groups",
-                Kind::Group,
-            ),
+            socket_mode: self.mode(file.control.mode.take()),
+            access: self.access(file.control),
+            audit: self.audit(file.audit),
             state_dir,
             provider: self.provider(file.crypto.provider),
             window_bits: self.power_of_two(
@@ -312,7 +295,12 @@ impl Check<'_> {
         }
     }
 
-    fn ids(&mut self, given: Vec<Spanned<NameOrNumber>>, field: &str, kind: Kind) -> Vec<u32> {
+    pub(super) fn ids(
+        &mut self,
+        given: Vec<Spanned<NameOrNumber>>,
+        field: &str,
+        kind: Kind,
+    ) -> Vec<u32> {
         let mut ids = Vec::new();
         for entry in given {
             match entry.get_ref() {

@@ -3,6 +3,7 @@
 //! Every mistake is reported with file, line, column, field and fix, and all of them at once. Only `node.name` must be
 //! given; `docs/examples` has files with all fields explained.
 
+mod access;
 mod file;
 mod sinks;
 mod users;
@@ -12,7 +13,9 @@ pub(crate) use file::SOCKET_DIR;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::control::access::AccessConfig;
 use crate::control::events::file::EventsConfig;
+use crate::control::lines::Output;
 use crate::control::usage::UsageConfig;
 use crate::workers::PoolConfig;
 
@@ -27,10 +30,10 @@ pub struct Config {
     pub socket: PathBuf,
     /// Its permission bits.
     pub socket_mode: u32,
-    /// Users that may connect: root, the daemon's own, and those configured.
-    pub allow_uids: Vec<u32>,
-    /// Groups whose members may connect.
-    pub allow_gids: Vec<u32>,
+    /// Who may do what: root and the daemon's own user everything, and those configured.
+    pub access: AccessConfig,
+    /// The file of the audit log.
+    pub audit: Option<Output>,
     /// Where the burned secrets are recorded. It must outlive restarts.
     pub state_dir: PathBuf,
     /// The library that seals and opens.

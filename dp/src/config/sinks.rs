@@ -1,4 +1,4 @@
-//! Sections `events` and `usage`: what the node tells and keeps.
+//! Sections `events`, `audit` and `usage`: what the node tells and keeps.
 
 use std::path::{Path, PathBuf};
 
@@ -24,6 +24,14 @@ pub(super) struct Events {
     ring: Option<Spanned<u64>>,
     file: Option<Spanned<PathBuf>>,
     kinds: Option<Vec<Spanned<String>>>,
+    max_bytes: Option<u64>,
+    keep: Option<u32>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Audit {
+    file: Option<Spanned<PathBuf>>,
     max_bytes: Option<u64>,
     keep: Option<u32>,
 }
@@ -60,6 +68,10 @@ impl Check<'_> {
             output: self.output(events.file, "events.file", events.max_bytes, events.keep),
             kinds,
         }
+    }
+
+    pub(super) fn audit(&mut self, audit: Audit) -> Option<Output> {
+        self.output(audit.file, "audit.file", audit.max_bytes, audit.keep)
     }
 
     /// A file of JSON lines; `-` is standard output.

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::control::access::Role;
 use crate::workers::Idle;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -32,7 +33,8 @@ fn only_the_name_is_needed() {
     assert_eq!(config.socket, Path::new("/run/twinseal/edge-1.sock"));
     assert_eq!(config.state_dir, Path::new("/var/lib/twinseal/edge-1"));
     assert_eq!(config.socket_mode, 0o660);
-    assert!(config.allow_uids.contains(&0) && config.allow_gids.is_empty());
+    assert!(config.access.users.contains(&(0, Role::Admin)) && config.access.groups.is_empty());
+    assert!(config.access.tls.is_none() && config.audit.is_none());
     assert_eq!(config.provider, twinseal_crypto::DEFAULT_PROVIDER);
     assert!(!config.allow_core_dumps);
     assert_eq!(config.pool.idle, Idle::Adaptive);
@@ -52,6 +54,24 @@ socket = "/run/n.sock"
 mode = "600"
 allow_users = ["root", 1234]
 allow_groups = [77]
+operator_groups = [78]
+viewer_users = [55]
+[control.tls]
+listen = "127.0.0.1:7443"
+certificate = "/etc/n.pem"
+key = "/etc/n.key"
+client_ca = "/etc/ca.pem"
+admins = ["spiffe://example.org/controller"]
+operators = ["spiffe://example.org/ops/*"]
+viewers = ["*.example.org"]
+[control.limits]
+message_bytes = 4096
+requests_per_second = 5
+streams = 6
+connections = 7
+idle_seconds = 30
+[audit]
+file = "-"
 [crypto]
 provider = "ring"
 window_bits = 2048
@@ -83,7 +103,20 @@ keep_days = 7
         (config.socket_mode, config.window_bits, config.lane_limit),
         (0o600, 2048, 1000)
     );
-    assert!(config.allow_uids.contains(&1234) && config.allow_gids == [77]);
+    let access = config.access;
+    assert!(access.users.contains(&(1234, Role::Admin)));
+    assert!(access.users.contains(&(55, Role::Viewer)));
+    assert_eq!(access.groups, [(77, Role::Admin), (78, Role::Operator)]);
+    let tls = access.tls.expect("it is given");
+    assert_eq!(tls.listen.port(), 7443);
+    assert_eq!(tls.names.len(), 3);
+    let limits = access.limits;
+    assert_eq!(
+        (limits.message_bytes, limits.requests_per_second),
+        (4096, 5)
+    );
+    assert_eq!((limits.streams, limits.connections), (6, 7));
+    assert_eq!(limits.idle.as_secs(), 30);
     assert_eq!(config.provider, "ring");
     assert!(config.allow_core_dumps);
     let events = config.events;
@@ -214,6 +247,27 @@ fn names_the_place_of_what_makes_no_sense() {
             "events.file",
             "not absolute",
             "standard output",
+        ),
+        (
+            "[control.limits]\nidle_seconds = 1",
+            "4:16",
+            "control.limits.idle_seconds",
+            "out of range",
+            "3 to",
+        ),
+        (
+            "[control.tls]\nlisten = \"here\"\ncertificate = \"/a\"\nkey = \"/a\"\nclient_ca = \"/a\"",
+            "4:10",
+            "control.tls.listen",
+            "here",
+            "0.0.0.0:7443",
+        ),
+        (
+            "[control.tls]\nlisten = \"127.0.0.1:1\"\ncertificate = \"/a\"\nkey = \"/a\"\nclient_ca = \"/a\"\nadmins = [\"*\"]",
+            "8:11",
+            "control.tls.admins",
+            "no name",
+            "spiffe://",
         ),
         (
             "[usage]\nmax_bytes = 1",

@@ -23,8 +23,10 @@ pub mod table;
 pub mod transaction;
 pub mod usage;
 
+pub mod access;
 mod accounts;
 mod apply;
+pub mod audit;
 mod check;
 mod check_keys;
 mod ports;
@@ -45,6 +47,7 @@ use twinseal_crypto::{MAX_COUNTER, MAX_LANES, MAX_WINDOW_BITS, MIN_WINDOW_BITS};
 use crate::ports::PortError;
 use crate::workers::{Pool, PoolConfig};
 use accounts::Accounts;
+use audit::Audit;
 use events::Events;
 use events::file::{EventsConfig, Writer};
 use keys::SaConfig;
@@ -81,6 +84,8 @@ pub struct NodeConfig {
     pub events: EventsConfig,
     /// How usage is accounted.
     pub usage: UsageConfig,
+    /// The file of the audit log; none: the program's log.
+    pub audit: Option<Output>,
     /// Has files of JSON lines opened anew.
     pub reopen: Reopen,
 }
@@ -148,13 +153,16 @@ pub async fn run(
     let socket = server::Socket::bind(config.socket.clone()).await?;
     let events = Events::new(&config.name, config.events.ring);
     let writer = write_events(&config, &events)?;
+    let (audit, auditor) = start_audit(&config)?;
     let store = Store::open(config.state_dir.join(USAGE_FOLDER), &config.usage)?;
     let accounts = Accounts::new(Meter::new(config.usage.interval), store);
     let pool = Pool::start(config.pool, lanes)?;
-    let node = Node::start(config.name.clone(), sa, burned, pool, events, accounts).await;
+    let access = config.socket.access.clone();
+    let name = config.name.clone();
+    let node = Node::start(name, sa, burned, pool, events, accounts, access).await;
     let (handle, commands) = node::channel();
     let (stop_server, stopping) = oneshot::channel::<()>();
-    let server = socket.serve(handle, async {
+    let server = socket.serve(handle, audit, async {
         // A dropped sender stops it too.
         let _ = stopping.await;
     });
@@ -171,7 +179,11 @@ pub async fn run(
     if let Some(writer) = writer {
         writer.finish();
     }
-    match tokio::time::timeout(LAST_WORDS, server).await {
+    let served = tokio::time::timeout(LAST_WORDS, &mut server).await;
+    if let (Ok(_), Some(auditor)) = (&served, auditor) {
+        auditor.finish();
+    }
+    match served {
         Ok(served) => Ok(served?),
         Err(_) => {
             tracing::warn!("a client kept its connection open beyond the node's end");
@@ -182,7 +194,28 @@ pub async fn run(
 
 /// Begins to write events to their file, if they have one.
 fn write_events(config: &NodeConfig, events: &Events) -> Result<Option<Writer>, ControlError> {
-    let Some(output) = config.events.output.clone() else {
+    let kinds = config.events.kinds.clone();
+    let start = |lines| Writer::start(&events.log(), kinds, lines);
+    open_lines(config, "events.file", config.events.output.as_ref(), start)
+}
+
+/// Where the audit goes.
+fn start_audit(config: &NodeConfig) -> Result<(Audit, Option<audit::Writer>), ControlError> {
+    let start = |lines| Audit::to_file(&config.name, lines);
+    let opened = open_lines(config, "audit.file", config.audit.as_ref(), start)?;
+    Ok(match opened {
+        Some((audit, writer)) => (audit, Some(writer)),
+        None => (Audit::to_log(&config.name), None),
+    })
+}
+
+fn open_lines<T>(
+    config: &NodeConfig,
+    field: &'static str,
+    output: Option<&Output>,
+    start: impl FnOnce(Lines) -> std::io::Result<T>,
+) -> Result<Option<T>, ControlError> {
+    let Some(output) = output.cloned() else {
         return Ok(None);
     };
     let path = match &output {
@@ -190,10 +223,10 @@ fn write_events(config: &NodeConfig, events: &Events) -> Result<Option<Writer>, 
         Output::File { path, .. } => path.clone(),
     };
     Lines::open(output, config.reopen.clone())
-        .and_then(|lines| Writer::start(&events.log(), config.events.kinds.clone(), lines))
+        .and_then(start)
         .map(Some)
         .map_err(|source| ControlError::Lines {
-            field: "events.file",
+            field,
             path,
             source,
         })

@@ -6,6 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 use twinseal_api::v1;
 use twinseal_crypto::BurnGuard;
 
+use super::access::Access;
 use super::accounts::Accounts;
 use super::compile::{Compiler, Sources};
 use super::events::security::Security;
@@ -47,6 +48,7 @@ pub struct Node {
     pub(super) health: Health,
     pub(super) events: Events,
     security: Security,
+    access: Access,
     pub(super) accounts: Accounts,
 }
 
@@ -130,6 +132,7 @@ impl Node {
         pool: Pool,
         events: Events,
         accounts: Accounts,
+        access: Access,
     ) -> Self {
         Self {
             name,
@@ -146,6 +149,7 @@ impl Node {
             health: Health::default(),
             events,
             security: Security::new(Instant::now()),
+            access,
             accounts,
         }
     }
@@ -185,6 +189,7 @@ impl Node {
                         drops_at = now;
                         let drops = self.pool.stats().drops;
                         self.security.tell(&self.events, now, &drops, &self.live);
+                        self.security.tell_refusals(&self.events, now, &self.access);
                     }
                 }
             }

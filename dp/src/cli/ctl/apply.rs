@@ -9,7 +9,7 @@ use prost::Message;
 use tonic::Status;
 use twinseal_api::v1;
 
-use super::client;
+use super::client::{self, Target};
 use crate::cli::run::forbid_dumps;
 use crate::cli::state_file::StateFile;
 
@@ -26,11 +26,11 @@ pub(super) struct ApplyArgs {
     expect_generation: Option<u64>,
 }
 
-pub(super) async fn run(socket: Option<PathBuf>, args: ApplyArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(target: Target, args: ApplyArgs) -> anyhow::Result<ExitCode> {
     // This process is about to hold secrets too.
     forbid_dumps().context("cannot switch core dumps off")?;
     let mut file = StateFile::load(&args.file)?;
-    let mut client = client::connect(socket).await?;
+    let mut client = target.connect().await?;
     let count = file.changes.len();
     let request = v1::ApplyRequest {
         changes: std::mem::take(&mut file.changes),

@@ -6,7 +6,6 @@ mod stats;
 mod usage;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -14,15 +13,14 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use twinseal_api::v1;
 
-use super::client::{self, Client};
+use super::client::{self, Client, Target};
 use super::{print, state_file};
 
 /// Options of `twinseal ctl`.
 #[derive(Clone, Debug, Args)]
 pub struct CtlArgs {
-    /// The node's control socket. Else TWINSEAL_SOCKET says; else the only one in /run/twinseal.
-    #[arg(long, global = true, value_name = "PATH")]
-    socket: Option<PathBuf>,
+    #[command(flatten)]
+    target: Target,
     #[command(subcommand)]
     command: Command,
 }
@@ -56,11 +54,11 @@ pub fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
         .context("cannot start a runtime")?;
     runtime.block_on(async {
         match args.command {
-            Command::Apply(apply) => apply::run(args.socket, apply).await,
-            Command::Get { json } => get(client::connect(args.socket).await?, json).await,
-            Command::Stats(stats) => stats::run(client::connect(args.socket).await?, &stats).await,
-            Command::Watch(watch) => events::run(client::connect(args.socket).await?, watch).await,
-            Command::Usage(usage) => usage::run(client::connect(args.socket).await?, usage).await,
+            Command::Apply(apply) => apply::run(args.target, apply).await,
+            Command::Get { json } => get(args.target.connect().await?, json).await,
+            Command::Stats(stats) => stats::run(args.target.connect().await?, &stats).await,
+            Command::Watch(watch) => events::run(args.target.connect().await?, watch).await,
+            Command::Usage(usage) => usage::run(args.target.connect().await?, usage).await,
         }
     })
 }

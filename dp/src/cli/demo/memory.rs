@@ -148,6 +148,7 @@ impl Node {
             lane_limit: MAX_COUNTER,
             events: EventsConfig::default(),
             usage: UsageConfig::default(),
+            audit: None,
             reopen: Reopen::default(),
             pool: PoolConfig {
                 cpus: vec![None],

@@ -4,7 +4,7 @@ mod notify;
 mod signals;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -12,6 +12,7 @@ use rustix::process::DumpableBehavior;
 use tokio::sync::oneshot;
 
 use crate::config::Config;
+use crate::control::access::Access;
 use crate::control::lines::Reopen;
 use crate::control::{self, NodeConfig, SocketConfig};
 
@@ -43,7 +44,16 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let name = config.name.clone();
     let socket = config.socket.clone();
     let reopen = Reopen::default();
-    let stop = signals::watch(reopen.clone()).context("cannot take signals")?;
+    // Certificates may be readable by root alone, and mistakes in them are told now.
+    let access = Access::new(config.access.clone())?;
+    let hangup = {
+        let (reopen, access, path) = (reopen.clone(), access.clone(), args.config.clone());
+        move || {
+            reopen.ask();
+            reload(&path, &access);
+        }
+    };
+    let stop = signals::watch(hangup).context("cannot take signals")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -62,20 +72,30 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
                 notify::send("READY=1");
             }
         };
-        let node = control::run(node_config(config, reopen), shutdown, Some(ready));
+        let node = control::run(node_config(config, access, reopen), shutdown, Some(ready));
         tokio::join!(node, announce).0
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn node_config(config: Config, reopen: Reopen) -> NodeConfig {
+/// Takes who may do what from the file again: lists, certificates, keys and limits. The rest needs a restart.
+fn reload(path: &Path, access: &Access) {
+    let reloaded = Config::load(path)
+        .map_err(anyhow::Error::from)
+        .and_then(|config| Ok(access.reload(config.access)?));
+    match reloaded {
+        Ok(()) => tracing::info!("SIGHUP: who may do what is as the configuration says now"),
+        Err(error) => tracing::error!("SIGHUP: who may do what stays as it was: {error}"),
+    }
+}
+
+fn node_config(config: Config, access: Access, reopen: Reopen) -> NodeConfig {
     NodeConfig {
         name: config.name,
         socket: SocketConfig {
             path: config.socket,
             mode: config.socket_mode,
-            allowed_uids: config.allow_uids,
-            allowed_gids: config.allow_gids,
+            access,
         },
         state_dir: config.state_dir,
         provider: config.provider,
@@ -84,6 +104,7 @@ fn node_config(config: Config, reopen: Reopen) -> NodeConfig {
         pool: config.pool,
         events: config.events,
         usage: config.usage,
+        audit: config.audit,
         reopen,
     }
 }

@@ -5,16 +5,16 @@ use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::control::lines::Reopen;
-
-/// Yields the name of the first signal that stops; the second ends the process. At SIGHUP files are opened anew.
+/// Yields the name of the first signal that stops; the second ends the process. At SIGHUP it calls `hangup`.
 ///
 /// They are watched by a thread of their own, so that the second one works also when the control thread is stuck.
-pub(super) fn watch(reopen: Reopen) -> io::Result<oneshot::Receiver<&'static str>> {
+pub(super) fn watch(
+    hangup: impl Fn() + Send + 'static,
+) -> io::Result<oneshot::Receiver<&'static str>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?;
-    let (mut interrupt, mut terminate, mut hangup) = {
+    let (mut interrupt, mut terminate, mut hung_up) = {
         let _inside = runtime.enter();
         (
             signal(SignalKind::interrupt())?,
@@ -32,7 +32,7 @@ pub(super) fn watch(reopen: Reopen) -> io::Result<oneshot::Receiver<&'static str
                         tokio::select! {
                             _ = interrupt.recv() => return ("SIGINT", libc::SIGINT),
                             _ = terminate.recv() => return ("SIGTERM", libc::SIGTERM),
-                            _ = hangup.recv() => reopen.ask(),
+                            _ = hung_up.recv() => hangup(),
                         }
                     }
                 };

@@ -7,6 +7,7 @@ use twinseal_api::v1::security_event::Owner;
 use twinseal_api::v1::{self, EventKind, event::Event as Body};
 
 use super::Events;
+use crate::control::access::Access;
 use crate::control::keys::Live;
 use crate::pipeline::reason::DropReason::{self, *};
 
@@ -31,6 +32,9 @@ const REASONS: [DropReason; 9] = [
 pub struct Security {
     began: Instant,
     told: HashMap<DropReason, Told>,
+    /// When refused clients were told of, and of each how many there were in all.
+    refusals_at: Option<Instant>,
+    refusals: HashMap<&'static str, u64>,
 }
 
 #[derive(Default)]
@@ -48,6 +52,8 @@ impl Security {
         Self {
             began,
             told: HashMap::new(),
+            refusals_at: None,
+            refusals: HashMap::new(),
         }
     }
 
@@ -73,6 +79,30 @@ impl Security {
                 told.tell(events, reason, total, period.min(PERIOD), live);
                 told.at = Some(now);
             }
+        }
+    }
+
+    /// Tells of clients that were refused: their requests are counted by the guard.
+    pub fn tell_refusals(&mut self, events: &Events, now: Instant, access: &Access) {
+        let due = self
+            .refusals_at
+            .is_none_or(|at| now.duration_since(at) >= PERIOD);
+        if !due {
+            return;
+        }
+        for ((reason, peer), count) in access.take_refusals() {
+            let since = self.refusals_at.unwrap_or(self.began);
+            let total = self.refusals.entry(reason).or_default();
+            *total += count;
+            let body = v1::SecurityEvent {
+                reason: reason.to_owned(),
+                owner: Some(Owner::Peer(peer)),
+                count,
+                total: *total,
+                period_nanos: now.duration_since(since).min(PERIOD).as_nanos() as u64,
+            };
+            events.emit(EventKind::Security, Body::Security(body));
+            self.refusals_at = Some(now);
         }
     }
 }

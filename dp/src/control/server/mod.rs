@@ -10,15 +10,15 @@ use tonic::{Request, Response, Status};
 use twinseal_api::v1;
 use twinseal_api::v1::control_server::Control;
 
+use super::access::Caller;
+use super::audit::Audit;
 use super::node::NodeHandle;
 pub use socket::{Socket, SocketConfig, SocketError};
-
-/// Largest message, in octets: some 700,000 routes.
-pub const MAX_MESSAGE: usize = 64 << 20;
 
 /// The service of one node.
 struct Service {
     node: NodeHandle,
+    audit: Audit,
 }
 
 #[tonic::async_trait]
@@ -27,7 +27,10 @@ impl Control for Service {
         &self,
         request: Request<v1::ApplyRequest>,
     ) -> Result<Response<v1::ApplyResponse>, Status> {
-        self.apply(request.into_inner()).await.map(Response::new)
+        let caller = request.extensions().get::<Caller>().cloned();
+        self.apply(caller, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn get(&self, _: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {

@@ -1,52 +1,39 @@
-//! The Unix socket: bound once, its file removed with it, its peers known by their credentials.
-//!
-//! A peer that is neither in the list of users nor in that of groups is refused before its message is read.
+//! The Unix socket, bound once, its file removed with it; and the TCP port for TLS, if there is one.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use tokio::net::{UnixListener, UnixStream};
-use tokio_stream::wrappers::UnixListenerStream;
-use tonic::service::interceptor::InterceptedService;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tonic::transport::Server;
-use tonic::transport::server::UdsConnectInfo;
-use tonic::{Request, Status};
 use twinseal_api::v1::control_server::ControlServer;
 
-use super::{MAX_MESSAGE, NodeHandle, Service};
+use super::{NodeHandle, Service};
+use crate::control::access::Access;
+use crate::control::access::guard::Guard;
+use crate::control::access::listen::Incoming;
+use crate::control::audit::Audit;
 
 /// The socket and who may use it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct SocketConfig {
     /// Where it is.
     pub path: PathBuf,
     /// Its permission bits.
     pub mode: u32,
-    /// Users whose processes may connect.
-    pub allowed_uids: Vec<u32>,
-    /// Groups whose processes may connect, if it is their primary group.
-    pub allowed_gids: Vec<u32>,
+    /// Who may do what on it, and over TLS.
+    pub access: Access,
 }
 
 impl SocketConfig {
     /// Mode 0660, for root and the user of this process.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        // SAFETY: geteuid has no preconditions and cannot fail.
-        let own = unsafe { libc::geteuid() };
-        let mut allowed_uids = vec![0, own];
-        allowed_uids.dedup();
         Self {
             path: path.into(),
             mode: 0o660,
-            allowed_uids,
-            allowed_gids: Vec::new(),
+            access: Access::admins([0, rustix::process::geteuid().as_raw()]),
         }
-    }
-
-    fn allows(&self, uid: u32, gid: u32) -> bool {
-        self.allowed_uids.contains(&uid) || self.allowed_gids.contains(&gid)
     }
 }
 
@@ -75,6 +62,17 @@ pub enum SocketError {
         /// Why not.
         source: io::Error,
     },
+    /// The TCP port.
+    #[error("control.tls.listen: cannot listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The description of the API is unsound: a fault of this program.
+    #[error("reflection: {0}")]
+    Reflection(String),
     /// The server failed.
     #[error("control server: {0}")]
     Server(#[from] tonic::transport::Error),
@@ -83,6 +81,7 @@ pub enum SocketError {
 /// A bound socket; its file goes with it.
 pub struct Socket {
     listener: UnixListener,
+    tcp: Option<TcpListener>,
     file: SocketFile,
     config: SocketConfig,
 }
@@ -137,8 +136,13 @@ impl Socket {
         // Until here the umask decides who may connect; whoever does is judged by its credentials all the same.
         let mode = std::fs::Permissions::from_mode(config.mode);
         std::fs::set_permissions(path, mode).map_err(io("set the mode"))?;
+        let tcp = match config.access.config().tls {
+            Some(tls) => Some(listen(tls.listen).await?),
+            None => None,
+        };
         Ok(Self {
             listener,
+            tcp,
             file,
             config,
         })
@@ -148,23 +152,42 @@ impl Socket {
     pub async fn serve(
         self,
         node: NodeHandle,
+        audit: Audit,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), SocketError> {
         let Self {
             listener,
+            tcp,
             file,
             config,
         } = self;
-        let config = Arc::new(config);
-        let service = ControlServer::new(Service { node }).max_decoding_message_size(MAX_MESSAGE);
-        let service = InterceptedService::new(service, move |request| admit(&config, request));
+        let access = config.access;
+        let limits = access.limits();
+        let service = ControlServer::new(Service { node, audit })
+            .max_decoding_message_size(limits.message_bytes);
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(twinseal_api::FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .map_err(|error| SocketError::Reflection(error.to_string()))?;
+        let incoming = Incoming::start(&access, listener, tcp);
         let served = Server::builder()
-            .add_service(service)
-            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
+            // More than the guard lets pass: whoever asks for too much is told, and does not wait.
+            .max_concurrent_streams(limits.streams.saturating_add(16))
+            .http2_keepalive_interval(Some(limits.idle / 3))
+            .http2_keepalive_timeout(Some(limits.idle / 3))
+            .add_service(Guard::new(service, access.clone()))
+            .add_service(Guard::new(reflection, access))
+            .serve_with_incoming_shutdown(incoming, shutdown)
             .await;
         drop(file);
         Ok(served?)
     }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, SocketError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| SocketError::Listen { address, source })
 }
 
 /// Removes the socket of a dead daemon.
@@ -195,23 +218,5 @@ async fn clear(path: &Path) -> Result<(), SocketError> {
         Ok(_) => Err(SocketError::InUse {
             path: path.to_owned(),
         }),
-    }
-}
-
-fn admit(config: &SocketConfig, request: Request<()>) -> Result<Request<()>, Status> {
-    let peer = request
-        .extensions()
-        .get::<UdsConnectInfo>()
-        .and_then(|info| info.peer_cred);
-    match peer {
-        Some(peer) if config.allows(peer.uid(), peer.gid()) => Ok(request),
-        Some(peer) => {
-            let (uid, gid) = (peer.uid(), peer.gid());
-            tracing::warn!(uid, gid, pid = peer.pid(), "a peer was refused");
-            Err(Status::permission_denied(format!(
-                "user {uid} (group {gid}) may not control this node: add it to control.allow_users or control.allow_groups"
-            )))
-        }
-        None => Err(Status::permission_denied("your process is not known")),
     }
 }

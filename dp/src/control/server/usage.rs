@@ -28,7 +28,7 @@ impl Service {
         let closed = futures::stream::try_unfold(scan, |mut scan| async {
             // Reading a disk may take long: not on the control thread.
             let (scan, read) = tokio::task::spawn_blocking(move || {
-                let read = scan.next();
+                let read = scan.next_block();
                 (scan, read)
             })
             .await

@@ -154,7 +154,7 @@ fn flushed(path: &Path) -> Flushed {
 fn scan(flushed: Flushed, filter: Filter) -> Vec<u64> {
     let mut scan = Scan::new(flushed, filter);
     let mut all = Vec::new();
-    while let Some(records) = scan.next().expect("readable") {
+    while let Some(records) = scan.next_block().expect("readable") {
         all.extend(records.iter().map(|record| record.sent_packets));
     }
     all

@@ -31,7 +31,7 @@ impl Scan {
     }
 
     /// The wanted records of the next block that has any; `None` at the end. What is damaged is left out.
-    pub fn next(&mut self) -> io::Result<Option<Vec<v1::UsageRecord>>> {
+    pub fn next_block(&mut self) -> io::Result<Option<Vec<v1::UsageRecord>>> {
         loop {
             while let Some(payload) = block(&self.segment, &mut self.at) {
                 let records: Vec<_> = records(payload)

@@ -1,0 +1,172 @@
+//! Looks at every request before the service does: is the peer somebody, may they call this method, and not too often?
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use prost::Message;
+use tonic::body::Body;
+use tonic::codegen::http::{Request, Response};
+use tonic::codegen::{Body as HttpBody, Bytes, Service};
+use tonic::server::NamedService;
+use tonic::{Code, Status};
+use twinseal_api::v1;
+
+use super::clients::{Permit, TooMany};
+use super::{Access, Caller, Peer, Role, needed};
+
+/// A service behind the guard.
+#[derive(Clone)]
+pub struct Guard<S> {
+    inner: S,
+    access: Access,
+}
+
+impl<S> Guard<S> {
+    /// Puts `inner` behind it.
+    pub fn new(inner: S, access: Access) -> Self {
+        Self { inner, access }
+    }
+}
+
+impl<S: NamedService> NamedService for Guard<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<Request<Body>> for Guard<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let (caller, permit) = match self.access.admit(&request) {
+            Ok(admitted) => admitted,
+            Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
+        };
+        request.extensions_mut().insert(caller);
+        let patience = self.access.limits().request;
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            match tokio::time::timeout(patience, answer).await {
+                Ok(response) => response.map(|response| response.map(|body| held(body, permit))),
+                Err(_) => {
+                    let seconds = patience.as_secs();
+                    let status = Status::deadline_exceeded(format!(
+                        "the request was not whole and done within {seconds} s: send it faster or in parts, or raise control.limits.request_seconds"
+                    ));
+                    Ok(status.into_http())
+                }
+            }
+        })
+    }
+}
+
+impl Access {
+    /// Who sent it; they may go on until the permit is dropped.
+    fn admit(&self, request: &Request<Body>) -> Result<(Caller, Permit), Status> {
+        let peer = request.extensions().get::<Arc<Peer>>();
+        let peer = peer.ok_or_else(|| Status::permission_denied("your process is not known"))?;
+        let method = request.uri().path().rsplit('/').next().unwrap_or_default();
+        let (needed, role) = (needed(method), self.role(peer));
+        let Some(role) = role.filter(|role| *role >= needed) else {
+            self.0.clients.refused("peer_refused", peer.identity());
+            return Err(denied(peer, method, needed, role));
+        };
+        let limits = self.limits();
+        let identity = peer.identity();
+        let permit = self.0.clients.admit(&identity, &limits).map_err(|why| {
+            self.0.clients.refused("rate_limited", identity);
+            too_many(why, limits.requests_per_second, limits.streams)
+        })?;
+        let caller = Caller {
+            peer: Arc::clone(peer),
+            role,
+        };
+        Ok((caller, permit))
+    }
+}
+
+fn denied(peer: &Peer, method: &str, needed: Role, have: Option<Role>) -> Status {
+    let lists = match (peer, needed) {
+        (Peer::Unix { .. }, Role::Admin) => "control.allow_users or control.allow_groups",
+        (Peer::Unix { .. }, Role::Operator) => "control.operator_users or control.operator_groups",
+        (Peer::Unix { .. }, Role::Viewer) => "control.viewer_users or control.viewer_groups",
+        (Peer::Tls { .. }, Role::Admin) => "control.tls.admins",
+        (Peer::Tls { .. }, Role::Operator) => "control.tls.operators",
+        (Peer::Tls { .. }, Role::Viewer) => "control.tls.viewers",
+    };
+    let message = match have {
+        Some(have) => format!(
+            "{peer} has the role {have} at this node, and {method} needs {needed}: add it to {lists}"
+        ),
+        None => {
+            format!(
+                "{peer} may not control this node: add it to {lists}, as {method} needs {needed}"
+            )
+        }
+    };
+    let details = v1::AccessDenied {
+        needed: needed.number().into(),
+        have: have.map_or(v1::Role::Unspecified, Role::number).into(),
+        peer: peer.to_string(),
+        method: method.to_owned(),
+    };
+    Status::with_details(
+        Code::PermissionDenied,
+        message,
+        details.encode_to_vec().into(),
+    )
+}
+
+fn too_many(why: TooMany, rate: u32, streams: u32) -> Status {
+    Status::resource_exhausted(match why {
+        TooMany::Requests => format!(
+            "more than {rate} requests a second: put more into each, or raise control.limits.requests_per_second"
+        ),
+        TooMany::Streams => format!(
+            "{streams} requests of this client are under way: let some end, or raise control.limits.streams"
+        ),
+    })
+}
+
+/// The answer of a request that is under way until all of it was taken, or the client has gone.
+fn held(body: Body, permit: Permit) -> Body {
+    Body::new(Held {
+        body,
+        _permit: permit,
+    })
+}
+
+struct Held {
+    body: Body,
+    _permit: Permit,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,655 @@
+//! Who may do what, over real sockets and with real certificates; and what a client that means harm gets.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use prost::Message;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType, date_time_ymd,
+};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Status};
+use twinseal::control::access::names::NameRule;
+use twinseal::control::access::{Access, AccessConfig, Limits, Role, TlsConfig};
+use twinseal::control::events::file::EventsConfig;
+use twinseal::control::lines::{Output, Reopen};
+use twinseal::control::usage::UsageConfig;
+use twinseal::control::{self, ControlError, NodeConfig, SocketConfig};
+use twinseal::workers::{Idle, PoolConfig};
+use twinseal_api::v1::control_client::ControlClient;
+use twinseal_api::v1::{self, change::Change, item::Item};
+
+/// Only a guard against hanging for ever.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Nobody's number.
+const NOBODY: u32 = u32::MAX - 7;
+const ADMIN: &str = "spiffe://example.org/controller";
+const VIEWER: &str = "monitor.ops.example.org";
+
+type Client = ControlClient<Channel>;
+
+/// A node on a thread of its own.
+struct Node {
+    dir: TempDir,
+    config: NodeConfig,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<Result<(), ControlError>>>,
+}
+
+impl Node {
+    fn start(dir: TempDir, access: AccessConfig) -> Self {
+        let config = NodeConfig {
+            name: "n".into(),
+            socket: SocketConfig {
+                path: dir.path().join("n.sock"),
+                mode: 0o666,
+                access: Access::new(access).expect("sound rules"),
+            },
+            state_dir: dir.path().join("state"),
+            provider: twinseal_crypto::DEFAULT_PROVIDER.into(),
+            window_bits: 2048,
+            lane_limit: twinseal_crypto::MAX_COUNTER,
+            events: EventsConfig::default(),
+            usage: UsageConfig::default(),
+            audit: Some(Output::File {
+                path: dir.path().join("audit.json"),
+                max_bytes: 0,
+                keep: 0,
+            }),
+            reopen: Reopen::default(),
+            pool: PoolConfig {
+                cpus: vec![None],
+                frames: 1024,
+                frame_size: 2048,
+                jumbo_frames: 0,
+                huge_pages: twinseal_xsk::HugePages::Never,
+                ring: 256,
+                idle: Idle::Sleep,
+                lanes: 2,
+            },
+        };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (ready, is_ready) = oneshot::channel();
+        let running = config.clone();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            let shutdown = async {
+                let _ = stopped.await;
+            };
+            runtime.block_on(control::run(running, shutdown, Some(ready)))
+        });
+        is_ready.blocking_recv().expect("it starts");
+        Self {
+            dir,
+            config,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    fn socket(&self) -> &Path {
+        &self.config.socket.path
+    }
+
+    async fn client(&self) -> Client {
+        let uri = format!("unix://{}", self.socket().display());
+        let endpoint = Endpoint::try_from(uri).expect("a path");
+        ControlClient::new(endpoint.connect().await.expect("it listens"))
+    }
+
+    /// The lines of its audit log, once it has stopped.
+    fn stop(mut self) -> Vec<serde_json::Value> {
+        self.end();
+        let text = std::fs::read_to_string(self.dir.path().join("audit.json"));
+        let text = text.expect("it is there");
+        let lines = text.lines().map(serde_json::from_str);
+        lines.map(|line| line.expect("JSON")).collect()
+    }
+
+    fn end(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("no panic").expect("it ran well");
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if self.stop.is_some() && !std::thread::panicking() {
+            self.end();
+        }
+    }
+}
+
+fn on_runtime<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(test)
+}
+
+async fn get(client: &mut Client) -> Result<v1::GetResponse, Status> {
+    client
+        .get(v1::GetRequest {})
+        .await
+        .map(|got| got.into_inner())
+}
+
+async fn set_vrf(client: &mut Client, name: &str) -> Result<u64, Status> {
+    let request = v1::ApplyRequest {
+        changes: vec![v1::Change {
+            change: Some(Change::Set(v1::Item {
+                item: Some(Item::Vrf(v1::Vrf { name: name.into() })),
+            })),
+        }],
+        ..Default::default()
+    };
+    let applied = client.apply(request).await?;
+    Ok(applied.into_inner().generation)
+}
+
+#[track_caller]
+fn denied(status: &Status, needed: v1::Role, have: v1::Role) {
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    let details = v1::AccessDenied::decode(status.details()).expect("details");
+    assert_eq!((details.needed(), details.have()), (needed, have));
+}
+
+fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+#[test]
+fn roles_on_the_socket_are_enforced_reloaded_and_audited() {
+    let access = |role| AccessConfig {
+        users: vec![(own_uid(), role)],
+        ..Default::default()
+    };
+    let node = Node::start(TempDir::new().expect("a folder"), access(Role::Viewer));
+    on_runtime(async {
+        let mut client = node.client().await;
+        assert_eq!(get(&mut client).await.expect("may look").generation, 0);
+        let status = set_vrf(&mut client, "red").await.expect_err("only looks");
+        denied(&status, v1::Role::Admin, v1::Role::Viewer);
+        assert!(status.message().contains("control.allow_users"), "{status}");
+        // The same connection, under other rules.
+        let reload = |config| node.config.socket.access.reload(config).expect("sound");
+        reload(access(Role::Admin));
+        assert_eq!(set_vrf(&mut client, "red").await.expect("may all"), 1);
+        let refused = set_vrf(&mut client, "no name").await;
+        assert_eq!(
+            refused.expect_err("wrong").code(),
+            Code::InvalidArgument,
+            "the service itself"
+        );
+        reload(AccessConfig {
+            users: vec![(NOBODY, Role::Admin)],
+            ..Default::default()
+        });
+        let status = get(&mut client).await.expect_err("a stranger now");
+        denied(&status, v1::Role::Viewer, v1::Role::Unspecified);
+        reload(AccessConfig {
+            groups: vec![(rustix::process::getegid().as_raw(), Role::Operator)],
+            ..Default::default()
+        });
+        get(&mut client).await.expect("by its group");
+        drop(client);
+    });
+    let audit = node.stop();
+    assert_eq!(audit.len(), 2, "{audit:#?}");
+    assert_eq!(audit[0]["who"]["uid"], own_uid());
+    assert_eq!(audit[0]["role"], "admin");
+    assert_eq!(audit[0]["items"][0], "set vrf red");
+    assert_eq!(
+        (&audit[0]["outcome"], &audit[0]["generation"]),
+        (&"done".into(), &1.into())
+    );
+    assert_eq!(audit[1]["outcome"], "refused");
+    assert!(
+        audit[1]["reasons"][0]
+            .as_str()
+            .is_some_and(|it| it.contains("no name"))
+    );
+}
+
+#[test]
+fn supplementary_groups_count() {
+    const GROUP: u32 = 42_424;
+    let available = Command::new("setpriv").arg("--version").output().is_ok();
+    if own_uid() != 0 || !available {
+        eprintln!("SKIPPED: needs root and setpriv");
+        return;
+    }
+    let dir = TempDir::new().expect("a folder");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(dir.path(), open).expect("ours");
+    // Where another user may execute it.
+    let program = dir.path().join("twinseal");
+    std::fs::copy(env!("CARGO_BIN_EXE_twinseal"), &program).expect("it is there");
+    let access = AccessConfig {
+        users: vec![(0, Role::Admin)],
+        groups: vec![(GROUP, Role::Viewer)],
+        ..Default::default()
+    };
+    let node = Node::start(dir, access);
+    let ctl = |groups: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", groups]);
+        command.arg(&program).args(["ctl", "--socket"]);
+        let output = command.arg(node.socket()).args(["get", "--json"]).output();
+        output.expect("setpriv runs")
+    };
+    let member = ctl(&format!("--groups={GROUP},7"));
+    assert!(member.status.success(), "{member:?}");
+    let stranger = ctl("--clear-groups");
+    assert_eq!(stranger.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&stranger.stderr).into_owned();
+    assert!(said.contains("control.viewer_users"), "{said}");
+}
+
+#[test]
+fn clients_are_held_to_their_limits() {
+    let limits = Limits {
+        message_bytes: 4096,
+        requests_per_second: 20,
+        streams: 3,
+        connections: 2,
+        idle: Duration::from_secs(3),
+        ..Default::default()
+    };
+    let access = AccessConfig {
+        users: vec![(own_uid(), Role::Admin)],
+        limits,
+        ..Default::default()
+    };
+    let node = Node::start(TempDir::new().expect("a folder"), access);
+    on_runtime(async {
+        let mut client = node.client().await;
+        let large = set_vrf(&mut client, &"x".repeat(5000)).await;
+        let status = large.expect_err("too large");
+        assert_eq!(status.code(), Code::OutOfRange, "{status}");
+
+        // Streams that nobody reads hold their places, and nothing else.
+        let mut watches = Vec::new();
+        for _ in 0..3 {
+            let watch = client.watch(v1::WatchRequest::default()).await;
+            watches.push(watch.expect("a place").into_inner());
+        }
+        let status = get(&mut client).await.expect_err("no place");
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert!(
+            status.message().contains("control.limits.streams"),
+            "{status}"
+        );
+        drop(watches);
+        wait_for(async || get(&mut client).await.is_ok()).await;
+
+        let mut limited = None;
+        for _ in 0..60 {
+            if let Err(status) = get(&mut client).await {
+                limited = Some(status);
+                break;
+            }
+        }
+        let status = limited.expect("sixty at once are too many");
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert!(status.message().contains("requests_per_second"), "{status}");
+
+        // The second connection is the last; a silent one loses its place.
+        let mut silent =
+            std::os::unix::net::UnixStream::connect(node.socket()).expect("it listens");
+        silent.set_read_timeout(Some(PATIENCE)).expect("a time");
+        let uri = format!("unix://{}", node.socket().display());
+        let third = Endpoint::try_from(uri).expect("a path").connect().await;
+        let refused = match third {
+            Err(_) => true,
+            Ok(channel) => get(&mut ControlClient::new(channel)).await.is_err(),
+        };
+        assert!(refused, "three of two");
+        let ended = tokio::task::spawn_blocking(move || {
+            // The server's own settings come first, then its end.
+            let mut all = Vec::new();
+            silent.read_to_end(&mut all)
+        });
+        let ended = ended.await.expect("no panic");
+        assert!(
+            ended.is_ok() || ended.is_err_and(|it| it.kind() != std::io::ErrorKind::WouldBlock)
+        );
+        let reachable = async || {
+            let uri = format!("unix://{}", node.socket().display());
+            let channel = Endpoint::try_from(uri).expect("a path").connect().await;
+            match channel {
+                Ok(channel) => get(&mut ControlClient::new(channel)).await.is_ok(),
+                Err(_) => false,
+            }
+        };
+        wait_for(reachable).await;
+
+        // All of it was told, in few events.
+        let request = v1::WatchRequest {
+            from_sequence: Some(1),
+            kinds: vec![v1::EventKind::Security.into()],
+            ..Default::default()
+        };
+        let mut events = client.watch(request).await.expect("a place").into_inner();
+        loop {
+            let event = events.message().await.expect("no error").expect("no end");
+            let Some(v1::event::Event::Security(event)) = event.event else {
+                panic!("{event:?}");
+            };
+            let peer = v1::security_event::Owner::Peer(format!("uid {}", own_uid()));
+            if event.reason == "rate_limited" && event.owner == Some(peer) && event.count > 0 {
+                break;
+            }
+        }
+    });
+}
+
+async fn wait_for(mut done: impl AsyncFnMut() -> bool) {
+    let begin = Instant::now();
+    while !done().await {
+        assert!(begin.elapsed() < PATIENCE, "it did not come");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// An issuer of certificates, and their files.
+struct Issuer {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    dir: PathBuf,
+    name: String,
+}
+
+struct Issued {
+    certificate: String,
+    key: String,
+}
+
+impl Issuer {
+    fn new(dir: &Path, name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let issuer = CertifiedIssuer::self_signed(params, key).expect("a certificate");
+        let it = Self {
+            issuer,
+            dir: dir.to_owned(),
+            name: name.to_owned(),
+        };
+        std::fs::write(it.file(), it.pem()).expect("a file");
+        it
+    }
+
+    fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.join(format!("{}.pem", self.name))
+    }
+
+    fn issue(&self, san: SanType, expired: bool) -> Issued {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![san];
+        if expired {
+            params.not_before = date_time_ymd(2020, 1, 1);
+            params.not_after = date_time_ymd(2021, 1, 1);
+        }
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        Issued {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        }
+    }
+}
+
+fn uri(text: &str) -> SanType {
+    SanType::URI(text.try_into().expect("ASCII"))
+}
+
+fn dns(text: &str) -> SanType {
+    SanType::DnsName(text.try_into().expect("ASCII"))
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    listener.local_addr().expect("it has one")
+}
+
+fn tls_config(dir: &Path, ca: &Issuer) -> AccessConfig {
+    let rule = |name: &str, role| (NameRule::new(name).expect("a rule"), role);
+    AccessConfig {
+        users: vec![(own_uid(), Role::Admin)],
+        tls: Some(TlsConfig {
+            listen: free_port(),
+            certificate: dir.join("node.pem"),
+            key: dir.join("node.key"),
+            client_ca: ca.file(),
+            names: vec![
+                rule(ADMIN, Role::Admin),
+                rule("*.ops.example.org", Role::Viewer),
+            ],
+        }),
+        limits: Limits {
+            handshake: Duration::from_secs(1),
+            ..Default::default()
+        },
+        ..Default::default()
+    }
+}
+
+async fn connect(
+    address: SocketAddr,
+    ca: &Issuer,
+    issued: Option<&Issued>,
+) -> Result<v1::GetResponse, String> {
+    let mut client = tls_client(address, ca, issued).await?;
+    get(&mut client).await.map_err(|status| status.to_string())
+}
+
+async fn tls_client(
+    address: SocketAddr,
+    ca: &Issuer,
+    issued: Option<&Issued>,
+) -> Result<Client, String> {
+    let mut config = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(ca.pem()))
+        .domain_name("node.example.org");
+    if let Some(issued) = issued {
+        config = config.identity(Identity::from_pem(&issued.certificate, &issued.key));
+    }
+    let endpoint = Endpoint::from_shared(format!("https://{address}"))
+        .and_then(|endpoint| endpoint.tls_config(config))
+        .map_err(|error| error.to_string())?;
+    let channel = endpoint.connect().await;
+    let channel = channel.map_err(|error| format!("{error:?}"))?;
+    Ok(ControlClient::new(channel))
+}
+
+#[test]
+fn certificates_say_who_may_do_what() {
+    let dir = TempDir::new().expect("a folder");
+    let path = dir.path().to_owned();
+    let (ca, other) = (Issuer::new(&path, "ca"), Issuer::new(&path, "other"));
+    let node_identity = ca.issue(dns("node.example.org"), false);
+    std::fs::write(path.join("node.pem"), &node_identity.certificate).expect("a file");
+    std::fs::write(path.join("node.key"), &node_identity.key).expect("a file");
+    let access = tls_config(&path, &ca);
+    let address = access.tls.as_ref().expect("it is given").listen;
+    let node = Node::start(dir, access.clone());
+    let admin = ca.issue(uri(ADMIN), false);
+    on_runtime(async {
+        let mut client = tls_client(address, &ca, Some(&admin)).await.expect("known");
+        assert_eq!(set_vrf(&mut client, "red").await.expect("may all"), 1);
+        let viewer = ca.issue(dns(VIEWER), false);
+        let mut looks = tls_client(address, &ca, Some(&viewer))
+            .await
+            .expect("known");
+        get(&mut looks).await.expect("may look");
+        let status = set_vrf(&mut looks, "x").await.expect_err("only looks");
+        denied(&status, v1::Role::Admin, v1::Role::Viewer);
+        assert!(status.message().contains("control.tls.admins"), "{status}");
+        // A sound certificate, for a name that no rule knows.
+        let nobody = ca.issue(uri("spiffe://example.org/other"), false);
+        let mut nobody = tls_client(address, &ca, Some(&nobody))
+            .await
+            .expect("TLS is well");
+        let status = get(&mut nobody).await.expect_err("no role");
+        denied(&status, v1::Role::Viewer, v1::Role::Unspecified);
+
+        for (what, issued) in [
+            ("of another issuer", Some(other.issue(uri(ADMIN), false))),
+            ("run out", Some(ca.issue(uri(ADMIN), true))),
+            ("none", None),
+        ] {
+            let answer = connect(address, &ca, issued.as_ref()).await;
+            assert!(answer.is_err(), "{what}: {answer:?}");
+        }
+        // And the node's own certificate is looked at too.
+        assert!(connect(address, &other, Some(&admin)).await.is_err());
+
+        // The issuer goes from the bundle: who is connected already has no role any more.
+        let reloaded = TlsConfig {
+            client_ca: other.file(),
+            ..access.tls.clone().expect("it is given")
+        };
+        let without = AccessConfig {
+            tls: Some(reloaded),
+            ..access.clone()
+        };
+        node.config.socket.access.reload(without).expect("sound");
+        let status = get(&mut client).await.expect_err("not trusted any more");
+        denied(&status, v1::Role::Viewer, v1::Role::Unspecified);
+        assert!(connect(address, &ca, Some(&admin)).await.is_err());
+        let new = other.issue(uri(ADMIN), false);
+        connect(address, &ca, Some(&new))
+            .await
+            .expect("the new issuer's");
+        // What is not sound changes nothing.
+        let broken = TlsConfig {
+            key: ca.file(),
+            ..access.tls.clone().expect("it is given")
+        };
+        let broken = AccessConfig {
+            tls: Some(broken),
+            ..access.clone()
+        };
+        let error = node
+            .config
+            .socket
+            .access
+            .reload(broken)
+            .expect_err("no key");
+        assert!(error.to_string().contains("control.tls.key"), "{error}");
+        connect(address, &ca, Some(&new)).await.expect("as before");
+    });
+    // `ctl` comes in the same way.
+    node.config.socket.access.reload(access).expect("sound");
+    let (certificate, key) = (path.join("admin.pem"), path.join("admin.key"));
+    std::fs::write(&certificate, &admin.certificate).expect("a file");
+    std::fs::write(&key, &admin.key).expect("a file");
+    let mut ctl = Command::new(env!("CARGO_BIN_EXE_twinseal"));
+    ctl.args(["ctl", "get", "--json", "--tls", &address.to_string()]);
+    ctl.arg("--tls-ca").arg(ca.file());
+    ctl.arg("--tls-cert")
+        .arg(&certificate)
+        .arg("--tls-key")
+        .arg(&key);
+    ctl.args(["--tls-name", "node.example.org"]);
+    let output = ctl.output().expect("the program starts");
+    assert!(output.status.success(), "{output:?}");
+    let audit = node.stop();
+    assert_eq!(audit[0]["who"]["names"][0], ADMIN);
+}
+
+#[test]
+fn old_tls_and_those_who_say_nothing_are_turned_away() {
+    let dir = TempDir::new().expect("a folder");
+    let path = dir.path().to_owned();
+    let ca = Issuer::new(&path, "ca");
+    let identity = ca.issue(dns("node.example.org"), false);
+    std::fs::write(path.join("node.pem"), &identity.certificate).expect("a file");
+    std::fs::write(path.join("node.key"), &identity.key).expect("a file");
+    let access = tls_config(&path, &ca);
+    let address = access.tls.as_ref().expect("it is given").listen;
+    let _node = Node::start(dir, access);
+    let open = || {
+        let stream = TcpStream::connect(address).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time");
+        stream
+    };
+    // A ClientHello of TLS 1.2 (RFC 5246), which offers ECDHE with AES-GCM and no later version.
+    let mut hello = vec![0x03, 0x03];
+    hello.extend([7; 32]);
+    hello.extend([0, 0, 4, 0xc0, 0x2b, 0xc0, 0x2f, 1, 0]);
+    let extensions = [
+        0x00, 0x0a, 0, 4, 0, 2, 0, 0x17, // supported groups: P-256
+        0x00, 0x0d, 0, 4, 0, 2, 4, 3, // signature algorithms: ECDSA with SHA-256
+    ];
+    hello.extend((extensions.len() as u16).to_be_bytes());
+    hello.extend(extensions);
+    let mut record = vec![0x16, 0x03, 0x01];
+    record.extend((hello.len() as u16 + 4).to_be_bytes());
+    record.extend([1, 0]);
+    record.extend((hello.len() as u16).to_be_bytes());
+    record.extend(hello);
+    let mut stream = open();
+    stream.write_all(&record).expect("it takes it");
+    let mut answer = [0; 7];
+    stream.read_exact(&mut answer).expect("an alert");
+    assert_eq!(answer[0], 0x15, "an alert: {answer:?}");
+    assert_eq!(answer[5..], [2, 70], "fatal, protocol version");
+
+    // Nothing is said: the handshake's time runs out.
+    let mut silent = open();
+    let mut all = Vec::new();
+    let ended = silent.read_to_end(&mut all);
+    let timed_out = ended.is_err_and(|it| it.kind() == std::io::ErrorKind::WouldBlock);
+    assert!(!timed_out, "the connection was kept");
+    // Neither holds up those who are known.
+    let known = ca.issue(uri(ADMIN), false);
+    on_runtime(connect(address, &ca, Some(&known))).expect("known");
+}
+
+#[test]
+fn the_api_describes_itself() {
+    let access = AccessConfig {
+        users: vec![(own_uid(), Role::Viewer)],
+        ..Default::default()
+    };
+    let node = Node::start(TempDir::new().expect("a folder"), access);
+    on_runtime(async {
+        use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+        use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+        use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+        let uri = format!("unix://{}", node.socket().display());
+        let channel = Endpoint::try_from(uri).expect("a path").connect().await;
+        let mut client = ServerReflectionClient::new(channel.expect("it listens"));
+        let request = tonic_reflection::pb::v1::ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::ListServices(String::new())),
+        };
+        let requests = tokio_stream::once(request);
+        let answer = client.server_reflection_info(requests).await;
+        let mut answers = answer.expect("a viewer may").into_inner();
+        let answer = answers.message().await.expect("no error").expect("no end");
+        let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
+            panic!("{answer:?}");
+        };
+        let names: Vec<_> = list.service.iter().map(|it| it.name.as_str()).collect();
+        assert!(names.contains(&"twinseal.v1.Control"), "{names:?}");
+    });
+}
