@@ -1,7 +1,7 @@
 use std::{fmt, sync::LazyLock};
 
 use crate::{
-    AAD_LEN, CryptoError, Nonce, Suite,
+    AAD_LEN, CryptoError, HEADER_LEN, Nonce, Suite, TAG_LEN,
     aes_gcm::{self, GcmKey},
     libs,
 };
@@ -43,6 +43,35 @@ impl<'a> Packet<'a> {
     }
 }
 
+/// What one seal is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct Seal<'a> {
+    /// What it is sealed with.
+    pub key: &'a Key,
+    /// Must be unique under the key: take the whole from [`SealSa::seal`](crate::SealSa::seal).
+    pub nonce: Nonce,
+    /// Authenticated, not encrypted.
+    pub aad: [u8; AAD_LEN],
+}
+
+/// One packet of a batch that takes both seals.
+///
+/// `data` is a header of [`HEADER_LEN`](crate::HEADER_LEN) bytes, the text, and spare bytes for two
+/// tags. The circuit seal covers the text, the link seal the header and all that the circuit seal
+/// made.
+#[derive(Debug)]
+pub struct Double<'a> {
+    /// The seal over the text.
+    pub circuit: Seal<'a>,
+    /// The seal over the header, the sealed text and its tag.
+    pub link: Seal<'a>,
+    /// The bytes that change in place.
+    pub data: &'a mut [u8],
+    /// The result, whatever it was before. False: `data` is too short, or its text is longer than
+    /// the algorithm takes; what it then holds is unspecified.
+    pub ok: bool,
+}
+
 /// Seals every packet of the batch in place and sets its `ok`.
 #[inline]
 pub fn seal(batch: &mut [Packet<'_>]) {
@@ -53,6 +82,50 @@ pub fn seal(batch: &mut [Packet<'_>]) {
 #[inline]
 pub fn open(batch: &mut [Packet<'_>]) {
     each::<true>(batch);
+}
+
+/// Seals every packet of the batch twice in place and sets its `ok`: as two calls of [`seal`] do it,
+/// first with the circuit's keys and then with the links'.
+#[inline]
+pub fn seal_twice(batch: &mut [Double<'_>]) {
+    let mut kernel = aes_gcm::Doubles::new();
+    for packet in batch {
+        match (&packet.circuit.key.0, &packet.link.key.0) {
+            (Kind::Kernel(circuit), Kind::Kernel(link)) => kernel.push([circuit, link], packet),
+            _ => packet.one_by_one(),
+        }
+    }
+    kernel.finish();
+}
+
+impl<'a> Double<'a> {
+    /// A packet that is not yet sealed.
+    #[inline]
+    #[must_use]
+    pub fn new(circuit: Seal<'a>, link: Seal<'a>, data: &'a mut [u8]) -> Self {
+        Self {
+            circuit,
+            link,
+            data,
+            ok: false,
+        }
+    }
+
+    /// The circuit's seal, and the part of `data` that it is made of; none when that is too short.
+    pub(crate) fn inner(&mut self) -> Option<(&Seal<'a>, &mut [u8])> {
+        let end = self.data.len().checked_sub(TAG_LEN)?;
+        Some((&self.circuit, self.data.get_mut(HEADER_LEN..end)?))
+    }
+
+    /// Makes one seal after the other.
+    fn one_by_one(&mut self) {
+        let inner = self.inner();
+        self.ok = inner.is_some_and(|(it, text)| it.key.seal_one(&it.nonce, &it.aad, text))
+            && self
+                .link
+                .key
+                .seal_one(&self.link.nonce, &self.link.aad, self.data);
+    }
 }
 
 #[inline]
@@ -152,6 +225,11 @@ pub trait Provider: Send + Sync {
     /// The name in configuration.
     fn name(&self) -> &'static str;
 
+    /// The name, and which form of the code this CPU runs if there are several.
+    fn label(&self) -> &'static str {
+        self.name()
+    }
+
     /// A copy of this key, ready for use; the caller wipes its own.
     ///
     /// # Errors
@@ -159,15 +237,12 @@ pub trait Provider: Send + Sync {
     fn key(&self, suite: Suite, key: &[u8]) -> Result<Key, CryptoError>;
 }
 
-/// The name of the provider to use when the user names none.
-pub const DEFAULT_PROVIDER: &str = if cfg!(feature = "aws-lc-rs") {
-    "aws-lc-rs"
-} else {
-    "ring"
-};
+/// The name of the provider to use when the user names none: [`default_provider`], whichever that is
+/// here.
+pub const DEFAULT_PROVIDER: &str = "auto";
 
-/// Every provider that works here, the default first: the libraries that were built in, and our own
-/// kernel `twinseal` where the CPU has what it takes.
+/// Every provider that works here: the libraries that were built in, and our own kernel `twinseal` where
+/// the CPU has what it takes.
 #[must_use]
 pub fn providers() -> &'static [&'static dyn Provider] {
     static PROVIDERS: LazyLock<Vec<&'static dyn Provider>> = LazyLock::new(|| {
@@ -180,22 +255,35 @@ pub fn providers() -> &'static [&'static dyn Provider] {
     &PROVIDERS
 }
 
-/// The provider to use when the user names none: the first of [`providers`].
+/// [`providers`], and our own kernel also in the forms that this CPU could run but that are not the
+/// best for it: for tests of them.
+#[doc(hidden)]
 #[must_use]
-pub fn default_provider() -> &'static dyn Provider {
-    providers()[0]
+pub fn all_forms() -> Vec<&'static dyn Provider> {
+    let others = aes_gcm::kernels().iter().skip(1);
+    providers().iter().chain(others).copied().collect()
 }
 
-/// The provider of that name: `aws-lc-rs`, `ring` or `twinseal`.
+/// The provider to use when the user names none: our own kernel where the CPU has what it takes, else
+/// the first library.
+#[must_use]
+pub fn default_provider() -> &'static dyn Provider {
+    aes_gcm::kernel().unwrap_or(libs::LIBRARIES[0])
+}
+
+/// The provider of that name: `auto`, `aws-lc-rs`, `ring` or `twinseal`.
 ///
 /// # Errors
 /// [`CryptoError::UnsupportedProvider`] when it needs a better CPU,
 /// [`CryptoError::UnknownProvider`] when none has that name; both with the names to use.
 pub fn provider(name: &str) -> Result<&'static dyn Provider, CryptoError> {
+    if name == DEFAULT_PROVIDER {
+        return Ok(default_provider());
+    }
     if let Some(found) = providers().iter().find(|p| p.name() == name) {
         return Ok(*found);
     }
-    let known = providers().iter().map(|p| p.name()).collect();
+    let known = provider_names();
     Err(match name {
         aes_gcm::NAME => CryptoError::UnsupportedProvider {
             name: aes_gcm::NAME,
@@ -209,13 +297,27 @@ pub fn provider(name: &str) -> Result<&'static dyn Provider, CryptoError> {
     })
 }
 
+/// The names that [`provider`] finds here.
+#[must_use]
+pub fn provider_names() -> Vec<&'static str> {
+    let known = providers().iter().map(|p| p.name());
+    [DEFAULT_PROVIDER].into_iter().chain(known).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn providers_are_found_by_name() {
-        assert_eq!(default_provider().name(), DEFAULT_PROVIDER);
+        let default = provider(DEFAULT_PROVIDER).unwrap();
+        assert_eq!(default.name(), default_provider().name());
+        let kernel = providers().iter().find(|p| p.name() == aes_gcm::NAME);
+        assert_eq!(
+            default.name(),
+            kernel.unwrap_or(&providers()[0]).name(),
+            "our own where it works"
+        );
         for known in providers() {
             assert_eq!(provider(known.name()).unwrap().name(), known.name());
         }

@@ -64,8 +64,8 @@ mod suite;
 mod sync;
 
 pub use aead::{
-    Aead, DEFAULT_PROVIDER, Key, Packet, Provider, default_provider, open, provider, providers,
-    seal,
+    Aead, DEFAULT_PROVIDER, Double, Key, Packet, Provider, Seal, all_forms, default_provider, open,
+    provider, provider_names, providers, seal, seal_twice,
 };
 pub use burn::{BurnError, BurnGuard};
 pub use commits::{Commits, Committed};
@@ -82,6 +82,8 @@ pub const TAG_LEN: usize = 16;
 pub const NONCE_LEN: usize = 12;
 /// Bytes of a packet's associated data: one header.
 pub const AAD_LEN: usize = 16;
+/// Bytes of the header before the text of a [`Double`], which only the link seal covers.
+pub const HEADER_LEN: usize = 16;
 /// Bytes of a [`Secret`].
 pub const SECRET_LEN: usize = 32;
 /// The lanes that a link or circuit may have: a lane number is one byte.

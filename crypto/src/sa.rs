@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     AAD_LEN, Commits, Context, CryptoError, Fingerprint, Key, LaneOwner, Lanes, MAX_COUNTER,
-    MAX_LANES, Nonce, Packet, Provider, Replay, Secret, Suite,
+    MAX_LANES, Nonce, Packet, Provider, Replay, Seal, Secret, Suite,
     counter::Counters,
     kdf,
     replay::{BUCKET_BITS, Window},
@@ -80,6 +80,18 @@ impl SealSa {
         data: &'a mut [u8],
     ) -> Packet<'a> {
         self.key.packet(lane, counter, aad, data)
+    }
+
+    /// One of the seals of a [`Double`](crate::Double). The counter must have been reserved, and be used
+    /// once.
+    #[inline]
+    #[must_use]
+    pub fn seal(&self, lane: u8, counter: u64, aad: [u8; AAD_LEN]) -> Seal<'_> {
+        Seal {
+            key: &self.key.key,
+            nonce: self.key.nonce(lane, counter),
+            aad,
+        }
     }
 
     /// The counters used up so far, over all lanes. Exact when nothing is sealing.

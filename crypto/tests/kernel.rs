@@ -3,20 +3,21 @@
 
 use proptest::prelude::*;
 use twinseal_crypto::{
-    AAD_LEN, Key, Nonce, Packet, Provider, Suite, TAG_LEN, open, provider, providers, seal,
+    AAD_LEN, Key, Nonce, Packet, Provider, Suite, TAG_LEN, all_forms, open, provider, providers,
+    seal,
 };
 
 const NAME: &str = "twinseal";
 const CANARY: u8 = 0xc5;
 
-/// The kernel, and a library to compare it with.
-fn both() -> Option<(&'static dyn Provider, &'static dyn Provider)> {
-    let library = providers().iter().find(|p| p.name() != NAME);
-    let both = provider(NAME).ok().zip(library.copied());
-    if both.is_none() {
+/// The kernel in each form that runs here, with a library to compare it with.
+fn pairs() -> Vec<(&'static dyn Provider, &'static dyn Provider)> {
+    let (kernels, libraries): (Vec<_>, Vec<_>) =
+        all_forms().into_iter().partition(|p| p.name() == NAME);
+    if kernels.is_empty() {
         eprintln!("SKIPPED: this CPU cannot run the kernel");
     }
-    both
+    kernels.into_iter().map(|it| (it, libraries[0])).collect()
 }
 
 /// A packet to be: by which suite and key, after how many bytes that are not its own, and how long.
@@ -131,49 +132,51 @@ fn check(ours: &Keys, theirs: &Keys, cases: Vec<Case>) {
 
 #[test]
 fn every_length_alone_and_beside_others() {
-    let Some((ours, theirs)) = both() else { return };
-    let (ours, theirs) = (Keys::new(ours), Keys::new(theirs));
-    for suite in [Suite::Aes128Gcm, Suite::Aes256Gcm] {
-        let case = |len: usize| Case {
-            suite,
-            key: (len % 8) as u8,
-            gap: len % 5,
-            len,
-        };
-        let lens: Vec<_> = (0..=9000).collect();
-        for lens in lens.chunks(50) {
-            check(&ours, &theirs, lens.iter().map(|&len| case(len)).collect());
-        }
-        for len in 0..=600 {
-            check(&ours, &theirs, vec![case(len)]);
-            check(&ours, &theirs, vec![case(len); 9]);
-        }
-        for len in [65_535, 65_536, (1 << 20) + 77] {
-            check(&ours, &theirs, vec![case(len)]);
+    for (ours, theirs) in pairs() {
+        let (ours, theirs) = (Keys::new(ours), Keys::new(theirs));
+        for suite in [Suite::Aes128Gcm, Suite::Aes256Gcm] {
+            let case = |len: usize| Case {
+                suite,
+                key: (len % 8) as u8,
+                gap: len % 5,
+                len,
+            };
+            let lens: Vec<_> = (0..=9000).collect();
+            for lens in lens.chunks(50) {
+                check(&ours, &theirs, lens.iter().map(|&len| case(len)).collect());
+            }
+            for len in 0..=600 {
+                check(&ours, &theirs, vec![case(len)]);
+                check(&ours, &theirs, vec![case(len); 9]);
+            }
+            for len in [65_535, 65_536, (1 << 20) + 77] {
+                check(&ours, &theirs, vec![case(len)]);
+            }
         }
     }
 }
 
 #[test]
 fn aad_of_every_length() {
-    let Some((ours, theirs)) = both() else { return };
-    for suite in [Suite::Aes128Gcm, Suite::Aes256Gcm] {
-        let key = vec![0x3c; suite.key_len()];
-        let (ours, theirs) = (
-            ours.key(suite, &key).unwrap(),
-            theirs.key(suite, &key).unwrap(),
-        );
-        let aad: Vec<u8> = (0..100).map(|at| at ^ 0x99).collect();
-        for len in 0..=aad.len() {
-            for text in [0, 1, 48, 240, 496, 1000] {
-                let aad = &aad[..len];
-                let mut one = vec![0x77; text + TAG_LEN];
-                let mut two = one.clone();
-                assert!(ours.seal_one(&[5; 12], aad, &mut one));
-                assert!(theirs.seal_one(&[5; 12], aad, &mut two));
-                assert_eq!(one, two, "{suite}: AAD of {len}, text of {text}");
-                assert!(ours.open_one(&[5; 12], aad, &mut one));
-                assert!(one[..text].iter().all(|&byte| byte == 0x77));
+    for (ours, theirs) in pairs() {
+        for suite in [Suite::Aes128Gcm, Suite::Aes256Gcm] {
+            let key = vec![0x3c; suite.key_len()];
+            let (ours, theirs) = (
+                ours.key(suite, &key).unwrap(),
+                theirs.key(suite, &key).unwrap(),
+            );
+            let aad: Vec<u8> = (0..100).map(|at| at ^ 0x99).collect();
+            for len in 0..=aad.len() {
+                for text in [0, 1, 48, 240, 496, 1000] {
+                    let aad = &aad[..len];
+                    let mut one = vec![0x77; text + TAG_LEN];
+                    let mut two = one.clone();
+                    assert!(ours.seal_one(&[5; 12], aad, &mut one));
+                    assert!(theirs.seal_one(&[5; 12], aad, &mut two));
+                    assert_eq!(one, two, "{suite}: AAD of {len}, text of {text}");
+                    assert!(ours.open_one(&[5; 12], aad, &mut one));
+                    assert!(one[..text].iter().all(|&byte| byte == 0x77));
+                }
             }
         }
     }
@@ -181,34 +184,35 @@ fn aad_of_every_length() {
 
 #[test]
 fn a_spoilt_tag_spoils_its_packet_only() {
-    let Some((ours, theirs)) = both() else { return };
-    let (ours, theirs) = (Keys::new(ours), Keys::new(theirs));
-    for len in [0, 1, 48, 64, 112, 240, 241, 500, 1400] {
-        let cases: Vec<_> = (0..11)
-            .map(|at| Case {
-                suite: Suite::Aes256Gcm,
-                key: at % 8,
-                gap: 3,
-                len,
-            })
-            .collect();
-        let mut arena = Arena::new(cases);
-        let sealed = arena.sealed(&theirs);
-        for spoilt in 0..11 {
-            for byte in 0..TAG_LEN {
-                arena.bytes.copy_from_slice(&sealed);
-                let mut batch = arena.packets(&ours);
-                batch[spoilt].data[len + byte] ^= 1 << (byte % 8);
-                batch[spoilt].ok = true;
-                open(&mut batch);
-                for (at, packet) in batch.iter().enumerate() {
-                    assert_eq!(packet.ok, at != spoilt, "{len}: {at} of {spoilt}");
-                    let right = if at == spoilt {
-                        packet.data[..len].iter().all(|&byte| byte == 0)
-                    } else {
-                        (0..len).all(|byte| packet.data[byte] == text(at, byte))
-                    };
-                    assert!(right, "{len}: {at} of {spoilt}");
+    for (ours, theirs) in pairs() {
+        let (ours, theirs) = (Keys::new(ours), Keys::new(theirs));
+        for len in [0, 1, 48, 64, 112, 240, 241, 500, 1400] {
+            let cases: Vec<_> = (0..11)
+                .map(|at| Case {
+                    suite: Suite::Aes256Gcm,
+                    key: at % 8,
+                    gap: 3,
+                    len,
+                })
+                .collect();
+            let mut arena = Arena::new(cases);
+            let sealed = arena.sealed(&theirs);
+            for spoilt in 0..11 {
+                for byte in 0..TAG_LEN {
+                    arena.bytes.copy_from_slice(&sealed);
+                    let mut batch = arena.packets(&ours);
+                    batch[spoilt].data[len + byte] ^= 1 << (byte % 8);
+                    batch[spoilt].ok = true;
+                    open(&mut batch);
+                    for (at, packet) in batch.iter().enumerate() {
+                        assert_eq!(packet.ok, at != spoilt, "{len}: {at} of {spoilt}");
+                        let right = if at == spoilt {
+                            packet.data[..len].iter().all(|&byte| byte == 0)
+                        } else {
+                            (0..len).all(|byte| packet.data[byte] == text(at, byte))
+                        };
+                        assert!(right, "{len}: {at} of {spoilt}");
+                    }
                 }
             }
         }
@@ -220,40 +224,41 @@ fn a_spoilt_tag_spoils_its_packet_only() {
 #[test]
 fn nothing_outside_of_the_data_is_touched() {
     const PAGE: usize = 4096;
-    let Some((ours, theirs)) = both() else { return };
-    let (ours, theirs) = (Keys::new(ours), Keys::new(theirs));
-    let (protection, flags) = (libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: a new mapping at an address of the kernel's choice, freed by the process's end.
-    let map = unsafe { libc::mmap(std::ptr::null_mut(), 6 * PAGE, protection, flags, -1, 0) };
-    assert_ne!(map, libc::MAP_FAILED);
-    let inner = map.wrapping_byte_add(PAGE);
-    // SAFETY: the range is within the mapping, which nobody else knows.
-    let made = unsafe { libc::mprotect(inner, 4 * PAGE, libc::PROT_READ | libc::PROT_WRITE) };
-    assert_eq!(made, 0);
-    // SAFETY: the range was just made readable and writable, and there is no other reference.
-    let bytes = unsafe { std::slice::from_raw_parts_mut(inner.cast::<u8>(), 4 * PAGE) };
+    for (ours, theirs) in pairs() {
+        let (ours, theirs) = (Keys::new(ours), Keys::new(theirs));
+        let (protection, flags) = (libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping at an address of the kernel's choice, freed by the process's end.
+        let map = unsafe { libc::mmap(std::ptr::null_mut(), 6 * PAGE, protection, flags, -1, 0) };
+        assert_ne!(map, libc::MAP_FAILED);
+        let inner = map.wrapping_byte_add(PAGE);
+        // SAFETY: the range is within the mapping, which nobody else knows.
+        let made = unsafe { libc::mprotect(inner, 4 * PAGE, libc::PROT_READ | libc::PROT_WRITE) };
+        assert_eq!(made, 0);
+        // SAFETY: the range was just made readable and writable, and there is no other reference.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(inner.cast::<u8>(), 4 * PAGE) };
 
-    for len in (0..1100).chain(5000..5100) {
-        let gap = 4 * PAGE - 2 * (len + TAG_LEN);
-        let case = |gap| Case {
-            suite: Suite::Aes256Gcm,
-            key: 1,
-            gap,
-            len,
-        };
-        let arena = Arena::new(vec![case(0), case(gap)]);
-        let sealed = arena.sealed(&theirs);
-        bytes.copy_from_slice(&arena.bytes[..4 * PAGE]);
-        for (step, sealing) in [(seal as fn(&mut [Packet<'_>]), true), (open, false)] {
-            let (first, rest) = bytes.split_at_mut(len + TAG_LEN);
-            let last = &mut rest[gap..];
-            let mut batch = [(0, first), (1, last)].map(|(at, data)| {
-                let (nonce, aad) = numbers(at);
-                Packet::new(ours.get(&case(0)), nonce, aad, data)
-            });
-            step(&mut batch);
-            assert!(batch.iter().all(|packet| packet.ok));
-            assert!(!sealing || *bytes == sealed[..4 * PAGE], "{len}");
+        for len in (0..1100).chain(5000..5100) {
+            let gap = 4 * PAGE - 2 * (len + TAG_LEN);
+            let case = |gap| Case {
+                suite: Suite::Aes256Gcm,
+                key: 1,
+                gap,
+                len,
+            };
+            let arena = Arena::new(vec![case(0), case(gap)]);
+            let sealed = arena.sealed(&theirs);
+            bytes.copy_from_slice(&arena.bytes[..4 * PAGE]);
+            for (step, sealing) in [(seal as fn(&mut [Packet<'_>]), true), (open, false)] {
+                let (first, rest) = bytes.split_at_mut(len + TAG_LEN);
+                let last = &mut rest[gap..];
+                let mut batch = [(0, first), (1, last)].map(|(at, data)| {
+                    let (nonce, aad) = numbers(at);
+                    Packet::new(ours.get(&case(0)), nonce, aad, data)
+                });
+                step(&mut batch);
+                assert!(batch.iter().all(|packet| packet.ok));
+                assert!(!sealing || *bytes == sealed[..4 * PAGE], "{len}");
+            }
         }
     }
 }
@@ -278,17 +283,17 @@ fn cases() -> impl Strategy<Value = Vec<Case>> {
 proptest! {
     #[test]
     fn mixed_batches_agree_with_the_library(cases in cases()) {
-        if let Some((ours, theirs)) = both() {
-            check(&Keys::new(ours), &Keys::new(theirs), cases);
+        for (ours, theirs) in pairs() {
+            check(&Keys::new(ours), &Keys::new(theirs), cases.clone());
         }
     }
 
     /// Keys of the kernel and of a library in one batch.
     #[test]
     fn mixed_providers_do_not_mind_each_other(cases in cases(), every in 1..9usize) {
-        if let Some((ours, theirs)) = both() {
+        for (ours, theirs) in pairs() {
             let (ours, theirs) = (Keys::new(ours), Keys::new(theirs));
-            let mut arena = Arena::new(cases);
+            let mut arena = Arena::new(cases.clone());
             let plain = arena.bytes.clone();
             let sealed = arena.sealed(&theirs);
             let all = arena.cases.clone();

@@ -7,7 +7,7 @@ use aes_gcm::{
 use chacha20poly1305::ChaCha20Poly1305;
 use proptest::prelude::*;
 use twinseal_crypto::{
-    AAD_LEN, CryptoError, Key, Nonce, Packet, Suite, TAG_LEN, open, providers, seal,
+    AAD_LEN, CryptoError, Key, Nonce, Packet, Suite, TAG_LEN, all_forms, open, seal,
 };
 
 /// Ciphertext and tag, as RustCrypto makes them.
@@ -67,7 +67,7 @@ proptest! {
     fn providers_agree_with_the_oracle((suite, key, messages) in batches()) {
         let sealed: Vec<_> =
             messages.iter().map(|m| oracle(suite, &key, &m.nonce, &m.aad, &m.text)).collect();
-        for provider in providers() {
+        for provider in all_forms() {
             let aead = provider.key(suite, &key).unwrap();
             prop_assert_eq!(aead.suite(), suite);
             let mut buffers: Vec<_> = messages.iter().map(|m| [&m.text[..], &[0xaa; TAG_LEN]].concat()).collect();
@@ -75,7 +75,7 @@ proptest! {
             let mut batch = packets(&aead, &messages, &mut buffers);
             seal(&mut batch);
             prop_assert!(batch.iter().all(|packet| packet.ok));
-            prop_assert_eq!(&buffers, &sealed, "{}", provider.name());
+            prop_assert_eq!(&buffers, &sealed, "{}", provider.label());
 
             let mut batch = packets(&aead, &messages, &mut buffers);
             open(&mut batch);
@@ -91,7 +91,7 @@ proptest! {
     fn a_flipped_bit_is_refused((suite, key, messages) in batches(), which: prop::sample::Index, bit: prop::sample::Index) {
         prop_assume!(!messages.is_empty());
         let which = which.index(messages.len());
-        for provider in providers() {
+        for provider in all_forms() {
             let aead = provider.key(suite, &key).unwrap();
             let mut buffers: Vec<_> =
                 messages.iter().map(|m| oracle(suite, &key, &m.nonce, &m.aad, &m.text)).collect();
@@ -105,12 +105,12 @@ proptest! {
 
             open(&mut batch);
             for (at, packet) in batch.iter().enumerate() {
-                prop_assert_eq!(packet.ok, at != which, "{} packet {}", provider.name(), at);
+                prop_assert_eq!(packet.ok, at != which, "{} packet {}", provider.label(), at);
             }
             // Long enough that a run of equal bytes is no accident.
             let (text, left) = (&messages[which].text, &batch[which].data);
             if text.len() >= 64 && !nonce_changed {
-                prop_assert!(!left.windows(32).any(|run| run == &text[16..48]), "{} leaks", provider.name());
+                prop_assert!(!left.windows(32).any(|run| run == &text[16..48]), "{} leaks", provider.label());
             }
         }
     }
@@ -118,7 +118,7 @@ proptest! {
 
 #[test]
 fn data_too_short_for_a_tag_is_refused() {
-    for provider in providers() {
+    for provider in all_forms() {
         for suite in Suite::ALL {
             let aead = provider.key(suite, &vec![1; suite.key_len()]).unwrap();
             for len in 0..TAG_LEN {
@@ -144,11 +144,11 @@ fn data_too_short_for_a_tag_is_refused() {
 
 #[test]
 fn keys_of_wrong_length_are_refused() {
-    for provider in providers() {
+    for provider in all_forms() {
         for suite in Suite::ALL {
             for len in (0..=64).filter(|&len| len != suite.key_len()) {
                 let Err(error) = provider.key(suite, &vec![0; len]) else {
-                    panic!("{} took {len} bytes for {suite}", provider.name());
+                    panic!("{} took {len} bytes for {suite}", provider.label());
                 };
                 assert!(
                     matches!(error, CryptoError::KeyLength { got, .. } if got == len),

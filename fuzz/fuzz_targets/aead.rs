@@ -1,9 +1,13 @@
-//! A batch of packets with keys of their own: every provider seals it to the same octets, opens it again, and refuses
-//! exactly those packets in which a bit was changed.
+//! A batch of packets with keys of their own: every provider, in every form of it, seals it to the same octets, opens it again, and refuses
+//! exactly those packets in which a bit was changed. And every provider gives them both seals at once as a library makes
+//! one after the other.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use twinseal_crypto::{AAD_LEN, Key, Packet, Provider, Suite, TAG_LEN, open, providers, seal};
+use twinseal_crypto::{
+    AAD_LEN, Double, HEADER_LEN, Key, Packet, Provider, Seal, Suite, TAG_LEN, all_forms, open,
+    seal, seal_twice,
+};
 
 /// What the fuzzer chooses for a packet: suite, key, octets of text (two), a change or none (three).
 const CHOICES: usize = 7;
@@ -22,14 +26,22 @@ struct Message {
 
 fuzz_target!(|input: &[u8]| {
     let messages: Vec<_> = input.chunks_exact(CHOICES).take(64).map(message).collect();
-    let sealed: Vec<_> = providers()
-        .iter()
-        .map(|provider| through(*provider, &messages))
+    let sealed: Vec<_> = all_forms()
+        .into_iter()
+        .map(|provider| through(provider, &messages))
         .collect();
     assert!(
         sealed.windows(2).all(|pair| pair[0] == pair[1]),
         "providers differ"
     );
+    let wanted = one_by_one(all_forms()[0], &messages);
+    for provider in all_forms() {
+        assert!(
+            at_once(provider, &messages) == wanted,
+            "{} does not seal twice as a library does",
+            provider.label()
+        );
+    }
 });
 
 fn message(choices: &[u8]) -> Message {
@@ -70,7 +82,7 @@ fn through(provider: &dyn Provider, messages: &[Message]) -> Vec<Vec<u8>> {
     assert!(
         batch.iter().all(|packet| packet.ok),
         "{} did not seal",
-        provider.name()
+        provider.label()
     );
 
     let sealed = buffers.clone();
@@ -86,16 +98,95 @@ fn through(provider: &dyn Provider, messages: &[Message]) -> Vec<Vec<u8>> {
             packet.ok,
             message.change.is_none(),
             "{} opened",
-            provider.name()
+            provider.label()
         );
         let (text, _) = packet.data.split_at(message.text.len());
         assert!(
             !packet.ok || text == message.text,
             "{} opened to other octets",
-            provider.name()
+            provider.label()
         );
     }
     sealed
+}
+
+/// The keys of both seals: the link's is the next message's.
+fn keys(provider: &dyn Provider, messages: &[Message]) -> Vec<[Key; 2]> {
+    let key = |message: &Message| {
+        provider
+            .key(message.suite, &message.key)
+            .expect("a key of its length")
+    };
+    let next = messages.iter().cycle().skip(1);
+    messages
+        .iter()
+        .zip(next)
+        .map(|(message, next)| [key(message), key(next)])
+        .collect()
+}
+
+fn seals<'a>(keys: &'a [Key; 2], message: &Message) -> [Seal<'a>; 2] {
+    let other = |octet: u8| octet ^ 0xa5;
+    let [circuit, link] = keys;
+    [
+        Seal {
+            key: circuit,
+            nonce: message.nonce,
+            aad: message.aad,
+        },
+        Seal {
+            key: link,
+            nonce: message.nonce.map(other),
+            aad: message.aad.map(other),
+        },
+    ]
+}
+
+/// Headers, texts and room for both tags.
+fn doubles(messages: &[Message]) -> Vec<Vec<u8>> {
+    messages
+        .iter()
+        .map(|message| {
+            let header = [message.aad[0]; HEADER_LEN];
+            [&header[..], &message.text, &[0xee; 2 * TAG_LEN]].concat()
+        })
+        .collect()
+}
+
+fn one_by_one(provider: &dyn Provider, messages: &[Message]) -> Vec<Vec<u8>> {
+    let mut buffers = doubles(messages);
+    for ((keys, message), data) in keys(provider, messages)
+        .iter()
+        .zip(messages)
+        .zip(&mut buffers)
+    {
+        let [circuit, link] = seals(keys, message);
+        let end = data.len() - TAG_LEN;
+        let text = &mut data[HEADER_LEN..end];
+        assert!(circuit.key.seal_one(&circuit.nonce, &circuit.aad, text));
+        assert!(link.key.seal_one(&link.nonce, &link.aad, data));
+    }
+    buffers
+}
+
+fn at_once(provider: &dyn Provider, messages: &[Message]) -> Vec<Vec<u8>> {
+    let (keys, mut buffers) = (keys(provider, messages), doubles(messages));
+    let mut batch: Vec<_> = keys
+        .iter()
+        .zip(messages)
+        .zip(&mut buffers)
+        .map(|((keys, message), data)| {
+            let [circuit, link] = seals(keys, message);
+            Double::new(circuit, link, data)
+        })
+        .collect();
+    seal_twice(&mut batch);
+    assert!(
+        batch.iter().all(|packet| packet.ok),
+        "{} did not seal twice",
+        provider.label()
+    );
+    buffers
 }
 
 fn packets<'a>(

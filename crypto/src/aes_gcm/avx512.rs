@@ -21,19 +21,19 @@ use std::arch::x86_64::*;
 
 use super::{
     ghash::{self, Sum},
-    key::{GcmKey, POWERS},
+    key::GcmKey,
     stream::{Counters, SLOTS, stream, streams},
     text::{LANES, Text, VECTOR},
 };
 use crate::{Nonce, Packet, TAG_LEN};
 
-/// Vectors of one step through a long packet: as many blocks as there are powers of H.
-const STEP: usize = POWERS / LANES;
+/// Vectors of one step through a long packet.
+pub(super) const STEP: usize = 8;
 /// The longest text, in bytes: the block counter has 32 bits and starts at 2.
 pub(super) const MAX_TEXT: usize = ((1 << 32) - 2) * 16;
 
 /// Seals or opens one packet of any length, with AAD of any length.
-#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+#[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 pub(super) fn one<const OPEN: bool>(
     key: &GcmKey,
     nonce: &Nonce,
@@ -63,7 +63,7 @@ pub(super) fn one<const OPEN: bool>(
 }
 
 /// Seals or opens a packet of `N` vectors, which are `FULL` or have a lane for the lengths.
-#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+#[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 fn short<const OPEN: bool, const N: usize, const FULL: bool>(
     key: &GcmKey,
     nonce: &Nonce,
@@ -80,7 +80,7 @@ fn short<const OPEN: bool, const N: usize, const FULL: bool>(
 ///
 /// Alone, a short packet's rounds wait for each other, and the next packet's find no room in the
 /// CPU's schedulers.
-#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+#[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 pub(super) fn pair<const OPEN: bool, const N: usize, const FULL: bool>(
     [k, l]: [&GcmKey; 2],
     [p, q]: [&mut Packet<'_>; 2],
@@ -121,7 +121,7 @@ pub(super) fn pair<const OPEN: bool, const N: usize, const FULL: bool>(
 }
 
 /// Seals or opens a packet of at least a step, if only just: with one lane less it is short.
-#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+#[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 fn long<const OPEN: bool>(key: &GcmKey, nonce: &Nonce, aad: &[u8], data: &mut [u8]) -> bool {
     let mut rest = Rest::new(key, nonce, aad, data);
     let mut pad = None;
@@ -161,7 +161,7 @@ struct Rest<'a> {
 
 impl<'a> Rest<'a> {
     #[inline]
-    #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
     fn new(key: &'a GcmKey, nonce: &Nonce, aad: &[u8], data: &mut [u8]) -> Self {
         Self {
             counters: Counters::new(key, nonce),
@@ -174,7 +174,7 @@ impl<'a> Rest<'a> {
 
     /// Seals or opens a whole step. Gives the first lane's key stream.
     #[inline]
-    #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
     fn step<const OPEN: bool>(&mut self) -> __m128i {
         let stream = match if OPEN { Some(self.text) } else { self.behind } {
             Some(text) => self.stream_and_hash::<STEP>(text),
@@ -191,7 +191,7 @@ impl<'a> Rest<'a> {
     /// Seals or opens the last `N` vectors. If they are `FULL`, the lengths are hashed apart, else in
     /// the lane after the text. Gives the hash and the first lane's key stream.
     #[inline]
-    #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
     fn vectors<const OPEN: bool, const N: usize, const FULL: bool, const LONG: bool>(
         mut self,
     ) -> (__m128i, __m128i) {
@@ -229,13 +229,13 @@ impl<'a> Rest<'a> {
     }
 
     /// As `vectors`, after a step that was the last.
-    #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
     fn nothing<const OPEN: bool>(self) -> (__m128i, __m128i) {
         let mut hash = self.hash;
         if let (false, Some(text)) = (OPEN, self.behind) {
             let mut sum = Sum::zero();
-            for vector in (0..STEP).rev() {
-                self.hash_step(&mut sum, vector, text);
+            for pair in (0..STEP / 2).rev() {
+                self.hash_pair(&mut sum, pair, text);
             }
             hash = sum.reduce();
         }
@@ -248,33 +248,35 @@ impl<'a> Rest<'a> {
 
     /// Makes `N` vectors of key stream while a step of ciphertext is hashed.
     #[inline]
-    #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
     fn stream_and_hash<const N: usize>(&mut self, text: Text) -> [__m512i; N] {
         let mut sum = Sum::zero();
         let stream = stream::<N>(&self.counters, |slot| {
-            for vector in share::<STEP>(slot) {
-                self.hash_step(&mut sum, vector, text);
+            for pair in share::<{ STEP / 2 }>(slot) {
+                self.hash_pair(&mut sum, pair, text);
             }
         });
         self.hash = sum.reduce();
         stream
     }
 
-    /// Adds one vector of a step of ciphertext to the sum.
+    /// Adds a pair of vectors of a step of ciphertext to the sum.
     #[inline]
-    #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn hash_step(&self, sum: &mut Sum, vector: usize, text: Text) {
+    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    fn hash_pair(&self, sum: &mut Sum, pair: usize, text: Text) {
+        let vector = 2 * pair;
         // SAFETY: it is a step's text.
-        let mut blocks = ghash::reverse(unsafe { text.load::<STEP>(vector) });
-        if vector == 0 {
-            blocks = _mm512_xor_si512(blocks, _mm512_zextsi128_si512(self.hash));
+        let (a, b) = unsafe { (text.load::<STEP>(vector), text.load::<STEP>(vector + 1)) };
+        let mut blocks = [ghash::reverse(a), ghash::reverse(b)];
+        if pair == 0 {
+            blocks[0] = _mm512_xor_si512(blocks[0], _mm512_zextsi128_si512(self.hash));
         }
-        sum.add(blocks, self.counters.key.powers(POWERS - LANES * vector));
+        sum.add_two(blocks, step_powers(self.counters.key, pair));
     }
 
     /// Adds one of the last `N` vectors of ciphertext to the sum, and the lengths if there is a lane.
     #[inline]
-    #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
     fn hash_last<const N: usize, const FULL: bool>(
         &self,
         sum: &mut Sum,
@@ -295,10 +297,18 @@ impl<'a> Rest<'a> {
     }
 }
 
-/// The share of `N` vectors that a slot hashes. The first vector comes last: it waits for the hash
-/// so far.
+/// The powers of H for a pair of vectors of a step.
 #[inline]
-fn share<const N: usize>(slot: usize) -> impl Iterator<Item = usize> {
+#[target_feature(enable = "avx512f")]
+pub(super) fn step_powers(key: &GcmKey, pair: usize) -> [__m512i; 2] {
+    let power = LANES * (STEP - 2 * pair);
+    [key.powers(power), key.powers(power - LANES)]
+}
+
+/// The share of `N` vectors, or pairs of them, that a slot hashes. The first comes last: it waits for
+/// the hash so far.
+#[inline]
+pub(super) fn share<const N: usize>(slot: usize) -> impl Iterator<Item = usize> {
     (slot * N / SLOTS..(slot + 1) * N / SLOTS).map(|part| N - 1 - part)
 }
 
@@ -308,7 +318,7 @@ fn share<const N: usize>(slot: usize) -> impl Iterator<Item = usize> {
 /// # Safety
 /// As for [`Text::load`].
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
+#[target_feature(enable = "bmi2,avx512f,avx512bw")]
 unsafe fn add<const OPEN: bool, const N: usize>(text: Text, stream: &[__m512i; N]) -> [__m512i; N] {
     let mut cipher = *stream;
     for (vector, cipher) in cipher.iter_mut().enumerate() {
@@ -324,7 +334,7 @@ unsafe fn add<const OPEN: bool, const N: usize>(text: Text, stream: &[__m512i; N
 
 /// What GHASH adds to the first lane, which is the last of the AAD.
 #[inline]
-#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+#[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 fn hash_aad(key: &GcmKey, aad: &[u8]) -> __m128i {
     if let Ok(block) = <&[u8; 16]>::try_from(aad) {
         // SAFETY: there are 16 bytes.

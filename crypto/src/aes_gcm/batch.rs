@@ -1,11 +1,14 @@
 //! From a batch to pairs of packets alike.
 
 use super::{
-    GcmKey,
+    GcmKey, avx2,
     avx512::{self, MAX_TEXT},
+    clear::clear,
+    cpu::Form,
+    double,
     text::{LANES, VECTOR},
 };
-use crate::{Nonce, Packet, TAG_LEN};
+use crate::{Double, HEADER_LEN, Nonce, Packet, TAG_LEN};
 
 /// Vectors of the longest packets that are paired; longer ones fill the CPU alone.
 const MAX_VECTORS: usize = 4;
@@ -16,6 +19,8 @@ const KINDS: usize = 4 * MAX_VECTORS;
 pub(crate) struct Batch<'p, 'a, const OPEN: bool> {
     /// For each kind, a packet that waits for another.
     waiting: [Option<(&'a GcmKey, &'p mut Packet<'a>)>; KINDS],
+    /// The form that has left something to clear.
+    used: Option<Form>,
 }
 
 impl<'p, 'a, const OPEN: bool> Batch<'p, 'a, OPEN> {
@@ -23,13 +28,18 @@ impl<'p, 'a, const OPEN: bool> Batch<'p, 'a, OPEN> {
     pub(crate) fn new() -> Self {
         Self {
             waiting: [const { None }; KINDS],
+            used: None,
         }
     }
 
     #[inline]
     pub(crate) fn push(&mut self, key: &'a GcmKey, packet: &'p mut Packet<'a>) {
+        // What the wide form uses includes what the narrow one does.
+        if self.used != Some(Form::Vaes512) {
+            self.used = Some(key.form());
+        }
         let len = packet.data.len();
-        if !(TAG_LEN..=MAX_VECTORS * VECTOR).contains(&len) {
+        if !(TAG_LEN..=MAX_VECTORS * VECTOR).contains(&len) || key.form() != Form::Vaes512 {
             one::<OPEN>(key, packet);
             return;
         }
@@ -43,7 +53,7 @@ impl<'p, 'a, const OPEN: bool> Batch<'p, 'a, OPEN> {
         };
         let keys = [other_key, key];
         let pair = [other, packet];
-        // SAFETY: there are keys, so the CPU has the features.
+        // SAFETY: there are keys of this form, so the CPU has the features.
         unsafe {
             match (vectors, full) {
                 (1, false) => avx512::pair::<OPEN, 1, false>(keys, pair),
@@ -64,7 +74,96 @@ impl<'p, 'a, const OPEN: bool> Batch<'p, 'a, OPEN> {
         for (key, packet) in self.waiting.into_iter().flatten() {
             one::<OPEN>(key, packet);
         }
+        if let Some(form) = self.used {
+            clear(form);
+        }
     }
+}
+
+/// Gives both seals to the packets that are pushed, the last of them in `finish`.
+pub(crate) struct Doubles<'p, 'a> {
+    /// For each kind, a packet that waits for another.
+    waiting: [Option<([&'a GcmKey; 2], &'p mut Double<'a>)>; KINDS],
+    /// The form that has left something to clear.
+    used: Option<Form>,
+}
+
+impl<'p, 'a> Doubles<'p, 'a> {
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Self {
+            waiting: [const { None }; KINDS],
+            used: None,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, keys: [&'a GcmKey; 2], packet: &'p mut Double<'a>) {
+        for key in keys {
+            // What the wide form uses includes what the narrow one does.
+            if self.used != Some(Form::Vaes512) {
+                self.used = Some(key.form());
+            }
+        }
+        let len = packet.data.len();
+        if !(HEADER_LEN + 2 * TAG_LEN..=MAX_TEXT).contains(&len)
+            || keys[0].is_long() != keys[1].is_long()
+            || keys.iter().any(|key| key.form() != Form::Vaes512)
+        {
+            one_by_one(keys, packet);
+            return;
+        }
+        if len > MAX_VECTORS * VECTOR {
+            double_one(keys, packet);
+            return;
+        }
+        let lanes = len.div_ceil(16);
+        let (vectors, full) = (lanes.div_ceil(LANES), lanes.is_multiple_of(LANES));
+        let kind = 4 * (vectors - 1) + 2 * usize::from(full) + usize::from(keys[0].is_long());
+        let Some((other_keys, other)) = self.waiting[kind].take() else {
+            self.waiting[kind] = Some((keys, packet));
+            return;
+        };
+        let keys = [other_keys, keys];
+        let pair = [other, packet];
+        // SAFETY: there are keys of this form, so the CPU has the features.
+        unsafe {
+            match (vectors, full) {
+                (1, false) => double::pair::<1, false>(keys, pair),
+                (1, true) => double::pair::<1, true>(keys, pair),
+                (2, false) => double::pair::<2, false>(keys, pair),
+                (2, true) => double::pair::<2, true>(keys, pair),
+                (3, false) => double::pair::<3, false>(keys, pair),
+                (3, true) => double::pair::<3, true>(keys, pair),
+                (_, false) => double::pair::<4, false>(keys, pair),
+                (_, true) => double::pair::<4, true>(keys, pair),
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn finish(self) {
+        for (keys, packet) in self.waiting.into_iter().flatten() {
+            double_one(keys, packet);
+        }
+        if let Some(form) = self.used {
+            clear(form);
+        }
+    }
+}
+
+#[inline]
+fn double_one(keys: [&GcmKey; 2], packet: &mut Double<'_>) {
+    // SAFETY: there are keys of this form, so the CPU has the features.
+    unsafe { double::one(keys, packet) }
+}
+
+/// Makes one seal after the other, with keys of different sizes or forms.
+fn one_by_one([circuit, link]: [&GcmKey; 2], packet: &mut Double<'_>) {
+    let inner = packet.inner();
+    packet.ok = inner
+        .is_some_and(|(seal, text)| circuit.one::<false>(&seal.nonce, &seal.aad, text))
+        && link.one::<false>(&packet.link.nonce, &packet.link.aad, packet.data);
 }
 
 #[inline]
@@ -76,19 +175,27 @@ impl GcmKey {
     /// As [`Key::seal_one`](crate::Key::seal_one).
     #[inline]
     pub(crate) fn seal_one(&self, nonce: &Nonce, aad: &[u8], data: &mut [u8]) -> bool {
-        self.one::<false>(nonce, aad, data)
+        let ok = self.one::<false>(nonce, aad, data);
+        clear(self.form());
+        ok
     }
 
     /// As [`Key::open_one`](crate::Key::open_one).
     #[inline]
     pub(crate) fn open_one(&self, nonce: &Nonce, aad: &[u8], data: &mut [u8]) -> bool {
-        self.one::<true>(nonce, aad, data)
+        let ok = self.one::<true>(nonce, aad, data);
+        clear(self.form());
+        ok
     }
 
     #[inline]
     fn one<const OPEN: bool>(&self, nonce: &Nonce, aad: &[u8], data: &mut [u8]) -> bool {
         (TAG_LEN..=MAX_TEXT + TAG_LEN).contains(&data.len())
-            // SAFETY: there is a key, so the CPU has the features.
-            && unsafe { avx512::one::<OPEN>(self, nonce, aad, data) }
+            && match self.form() {
+                // SAFETY: there is a key of this form, so the CPU has the features.
+                Form::Vaes512 => unsafe { avx512::one::<OPEN>(self, nonce, aad, data) },
+                // SAFETY: as above.
+                Form::Vaes256 => unsafe { avx2::one::<OPEN>(self, nonce, aad, data) },
+            }
     }
 }

@@ -3,36 +3,76 @@ use std::sync::LazyLock;
 use super::{GcmKey, NAME};
 use crate::{CryptoError, Key, Provider, Suite, libs};
 
-/// A proof that the CPU has all that [`missing`] looks for.
+/// A form of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// On vectors of four blocks: [`avx512`](super::avx512), [`double`](super::double).
+    Vaes512,
+    /// On vectors of two blocks: [`avx2`](super::avx2).
+    Vaes256,
+}
+
+/// A proof that the CPU has all that a form is compiled for.
 #[derive(Clone, Copy)]
-pub(super) struct Cpu(());
+pub(super) struct Cpu(Form);
 
 impl Cpu {
-    pub(super) fn detect() -> Option<Self> {
-        missing().is_empty().then_some(Self(()))
+    /// What this CPU can run, the fastest first.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        [Form::Vaes512, Form::Vaes256]
+            .into_iter()
+            .filter(|form| form.missing().is_empty())
+            .map(Self)
+    }
+
+    #[inline]
+    pub(super) fn form(self) -> Form {
+        self.0
     }
 }
 
-/// The provider, where the CPU has what it takes.
-pub(crate) fn kernel() -> Option<&'static dyn Provider> {
-    static KERNEL: LazyLock<Option<Kernel>> = LazyLock::new(|| Cpu::detect().map(Kernel));
-    KERNEL.as_ref().map(|kernel| kernel as &dyn Provider)
+impl Form {
+    /// The features that it is compiled for and this CPU lacks.
+    fn missing(self) -> Vec<&'static str> {
+        let both = [
+            ("aes", is_x86_feature_detected!("aes")),
+            ("avx2", is_x86_feature_detected!("avx2")),
+            ("pclmulqdq", is_x86_feature_detected!("pclmulqdq")),
+            ("vaes", is_x86_feature_detected!("vaes")),
+            ("vpclmulqdq", is_x86_feature_detected!("vpclmulqdq")),
+        ];
+        let wide = [
+            ("bmi2", is_x86_feature_detected!("bmi2")),
+            ("avx512f", is_x86_feature_detected!("avx512f")),
+            ("avx512bw", is_x86_feature_detected!("avx512bw")),
+            ("avx512vl", is_x86_feature_detected!("avx512vl")),
+            ("avx512vbmi", is_x86_feature_detected!("avx512vbmi")),
+        ];
+        let wide = &wide[..if self == Self::Vaes512 { wide.len() } else { 0 }];
+        both.iter()
+            .chain(wide)
+            .filter_map(|&(feature, here)| (!here).then_some(feature))
+            .collect()
+    }
 }
 
-/// The features that the kernel is compiled for and this CPU lacks.
+/// The provider in the best form that the CPU can run.
+pub(crate) fn kernel() -> Option<&'static dyn Provider> {
+    kernels().first().copied()
+}
+
+/// The provider in every form that the CPU can run, the fastest first.
+pub(crate) fn kernels() -> &'static [&'static dyn Provider] {
+    static KERNELS: LazyLock<Vec<&'static dyn Provider>> = LazyLock::new(|| {
+        let kernel = |cpu| &*Box::leak(Box::new(Kernel(cpu))) as &dyn Provider;
+        Cpu::all().map(kernel).collect()
+    });
+    &KERNELS
+}
+
+/// The features that every form is compiled for and this CPU lacks.
 pub(crate) fn missing() -> Vec<&'static str> {
-    [
-        ("aes", is_x86_feature_detected!("aes")),
-        ("pclmulqdq", is_x86_feature_detected!("pclmulqdq")),
-        ("avx512f", is_x86_feature_detected!("avx512f")),
-        ("avx512bw", is_x86_feature_detected!("avx512bw")),
-        ("avx512vl", is_x86_feature_detected!("avx512vl")),
-        ("vaes", is_x86_feature_detected!("vaes")),
-        ("vpclmulqdq", is_x86_feature_detected!("vpclmulqdq")),
-    ]
-    .into_iter()
-    .filter_map(|(feature, here)| (!here).then_some(feature))
-    .collect()
+    Form::Vaes256.missing()
 }
 
 struct Kernel(Cpu);
@@ -40,6 +80,13 @@ struct Kernel(Cpu);
 impl Provider for Kernel {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn label(&self) -> &'static str {
+        match self.0.form() {
+            Form::Vaes512 => "twinseal (vaes-512)",
+            Form::Vaes256 => "twinseal (vaes-256)",
+        }
     }
 
     fn key(&self, suite: Suite, key: &[u8]) -> Result<Key, CryptoError> {

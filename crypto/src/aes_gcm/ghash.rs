@@ -7,12 +7,14 @@
 //! at a time, and can wait until many products are summed.
 
 use std::arch::x86_64::{
-    __m128i, __m512i, _mm_cvtsi128_si64, _mm_extract_epi64, _mm_set_epi64x, _mm_xor_si128,
-    _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_xor_si256, _mm512_castsi512_si128,
-    _mm512_castsi512_si256, _mm512_clmulepi64_epi128, _mm512_extracti64x4_epi64, _mm512_set_epi64,
-    _mm512_set1_epi64, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_shuffle_epi32,
-    _mm512_ternarylogic_epi64, _mm512_xor_si512, _mm512_zextsi128_si512,
+    __m128i, __m512i, _mm_clmulepi64_si128, _mm_cvtsi128_si64, _mm_extract_epi64, _mm_set_epi64x,
+    _mm_set1_epi64x, _mm_shuffle_epi8, _mm_shuffle_epi32, _mm_xor_si128, _mm256_castsi256_si128,
+    _mm256_extracti128_si256, _mm256_xor_si256, _mm512_castsi512_si256, _mm512_clmulepi64_epi128,
+    _mm512_extracti64x4_epi64, _mm512_set_epi64, _mm512_set1_epi64, _mm512_setzero_si512,
+    _mm512_shuffle_epi8, _mm512_shuffle_epi32, _mm512_ternarylogic_epi64, _mm512_xor_si512,
 };
+
+use super::stream::pinned;
 
 /// x^128 + x^7 + x^2 + x + 1 without its ends, mirrored.
 const POLYNOMIAL: u64 = 0xc2 << 56;
@@ -50,6 +52,41 @@ impl Sum {
         self.middle = xor3(self.middle, one, two);
     }
 
+    /// Adds two vectors of products, in the order of the source: see [`pinned`].
+    #[inline]
+    #[target_feature(enable = "avx512f,vpclmulqdq")]
+    pub(super) fn add_two(&mut self, [a, b]: [__m512i; 2], [k, l]: [__m512i; 2]) {
+        let (low, low_b) = (
+            _mm512_clmulepi64_epi128::<0x00>(a, k),
+            _mm512_clmulepi64_epi128::<0x00>(b, l),
+        );
+        self.low = pinned(xor3(self.low, low, low_b));
+        let (high, high_b) = (
+            _mm512_clmulepi64_epi128::<0x11>(a, k),
+            _mm512_clmulepi64_epi128::<0x11>(b, l),
+        );
+        self.high = pinned(xor3(self.high, high, high_b));
+        let (one, two) = (
+            _mm512_clmulepi64_epi128::<0x01>(a, k),
+            _mm512_clmulepi64_epi128::<0x10>(a, k),
+        );
+        let middle = xor3(self.middle, one, two);
+        let (one, two) = (
+            _mm512_clmulepi64_epi128::<0x01>(b, l),
+            _mm512_clmulepi64_epi128::<0x10>(b, l),
+        );
+        self.middle = pinned(xor3(middle, one, two));
+    }
+
+    /// Is made here, in the order of the source: see [`pinned`].
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn pin(&mut self) {
+        self.low = pinned(self.low);
+        self.middle = pinned(self.middle);
+        self.high = pinned(self.high);
+    }
+
     /// The sum over lanes, reduced.
     #[inline]
     #[target_feature(enable = "avx512f,vpclmulqdq")]
@@ -80,11 +117,30 @@ impl Sum {
 
 /// The product of a block and a power of H; also of two powers, as a power.
 #[inline]
-#[target_feature(enable = "avx512f,vpclmulqdq")]
+#[target_feature(enable = "pclmulqdq")]
 pub(super) fn multiply(block: __m128i, power: __m128i) -> __m128i {
-    let mut sum = Sum::zero();
-    sum.add(_mm512_zextsi128_si512(block), _mm512_zextsi128_si512(power));
-    _mm512_castsi512_si128(sum.reduce_lanes())
+    let middle = _mm_xor_si128(
+        _mm_clmulepi64_si128::<0x01>(block, power),
+        _mm_clmulepi64_si128::<0x10>(block, power),
+    );
+    reduce(
+        _mm_clmulepi64_si128::<0x00>(block, power),
+        middle,
+        _mm_clmulepi64_si128::<0x11>(block, power),
+    )
+}
+
+/// As [`Sum::reduce_lanes`], of one lane.
+#[inline]
+#[target_feature(enable = "pclmulqdq")]
+pub(super) fn reduce(low: __m128i, middle: __m128i, high: __m128i) -> __m128i {
+    let polynomial = _mm_set1_epi64x(POLYNOMIAL as i64);
+    let folded = _mm_clmulepi64_si128::<0x00>(polynomial, low);
+    let swapped = _mm_shuffle_epi32::<0x4e>(low);
+    let middle = _mm_xor_si128(middle, _mm_xor_si128(swapped, folded));
+    let folded = _mm_clmulepi64_si128::<0x00>(polynomial, middle);
+    let swapped = _mm_shuffle_epi32::<0x4e>(middle);
+    _mm_xor_si128(high, _mm_xor_si128(swapped, folded))
 }
 
 /// H as a power: the block that AES made, byte-reversed and times x.
@@ -116,9 +172,10 @@ pub(super) fn reverse(blocks: __m512i) -> __m512i {
 }
 
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
+#[target_feature(enable = "ssse3")]
 pub(super) fn reverse_one(block: __m128i) -> __m128i {
-    _mm512_castsi512_si128(reverse(_mm512_zextsi128_si512(block)))
+    let order = _mm_set_epi64x(0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f);
+    _mm_shuffle_epi8(block, order)
 }
 
 #[inline]

@@ -8,13 +8,18 @@ use std::arch::x86_64::{
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::{cpu::Cpu, ghash};
+use super::{
+    clear::clear,
+    cpu::{Cpu, Form},
+    ghash,
+};
 use crate::{CryptoError, Suite};
 
 type Block = [u8; 16];
 
-/// The powers of H in a key: one reduction then serves 32 blocks.
-pub(super) const POWERS: usize = 32;
+/// The powers of H in a key: one reduction then serves a step of 32 blocks, or as many and the few
+/// that are left with their lengths.
+pub(super) const POWERS: usize = 36;
 /// Round keys of AES-256, which has the most.
 const ROUND_KEYS: usize = 15;
 
@@ -24,7 +29,7 @@ const ROUND_KEYS: usize = 15;
 #[derive(Zeroize, ZeroizeOnDrop)]
 #[repr(C, align(64))]
 pub(crate) struct GcmKey {
-    /// H^32 down to H^1, each times x and byte-reversed (see [`ghash`]), then the round keys, in the
+    /// H^36 down to H^1, each times x and byte-reversed (see [`ghash`]), then the round keys, in the
     /// order of FIPS 197. A short packet reads the end of the first part and the whole second one:
     /// six cache lines in a row. A vector of powers that reaches beyond H^1 falls on round keys;
     /// that is harmless, for what it multiplies there is zero.
@@ -56,6 +61,7 @@ impl GcmKey {
         });
         // SAFETY: there is a `Cpu`, so the CPU has the features.
         unsafe { made.fill(key) };
+        clear(cpu.form());
         Ok(made)
     }
 
@@ -93,28 +99,45 @@ impl GcmKey {
         unsafe { _mm512_loadu_si512(self.table.as_ptr().wrapping_add(first).cast()) }
     }
 
+    /// A round key.
+    #[inline]
+    pub(super) fn round_key_block(&self, round: usize) -> __m128i {
+        self.block(POWERS + round)
+    }
+
+    /// H^`power`, and one power less: something arbitrary for H^1.
+    #[inline]
+    pub(super) fn power_blocks(&self, power: usize) -> [__m128i; 2] {
+        debug_assert!((1..=POWERS).contains(&power));
+        let first = POWERS - power;
+        [self.block(first), self.block(first + 1)]
+    }
+
+    /// The form of the kernel that uses it.
+    #[inline]
+    pub(super) fn form(&self) -> Form {
+        self.cpu.form()
+    }
+
     /// H.
     #[inline]
-    #[target_feature(enable = "avx512f")]
     pub(super) fn h(&self) -> __m128i {
         self.block(POWERS - 1)
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f")]
     fn block(&self, at: usize) -> __m128i {
         debug_assert!(at < self.table.len());
         // SAFETY: `at` is within the table: the rounds of the schedule are at most 14.
         unsafe { _mm_loadu_si128(self.table.as_ptr().wrapping_add(at).cast()) }
     }
 
-    #[target_feature(enable = "avx512f")]
     fn set_block(&mut self, at: usize, value: __m128i) {
         // SAFETY: a block is 16 bytes, and the store has no alignment.
         unsafe { _mm_storeu_si128(self.table[at].as_mut_ptr().cast(), value) }
     }
 
-    #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    #[target_feature(enable = "aes,pclmulqdq,sse4.1")]
     fn fill(&mut self, key: &[u8]) {
         self.expand(key);
 
@@ -135,7 +158,7 @@ impl GcmKey {
     }
 
     /// FIPS 197, section 5.2, without a table: AESENCLAST of four equal columns is SubWord of each.
-    #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    #[target_feature(enable = "aes,ssse3")]
     fn expand(&mut self, key: &[u8]) {
         let (parts, _) = key.as_chunks::<16>();
         for (at, part) in parts.iter().enumerate() {
@@ -169,7 +192,7 @@ mod tests {
     fn a_key_is_wiped_on_drop() {
         fn wipes<T: ZeroizeOnDrop>(_: &T) {}
 
-        let Some(cpu) = Cpu::detect() else {
+        let Some(cpu) = Cpu::all().next() else {
             eprintln!("SKIPPED: this CPU cannot run the kernel");
             return;
         };

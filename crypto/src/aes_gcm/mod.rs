@@ -1,15 +1,21 @@
-//! Our own AES-GCM (NIST SP 800-38D), for batches of packets on CPUs with 512-bit AES.
+//! Our own AES-GCM (NIST SP 800-38D), for batches of packets on CPUs with AES on vectors.
 //!
 //! A library's call costs more than sealing a short packet. Here there is nothing around AES and
 //! GHASH, and short packets alike in length go through them in pairs, whatever their keys. See
 //! `docs/sealing-kernel.md`.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod batch;
 #[cfg(target_arch = "x86_64")]
+mod clear;
+#[cfg(target_arch = "x86_64")]
 mod cpu;
+#[cfg(target_arch = "x86_64")]
+mod double;
 #[cfg(target_arch = "x86_64")]
 mod ghash;
 #[cfg(target_arch = "x86_64")]
@@ -22,13 +28,13 @@ mod stream;
 mod text;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use batch::Batch;
+pub(crate) use batch::{Batch, Doubles};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use cpu::{kernel, missing};
+pub(crate) use cpu::{kernel, kernels, missing};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use key::GcmKey;
 #[cfg(not(target_arch = "x86_64"))]
-pub(crate) use other::{Batch, GcmKey, kernel, missing};
+pub(crate) use other::{Batch, Doubles, GcmKey, kernel, kernels, missing};
 
 /// The provider's name in configuration.
 pub(crate) const NAME: &str = "twinseal";

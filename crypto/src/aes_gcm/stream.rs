@@ -1,9 +1,12 @@
 //! AES in counter mode (NIST SP 800-38D, section 6.5) on vectors of four blocks.
 
-use std::arch::x86_64::{
-    __m512i, _mm_maskz_loadu_epi32, _mm_set_epi32, _mm512_add_epi32, _mm512_aesenc_epi128,
-    _mm512_aesenclast_epi128, _mm512_broadcast_i32x4, _mm512_set_epi32, _mm512_setzero_si512,
-    _mm512_shuffle_epi8, _mm512_xor_si512,
+use std::arch::{
+    asm,
+    x86_64::{
+        __m512i, _mm_maskz_loadu_epi32, _mm_set_epi32, _mm512_add_epi32, _mm512_aesenc_epi128,
+        _mm512_aesenclast_epi128, _mm512_broadcast_i32x4, _mm512_loadu_si512, _mm512_set_epi32,
+        _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_xor_si512,
+    },
 };
 
 use super::{key::GcmKey, text::LANES};
@@ -11,6 +14,25 @@ use crate::Nonce;
 
 /// The slots for GHASH while a key stream is made: as many as AES-128 has rounds before the last.
 pub(super) const SLOTS: usize = 9;
+
+/// What the counters of each of a few vectors are, exclusive-or'ed with those of the first, if that
+/// one's first block number is a multiple of 32: as the blocks have them.
+type Deltas = [[u8; 16 * LANES]; 7];
+
+/// The deltas if lane 0 counts from 1 and if it counts from 0.
+static DELTAS: [Deltas; 2] = [deltas(1), deltas(0)];
+
+const fn deltas(from: u8) -> Deltas {
+    let mut deltas = [[0; 16 * LANES]; 7];
+    let mut at = 0;
+    while at < 7 * LANES {
+        let (vector, lane) = (at / LANES, at % LANES);
+        let (first, here) = (from + lane as u8, from + at as u8);
+        deltas[vector][16 * lane + 15] = first ^ here;
+        at += 1;
+    }
+    deltas
+}
 
 /// The blocks that AES makes into a key stream, from one of them on.
 #[derive(Clone, Copy)]
@@ -20,34 +42,57 @@ pub(super) struct Counters<'a> {
     nonce: __m512i,
     /// The next four counters, as integers where the counter belongs.
     counters: __m512i,
+    deltas: &'static Deltas,
 }
 
 impl<'a> Counters<'a> {
     #[inline]
-    #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
     pub(super) fn new(key: &'a GcmKey, nonce: &Nonce) -> Self {
+        Self::from_lane::<0>(key, nonce)
+    }
+
+    /// With the first block in lane `LANE`, 0 or 1; a lane before it is of no use.
+    #[inline]
+    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    pub(super) fn from_lane<const LANE: usize>(key: &'a GcmKey, nonce: &Nonce) -> Self {
         // SAFETY: the mask admits three words, which a nonce has.
         let nonce = unsafe { _mm_maskz_loadu_epi32(0b111, nonce.as_ptr().cast()) };
+        let counters = if LANE == 0 {
+            _mm512_set_epi32(4, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0)
+        } else {
+            _mm512_set_epi32(3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0)
+        };
         Self {
             key,
             nonce: _mm512_xor_si512(_mm512_broadcast_i32x4(nonce), key.round_key(0)),
-            counters: _mm512_set_epi32(4, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0),
+            counters,
+            deltas: &DELTAS[LANE],
         }
     }
 
     /// One vector of AES's input, plus the first round key.
     #[inline]
-    #[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
     fn state(&self, vector: usize) -> __m512i {
+        if let Some(delta) = self.deltas.get(vector)
+            && vector > 0
+        {
+            // SAFETY: a delta is a vector.
+            let delta = unsafe { _mm512_loadu_si512(delta.as_ptr().cast()) };
+            return _mm512_xor_si512(self.state(0), delta);
+        }
         let counters = _mm512_add_epi32(self.counters, advance(vector));
         // The counter is big-endian; the rest is zero, so it may come from anywhere.
         let order = _mm512_broadcast_i32x4(_mm_set_epi32(0x0c0d_0e0f, 0, 0, 0));
         _mm512_xor_si512(self.nonce, _mm512_shuffle_epi8(counters, order))
     }
 
+    /// After a step, which has a multiple of 32 blocks.
     #[inline]
     #[target_feature(enable = "avx512f")]
     pub(super) fn after<const N: usize>(self) -> Self {
+        const { assert!((LANES * N).is_multiple_of(32)) };
         Self {
             counters: _mm512_add_epi32(self.counters, advance(N)),
             ..self
@@ -66,7 +111,7 @@ fn advance(vectors: usize) -> __m512i {
 /// Makes `N` vectors of key stream for each of `P` packets with keys of one size, and calls `slot`
 /// with every number below [`SLOTS`] meanwhile.
 #[inline]
-#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+#[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 pub(super) fn streams<const N: usize, const P: usize>(
     counters: [&Counters<'_>; P],
     mut slot: impl FnMut(usize),
@@ -113,7 +158,7 @@ pub(super) fn streams<const N: usize, const P: usize>(
 }
 
 #[inline]
-#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+#[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 fn aes_round<const N: usize, const P: usize>(
     states: &mut [[__m512i; N]; P],
     counters: [&Counters<'_>; P],
@@ -122,18 +167,33 @@ fn aes_round<const N: usize, const P: usize>(
     for p in 0..P {
         let round_key = counters[p].key.round_key(round);
         for state in &mut states[p] {
-            *state = _mm512_aesenc_epi128(*state, round_key);
+            *state = pinned(_mm512_aesenc_epi128(*state, round_key));
         }
     }
 }
 
 /// As [`streams`] for one packet.
 #[inline]
-#[target_feature(enable = "aes,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+#[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 pub(super) fn stream<const N: usize>(
     counters: &Counters<'_>,
     slot: impl FnMut(usize),
 ) -> [__m512i; N] {
     let [stream] = streams::<N, 1>([counters], slot);
     stream
+}
+
+/// A vector that is made here, in the order of the source.
+///
+/// The compiler would take one vector through many rounds and then the next one, and GHASH after
+/// all of them. But each round waits for the one before, and the CPU does not look far enough ahead
+/// to find something else to do.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn pinned(mut vector: __m512i) -> __m512i {
+    // SAFETY: there are no instructions.
+    unsafe {
+        asm!("/* {0} */", inout(zmm_reg) vector, options(nomem, nostack, preserves_flags));
+    }
+    vector
 }
