@@ -1,22 +1,50 @@
-//! What sealing and opening cost without a pipeline: every provider in turn, once and twice over the same octets.
+//! What sealing and opening cost without a pipeline: every provider in turn, once and twice over the same octets, and both
+//! seals by two calls and by one.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use twinseal_crypto::{
-    AAD_LEN, CryptoError, Key, Packet, Provider, Suite, TAG_LEN, open, providers, seal,
+    AAD_LEN, CryptoError, Double, HEADER_LEN, Key, NONCE_LEN, Nonce, Packet, Provider, Seal, Suite,
+    TAG_LEN, open, providers, seal, seal_twice,
 };
 
 use crate::report::MIN_RUNS;
 use crate::{Machine, Sample};
 
 /// Octets of the inner packets that are measured.
-pub const TEXTS: [usize; 4] = [64, 256, 512, 1400];
+pub const TEXTS: [usize; 6] = [64, 128, 256, 512, 1400, 8900];
 /// Packets a run for each batch: enough that reading the clock is nothing beside them.
 const REPEATS: usize = 8;
-/// Octets of the circuit header, which the link seal covers too.
-const HEADER: usize = 16;
+/// What is measured: whether packets are opened, by how many seals, in how many calls.
+const WORKS: [Work; 5] = [
+    Work {
+        opens: false,
+        seals: 1,
+        calls: 1,
+    },
+    Work {
+        opens: false,
+        seals: 2,
+        calls: 2,
+    },
+    Work {
+        opens: false,
+        seals: 2,
+        calls: 1,
+    },
+    Work {
+        opens: true,
+        seals: 1,
+        calls: 1,
+    },
+    Work {
+        opens: true,
+        seals: 2,
+        calls: 2,
+    },
+];
 
 /// All of the results.
 #[derive(Debug, Serialize)]
@@ -27,7 +55,7 @@ pub struct SealReport {
     pub batch: usize,
     /// Ticks of the time stamp counter a nanosecond, by which times become cycles.
     pub cycles_per_ns: f64,
-    /// A line a suite, size, operation and number of seals.
+    /// A line a suite, size, operation, number of seals and number of calls.
     pub lines: Vec<SealLine>,
 }
 
@@ -40,8 +68,11 @@ pub struct SealLine {
     pub octets: usize,
     /// `seal` or `open`.
     pub operation: &'static str,
-    /// 1: the circuit seal. 2: the link seal over it too, by a second call.
+    /// 1: the circuit seal. 2: the link seal over it too.
     pub seals: usize,
+    /// How many calls they take. Both in one is what the pipeline does; a library then makes one after the other all the
+    /// same.
+    pub calls: usize,
     /// What AES alone needs of a core that does one round of four blocks a cycle; none for ChaCha20.
     pub limit_cycles: Option<f64>,
     /// How many runs there were.
@@ -61,6 +92,13 @@ pub struct ProviderLine {
     pub cycles_per_packet: f64,
     /// The first provider's median divided by this one's, of the same runs.
     pub times_as_fast: f64,
+}
+
+#[derive(Clone, Copy)]
+struct Work {
+    opens: bool,
+    seals: usize,
+    calls: usize,
 }
 
 /// The packets of one provider.
@@ -83,37 +121,36 @@ impl SealReport {
         batch: usize,
         budget: Duration,
     ) -> Result<Self, CryptoError> {
-        let share = budget / (suites.len() * texts.len() * 4).max(1) as u32;
+        let share = budget / (suites.len() * texts.len() * WORKS.len()).max(1) as u32;
         let machine = Machine::this();
         let cycles_per_ns = crate::cpu::cycles_per_ns();
         let mut lines = Vec::new();
         for &suite in suites {
             for &octets in texts {
-                for opens in [false, true] {
-                    for seals in [1, 2] {
-                        let mut benches = providers()
-                            .iter()
-                            .map(|provider| Bench::new(*provider, suite, octets, batch))
-                            .collect::<Result<Vec<_>, _>>()?;
-                        let begin = Instant::now();
-                        let mut runs = 0;
-                        // Turn by turn: what else the machine does disturbs all alike.
-                        while runs < MIN_RUNS || begin.elapsed() < share {
-                            for bench in &mut benches {
-                                bench.run(seals, opens);
-                            }
-                            runs += 1;
+                for work in WORKS {
+                    let mut benches = providers()
+                        .iter()
+                        .map(|provider| Bench::new(*provider, suite, octets, batch))
+                        .collect::<Result<Vec<_>, _>>()?;
+                    let begin = Instant::now();
+                    let mut runs = 0;
+                    // Turn by turn: what else the machine does disturbs all alike.
+                    while runs < MIN_RUNS || begin.elapsed() < share {
+                        for bench in &mut benches {
+                            bench.run(work);
                         }
-                        lines.push(SealLine {
-                            suite: suite.name().into(),
-                            octets,
-                            operation: if opens { "open" } else { "seal" },
-                            seals,
-                            limit_cycles: limit(suite, octets, seals),
-                            runs,
-                            providers: results(benches, cycles_per_ns),
-                        });
+                        runs += 1;
                     }
+                    lines.push(SealLine {
+                        suite: suite.name().into(),
+                        octets,
+                        operation: if work.opens { "open" } else { "seal" },
+                        seals: work.seals,
+                        calls: work.calls,
+                        limit_cycles: limit(suite, octets, work.seals),
+                        runs,
+                        providers: results(benches, cycles_per_ns),
+                    });
                 }
             }
         }
@@ -146,36 +183,40 @@ impl Bench {
             link: (0..batch)
                 .map(|nth| key(2, nth))
                 .collect::<Result<_, _>>()?,
-            buffers: vec![vec![0x5a; HEADER + octets + 2 * TAG_LEN]; batch],
+            buffers: vec![vec![0x5a; HEADER_LEN + octets + 2 * TAG_LEN]; batch],
             times: Vec::new(),
         })
     }
 
     /// Seals all packets a few times, or opens them, which each time takes sealing them first; only what is measured is
     /// timed.
-    fn run(&mut self, seals: usize, opens: bool) {
+    fn run(&mut self, work: Work) {
         let mut time = Duration::ZERO;
         for _ in 0..REPEATS {
-            let mut timed = |work: &mut dyn FnMut(), counts: bool| {
-                let start = Instant::now();
-                work();
-                if counts {
-                    time += start.elapsed();
-                }
-            };
-            let (circuit, link, buffers) = (&self.circuit, &self.link, &mut self.buffers);
-            for (layer, keys) in [circuit, link].into_iter().enumerate().take(seals) {
-                let mut packets = packets(keys, buffers, layer);
-                timed(&mut || seal(&mut packets), !opens);
+            if work.calls < work.seals {
+                let mut packets = self.doubles();
+                time += timed(|| seal_twice(&mut packets));
                 assert!(
                     packets.iter().all(|packet| packet.ok),
                     "a packet is not sealed"
                 );
+                continue;
             }
-            if opens {
-                for (layer, keys) in [circuit, link].into_iter().enumerate().take(seals).rev() {
-                    let mut packets = packets(keys, buffers, layer);
-                    timed(&mut || open(&mut packets), true);
+            for layer in 0..work.seals {
+                let mut packets = self.packets(layer);
+                let took = timed(|| seal(&mut packets));
+                assert!(
+                    packets.iter().all(|packet| packet.ok),
+                    "a packet is not sealed"
+                );
+                if !work.opens {
+                    time += took;
+                }
+            }
+            if work.opens {
+                for layer in (0..work.seals).rev() {
+                    let mut packets = self.packets(layer);
+                    time += timed(|| open(&mut packets));
                     assert!(
                         packets.iter().all(|packet| packet.ok),
                         "a packet does not open"
@@ -186,20 +227,45 @@ impl Bench {
         let packets = (REPEATS * self.buffers.len()) as f64;
         self.times.push(time.as_nanos() as f64 / packets);
     }
+
+    /// The part of each buffer that a layer covers: 0 is the circuit's, 1 the link's around it.
+    fn packets(&mut self, layer: usize) -> Vec<Packet<'_>> {
+        let keys = [&self.circuit, &self.link][layer];
+        let all = keys.iter().zip(&mut self.buffers);
+        all.map(|(key, buffer)| {
+            let end = buffer.len();
+            let data = match layer {
+                0 => &mut buffer[HEADER_LEN..end - TAG_LEN],
+                _ => &mut buffer[..],
+            };
+            // A nonce may repeat here, as nothing is sent.
+            Packet::new(key, NONCE, AAD, data)
+        })
+        .collect()
+    }
+
+    fn doubles(&mut self) -> Vec<Double<'_>> {
+        let keys = self.circuit.iter().zip(&self.link);
+        keys.zip(&mut self.buffers)
+            .map(|((circuit, link), buffer)| {
+                let [circuit, link] = [circuit, link].map(|key| Seal {
+                    key,
+                    nonce: NONCE,
+                    aad: AAD,
+                });
+                Double::new(circuit, link, buffer)
+            })
+            .collect()
+    }
 }
 
-/// The part of each buffer that a layer covers: 0 is the circuit's, 1 the link's around it.
-fn packets<'a>(keys: &'a [Key], buffers: &'a mut [Vec<u8>], layer: usize) -> Vec<Packet<'a>> {
-    let packet = |(key, buffer): (&'a Key, &'a mut Vec<u8>)| {
-        let end = buffer.len();
-        let data = match layer {
-            0 => &mut buffer[HEADER..end - TAG_LEN],
-            _ => &mut buffer[..],
-        };
-        // A nonce may repeat here, as nothing is sent.
-        Packet::new(key, [7; 12], [9; AAD_LEN], data)
-    };
-    keys.iter().zip(buffers).map(packet).collect()
+const NONCE: Nonce = [7; NONCE_LEN];
+const AAD: [u8; AAD_LEN] = [9; AAD_LEN];
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
 }
 
 /// A round of AES on four blocks a cycle, for the text and the block that masks the tag.
@@ -212,7 +278,7 @@ fn limit(suite: Suite, octets: usize, seals: usize) -> Option<f64> {
     let blocks = |octets: usize| (octets.div_ceil(16) + 1) as f64;
     let circuit = blocks(octets);
     let link = if seals == 2 {
-        blocks(HEADER + octets + TAG_LEN)
+        blocks(HEADER_LEN + octets + TAG_LEN)
     } else {
         0.0
     };
@@ -249,6 +315,9 @@ impl fmt::Display for SealReport {
                 "\n{} {} octets, {} x {}",
                 line.suite, line.octets, line.seals, line.operation
             )?;
+            if line.calls < line.seals {
+                write!(f, " at once")?;
+            }
             if let Some(limit) = line.limit_cycles {
                 write!(f, ", limit {limit:.0} cycles")?;
             }
@@ -271,7 +340,7 @@ mod tests {
     #[test]
     fn every_provider_has_a_line_for_everything() {
         let report = SealReport::measure(&Suite::ALL, &[64, 1400], 3, Duration::ZERO).unwrap();
-        assert_eq!(report.lines.len(), Suite::ALL.len() * 2 * 2 * 2);
+        assert_eq!(report.lines.len(), Suite::ALL.len() * 2 * WORKS.len());
         for line in &report.lines {
             let names: Vec<_> = line.providers.iter().map(|of| of.provider).collect();
             let all: Vec<_> = providers().iter().map(|provider| provider.name()).collect();
@@ -281,7 +350,7 @@ mod tests {
         }
         let text = report.to_string();
         assert_eq!(
-            text.matches("2 x open").count(),
+            text.matches("2 x seal at once").count(),
             Suite::ALL.len() * 2,
             "{text}"
         );
