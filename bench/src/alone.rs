@@ -14,7 +14,7 @@ use twinseal_xsk::Frame;
 
 use crate::{BenchError, Rig, Role};
 
-/// Both seals that a role makes or opens for every packet, by a call each. The pipeline makes an ingress's two by one call.
+/// Both seals that a role makes or opens for every packet, by a call each.
 pub struct Alone {
     role: Role,
     first: Call,

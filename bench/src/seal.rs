@@ -70,8 +70,7 @@ pub struct SealLine {
     pub operation: &'static str,
     /// 1: the circuit seal. 2: the link seal over it too.
     pub seals: usize,
-    /// How many calls they take. Both in one is what the pipeline does; a library then makes one after the other all the
-    /// same.
+    /// How many calls they take. With both in one, a library makes one after the other all the same.
     pub calls: usize,
     /// What AES alone needs of a core that does one round of four blocks a cycle; none for ChaCha20.
     pub limit_cycles: Option<f64>,

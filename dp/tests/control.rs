@@ -292,7 +292,7 @@ fn apply_get_stats_and_watch() {
         }
         assert_eq!((state.generation, state.items.len()), (1, items.len()));
         assert_eq!((state.node.as_str(), state.workers), ("n", 1));
-        assert_eq!(state.provider, twinseal_crypto::DEFAULT_PROVIDER);
+        assert_eq!(state.provider, twinseal_crypto::default_provider().label());
         assert_eq!(state.ports.len(), 2);
         assert!(state.ports.iter().all(|port| port.up && port.mtu == 1500));
         assert!(state.links[0].up);

@@ -6,14 +6,14 @@ use twinseal::pipeline::Disposition::{self, Drop, Send};
 use twinseal::pipeline::reason::DropReason;
 use twinseal::tables::{Dscp, PortIndex, Target};
 use twinseal::wire::ip::checksum;
-use twinseal_crypto::{Suite, provider};
+use twinseal_crypto::{DEFAULT_PROVIDER, Suite, provider};
 
 fn path() -> Path {
     path_of(Suite::Aes256Gcm)
 }
 
 fn path_of(suite: Suite) -> Path {
-    Path::new(provider("aws-lc-rs").unwrap(), suite).unwrap()
+    Path::new(provider(DEFAULT_PROVIDER).unwrap(), suite).unwrap()
 }
 
 /// One frame into a node; what comes out, and where.
@@ -238,7 +238,7 @@ fn any_flipped_bit_is_noticed_and_moves_no_window() {
 
 #[test]
 fn wrong_keys_labels_and_epochs() {
-    let provider = provider("aws-lc-rs").unwrap();
+    let provider = provider(DEFAULT_PROVIDER).unwrap();
     let suite = Suite::Aes256Gcm;
     let mut path = path();
     let first = first_hop(&mut path, &host_frame_v4(64, 7));

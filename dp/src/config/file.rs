@@ -324,10 +324,7 @@ impl Check<'_> {
             return DEFAULT_PROVIDER.to_owned();
         };
         if let Err(error) = twinseal_crypto::provider(provider.get_ref()) {
-            let known: Vec<_> = twinseal_crypto::providers()
-                .iter()
-                .map(|p| p.name())
-                .collect();
+            let known = twinseal_crypto::provider_names();
             self.wrong(
                 provider.span(),
                 "crypto.provider",

@@ -72,7 +72,7 @@ pub struct NodeConfig {
     pub socket: SocketConfig,
     /// Where it keeps what must outlive it. Made if it is missing, mode 0700.
     pub state_dir: PathBuf,
-    /// Who seals and opens: `aws-lc-rs`, `ring` or `twinseal`.
+    /// Who seals and opens: `auto`, `aws-lc-rs`, `ring` or `twinseal`.
     pub provider: String,
     /// Counters of a replay window: a power of two, 2048 to 1048576.
     pub window_bits: u32,
@@ -148,6 +148,7 @@ pub async fn run(
     ready: Option<oneshot::Sender<()>>,
 ) -> Result<(), ControlError> {
     let (sa, lanes) = sa_config(&config)?;
+    let provider = sa.provider.label();
     let burned = open_burned(&config)?;
     // Before anything that takes packets: two daemons of one name would fight over ports.
     let socket = server::Socket::bind(config.socket.clone()).await?;
@@ -167,7 +168,7 @@ pub async fn run(
         let _ = stopping.await;
     });
     let mut server = std::pin::pin!(server);
-    tracing::info!(node = config.name, provider = config.provider, "ready");
+    tracing::info!(node = config.name, provider, "ready");
     if let Some(ready) = ready {
         let _ = ready.send(());
     }

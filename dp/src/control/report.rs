@@ -27,7 +27,7 @@ pub(super) fn get(node: &Node) -> v1::GetResponse {
         keys: keys(node),
         neighbours: neighbours(node),
         workers: node.pool.workers() as u32,
-        provider: node.sa.provider.name().to_owned(),
+        provider: node.sa.provider.label().to_owned(),
         memory: node.pool.memory().to_owned(),
     }
 }
@@ -62,6 +62,7 @@ pub(super) fn stats(node: &Node) -> v1::StatsResponse {
         links: links.collect(),
         circuits: circuits.collect(),
         drops: counters(&snapshot.drops),
+        provider: node.sa.provider.label().to_owned(),
         workers: workers
             .map(|(totals, worker)| v1::WorkerStats {
                 worker,

@@ -11,7 +11,7 @@ use twinseal::tables::{
 };
 use twinseal::wire::ip::checksum;
 use twinseal_crypto::{
-    Context, Direction, Lanes, Layer, MAX_COUNTER, Provider, SealSa, Secret, Suite, provider,
+    Context, Direction, Lanes, Layer, MAX_COUNTER, Provider, SealSa, Secret, Suite, providers,
 };
 
 use crate::{RECEIVER, Vector, hex, only_lane, unhex, vectors};
@@ -19,12 +19,18 @@ use crate::{RECEIVER, Vector, hex, only_lane, unhex, vectors};
 /// Ethernet and IPv4 headers, and UDP's.
 const OUTER_V4: usize = 14 + 20 + 8;
 
+/// Every vector with every provider.
+fn all() -> impl Iterator<Item = (&'static &'static dyn Provider, Vector)> {
+    providers()
+        .iter()
+        .flat_map(|provider| vectors().into_iter().map(move |v| (provider, v)))
+}
+
 /// The lanes of both seals are the worker's, so a packet whose lanes differ was sealed by an edge and then by a transit
 /// node: here too.
 #[test]
 fn nodes_send_the_published_frames() {
-    let provider = provider("aws-lc-rs").expect("a provider");
-    for v in vectors() {
+    for (&provider, v) in all() {
         let mut path = Path::new(provider, v.context(Layer::Link).suite).expect("a path");
         let by_transit = v.lane != v.circuit_lane;
         let edge = only_lane(v.circuit_lane);
@@ -74,8 +80,7 @@ fn nodes_send_the_published_frames() {
 
 #[test]
 fn nodes_open_the_published_frames() {
-    let provider = provider("aws-lc-rs").expect("a provider");
-    for v in vectors() {
+    for (&provider, v) in all() {
         let mut b = Path::new(provider, Suite::Aes256Gcm).expect("a path").b;
         if let Some(port) = &mut b.tables.ports[usize::from(WEST.0)] {
             port.mac = RECEIVER;

@@ -92,6 +92,7 @@ pub(in crate::cli) fn stats_json(stats: &v1::StatsResponse) -> Value {
     };
     json!({
         "generation": stats.generation,
+        "provider": stats.provider,
         "ports": stats.ports.iter().map(port).collect::<Vec<_>>(),
         "links": stats.links.iter().map(traffic).collect::<Vec<_>>(),
         "circuits": stats.circuits.iter().map(traffic).collect::<Vec<_>>(),

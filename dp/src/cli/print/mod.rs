@@ -177,7 +177,7 @@ pub(super) fn stats(out: &mut impl Write, stats: &v1::StatsResponse) -> io::Resu
         )?;
         counters(out, &format!("SOCKETS OF {}", port.port), &port.sockets)?;
     }
-    Ok(())
+    writeln!(out, "SEALED BY  {}", stats.provider)
 }
 
 fn counters(out: &mut impl Write, title: &str, all: &[v1::Counter]) -> io::Result<()> {
@@ -265,5 +265,6 @@ pub(super) fn rates(
         circuits: traffic(&now.circuits, &before.circuits),
         drops: by_name(&now.drops, &before.drops),
         workers,
+        provider: now.provider.clone(),
     }
 }

@@ -40,6 +40,7 @@ fn sample() -> v1::StatsResponse {
             frames: 9,
             worker: 0,
         }],
+        provider: "ring".into(),
     }
 }
 
@@ -58,6 +59,7 @@ DROPS     COUNT
 replayed      3
 XDP VERDICTS OF wan  COUNT
 redirected             990
+SEALED BY  ring
 "
     );
 }
