@@ -1,8 +1,9 @@
 //! Benchmarks of Twinseal.
 //!
-//! What the pure pipeline costs a packet, with no kernel and no threads: [`rig`] makes packets ready for one role and
-//! runs them, [`alone`] repeats only their AEAD calls, and [`report`] puts both together. [`seal`] measures the AEADs
-//! alone, provider against provider. The program `twinseal-bench` and the criterion benches stand on it.
+//! What the pure pipeline costs a packet, with no kernel: [`net`] makes three nodes of any extent, [`rig`] makes packets
+//! ready for one role and runs them, [`alone`] repeats only their AEAD calls, [`report`] puts both together, and several
+//! workers beside them. [`seal`] measures the AEADs alone, provider against provider. The program `twinseal-bench` and
+//! the criterion benches stand on it.
 //!
 //! What networks do: [`generator`] sends and receives test packets over AF_XDP, [`testbed`] is a network of real daemons
 //! to send them through, [`rfc2544`] measures it, or real devices, and [`soak`] keeps it busy for hours. [`l2fwd`]
@@ -14,14 +15,22 @@ pub mod cpu;
 pub mod generator;
 pub mod l2fwd;
 pub mod machine;
+pub mod net;
+pub mod null;
 pub mod page;
 pub mod report;
 pub mod rfc2544;
 pub mod rig;
+pub mod routes;
+mod sample;
+mod scaling;
 pub mod seal;
+mod size;
 pub mod soak;
 pub mod testbed;
 
 pub use machine::Machine;
-pub use report::{Line, Report, Sample};
-pub use rig::{BenchError, ROUND, Rig, Role, SIZES};
+pub use report::{Line, Report};
+pub use rig::{BenchError, ROUND, Rig, Role};
+pub use sample::Sample;
+pub use size::Size;

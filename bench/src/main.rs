@@ -22,6 +22,8 @@ struct Cli {
 enum Command {
     Compare(cli::compare::Compare),
     L2fwd(cli::l2fwd::L2fwd),
+    #[command(hide = true)]
+    Count(cli::count::Count),
     Pipeline(cli::pipeline::Pipeline),
     Rfc2544(cli::rfc2544::Rfc2544),
     Report(cli::report::Report),
@@ -33,6 +35,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Compare(args) => args.run(),
         Command::L2fwd(args) => args.run(),
+        Command::Count(args) => args.run(),
         Command::Pipeline(args) => args.run(),
         Command::Rfc2544(args) => args.run(),
         Command::Report(args) => args.run(),

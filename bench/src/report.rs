@@ -4,317 +4,495 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use twinseal::pipeline::{BATCH, STAGES};
-use twinseal_crypto::{Provider, Suite};
+use twinseal_crypto::{Provider, Suite, provider};
 
 use crate::alone::Alone;
-use crate::{BenchError, ROUND, Rig, Role};
+use crate::net::{Extent, Net};
+use crate::scaling::Scaling;
+use crate::{BenchError, Machine, ROUND, Rig, Role, Sample, Size, cpu};
 
 /// The fewest runs that a median is taken of, however little time there is.
 pub(crate) const MIN_RUNS: usize = 5;
+/// Whose calls alone everything is compared with.
+const REFERENCE: &str = "aws-lc-rs";
+
+/// What to measure.
+pub struct Plan<'a> {
+    /// Who seals.
+    pub provider: &'a dyn Provider,
+    /// The algorithm of every key.
+    pub suite: Suite,
+    /// In this order.
+    pub roles: Vec<Role>,
+    /// In this order.
+    pub sizes: Vec<Size>,
+    /// What the nodes have in their tables. With more than one worker, one and all are measured.
+    pub extent: Extent,
+    /// For everything together, about.
+    pub budget: Duration,
+    /// Counts all allocations so far.
+    pub allocations: fn() -> u64,
+}
 
 /// All of the results.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// The processor, as the kernel names it.
-    pub cpu: String,
-    /// The library of AEADs.
+    /// What they are of.
+    pub machine: Machine,
+    /// Who seals.
     pub provider: String,
     /// The algorithm of every key.
     pub suite: String,
+    /// Circuits, with keys and labels of their own.
+    pub circuits: u32,
+    /// Routes of each edge.
+    pub routes: u32,
     /// Packets a batch.
     pub batch: usize,
     /// Packets a run.
     pub packets_a_run: usize,
-    /// Whether the compiler optimised; if not, the times mean nothing.
-    pub optimised: bool,
-    /// A line a role and size.
+    /// Ticks of the time stamp counter a nanosecond, by which times become cycles.
+    pub cycles_per_ns: f64,
+    /// A line a role, size and number of workers.
     pub lines: Vec<Line>,
-    /// Allocations a packet over all lines, after the first round of each.
-    pub allocations_a_packet: f64,
+    /// The fields of the only line again, if there is one only.
+    #[serde(flatten)]
+    pub only: Option<Line>,
 }
 
 /// The cost of one role at one size.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Line {
-    /// What the node does.
+    /// What is done.
     pub role: Role,
-    /// Octets of the inner IP packet.
-    pub octets: usize,
+    /// Sizes of the inner IP packets.
+    pub size: Size,
+    /// Octets of the inner IP packets, on average.
+    pub octets: u32,
+    /// Workers that forward at the same time.
+    pub workers: usize,
     /// How many runs there were.
     pub runs: usize,
-    /// The whole pipeline, nanoseconds a packet.
-    pub total_ns: Sample,
-    /// By the median of the whole pipeline.
+    /// The whole pipeline, on one worker: the median.
+    pub ns_per_packet: f64,
+    /// By the time stamp counter.
+    pub cycles_per_packet: f64,
+    /// Million packets a second, of all workers.
+    pub mpps: f64,
+    /// Of inner packets, of all workers.
+    pub gbps: f64,
+    /// In the timed part of all runs with one worker.
+    pub allocs_per_packet: f64,
+    /// Packets a second, of all workers.
     pub packets_per_second: f64,
-    /// The AEAD calls alone, nanoseconds a packet.
+    /// The whole pipeline, nanoseconds a packet, with its spread.
+    pub total_ns: Sample,
+    /// The AEAD calls alone, nanoseconds a packet, with one key a layer.
     pub aead_ns: Sample,
     /// Everything but the AEAD calls: the difference of the medians.
     pub rest_ns: f64,
     /// The difference of the minima, which a busy machine disturbs least.
     pub rest_ns_of_minima: f64,
-    /// The median of each stage that the role's packets pass, nanoseconds a packet, its AEAD call among it. Taken in
-    /// runs of their own, as reading the clock costs something too.
-    pub stages: BTreeMap<&'static str, f64>,
-    /// In the timed part of all runs.
-    pub allocations: u64,
+    /// As many calls of aws-lc-rs alone, nanoseconds a packet, taken by turns with the pipeline.
+    pub aws_lc_rs_ns: Sample,
+    /// The whole pipeline's time, divided by that of the calls of aws-lc-rs right after it.
+    pub ratio_to_aws_lc_rs: Sample,
+    /// How many times the packets of one worker all of them forward; none of one.
+    pub scaling: Option<f64>,
+    /// Each stage that packets pass, its AEAD call among it; measured with one worker, in runs of their own, as reading
+    /// the clock costs something too.
+    pub stages: BTreeMap<&'static str, Stage>,
 }
 
-/// Several runs of one thing.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Sample {
-    /// The middle one.
-    pub median: f64,
-    /// The best.
-    pub min: f64,
-    /// The worst.
-    pub max: f64,
-}
-
-impl Sample {
-    /// Of nanoseconds a packet; all zero if there are none.
-    pub fn new(mut values: Vec<f64>) -> Self {
-        values.sort_by(f64::total_cmp);
-        let middle = values.len() / 2;
-        let at = |n: usize| values.get(n).copied().unwrap_or(0.0);
-        let median = if values.len() % 2 == 1 || values.is_empty() {
-            at(middle)
-        } else {
-            (at(middle - 1) + at(middle)) / 2.0
-        };
-        Self {
-            median,
-            min: at(0),
-            max: at(values.len().saturating_sub(1)),
-        }
-    }
-}
-
-impl Sample {
-    /// In another unit.
-    #[must_use]
-    pub fn scaled(self, factor: f64) -> Self {
-        Self {
-            median: self.median * factor,
-            min: self.min * factor,
-            max: self.max * factor,
-        }
-    }
-}
-
-impl fmt::Display for Sample {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = format!("{:.1} ({:.1}..{:.1})", self.median, self.min, self.max);
-        f.pad(&text)
-    }
+/// The cost of a stage.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Stage {
+    /// Nanoseconds a packet.
+    pub ns: Sample,
+    /// By the time stamp counter.
+    pub cycles: f64,
+    /// Million packets a second, if there were nothing else.
+    pub mpps: f64,
 }
 
 impl Report {
-    /// Measures these roles with packets of these sizes, in about `budget` together. `allocations` is a
-    /// counter of all allocations so far.
+    /// Measures everything.
     ///
     /// # Errors
     /// See [`BenchError`].
-    pub fn measure(
-        provider: &dyn Provider,
-        suite: Suite,
-        roles: &[Role],
-        sizes: &[usize],
-        budget: Duration,
-        allocations: fn() -> u64,
-    ) -> Result<Self, BenchError> {
-        let share = budget / (roles.len() * sizes.len()) as u32;
+    pub fn measure(plan: &Plan<'_>) -> Result<Self, BenchError> {
+        let machine = Machine::this();
+        let cycles_per_ns = cpu::cycles_per_ns();
+        // A line for one worker, one for all of them.
+        let cases = plan.roles.len() * plan.sizes.len() * plan.extent.workers.min(2);
+        let budget = plan.budget / cases.max(1) as u32;
+        let mut nets = Nets::new(plan)?;
         let mut lines = Vec::new();
-        for &role in roles {
-            for &octets in sizes {
-                let mut rig = Rig::new(provider, suite, role, octets)?;
-                let alone = Alone::new(provider, suite, role)?;
-                lines.push(Line::measure(&mut rig, &alone, octets, share, allocations)?);
+        for &role in &plan.roles {
+            for &size in &plan.sizes {
+                let line = nets.one(plan, role, size, budget, cycles_per_ns)?;
+                let all = match plan.extent.workers {
+                    1 => None,
+                    _ => Some(nets.all(&line, budget, cycles_per_ns)?),
+                };
+                lines.push(line);
+                lines.extend(all);
             }
         }
-        let count: u64 = lines.iter().map(|line| line.allocations).sum();
-        let packets: usize = lines.iter().map(|line| line.runs * ROUND).sum();
         Ok(Self {
-            cpu: crate::cpu::name(),
-            provider: provider.name().into(),
-            suite: suite.name().into(),
+            machine,
+            provider: plan.provider.name().into(),
+            suite: plan.suite.name().into(),
+            circuits: plan.extent.circuits,
+            routes: plan.extent.routes,
             batch: BATCH,
             packets_a_run: ROUND,
-            optimised: !cfg!(debug_assertions),
+            cycles_per_ns,
+            only: match &lines[..] {
+                [line] => Some(line.clone()),
+                _ => None,
+            },
             lines,
-            allocations_a_packet: count as f64 / packets as f64,
         })
+    }
+
+    /// Whether anything was allocated on a packet's way.
+    pub fn allocates(&self) -> bool {
+        self.lines.iter().any(|line| line.allocs_per_packet > 0.0)
     }
 }
 
-impl Line {
-    fn measure(
-        rig: &mut Rig,
-        alone: &Alone,
-        octets: usize,
+/// The nodes under measurement, and those whose packets only the AEAD calls alone see: a worker a part of a path.
+struct Nets {
+    pipeline: Net,
+    alone: Net,
+    reference: Net,
+}
+
+impl Nets {
+    fn new(plan: &Plan<'_>) -> Result<Self, BenchError> {
+        let parts = Extent {
+            workers: Role::Path.parts().len(),
+            ..Extent::default()
+        };
+        Ok(Self {
+            pipeline: Net::new(plan.provider, plan.suite, &plan.extent)?,
+            alone: Net::new(plan.provider, plan.suite, &parts)?,
+            reference: Net::new(provider(REFERENCE)?, plan.suite, &parts)?,
+        })
+    }
+
+    /// One worker.
+    fn one(
+        &mut self,
+        plan: &Plan<'_>,
+        role: Role,
+        size: Size,
         budget: Duration,
-        allocations: fn() -> u64,
-    ) -> Result<Self, BenchError> {
+        cycles_per_ns: f64,
+    ) -> Result<Line, BenchError> {
         let begin = Instant::now();
-        // The first packet of a lane makes its replay window.
+        let Net {
+            tables,
+            workers,
+            routes,
+        } = &mut self.pipeline;
+        let mut rig = Rig::new(tables, &mut workers[0], routes, role, size, 0)?;
+        let mut alone = Calls::new(&mut self.alone, plan.provider, plan.suite, role, size)?;
+        let reference = provider(REFERENCE)?;
+        let mut reference = Calls::new(&mut self.reference, reference, plan.suite, role, size)?;
+        // Warms what is warm in life: code, and the tables as far as they fit.
         rig.round(|work| work())?;
-        alone.round(rig)?;
-        let (mut total, mut aead, mut allocated) = (Vec::new(), Vec::new(), 0);
+        let (mut total, mut aead, mut aws) = (Vec::new(), Vec::new(), Vec::new());
         let mut stages: [Vec<f64>; STAGES.len()] = Default::default();
-        // Turn by turn: what else the machine does disturbs both alike.
+        let mut allocated = 0;
+        // Turn by turn: what else the machine does disturbs all alike.
         while total.len() < MIN_RUNS || begin.elapsed() < budget {
-            let (time, count) = rig.round(|work| {
-                let before = allocations();
+            let mut time = Duration::ZERO;
+            rig.round(|work| {
+                let before = (plan.allocations)();
                 let start = Instant::now();
                 work();
-                (start.elapsed(), allocations() - before)
+                time += start.elapsed();
+                allocated += (plan.allocations)() - before;
             })?;
             total.push(a_packet(time));
-            allocated += count;
-            aead.push(a_packet(alone.round(rig)?));
+            aws.push(reference.round()?);
+            aead.push(alone.round()?);
             for (stage, time) in stages.iter_mut().zip(rig.stages()?) {
                 stage.push(a_packet(time));
             }
         }
-        let stages = STAGES
-            .into_iter()
-            .zip(stages.map(|times| Sample::new(times).median))
-            .filter(|(_, median)| *median > 0.0)
-            .collect();
-        let (total_ns, aead_ns) = (Sample::new(total.clone()), Sample::new(aead));
-        Ok(Self {
-            role: rig.role(),
-            octets,
-            runs: total.len(),
+        let stages = stages.map(Sample::new).map(|ns| Stage {
+            ns,
+            cycles: ns.median * cycles_per_ns,
+            mpps: 1e3 / ns.median,
+        });
+        let stages = STAGES.into_iter().zip(stages);
+        let ratios = total.iter().zip(&aws).map(|(total, aws)| total / aws);
+        let ratio_to_aws_lc_rs = Sample::new(ratios.collect());
+        let runs = total.len();
+        let (total_ns, aead_ns) = (Sample::new(total), Sample::new(aead));
+        let mpps = 1e3 / total_ns.median;
+        Ok(Line {
+            role,
+            size,
+            octets: rig.octets().round() as u32,
+            workers: 1,
+            runs,
+            ns_per_packet: total_ns.median,
+            cycles_per_packet: total_ns.median * cycles_per_ns,
+            mpps,
+            gbps: mpps * rig.octets() * 8e-3,
+            allocs_per_packet: allocated as f64 / (runs * ROUND) as f64,
+            packets_per_second: mpps * 1e6,
             total_ns,
-            packets_per_second: 1e9 / total_ns.median,
             aead_ns,
             rest_ns: total_ns.median - aead_ns.median,
             rest_ns_of_minima: total_ns.min - aead_ns.min,
-            stages,
-            allocations: allocated,
+            aws_lc_rs_ns: Sample::new(aws),
+            ratio_to_aws_lc_rs,
+            scaling: None,
+            stages: stages.filter(|(_, stage)| stage.ns.median > 0.0).collect(),
+        })
+    }
+
+    /// All workers, in the case of which `one` is the line of one.
+    fn all(
+        &mut self,
+        one: &Line,
+        budget: Duration,
+        cycles_per_ns: f64,
+    ) -> Result<Line, BenchError> {
+        let workers = self.pipeline.workers.len();
+        let scaling = Scaling::measure(&mut self.pipeline, one.role, one.size, budget)?;
+        let runs = scaling.one.len();
+        let rates = (0..runs).map(|run| scaling.all.iter().map(|worker| 1e3 / worker[run]).sum());
+        let mpps = Sample::new(rates.collect()).median;
+        let total_ns = Sample::new(scaling.all.concat());
+        let octets = one.gbps / one.mpps;
+        Ok(Line {
+            workers,
+            runs,
+            ns_per_packet: total_ns.median,
+            cycles_per_packet: total_ns.median * cycles_per_ns,
+            mpps,
+            gbps: mpps * octets,
+            packets_per_second: mpps * 1e6,
+            total_ns,
+            scaling: Some(mpps * Sample::new(scaling.one).median / 1e3),
+            ..one.clone()
         })
     }
 }
 
-fn a_packet(time: Duration) -> f64 {
+/// The AEAD calls alone of all parts of a role.
+struct Calls<'n>(Vec<(Rig<'n>, Alone)>);
+
+impl<'n> Calls<'n> {
+    fn new(
+        net: &'n mut Net,
+        provider: &dyn Provider,
+        suite: Suite,
+        role: Role,
+        size: Size,
+    ) -> Result<Self, BenchError> {
+        let (tables, routes) = (&net.tables, &net.routes);
+        let parts = net.workers.iter_mut().zip(role.parts());
+        let calls = parts.map(|(states, &part)| {
+            let rig = Rig::new(tables, states, routes, part, size, 0)?;
+            Ok((rig, Alone::new(provider, suite, part)?))
+        });
+        let mut calls = Self(calls.collect::<Result<_, BenchError>>()?);
+        calls.round()?;
+        Ok(calls)
+    }
+
+    /// Nanoseconds a packet.
+    fn round(&mut self) -> Result<f64, BenchError> {
+        let times = self.0.iter_mut().map(|(rig, alone)| alone.round(rig));
+        Ok(a_packet(times.sum::<Result<Duration, _>>()?))
+    }
+}
+
+/// Of the time of a round.
+pub(crate) fn a_packet(time: Duration) -> f64 {
     time.as_nanos() as f64 / ROUND as f64
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "cpu: {}, one core", self.cpu)?;
-        writeln!(f, "provider: {}, suite: {}", self.provider, self.suite)?;
+        writeln!(f, "{}", self.machine)?;
         writeln!(
             f,
-            "ns a packet: median of the runs (min..max); a run is {} packets in batches of {}",
+            "sealed by {}, {}; {} circuits, {} routes, drawn at random",
+            self.provider, self.suite, self.circuits, self.routes
+        )?;
+        writeln!(
+            f,
+            "ns a packet: median of the runs (least..greatest); a run is {} packets in batches of {}",
             self.packets_a_run, self.batch
         )?;
-        write_unoptimised(f, self.optimised)?;
         writeln!(
             f,
-            "\n{:8} {:>6} {:>5}  {:>22} {:>10}  {:>22}  {:>22}",
-            "role", "octets", "runs", "ns", "packets/s", "aead ns", "rest ns (of minima)"
+            "\n{:8} {:>6} {:>4}  {:>24} {:>7} {:>7} {:>7}  {:>14}  {:>18}  {:>30}",
+            "role",
+            "octets",
+            "runs",
+            "ns",
+            "cycles",
+            "Mpps",
+            "Gbit/s",
+            "its AEAD calls",
+            "rest (of minima)",
+            "ratio to aws-lc-rs's calls"
         )?;
-        for line in &self.lines {
+        for line in self.lines.iter().filter(|line| line.workers == 1) {
             let rest = format!("{:.1} ({:.1})", line.rest_ns, line.rest_ns_of_minima);
+            let ratio = line.ratio_to_aws_lc_rs;
+            let ratio = format!(
+                "{:.2} ({:.2}..{:.2}) of {:.1}",
+                ratio.median, ratio.min, ratio.max, line.aws_lc_rs_ns.median
+            );
             writeln!(
                 f,
-                "{:8} {:>6} {:>5}  {:>22} {:>10.0}  {:>22}  {:>22}",
+                "{:8} {:>6} {:>4}  {:>24} {:>7.0} {:>7.2} {:>7.2}  {:>14.1}  {:>18}  {:>30}",
                 line.role,
-                line.octets,
+                line.size,
                 line.runs,
                 line.total_ns,
-                line.packets_per_second,
-                line.aead_ns,
-                rest
+                line.cycles_per_packet,
+                line.mpps,
+                line.gbps,
+                line.aead_ns.median,
+                rest,
+                ratio
             )?;
         }
-        writeln!(f, "\nns a packet by stage, the AEAD calls among it:")?;
-        for line in &self.lines {
-            write!(f, "{:8} {:>6} ", line.role, line.octets)?;
-            for stage in STAGES {
-                if let Some(median) = line.stages.get(stage) {
-                    write!(f, "  {stage} {median:.1}")?;
+        writeln!(
+            f,
+            "\nstages, their AEAD calls among them: ns, cycles and Mpps if there were nothing else"
+        )?;
+        for line in self.lines.iter().filter(|line| line.workers == 1) {
+            writeln!(f, "{} {}", line.role, line.size)?;
+            for name in STAGES {
+                if let Some(stage) = line.stages.get(name) {
+                    writeln!(
+                        f,
+                        "  {name:14} {:>24} {:>7.0} {:>7.1}",
+                        stage.ns, stage.cycles, stage.mpps
+                    )?;
                 }
             }
-            writeln!(f)?;
         }
-        write!(f, "\nallocations a packet: {}", self.allocations_a_packet)
+        for line in &self.lines {
+            if let Some(scaling) = line.scaling {
+                writeln!(
+                    f,
+                    "{} {}, {} workers: {:.2} Mpps, {:.2} times one worker's",
+                    line.role, line.size, line.workers, line.mpps, scaling
+                )?;
+            }
+        }
+        let allocations = self.lines.iter().map(|line| line.allocs_per_packet);
+        write!(
+            f,
+            "\nallocations a packet: {}",
+            allocations.fold(0.0, f64::max)
+        )
     }
-}
-
-/// A line of warning, if the compiler did not optimise.
-pub(crate) fn write_unoptimised(f: &mut fmt::Formatter<'_>, optimised: bool) -> fmt::Result {
-    if optimised {
-        return Ok(());
-    }
-    writeln!(
-        f,
-        "NOT OPTIMISED: build with --release, or the times mean nothing"
-    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::SIZES;
     use twinseal_crypto::default_provider;
 
-    fn report(allocations: fn() -> u64) -> Report {
-        let (provider, suite) = (default_provider(), Suite::Aes256Gcm);
-        Report::measure(
-            provider,
-            suite,
-            &Role::ALL,
-            &SIZES,
-            Duration::ZERO,
+    fn report(sizes: &[Size], workers: usize, allocations: fn() -> u64) -> Report {
+        Report::measure(&Plan {
+            provider: default_provider(),
+            suite: Suite::Aes256Gcm,
+            roles: Role::ALL.to_vec(),
+            sizes: sizes.to_vec(),
+            extent: Extent {
+                workers,
+                circuits: 3,
+                routes: 20,
+            },
+            budget: Duration::ZERO,
             allocations,
-        )
+        })
         .unwrap()
     }
 
     #[test]
-    fn medians_and_spread() {
-        let sample = |values: &[f64]| Sample::new(values.to_vec());
-        let of = |median, min, max| Sample { median, min, max };
-        assert_eq!(sample(&[3.0, 1.0, 2.0]), of(2.0, 1.0, 3.0));
-        assert_eq!(sample(&[4.0, 1.0, 2.0, 3.0]), of(2.5, 1.0, 4.0));
-        assert_eq!(sample(&[]), of(0.0, 0.0, 0.0));
-        assert_eq!(sample(&[7.0, 7.0]).to_string(), "7.0 (7.0..7.0)");
-    }
-
-    #[test]
     fn a_report_has_every_role_and_size() {
-        let report = report(|| 0);
-        assert_eq!(report.lines.len(), 9);
-        assert!(report.lines.iter().all(|line| line.runs == MIN_RUNS));
+        let report = report(&[Size::Octets(64), Size::Imix], 1, || 0);
+        assert_eq!(report.lines.len(), 8);
+        assert!(report.only.is_none() && !report.allocates());
+        for line in &report.lines {
+            assert_eq!(line.runs, MIN_RUNS);
+            assert!(line.ns_per_packet > 0.0 && line.ratio_to_aws_lc_rs.min > 0.0);
+        }
         let text = report.to_string();
         for role in Role::ALL {
-            assert_eq!(text.matches(role.name()).count(), 6, "{text}");
+            assert_eq!(text.matches(role.name()).count(), 4, "{text}");
         }
         assert!(text.ends_with("allocations a packet: 0"), "{text}");
         let json = serde_json::to_value(&report).unwrap();
-        assert_eq!(json["lines"][3]["role"], "transit");
-        let stages = json["lines"][3]["stages"].as_object().unwrap();
+        assert_eq!(json["lines"][2]["role"], "transit");
+        let stages = json["lines"][2]["stages"].as_object().unwrap();
         let names: Vec<_> = stages.keys().map(String::as_str).collect();
         assert_eq!(names, ["label", "link_open", "link_seal", "parse"]);
-        assert_eq!(json["allocations_a_packet"], 0.0);
+        assert!(json["machine"]["kernel"].is_string());
+    }
+
+    #[test]
+    fn one_line_is_also_at_the_top() {
+        let plan = Plan {
+            provider: default_provider(),
+            suite: Suite::Aes256Gcm,
+            roles: vec![Role::Ingress],
+            sizes: vec![Size::Octets(1400)],
+            extent: Extent::default(),
+            budget: Duration::ZERO,
+            allocations: || 0,
+        };
+        let json = serde_json::to_value(Report::measure(&plan).unwrap()).unwrap();
+        for field in [
+            "ns_per_packet",
+            "cycles_per_packet",
+            "mpps",
+            "gbps",
+            "allocs_per_packet",
+            "stages",
+        ] {
+            assert!(!json[field].is_null(), "{field}");
+            assert_eq!(json[field], json["lines"][0][field]);
+        }
+    }
+
+    #[test]
+    fn all_workers_have_a_line_of_their_own() {
+        let workers = cpu::allowed().len().min(2);
+        let report = report(&[Size::Octets(64)], workers, || 0);
+        let of: Vec<_> = report.lines.iter().map(|line| line.workers).collect();
+        if workers == 2 {
+            assert_eq!(of, [1, 2, 1, 2, 1, 2, 1, 2]);
+            assert!(report.lines[1].scaling.unwrap() > 0.0);
+        }
     }
 
     #[test]
     fn allocations_are_counted_in_the_timed_part_only() {
         use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
         static READS: AtomicU64 = AtomicU64::new(0);
-        // Every reading is one more, so a run seems to allocate once.
-        let report = report(|| READS.fetch_add(1, Relaxed));
-        assert!(
-            report
-                .lines
-                .iter()
-                .all(|line| line.allocations == line.runs as u64)
-        );
-        assert_eq!(report.allocations_a_packet, 1.0 / ROUND as f64);
+        // Every reading is one more, so a run seems to allocate once a node.
+        let report = report(&[Size::Octets(64)], 1, || READS.fetch_add(1, Relaxed));
+        let of = |nth: usize| report.lines[nth].allocs_per_packet * ROUND as f64;
+        assert_eq!([of(0), of(1), of(2), of(3)], [1.0, 1.0, 1.0, 3.0]);
+        assert!(report.allocates());
     }
 }

@@ -1,24 +1,28 @@
 //! One role of the pipeline with packets made ready ahead, so that only the work on them is timed.
 
 use std::fmt;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use twinseal::fixture::{EAST, EDGE, FixtureError, Node, Path, WEST, host_frame_v4};
+use twinseal::fixture::{EAST, EDGE, FixtureError, WEST, host_frame_v4};
 use twinseal::pipeline::reason::DropReason;
 use twinseal::pipeline::{
-    BATCH, Batch, Disposition, HEADROOM, Packet, Probe, STAGES, process, process_probed,
+    BATCH, Batch, Disposition, HEADROOM, Packet, Probe, STAGES, State, process, process_probed,
 };
-use twinseal::tables::{PortIndex, hash};
-use twinseal_crypto::{CryptoError, Provider, Suite};
+use twinseal::tables::{PortIndex, Tables, hash};
+use twinseal::wire::{ethernet, ip};
+use twinseal_crypto::CryptoError;
 use twinseal_xsk::{HugePages, Umem, UmemConfig, XskError};
 
-/// Octets of the inner IP packets that are measured.
-pub const SIZES: [usize; 3] = [64, 512, 1400];
+use crate::Size;
+use crate::net::{A, B, TRANSIT};
+use crate::routes::{Draw, Prefix, address_in};
+
 /// Packets a round: with their headroom they fill 8 MiB, as a worker's memory would.
 pub const ROUND: usize = 64 * BATCH;
 
-/// What a node does with a packet.
+/// What is done with a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -28,11 +32,13 @@ pub enum Role {
     Transit,
     /// To a host: link open, circuit open, route.
     Egress,
+    /// All three of them, one after the other.
+    Path,
 }
 
 impl Role {
     /// Every role, in a packet's order.
-    pub const ALL: [Self; 3] = [Self::Ingress, Self::Transit, Self::Egress];
+    pub const ALL: [Self; 4] = [Self::Ingress, Self::Transit, Self::Egress, Self::Path];
 
     /// The name in reports.
     pub const fn name(self) -> &'static str {
@@ -40,23 +46,27 @@ impl Role {
             Self::Ingress => "ingress",
             Self::Transit => "transit",
             Self::Egress => "egress",
+            Self::Path => "path",
         }
     }
 
-    /// The port that its packets leave by.
-    const fn way_out(self) -> PortIndex {
+    /// The roles that it is made of.
+    pub fn parts(self) -> &'static [Self] {
         match self {
-            Self::Ingress => WEST,
-            Self::Transit => EAST,
-            Self::Egress => EDGE,
+            Self::Ingress => &[Self::Ingress],
+            Self::Transit => &[Self::Transit],
+            Self::Egress => &[Self::Egress],
+            Self::Path => &[Self::Ingress, Self::Transit, Self::Egress],
         }
     }
 
-    fn node(self, path: &mut Path) -> &mut Node {
+    /// The nodes that do it.
+    const fn nodes(self) -> Range<usize> {
         match self {
-            Self::Ingress => &mut path.a,
-            Self::Transit => &mut path.transit,
-            Self::Egress => &mut path.b,
+            Self::Ingress => A..TRANSIT,
+            Self::Transit => TRANSIT..B,
+            Self::Egress => B..B + 1,
+            Self::Path => A..B + 1,
         }
     }
 }
@@ -64,6 +74,15 @@ impl Role {
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+/// The port that a node's packets leave by.
+const fn way_out(node: usize) -> PortIndex {
+    match node {
+        A => WEST,
+        TRANSIT => EAST,
+        _ => EDGE,
     }
 }
 
@@ -79,6 +98,24 @@ pub enum BenchError {
     /// Packet memory.
     #[error(transparent)]
     Memory(#[from] XskError),
+    /// A worker could not be bound to its CPU.
+    #[error("worker not pinned to CPU {cpu}: {source}")]
+    NotPinned {
+        /// Which.
+        cpu: usize,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// More workers than CPUs measure the scheduler.
+    #[error(
+        "{workers} workers need as many CPUs, and this program may run on {cpus}: use --workers {cpus}"
+    )]
+    TooManyWorkers {
+        /// Wanted.
+        workers: usize,
+        /// There.
+        cpus: usize,
+    },
     /// Packets were lost, so a time would mean nothing.
     #[error("{role} dropped {packets} of {ROUND} packets, the first as {}: the pipeline is broken", .first.name())]
     Dropped {
@@ -97,68 +134,81 @@ pub enum BenchError {
     },
 }
 
-/// A node in one role, and packets of one size for it.
-pub struct Rig {
-    path: Path,
+/// A worker of the nodes in one role, and packets for it.
+pub struct Rig<'n> {
+    tables: &'n [Tables; 3],
+    states: &'n mut [State; 3],
+    memories: [Umem; 3],
     role: Role,
+    /// The frames of a batch, as hosts send them.
     hosts: Vec<Vec<u8>>,
+    routes: &'n [Prefix],
+    draw: Draw,
     batches: Vec<Batch>,
 }
 
-impl Rig {
-    /// Makes the nodes. `octets` is the size of the inner IPv4 packets, 28 to 1408.
+impl<'n> Rig<'n> {
+    /// A worker's states on all nodes, with memory and packets of its own; packets go to `routes`, in an order that
+    /// `seed` chooses.
     ///
     /// # Errors
-    /// No memory, or no key.
+    /// No memory.
     pub fn new(
-        provider: &dyn Provider,
-        suite: Suite,
+        tables: &'n [Tables; 3],
+        states: &'n mut [State; 3],
+        routes: &'n [Prefix],
         role: Role,
-        octets: usize,
+        size: Size,
+        seed: u64,
     ) -> Result<Self, BenchError> {
-        let mut path = Path::new(provider, suite)?;
-        // The fixture's own memory holds a few batches; a round has many, so that none of it is warm by chance.
-        role.node(&mut path).memory = mixed(Umem::new(&UmemConfig {
-            frame_count: ROUND as u32,
-            frame_size: 2048,
-            headroom: HEADROOM.next_multiple_of(64) as u32,
-            jumbo_frames: 0,
-            huge: HugePages::Auto,
-        })?);
+        // Those before a round's first node only pass a batch on. A round has many, so that none is warm by chance.
+        let memory = |node: usize| match role.nodes().contains(&node) {
+            true => memory(ROUND, size).map(mixed),
+            false => memory(2 * BATCH, size),
+        };
         Ok(Self {
-            path,
+            tables,
+            states,
+            memories: [memory(A)?, memory(TRANSIT)?, memory(B)?],
             role,
             // A flow each: the lanes take turns as they would.
-            hosts: (0..BATCH as u16)
-                .map(|flow| host_frame_v4(octets, flow))
+            hosts: (0..BATCH)
+                .map(|nth| host_frame_v4(size.of(nth), nth as u16))
                 .collect(),
+            routes,
+            draw: Draw::new(seed),
             batches: Vec::with_capacity(ROUND / BATCH),
         })
     }
 
-    /// What the node does.
+    /// What is done.
     pub fn role(&self) -> Role {
         self.role
     }
 
-    /// Makes [`ROUND`] packets ready, has `measure` call the work on them once, and checks that all were sent.
+    /// Octets of the inner packets, on average.
+    pub fn octets(&self) -> f64 {
+        let octets: usize = self.hosts.iter().map(Vec::len).sum();
+        octets as f64 / self.hosts.len() as f64 - ethernet::LEN as f64
+    }
+
+    /// Makes [`ROUND`] packets ready, has `measure` call each node's work on them once, and checks that all were sent.
     ///
     /// # Errors
     /// [`BenchError::Dropped`].
-    pub fn round<T>(
-        &mut self,
-        measure: impl FnOnce(&mut dyn FnMut()) -> T,
-    ) -> Result<T, BenchError> {
+    pub fn round(&mut self, mut measure: impl FnMut(&mut dyn FnMut())) -> Result<(), BenchError> {
         self.prepare();
-        let node = self.role.node(&mut self.path);
-        let batches = &mut self.batches;
-        let measured = measure(&mut || {
-            for batch in batches.iter_mut() {
-                process(&mut node.state, &node.tables, batch);
-            }
-        });
-        self.take_back()?;
-        Ok(measured)
+        for node in self.role.nodes() {
+            self.advance(node);
+            let (state, tables) = (&mut self.states[node], &self.tables[node]);
+            let batches = &mut self.batches;
+            measure(&mut || {
+                for batch in batches.iter_mut() {
+                    process(state, tables, batch);
+                }
+            });
+        }
+        self.take_back()
     }
 
     /// As [`Rig::round`], and returns how long all batches together took in each of [`STAGES`].
@@ -166,15 +216,22 @@ impl Rig {
     /// # Errors
     /// [`BenchError::Dropped`].
     pub fn stages(&mut self) -> Result<[Duration; STAGES.len()], BenchError> {
-        self.prepare();
-        let node = self.role.node(&mut self.path);
         let mut watch = Watch {
             last: Instant::now(),
             stages: Default::default(),
         };
-        for batch in &mut self.batches {
-            watch.last = Instant::now();
-            process_probed(&mut node.state, &node.tables, batch, &mut watch);
+        self.prepare();
+        for node in self.role.nodes() {
+            self.advance(node);
+            for batch in &mut self.batches {
+                watch.last = Instant::now();
+                process_probed(
+                    &mut self.states[node],
+                    &self.tables[node],
+                    batch,
+                    &mut watch,
+                );
+            }
         }
         self.take_back()?;
         Ok(watch.stages)
@@ -184,29 +241,64 @@ impl Rig {
     pub(crate) fn round_instead<T>(&mut self, mut work: impl FnMut(&mut Batch) -> T) -> Vec<T> {
         self.prepare();
         let done = self.batches.iter_mut().map(&mut work).collect();
-        self.free();
+        self.free(self.role.nodes().start);
         done
     }
 
+    /// Brings packets of hosts to the role's first node.
     fn prepare(&mut self) {
-        let Path { a, transit, b } = &mut self.path;
         for _ in 0..ROUND / BATCH {
-            let mut batch = a.batch(EDGE, &self.hosts);
-            if self.role != Role::Ingress {
-                batch = hop(a, batch, transit);
+            for frame in &mut self.hosts {
+                if !self.routes.is_empty() {
+                    let nth = hash::reduce(self.draw.number(), self.routes.len());
+                    readdress(frame, address_in(self.routes[nth], &mut self.draw));
+                }
             }
-            if self.role == Role::Egress {
-                batch = hop(transit, batch, b);
+            let memory = &mut self.memories[A];
+            let mut batch = self
+                .hosts
+                .iter()
+                .map(|octets| arrive(memory, octets, EDGE))
+                .collect();
+            for node in A..self.role.nodes().start {
+                process(&mut self.states[node], &self.tables[node], &mut batch);
+                self.hop(node, &mut batch);
             }
             self.batches.push(batch);
         }
     }
 
+    /// Brings the packets to this node, if they have not just been made ready there.
+    fn advance(&mut self, node: usize) {
+        if node > self.role.nodes().start {
+            let mut batches = std::mem::take(&mut self.batches);
+            for batch in &mut batches {
+                self.hop(node - 1, batch);
+            }
+            self.batches = batches;
+        }
+    }
+
+    /// Copies what a node sends into frames that arrive at the next; what it drops, is gone.
+    fn hop(&mut self, from: usize, batch: &mut Batch) {
+        let [sent, to] = self
+            .memories
+            .get_disjoint_mut([from, from + 1])
+            .expect("B sends nothing on");
+        let packets = batch.drain(..).collect::<Batch>();
+        batch.extend(packets.into_iter().map(|packet| {
+            let arrived = arrive(to, packet.frame.data(), WEST);
+            sent.free(packet.frame);
+            arrived
+        }));
+    }
+
     fn take_back(&mut self) -> Result<(), BenchError> {
+        let last = self.role.nodes().end - 1;
         let (mut packets, mut first) = (0, None);
         for packet in self.batches.iter().flatten() {
             let reason = match packet.disposition {
-                Disposition::Send(port) if port == self.role.way_out() => continue,
+                Disposition::Send(port) if port == way_out(last) => continue,
                 Disposition::Drop(reason) => reason,
                 // The fixture has no other way out and knows all neighbours, and nothing may be left undecided.
                 Disposition::Send(_) | Disposition::Wait(_) | Disposition::Pending => {
@@ -216,7 +308,7 @@ impl Rig {
             packets += 1;
             first.get_or_insert(reason);
         }
-        self.free();
+        self.free(last);
         match first {
             None => Ok(()),
             Some(first) => Err(BenchError::Dropped {
@@ -228,15 +320,14 @@ impl Rig {
     }
 
     /// Gives all frames back, last one first: the memory is a stack, so every round gets them in the same order.
-    fn free(&mut self) {
-        let node = self.role.node(&mut self.path);
+    fn free(&mut self, node: usize) {
         for packet in self
             .batches
             .drain(..)
             .rev()
             .flat_map(|batch| batch.into_iter().rev())
         {
-            node.memory.free(packet.frame);
+            self.memories[node].free(packet.frame);
         }
     }
 }
@@ -255,6 +346,21 @@ impl Probe for Watch {
     }
 }
 
+fn memory(frames: usize, size: Size) -> Result<Umem, XskError> {
+    // What an inner packet of 1408 octets needs with every header, as on a device of 1500.
+    let frame_size = match size.largest() {
+        0..=1408 => 2048,
+        _ => 16384,
+    };
+    Umem::new(&UmemConfig {
+        frame_count: frames as u32,
+        frame_size,
+        headroom: HEADROOM.next_multiple_of(64) as u32,
+        jumbo_frames: 0,
+        huge: HugePages::Auto,
+    })
+}
+
 /// Memory that gives out its chunks in no order, as after hours of traffic; else the processor's prefetcher would
 /// know the next packet.
 fn mixed(mut memory: Umem) -> Umem {
@@ -266,57 +372,111 @@ fn mixed(mut memory: Umem) -> Umem {
     memory
 }
 
-/// Takes a batch through a node, and copies what it sends into frames that arrive at the next.
-fn hop(from: &mut Node, mut batch: Batch, to: &mut Node) -> Batch {
-    process(&mut from.state, &from.tables, &mut batch);
-    batch
-        .drain(..)
-        .map(|packet| {
-            let mut frame = to.memory.alloc().expect("a round's packets fit the memory");
-            assert!(
-                frame.copy_from(packet.frame.data()),
-                "a frame fits a chunk of the same size"
-            );
-            from.memory.free(packet.frame);
-            Packet::new(frame, WEST)
-        })
-        .collect()
+fn arrive(memory: &mut Umem, octets: &[u8], port: PortIndex) -> Packet {
+    let mut frame = memory.alloc().expect("a round's packets fit the memory");
+    assert!(
+        frame.copy_from(octets),
+        "chunks are chosen for the largest packet"
+    );
+    Packet::new(frame, port)
+}
+
+/// Sends a host's frame elsewhere.
+fn readdress(frame: &mut [u8], destination: [u8; 4]) {
+    let header = &mut frame[ethernet::LEN..][..ip::V4_LEN];
+    header[16..20].copy_from_slice(&destination);
+    header[10..12].fill(0);
+    let sum = ip::checksum(header);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use twinseal_crypto::{default_provider, providers};
+    use crate::net::{Extent, Net};
+    use twinseal_crypto::{Suite, default_provider, providers};
+
+    fn net(extent: &Extent) -> Net {
+        Net::new(default_provider(), Suite::Aes256Gcm, extent).unwrap()
+    }
+
+    fn rig(net: &mut Net, role: Role, size: Size) -> Rig<'_> {
+        let worker = &mut net.workers[0];
+        Rig::new(&net.tables, worker, &net.routes, role, size, 1).unwrap()
+    }
+
+    fn rounds(net: &mut Net, role: Role, size: Size) {
+        let mut rig = rig(net, role, size);
+        for _ in 0..3 {
+            let mut calls = 0;
+            rig.round(|work| {
+                work();
+                calls += 1;
+            })
+            .unwrap();
+            assert_eq!(calls, role.parts().len());
+            let outstanding = rig.memories.each_ref().map(Umem::outstanding);
+            assert_eq!(outstanding, [0; 3], "{role}");
+        }
+    }
 
     #[test]
     fn every_role_sends_every_packet_round_after_round() {
         for provider in providers() {
+            let extent = Extent::default();
+            let mut net = Net::new(*provider, Suite::Aes256Gcm, &extent).unwrap();
             for role in Role::ALL {
-                let mut rig = Rig::new(*provider, Suite::Aes256Gcm, role, 64).unwrap();
-                for _ in 0..3 {
-                    let calls = rig
-                        .round(|work| {
-                            work();
-                            1
-                        })
-                        .unwrap();
-                    assert_eq!(calls, 1);
-                    assert_eq!(role.node(&mut rig.path).memory.outstanding(), 0);
-                }
+                rounds(&mut net, role, Size::Octets(64));
             }
         }
     }
 
     #[test]
+    fn packets_of_all_sizes_find_their_ways_over_many_routes_and_circuits() {
+        let mut net = net(&Extent {
+            circuits: 300,
+            routes: 1000,
+            ..Extent::default()
+        });
+        for size in [Size::Imix, Size::Octets(Size::MIN), Size::Octets(Size::MAX)] {
+            rounds(&mut net, Role::Path, size);
+        }
+        let used = |circuits: &[twinseal::tables::Circuit]| {
+            circuits
+                .iter()
+                .filter(|circuit| circuit.traffic.totals().received_packets > 0)
+                .count()
+        };
+        assert_eq!(used(&net.tables[B].circuits), 300);
+    }
+
+    #[test]
+    fn octets_are_those_of_the_packets() {
+        let mut net = net(&Extent::default());
+        let octets = |net: &mut Net, size| rig(net, Role::Ingress, size).octets();
+        assert_eq!(octets(&mut net, Size::Octets(64)), 64.0);
+        let imix = octets(&mut net, Size::Imix);
+        assert!((330.0..370.0).contains(&imix), "{imix}");
+    }
+
+    #[test]
     fn a_dropped_packet_is_an_error() {
-        let provider = default_provider();
-        let mut rig = Rig::new(provider, Suite::Aes256Gcm, Role::Egress, 64).unwrap();
-        rig.path.b.tables.labels.clear();
+        let mut net = net(&Extent::default());
+        net.tables[B].labels.clear();
+        let mut rig = rig(&mut net, Role::Egress, Size::Octets(64));
         let Err(BenchError::Dropped { packets, first, .. }) = rig.round(|work| work()) else {
             panic!("the drops were not seen");
         };
         assert_eq!((packets, first), (ROUND, DropReason::UnknownLabel));
         // Nothing was worked on: that is not a result either.
         assert!(rig.round(|_| ()).is_err());
+    }
+
+    #[test]
+    fn stages_are_those_that_packets_pass() {
+        let mut net = net(&Extent::default());
+        let mut rig = rig(&mut net, Role::Transit, Size::Octets(64));
+        let passed = rig.stages().unwrap().map(|time| !time.is_zero());
+        assert_eq!(passed, [true, true, true, false, false, false, true]);
     }
 }

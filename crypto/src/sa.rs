@@ -221,6 +221,11 @@ impl OpenSa {
         self.window(lane).commit(counter)
     }
 
+    /// Makes a lane's replay window now instead of with its first packet.
+    pub fn prepare(&self, lane: u8) {
+        self.window(lane);
+    }
+
     fn window(&self, lane: u8) -> &Window {
         self.windows[usize::from(lane)]
             .get_or_init(|| Box::new(Window::new(self.window_bits / BUCKET_BITS)))

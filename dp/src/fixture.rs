@@ -4,6 +4,8 @@
 //! 2001:db8:2::2 behind B. On every node port 0 is the edge port and ports 1 and 2 are underlay ports; the path is
 //! A.1 - 1.transit.2 - 1.B.
 
+mod scale;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -23,6 +25,8 @@ use crate::tables::{
 use crate::wire::ethernet::{self, Mac};
 use crate::wire::{ip, overlay, udp};
 
+pub use scale::Scale;
+
 /// The edge port of every node.
 pub const EDGE: PortIndex = PortIndex(0);
 /// The underlay port towards A.
@@ -41,6 +45,8 @@ pub const RECEIVER_AT_TRANSIT: u32 = 0x11;
 pub const RECEIVER_AT_B: u32 = 0x22;
 /// Every key's epoch.
 pub const EPOCH: u32 = 1;
+/// Lanes of every worker.
+pub const LANES: u16 = 4;
 /// Octets of an IP packet on every port.
 pub const MTU: u16 = 1500;
 
@@ -138,7 +144,16 @@ pub fn host_mac(node: u8) -> Mac {
 impl Path {
     /// Makes the three nodes.
     pub fn new(provider: &dyn Provider, suite: Suite) -> Result<Self, FixtureError> {
-        let mut a = Node::new(1)?;
+        Ok(Self::with_workers(provider, suite, 1)?.0)
+    }
+
+    /// As [`Path::new`], and the states of each node's further workers.
+    fn with_workers(
+        provider: &dyn Provider,
+        suite: Suite,
+        workers: usize,
+    ) -> Result<(Self, [Vec<State>; 3]), FixtureError> {
+        let (mut a, further_a) = Node::new(1, workers)?;
         a.tables.links.push(Link {
             transmit: Some(LinkTransmit {
                 sa: Arc::new(Seal::FirstLink.seal_sa(provider, suite, a.lanes)?),
@@ -163,7 +178,7 @@ impl Path {
             Target::Circuit(CircuitIndex(0)),
         );
 
-        let mut transit = Node::new(2)?;
+        let (mut transit, further_transit) = Node::new(2, workers)?;
         transit.tables.links.push(link(
             WEST,
             mac(2, WEST),
@@ -199,7 +214,7 @@ impl Path {
             },
         );
 
-        let mut b = Node::new(3)?;
+        let (mut b, further_b) = Node::new(3, workers)?;
         b.tables.links.push(link(
             WEST,
             mac(3, WEST),
@@ -226,12 +241,16 @@ impl Path {
             address: None,
         };
         b.route([10, 2, 0, 0], "2001:db8:2::", Target::Via(via));
-        Ok(Self { a, transit, b })
+        Ok((
+            Self { a, transit, b },
+            [further_a, further_transit, further_b],
+        ))
     }
 }
 
 impl Node {
-    fn new(number: u8) -> Result<Self, FixtureError> {
+    /// A node, with the state of its first worker, and the states of the others.
+    fn new(number: u8, workers: usize) -> Result<(Self, Vec<State>), FixtureError> {
         let memory = Umem::new(&UmemConfig {
             frame_count: 256,
             frame_size: 2048,
@@ -276,13 +295,16 @@ impl Node {
                 })
                 .collect(),
         );
-        let (state, lanes) = worker(4)?;
-        Ok(Self {
-            state,
+        let (lanes, owners) = Lanes::split(workers, LANES)?;
+        let owners = owners.into_iter().enumerate();
+        let mut states = owners.map(|(worker, owner)| State::new(worker, owner));
+        let node = Self {
+            state: states.next().ok_or(CryptoError::Lanes(0))?,
             lanes,
             tables,
             memory,
-        })
+        };
+        Ok((node, states.collect()))
     }
 
     fn route(&mut self, v4: [u8; 4], v6: &str, target: Target) {
@@ -314,12 +336,6 @@ impl Node {
         }
         results
     }
-}
-
-/// The state of a node's only worker, and its lanes.
-pub fn worker(lanes: u16) -> Result<(State, Lanes), CryptoError> {
-    let (lanes, mut owners) = Lanes::split(1, lanes)?;
-    Ok((State::new(0, owners.remove(0)), lanes))
 }
 
 fn link(port: PortIndex, source: Mac, peer: Mac, local: [u8; 4], remote: [u8; 4]) -> Link {

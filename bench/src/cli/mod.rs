@@ -1,6 +1,7 @@
 //! A module a subcommand: its arguments, and what it does with them.
 
 pub(crate) mod compare;
+pub(crate) mod count;
 pub(crate) mod l2fwd;
 pub(crate) mod pipeline;
 pub(crate) mod report;
@@ -11,6 +12,8 @@ pub(crate) mod soak;
 use std::fmt::Display;
 
 use serde::Serialize;
+use twinseal_bench::null::{self, Null};
+use twinseal_crypto::{CryptoError, Provider};
 
 /// Prints results for people, or as JSON.
 fn print(report: &(impl Serialize + Display), json: bool) -> anyhow::Result<()> {
@@ -20,4 +23,12 @@ fn print(report: &(impl Serialize + Display), json: bool) -> anyhow::Result<()> 
         println!("{report}");
     }
     Ok(())
+}
+
+/// The provider of that name; besides the real ones there is [`null`].
+fn provider(name: &str) -> Result<&'static dyn Provider, CryptoError> {
+    match name {
+        null::NAME => Ok(&Null),
+        name => twinseal_crypto::provider(name),
+    }
 }

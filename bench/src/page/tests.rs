@@ -10,8 +10,10 @@ use super::{Kind, Piece, render};
 use crate::compare::{
     Comparison, Metric, MetricLine, Participant, Rate, Round, RoundTrip, Setup, Tcp, TrafficBy,
 };
+use crate::net::Extent;
+use crate::report::Plan;
 use crate::seal::SealReport;
-use crate::{Machine, Report, Role, Sample};
+use crate::{Machine, Report, Role, Sample, Size};
 use crate::{l2fwd, rfc2544};
 
 /// A piece as the subcommand would have printed it.
@@ -115,9 +117,16 @@ fn comparison() -> Comparison {
 }
 
 fn pipeline() -> Report {
-    let (provider, suite) = (default_provider(), Suite::Aes256Gcm);
-    let sizes = [64, 1400];
-    Report::measure(provider, suite, &Role::ALL, &sizes, Duration::ZERO, || 0).unwrap()
+    Report::measure(&Plan {
+        provider: default_provider(),
+        suite: Suite::Aes256Gcm,
+        roles: Role::ALL.to_vec(),
+        sizes: vec![Size::Octets(64), Size::Octets(1400)],
+        extent: Extent::default(),
+        budget: Duration::ZERO,
+        allocations: || 0,
+    })
+    .unwrap()
 }
 
 fn seals() -> SealReport {
