@@ -21,6 +21,8 @@ impl std::fmt::Debug for v1::Key {
             .field("epoch", &self.epoch)
             .field("suite", &self.suite())
             .field("receiver_index", &self.receiver_index)
+            .field("fingerprint", &self.fingerprint)
+            .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
 }

@@ -17,7 +17,8 @@ use crate::{
 pub(crate) struct Counters {
     cells: Box<[CachePadded<AtomicU64>]>,
     lanes: Lanes,
-    limit: u64,
+    /// Zero once the SA is stopped.
+    limit: AtomicU64,
 }
 
 impl Counters {
@@ -28,7 +29,7 @@ impl Counters {
                 .map(|_| CachePadded::new(AtomicU64::new(0)))
                 .collect(),
             lanes,
-            limit,
+            limit: AtomicU64::new(limit),
         }
     }
 
@@ -40,13 +41,14 @@ impl Counters {
             return None;
         }
         let cell = self.cells.get(usize::from(lane))?;
-        let next = cell.load(Relaxed);
-        // Not `next + n <= limit`, which could overflow.
-        if u64::from(n) <= self.limit - next {
+        let (next, limit) = (cell.load(Relaxed), self.limit.load(Relaxed));
+        // Not `next + n <= limit`, which could overflow. A stopped SA's limit is below what is used.
+        if u64::from(n) <= limit.saturating_sub(next) {
             cell.store(next + u64::from(n), Relaxed);
             Some(next)
         } else {
-            cell.store(self.limit, Relaxed);
+            // Never down: that would hand out counters twice.
+            cell.store(next.max(limit), Relaxed);
             None
         }
     }
@@ -70,7 +72,12 @@ impl Counters {
     }
 
     pub(crate) fn limit(&self) -> u64 {
-        self.limit
+        self.limit.load(Relaxed)
+    }
+
+    /// Ends all lanes where they are, for good.
+    pub(crate) fn stop(&self) {
+        self.limit.store(0, Relaxed);
     }
 }
 
@@ -123,6 +130,20 @@ mod tests {
         assert_eq!(reserve(0, 1), None, "a refused reservation closes the lane");
         assert_eq!(counters.highest(), crate::MAX_COUNTER);
         assert_eq!(reserve(1, 1), Some(0), "other lanes go on");
+    }
+
+    #[test]
+    fn what_is_stopped_hands_out_nothing_and_forgets_nothing() {
+        let (counters, owners) = counters(1, 2, 100);
+        assert_eq!(counters.reserve(&owners[0], 0, 5), Some(0));
+        counters.stop();
+        for lane in [0, 1, 0] {
+            assert_eq!(counters.reserve(&owners[0], lane, 1), None);
+        }
+        assert_eq!(
+            (counters.sum(), counters.highest(), counters.limit()),
+            (5, 5, 0)
+        );
     }
 
     #[test]

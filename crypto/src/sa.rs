@@ -100,6 +100,12 @@ impl SealSa {
         self.counters.sum()
     }
 
+    /// Seals nothing more, in any lane, from now on. There is no way back: it counts as [`exhausted`](Self::exhausted).
+    /// A batch that has reserved its counters is sealed still.
+    pub fn stop(&self) {
+        self.counters.stop();
+    }
+
     /// Whether a lane has come to its limit and seals nothing more.
     #[must_use]
     pub fn exhausted(&self) -> bool {

@@ -325,7 +325,7 @@ fn a_dry_run_and_a_wrong_generation_change_nothing() {
     let dry = node.apply("state.yaml", &state(), &["--dry-run"]);
     assert!(dry.status.success(), "{}", text(&dry.stderr));
     assert!(
-        text(&dry.stdout).starts_with(&format!("{CHANGES} changes would be applied")),
+        text(&dry.stdout).contains(&format!("\n{CHANGES} changes would be applied")),
         "{}",
         text(&dry.stdout)
     );
@@ -337,6 +337,53 @@ fn a_dry_run_and_a_wrong_generation_change_nothing() {
         text(&other.stderr)
     );
     assert_eq!(node.json("get")["generation"], 0);
+}
+
+#[test]
+fn replaces_confirms_and_rolls_back() {
+    let node = Node::start();
+    assert!(node.apply("state.yaml", &state(), &[]).status.success());
+    let more = format!("{}\n# more\n", state()).replacen("vrfs:", "vrfs:\n  - name: more", 1);
+    let file = |name: &str, text: &str| node.file(name, text).display().to_string();
+    let (more, read_back) = (
+        file("more.yaml", &more),
+        file("got.yaml", &node.ctl_ok(&["get"])),
+    );
+    let told = node.ctl_ok(&["replace", "-f", &more, "--dry-run"]);
+    assert!(told.contains(r#"+ vrfs: {"name":"more"}"#), "{told}");
+    assert!(told.contains("1 created, 0 updated, 0 deleted"), "{told}");
+    let told = node.ctl_ok(&["replace", "-f", &more, "--confirm-within", "600"]);
+    assert!(
+        told.contains("unless `twinseal ctl confirm 2` comes first"),
+        "{told}"
+    );
+    let got = node.ctl_ok(&["get"]);
+    assert!(
+        got.contains("# generation 2 waits for its confirmation"),
+        "{got}"
+    );
+    assert!(
+        node.ctl_ok(&["rollback"])
+            .contains("rolled back: generation 3")
+    );
+    assert_eq!(node.ctl(&["confirm"]).status.code(), Some(1));
+
+    // What `get` prints is a whole state.
+    let told = node.ctl_ok(&["replace", "-f", &more]);
+    assert!(told.contains("generation 4"), "{told}");
+    let told = node.ctl_ok(&["replace", "-f", &read_back, "--dry-run"]);
+    assert!(told.contains(r#"- vrfs: {"name":"more"}"#), "{told}");
+    assert!(told.contains("0 created, 0 updated, 1 deleted"), "{told}");
+    let told = node.ctl_ok(&["replace", "-f", &read_back, "--confirm-within", "600"]);
+    assert!(told.contains("confirm 5"), "{told}");
+    assert!(
+        node.ctl_ok(&["confirm", "5"])
+            .contains("generation 5 stays")
+    );
+    let deletes = file("deletes.yaml", "delete:\n  - vrf: more\n");
+    let refused = node.ctl(&["replace", "-f", &deletes]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("no section `delete`"));
 }
 
 #[test]

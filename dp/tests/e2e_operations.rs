@@ -20,6 +20,7 @@ fn a_stopped_daemon_leaves_nothing_and_starts_again_at_once() {
         return;
     };
     let socket = control_socket(&path);
+    let before = path.controller.get(Router::EdgeA).expect("the state");
     assert!(has_xdp(&path, WEST) && has_xdp(&path, EDGE_PORT));
     assert_hears_its_own(&path);
     assert!(
@@ -27,7 +28,7 @@ fn a_stopped_daemon_leaves_nothing_and_starts_again_at_once() {
         "exit status 0"
     );
     assert!(!socket.exists(), "the control socket goes with the daemon");
-    assert_restarts(path);
+    assert_restarts(path, &before);
 }
 
 #[test]
@@ -36,14 +37,16 @@ fn a_killed_daemon_leaves_the_host_its_hearing_and_starts_again_at_once() {
         return;
     };
     let socket = control_socket(&path);
+    let before = path.controller.get(Router::EdgeA).expect("the state");
     path.network.kill_daemon(Router::EdgeA).expect("it dies");
     let kind = std::fs::symlink_metadata(&socket).expect("the dead daemon's socket");
     assert!(kind.file_type().is_socket());
-    assert_restarts(path);
+    assert_restarts(path, &before);
 }
 
-/// With edge A's daemon dead: the host is as without it. Then it starts again, refuses the old secrets and takes new ones.
-fn assert_restarts(mut path: Path) {
+/// With edge A's daemon dead: the host is as without it. Then it starts again with the tables that it had, refuses the
+/// old secrets and takes new ones.
+fn assert_restarts(mut path: Path, before: &v1::GetResponse) {
     assert!(!path.network.is_running(Router::EdgeA));
     assert!(!has_xdp(&path, WEST) && !has_xdp(&path, EDGE_PORT));
     assert_hears_its_own(&path);
@@ -67,22 +70,23 @@ fn assert_restarts(mut path: Path) {
     }
     let state = path.controller.get(Router::EdgeA).expect("the state");
     assert_eq!(
-        (state.generation, state.items.len()),
-        (0, 0),
-        "nothing of it is left"
+        (state.generation, &state.items),
+        (before.generation, &before.items),
+        "the tables are there without a controller"
     );
-    assert!(!has_xdp(&path, WEST));
+    assert!(has_xdp(&path, WEST) && has_xdp(&path, EDGE_PORT));
+    assert!(!state.keys.is_empty() && state.keys.iter().all(|key| key.needed));
 
     let old = path.plan.next_epoch().expect("new secrets");
     for router in [Router::Transit, Router::EdgeB] {
         let keys = path.plan.install(router);
         path.controller.apply(router, keys).expect("new keys");
     }
-    let tables = path.plan.start(Router::EdgeA, &path.network);
+    let keys = path.plan.install(Router::EdgeA);
     path.controller
-        .apply(Router::EdgeA, tables)
-        .expect("the same tables with new secrets");
-    for router in [Router::Transit, Router::EdgeB] {
+        .apply(Router::EdgeA, keys)
+        .expect("new secrets are all that it needs");
+    for router in [Router::EdgeA, Router::Transit, Router::EdgeB] {
         let transmit = path.plan.transmit(router);
         path.controller
             .apply(router, transmit)

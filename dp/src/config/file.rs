@@ -1,6 +1,7 @@
 //! The file as it is written, and its checks.
 
 use std::collections::BTreeSet;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use twinseal_xsk::HugePages;
 
 use super::users::{self, Kind};
 use super::{Config, Mistake, Source, access, backticked, fix_for, sinks};
+use crate::control::model::Limits;
 use crate::workers::{self, PoolConfig};
 
 /// Octets that a path of a Unix socket may have (`sockaddr_un`, less the final zero).
@@ -34,6 +36,8 @@ const DEFAULT_LANES: u8 = 4;
 struct File {
     node: Node,
     state_dir: Option<Spanned<PathBuf>>,
+    #[serde(default = "yes")]
+    keep_tables: bool,
     #[serde(default)]
     control: access::Control,
     #[serde(default)]
@@ -48,6 +52,10 @@ struct File {
     usage: sinks::Usage,
     #[serde(default)]
     audit: sinks::Audit,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Deserialize)]
@@ -71,6 +79,9 @@ struct Crypto {
     provider: Option<Spanned<String>>,
     window_bits: Option<Spanned<u32>>,
     lane_limit: Option<Spanned<u64>>,
+    key_packets: Option<NonZeroU64>,
+    key_bytes: Option<NonZeroU64>,
+    key_seconds: Option<NonZeroU32>,
 }
 
 #[derive(Default, Deserialize)]
@@ -205,6 +216,7 @@ impl Check<'_> {
             access: self.access(file.control),
             audit: self.audit(file.audit),
             state_dir,
+            keep_tables: file.keep_tables,
             provider: self.provider(file.crypto.provider),
             window_bits: self.power_of_two(
                 file.crypto.window_bits,
@@ -213,6 +225,11 @@ impl Check<'_> {
                 MIN_WINDOW_BITS..=MAX_WINDOW_BITS,
             ),
             lane_limit: self.lane_limit(file.crypto.lane_limit),
+            key_limits: Limits {
+                packets: file.crypto.key_packets,
+                bytes: file.crypto.key_bytes,
+                seconds: file.crypto.key_seconds,
+            },
             pool: self.pool(cpus, lanes, idle, file.memory),
             events: self.events(file.events),
             usage: self.usage(file.usage),

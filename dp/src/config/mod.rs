@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use crate::control::access::AccessConfig;
 use crate::control::events::file::EventsConfig;
 use crate::control::lines::Output;
+use crate::control::model::Limits;
 use crate::control::usage::UsageConfig;
 use crate::workers::PoolConfig;
 
@@ -36,12 +37,16 @@ pub struct Config {
     pub audit: Option<Output>,
     /// Where the burned secrets are recorded. It must outlive restarts.
     pub state_dir: PathBuf,
+    /// Whether the tables are stored there, and restored at the start.
+    pub keep_tables: bool,
     /// The library that seals and opens.
     pub provider: String,
     /// Bits of a replay window: a power of two.
     pub window_bits: u32,
     /// The first counter of a lane that is not used: a key is exhausted there.
     pub lane_limit: u64,
+    /// When a key stops to transmit, unless it says otherwise itself.
+    pub key_limits: Limits,
     /// The workers and their packet memory.
     pub pool: PoolConfig,
     /// Where events go.

@@ -1,3 +1,4 @@
+use std::num::NonZero;
 use std::path::Path;
 
 use super::*;
@@ -32,6 +33,7 @@ fn only_the_name_is_needed() {
     assert_eq!(config.name, "edge-1");
     assert_eq!(config.socket, Path::new("/run/twinseal/edge-1.sock"));
     assert_eq!(config.state_dir, Path::new("/var/lib/twinseal/edge-1"));
+    assert!(config.keep_tables);
     assert_eq!(config.socket_mode, 0o660);
     assert!(config.access.users.contains(&(0, Role::Admin)) && config.access.groups.is_empty());
     assert!(config.access.tls.is_none() && config.audit.is_none());
@@ -46,6 +48,7 @@ fn every_field_is_taken() {
     let config = parse(
         r#"
 state_dir = "/srv/state"
+keep_tables = false
 [node]
 name = "n"
 allow_core_dumps = true
@@ -76,6 +79,9 @@ file = "-"
 provider = "ring"
 window_bits = 2048
 lane_limit = 1000
+key_packets = 5
+key_bytes = 6
+key_seconds = 7
 [workers]
 cpus = [0]
 idle = "spin"
@@ -117,6 +123,10 @@ keep_days = 7
     );
     assert_eq!((limits.streams, limits.connections), (6, 7));
     assert_eq!(limits.idle.as_secs(), 30);
+    assert!(!config.keep_tables);
+    let limits = config.key_limits;
+    let limits = (limits.packets, limits.bytes, limits.seconds);
+    assert_eq!(limits, (NonZero::new(5), NonZero::new(6), NonZero::new(7)));
     assert_eq!(config.provider, "ring");
     assert!(config.allow_core_dumps);
     let events = config.events;

@@ -1,42 +1,135 @@
 //! Transactions on the node: judged, then committed.
 
+use std::sync::{Arc, Weak};
+
 use twinseal_api::v1;
 
+use super::confirm::{Pending, Within};
+use super::diff;
+use super::events::changes::Change;
 use super::keys::Live;
-use super::model::State;
+use super::model::{KeyId, State};
 use super::node::{Node, sources};
-use super::parse::{self, ItemKey};
+use super::parse::{self, ItemKey, Parsed};
 use super::refusal::{Code, Refused, reason};
-use super::transaction::{self, Outcome, Start};
+use super::requests::{Digest, Digester};
+use super::sweep::sweep;
+use super::transaction::{self, Outcome, Start, Touched};
 use crate::ports::Device;
 use crate::tables::Tables;
 
+/// What is asked of a transaction besides its changes.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Its name, empty for none.
+    pub request_id: String,
+    /// Check all, change nothing.
+    pub dry_run: bool,
+    /// Where the tables must be.
+    pub expected_generation: Option<u64>,
+    /// 0, or how long it waits for its confirmation.
+    pub confirm_within_seconds: u32,
+}
+
+/// A transaction that was asked for.
+pub struct Transaction {
+    /// Its changes.
+    pub parsed: Parsed,
+    /// What else.
+    pub options: Options,
+    /// What it says, in short.
+    pub digest: Digest,
+    /// Whether it says all that shall be, so that the rest goes.
+    pub replace: bool,
+}
+
+impl From<v1::ApplyRequest> for Transaction {
+    fn from(request: v1::ApplyRequest) -> Self {
+        let mut digest = Digester::default();
+        if !request.request_id.is_empty() {
+            for change in &request.changes {
+                digest.add(change);
+            }
+            digest.add(&v1::ApplyRequest {
+                dry_run: request.dry_run,
+                expected_generation: request.expected_generation,
+                confirm_within_seconds: request.confirm_within_seconds,
+                ..Default::default()
+            });
+        }
+        Self {
+            digest: digest.finish(),
+            parsed: parse::changes(request.changes),
+            options: Options {
+                request_id: request.request_id,
+                dry_run: request.dry_run,
+                expected_generation: request.expected_generation,
+                confirm_within_seconds: request.confirm_within_seconds,
+            },
+            replace: false,
+        }
+    }
+}
+
+/// Why the tables change, as events tell it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Cause {
+    Apply,
+    Replace,
+    Confirmed,
+    RolledBack,
+    Restored,
+}
+
+impl Cause {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Apply => "apply",
+            Self::Replace => "replace",
+            Self::Confirmed => "confirmed",
+            Self::RolledBack => "rolled_back",
+            Self::Restored => "restored",
+        }
+    }
+}
+
+/// A transaction that was judged and is to be committed.
+pub(super) struct Commit {
+    pub(super) outcome: Outcome,
+    pub(super) cause: Cause,
+    pub(super) within: Option<Within>,
+}
+
 impl Node {
-    /// Applies a transaction: all of it, or nothing. Tells the generation.
+    /// Applies a transaction: all of it, or nothing.
     ///
-    /// In this order: parse and check, make keys, open ports, compile, burn secrets, publish, close ports. Whatever fails
-    /// before publication is undone; what was burned by then is not, which is the last thing that can fail.
-    pub fn apply(&mut self, request: v1::ApplyRequest) -> Result<u64, Refused> {
-        let mut parsed = parse::changes(request.changes);
-        if let Some(expected) = request.expected_generation
-            && expected != self.state.generation
-        {
+    /// In this order: check, make keys, open ports, compile, burn secrets, publish, close ports. Whatever fails before
+    /// publication is undone; what was burned by then is not, which is the last thing that can fail.
+    pub fn apply(&mut self, transaction: Transaction) -> Result<v1::ApplyResponse, Refused> {
+        let Transaction {
+            mut parsed,
+            options,
+            digest,
+            replace,
+        } = transaction;
+        if let Some(answer) = self.requests.answer(&options.request_id, &digest)? {
+            return Ok(answer);
+        }
+        if let Err(mut refused) = self.check_options(&options) {
             // How the changes fit tables that the controller does not know would only confuse.
-            let mut refused = Refused::whole(
-                Code::Generation,
-                "expected_generation",
-                format!(
-                    "the tables are at generation {}, not {expected}",
-                    self.state.generation
-                ),
-                "get the state and apply the change to that",
-            );
-            refused.append(std::mem::take(&mut parsed.refused));
+            refused.append(parsed.refused);
             return Err(refused);
         }
+        let within = Within::new(options.confirm_within_seconds)?;
+        self.check_restored(options.dry_run || (replace && within.is_none()))?;
+        if replace {
+            sweep(&self.state, &mut parsed);
+        }
         let (outcome, mut refused) = transaction::judge(&self.state, parsed);
-        self.check_burned(&outcome.starts, &mut refused);
-        if request.dry_run || !refused.is_empty() {
+        self.served
+            .check(&self.burned, &self.state, &outcome, &mut refused);
+        self.check_burned(&outcome, &mut refused);
+        if options.dry_run || !refused.is_empty() {
             self.check_devices(&outcome, &mut refused);
         }
         refused.unless(())?;
@@ -44,15 +137,58 @@ impl Node {
             .live
             .next(&outcome.state, &outcome.secrets, &self.sa)
             .map_err(|error| error.refused(&outcome.touched))?;
-        if request.dry_run {
-            return Ok(self.state.generation);
+        if options.dry_run {
+            let differences = diff::differences(&self.state, &outcome.state, &outcome.touched);
+            return Ok(v1::ApplyResponse {
+                generation: self.state.generation,
+                diff: Some(diff::report(&differences)),
+                ..Default::default()
+            });
         }
-        self.commit(outcome, live)
+        let cause = match replace {
+            true => Cause::Replace,
+            false => Cause::Apply,
+        };
+        let commit = Commit {
+            outcome,
+            cause,
+            within,
+        };
+        let answer = v1::ApplyResponse {
+            generation: self.commit(commit, live)?,
+            pending: self.pending(),
+            ..Default::default()
+        };
+        self.requests
+            .remember(options.request_id, digest, answer.clone());
+        Ok(answer)
     }
 
-    fn check_burned(&self, starts: &[Start], refused: &mut Refused) {
-        for start in starts {
-            if self.burned.is_burned(&start.fingerprint) {
+    fn check_options(&self, options: &Options) -> Result<(), Refused> {
+        let within = Within::new(options.confirm_within_seconds)?;
+        if let Some(expected) = options.expected_generation
+            && expected != self.state.generation
+        {
+            return Err(Refused::whole(
+                Code::Generation,
+                "expected_generation",
+                format!(
+                    "the tables are at generation {}, not {expected}",
+                    self.state.generation
+                ),
+                "get the state and apply the change to that",
+            ));
+        }
+        match options.dry_run {
+            true => Ok(()),
+            false => self.check_pending(within),
+        }
+    }
+
+    fn check_burned(&self, outcome: &Outcome, refused: &mut Refused) {
+        let loaded = |start: &&Start| outcome.secrets.contains_key(&start.key);
+        for start in outcome.starts.iter().filter(|start| !loaded(start)) {
+            if self.burned.is_burned(&start.fingerprint) && !self.goes_on(&self.live, start) {
                 let item = ItemKey::Transmit(start.key.owner.clone());
                 let why = format!(
                     "the secret {} of the {} has sealed before, and its counters are lost",
@@ -93,14 +229,54 @@ impl Node {
         }
     }
 
-    fn commit(&mut self, outcome: Outcome, live: Live) -> Result<u64, Refused> {
+    /// Whether the key has transmitted before in this run, so that its counters are there to go on with.
+    fn goes_on(&self, live: &Live, start: &Start) -> bool {
+        let began = self.began.get(&start.fingerprint).and_then(Weak::upgrade);
+        began.is_some_and(|began| {
+            live.seal(&start.key)
+                .is_some_and(|sa| Arc::ptr_eq(sa, &began))
+        })
+    }
+
+    /// Tells the watch of limits which keys took over.
+    fn watch_switches(&mut self, old: &State, touched: &Touched) {
+        for item in touched.keys() {
+            if let ItemKey::Transmit(owner) | ItemKey::Key(KeyId { owner, .. }) = item {
+                self.watch.switched(old, &self.state, &self.live, owner);
+            }
+        }
+    }
+
+    /// Remembers which SA began to transmit.
+    fn begin(&mut self, starts: &[Start]) {
+        for start in starts {
+            if let Some(sa) = self.live.seal(&start.key) {
+                self.began.insert(start.fingerprint, Arc::downgrade(sa));
+            }
+        }
+        if self.began.len() >= 2 * self.began_alive.max(64) {
+            self.began.retain(|_, sa| sa.strong_count() > 0);
+            self.began_alive = self.began.len();
+        }
+    }
+
+    /// The last steps, which a rollback takes too. Tells the generation.
+    pub(super) fn commit(&mut self, commit: Commit, live: Live) -> Result<u64, Refused> {
+        let Commit {
+            outcome,
+            cause,
+            within,
+        } = commit;
         let Outcome {
             state,
             touched,
             starts,
+            secrets,
             changes,
-            ..
         } = outcome;
+        let before = within
+            .filter(|_| self.pending.is_none())
+            .map(|within| Pending::new(self.state.clone(), self.live.clone(), within));
         let addresses = self.netlink.view.own_addresses();
         let undo = self
             .ports
@@ -114,12 +290,35 @@ impl Node {
         }
         let old = std::mem::replace(&mut self.state, state);
         self.live = live;
+        self.served.remember(&secrets, &self.state);
+        self.begin(&starts);
+        self.watch_switches(&old, &touched);
         self.ports.sweep(&self.pool, &self.state);
 
         let generation = self.state.generation;
-        tracing::info!(generation, changes, "transaction applied");
-        self.health
-            .changed(&self.events, &old, &self.state, changes);
+        self.pending = before.or(self.pending.take());
+        match (&mut self.pending, within) {
+            (Some(pending), Some(within)) => {
+                pending.extend(generation, touched, within);
+                self.store_waiting();
+            }
+            // What was rolled back was never stored; only its generation was.
+            _ if cause == Cause::RolledBack => self.store_changes(&old, &Touched::new()),
+            _ if cause == Cause::Restored || self.restoring.take().is_some() => self.store_all(),
+            _ => self.store_changes(&old, &touched),
+        }
+        tracing::info!(
+            generation,
+            changes,
+            cause = cause.as_str(),
+            "transaction applied"
+        );
+        let change = Change {
+            changes,
+            cause: cause.as_str(),
+            pending: self.pending(),
+        };
+        self.health.changed(&self.events, &old, &self.state, change);
         self.accounts.changed(&old, &self.state, &self.live);
         self.update_health();
         let sources = sources(&self.state, &self.live, &self.ports, &self.netlink);
@@ -144,7 +343,8 @@ impl Node {
                 "report it with the transaction",
             )
         })?;
-        let fingerprints: Vec<_> = starts.iter().map(|start| start.fingerprint).collect();
+        let new = starts.iter().filter(|start| !self.goes_on(live, start));
+        let fingerprints: Vec<_> = new.map(|start| start.fingerprint).collect();
         if !fingerprints.is_empty() {
             self.burned.burn_all(&fingerprints).map_err(|error| {
                 Refused::whole(

@@ -8,7 +8,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
-use twinseal_api::v1::{self, change::Change, item::Item, item_ref, key, key_ref, transmit};
+use twinseal_api::v1::{
+    self, change::Change, item::Item, item_ref, key, key_ref, transmit, transmit_ref,
+};
 
 use super::access::Caller;
 use super::lines::Lines;
@@ -64,6 +66,15 @@ impl Entry {
         self.count += changes.len();
         let room = NAMED.saturating_sub(self.items.len());
         self.items.extend(changes.iter().take(room).map(describe));
+    }
+
+    /// The same of items that are set.
+    pub fn items(&mut self, items: &[v1::Item]) {
+        self.count += items.len();
+        let room = NAMED.saturating_sub(self.items.len());
+        let items = items.iter().take(room);
+        self.items
+            .extend(items.map(|item| format!("set {}", set(item))));
     }
 
     fn json(self, node: &str, outcome: &Outcome<'_>) -> Value {
@@ -234,6 +245,11 @@ fn deleted(item: &v1::ItemRef) -> String {
                 it.epoch
             )
         }
+        Some(Ref::Transmit(it)) => match &it.owner {
+            Some(transmit_ref::Owner::Link(name)) => format!("transmit of link {name}"),
+            Some(transmit_ref::Owner::Circuit(name)) => format!("transmit of circuit {name}"),
+            None => "transmit of nobody".to_owned(),
+        },
         None => "something unknown".to_owned(),
     }
 }

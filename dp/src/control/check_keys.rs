@@ -56,7 +56,8 @@ impl Checker<'_> {
             return;
         }
         for (id, key) in new.keys.iter() {
-            if let Some(before) = old.keys.get(id) {
+            // A key that lost its secret in a restart is of no use to anyone: its epoch may have another.
+            if let Some(before) = old.keys.get(id).filter(|before| before.installed) {
                 let item = ItemKey::Key(id.clone());
                 if before.fingerprint != key.fingerprint {
                     self.refuse(
@@ -212,6 +213,5 @@ impl Checker<'_> {
                 );
             }
         }
-        // Only deleting the owner ends transmission; a Transmit cannot be deleted.
     }
 }

@@ -6,7 +6,7 @@ use twinseal_api::v1::{self, CircuitChange, EventKind, LinkStatus, event::Event 
 
 use super::compile::Sources;
 use super::events::Events;
-use super::events::changes::{self, Births};
+use super::events::changes::{self, Births, Change};
 use super::model::{CircuitName, KeyId, LinkName, Owner, State};
 use super::netlink::View;
 
@@ -99,8 +99,8 @@ pub struct Health {
 
 impl Health {
     /// Tells what a transaction did, which turned `old` into `new`.
-    pub fn changed(&mut self, events: &Events, old: &State, new: &State, changes: usize) {
-        changes::tell(events, &mut self.births, old, new, changes);
+    pub fn changed(&mut self, events: &Events, old: &State, new: &State, change: Change) {
+        changes::tell(events, &mut self.births, old, new, change);
         self.stale |= !(new.circuits.same(&old.circuits)
             && new.transmits.same(&old.transmits)
             && new.keys.same(&old.keys)
@@ -123,6 +123,26 @@ impl Health {
         }
         if std::mem::take(&mut self.stale) {
             self.update_circuits(events, from);
+        }
+    }
+
+    /// Tells that a key is near a limit, or has come to it.
+    pub(super) fn limit(
+        &mut self,
+        events: &Events,
+        id: &KeyId,
+        change: v1::KeyChange,
+        limit: &str,
+    ) {
+        // What has stopped is not near any more.
+        let near = self.nearly.insert(id.clone());
+        let new = match change {
+            v1::KeyChange::Exhausted => self.exhausted.insert(id.clone()),
+            _ => near,
+        };
+        if new {
+            events.limit(id, change, limit);
+            self.stale = true;
         }
     }
 

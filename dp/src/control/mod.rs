@@ -8,6 +8,7 @@
 //!
 //! All of it runs on the one thread that calls [`run`]; the server's tasks reach the [`Node`] by a channel.
 
+pub mod apply;
 pub mod compile;
 pub mod events;
 pub mod health;
@@ -18,6 +19,7 @@ pub mod netlink;
 pub mod node;
 pub mod parse;
 pub mod refusal;
+pub mod requests;
 pub mod server;
 pub mod table;
 pub mod transaction;
@@ -25,13 +27,20 @@ pub mod usage;
 
 pub mod access;
 mod accounts;
-mod apply;
 pub mod audit;
 mod check;
 mod check_keys;
+mod confirm;
+mod diff;
+mod items;
+mod limits;
 mod ports;
 mod report;
 mod resolve;
+mod restore;
+mod secrets;
+mod store;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -54,7 +63,9 @@ use keys::SaConfig;
 use lines::{Lines, Output, Reopen};
 pub use node::{Node, NodeHandle};
 pub use server::{SocketConfig, SocketError};
-use usage::{Meter, Store, StoreError, UsageConfig};
+use store::Store;
+pub use store::StoreError;
+use usage::{Meter, UsageConfig};
 
 /// The file of the state directory that remembers which secrets have sealed.
 pub const BURNED_FILE: &str = "burned";
@@ -78,6 +89,10 @@ pub struct NodeConfig {
     pub window_bits: u32,
     /// Counters that a lane may use under one key, at most 2^40.
     pub lane_limit: u64,
+    /// Whether the tables are stored there, and restored at the start.
+    pub keep_tables: bool,
+    /// When a key stops to transmit, unless it says otherwise itself.
+    pub key_limits: model::Limits,
     /// The workers.
     pub pool: PoolConfig,
     /// Where events go.
@@ -96,6 +111,9 @@ pub enum ControlError {
     /// The control socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The stored tables.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The file of burned secrets.
     #[error(transparent)]
     Burned(#[from] BurnError),
@@ -125,7 +143,7 @@ pub enum ControlError {
     },
     /// The store of usage.
     #[error(transparent)]
-    Usage(#[from] StoreError),
+    Usage(#[from] usage::StoreError),
     /// A number of the configuration is out of range.
     #[error("{field} is {value}: give {allowed}")]
     Range {
@@ -150,17 +168,27 @@ pub async fn run(
     let (sa, lanes) = sa_config(&config)?;
     let provider = sa.provider.label();
     let burned = open_burned(&config)?;
+    // The lock of the burned secrets is that of the whole directory.
+    let stored = config
+        .keep_tables
+        .then(|| Store::open(&config.state_dir))
+        .transpose()?;
     // Before anything that takes packets: two daemons of one name would fight over ports.
     let socket = server::Socket::bind(config.socket.clone()).await?;
     let events = Events::new(&config.name, config.events.ring);
     let writer = write_events(&config, &events)?;
     let (audit, auditor) = start_audit(&config)?;
-    let store = Store::open(config.state_dir.join(USAGE_FOLDER), &config.usage)?;
-    let accounts = Accounts::new(Meter::new(config.usage.interval), store);
+    let usage = usage::Store::open(config.state_dir.join(USAGE_FOLDER), &config.usage)?;
+    let accounts = Accounts::new(Meter::new(config.usage.interval), usage);
     let pool = Pool::start(config.pool, lanes)?;
     let access = config.socket.access.clone();
     let name = config.name.clone();
-    let node = Node::start(name, sa, burned, pool, events, accounts, access).await;
+    let mut node = Node::start(name, sa, burned, pool, events, accounts, access).await;
+    if let Some((store, loaded)) = stored {
+        node.store = Some(store);
+        node.restore(loaded);
+    }
+    node.key_limits = config.key_limits;
     let (handle, commands) = node::channel();
     let (stop_server, stopping) = oneshot::channel::<()>();
     let server = socket.serve(handle, audit, async {
@@ -285,10 +313,25 @@ fn open_burned(config: &NodeConfig) -> Result<BurnGuard, ControlError> {
     Ok(BurnGuard::open(config.state_dir.join(BURNED_FILE))?)
 }
 
-/// Decodes, parses and checks a transaction against an empty state. No side effects; for fuzzing.
+/// Decodes, parses and checks a transaction against an empty state, and as a whole state against what it came to. No side
+/// effects; for fuzzing.
 pub fn fuzz_decode(bytes: &[u8]) {
-    let Ok(request) = v1::ApplyRequest::decode(bytes) else {
-        return;
-    };
-    let _ = transaction::judge(&model::State::default(), parse::changes(request.changes));
+    if let Ok(request) = v1::ApplyRequest::decode(bytes) {
+        let parsed = parse::changes(request.changes);
+        let (outcome, _) = transaction::judge(&model::State::default(), parsed);
+        let _ = items::all(&outcome.state);
+    }
+    if let Ok(request) = v1::ReplaceRequest::decode(bytes) {
+        let parse = |items: Vec<v1::Item>| {
+            let mut parsed = parse::Parsed::default();
+            for (index, item) in items.into_iter().enumerate() {
+                parsed.set(index, item);
+            }
+            parsed
+        };
+        let (first, _) = transaction::judge(&model::State::default(), parse(request.items.clone()));
+        let mut again = parse(request.items);
+        sweep::sweep(&first.state, &mut again);
+        let _ = transaction::judge(&first.state, again);
+    }
 }

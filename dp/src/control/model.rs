@@ -5,8 +5,10 @@ use std::fmt;
 use std::hash::Hash;
 use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
+use twinseal_api::v1;
 use twinseal_crypto::{Direction, Fingerprint, Layer, Suite};
 
 pub use super::table::Table;
@@ -345,6 +347,52 @@ pub struct Key {
     pub fingerprint: Fingerprint,
     /// Names it in packets; 0 for circuits.
     pub receiver_index: u32,
+    /// When it must stop to transmit.
+    pub limits: Limits,
+    /// Whether the node has had its secret in this run. If not it is known from before a restart, and of no use.
+    pub installed: bool,
+}
+
+/// How long a key may transmit; `None` is as the node's configuration says.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Limits {
+    /// Packets.
+    pub packets: Option<NonZeroU64>,
+    /// Octets, as traffic counters have them.
+    pub bytes: Option<NonZeroU64>,
+    /// Seconds since it began to transmit.
+    pub seconds: Option<NonZeroU32>,
+}
+
+impl Limits {
+    /// These, or where there are none the others.
+    pub fn or(self, others: Self) -> Self {
+        Self {
+            packets: self.packets.or(others.packets),
+            bytes: self.bytes.or(others.bytes),
+            seconds: self.seconds.or(others.seconds),
+        }
+    }
+}
+
+impl From<v1::KeyLimits> for Limits {
+    fn from(limits: v1::KeyLimits) -> Self {
+        Self {
+            packets: NonZeroU64::new(limits.packets),
+            bytes: NonZeroU64::new(limits.bytes),
+            seconds: NonZeroU32::new(limits.seconds),
+        }
+    }
+}
+
+impl From<Limits> for v1::KeyLimits {
+    fn from(limits: Limits) -> Self {
+        Self {
+            packets: limits.packets.map_or(0, NonZeroU64::get),
+            bytes: limits.bytes.map_or(0, NonZeroU64::get),
+            seconds: limits.seconds.map_or(0, NonZeroU32::get),
+        }
+    }
 }
 
 impl State {

@@ -1,24 +1,33 @@
 //! The node: it owns everything, and all happens on its one control thread.
 
+use std::collections::HashMap;
+use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use twinseal_api::v1;
-use twinseal_crypto::BurnGuard;
+use twinseal_crypto::{BurnGuard, Fingerprint, SealSa};
 
 use super::access::Access;
 use super::accounts::Accounts;
+use super::apply::Transaction;
 use super::compile::{Compiler, Sources};
+use super::confirm::Pending;
 use super::events::security::Security;
 use super::events::{Events, Log};
 use super::health::Health;
 use super::keys::{Live, SaConfig};
-use super::model::State;
+use super::limits::Watch;
+use super::model::{Limits, State};
 use super::netlink::{Changed, Netlink};
 use super::ports::Ports;
 use super::refusal::Refused;
 use super::report;
+use super::requests::Requests;
 use super::resolve::Resolver;
+use super::restore::{Restoring, not_stored};
+use super::secrets::Served;
+use super::store::{Store, Stored};
 use super::usage::{Filter, Flushed};
 use crate::workers::Pool;
 
@@ -50,11 +59,29 @@ pub struct Node {
     security: Security,
     access: Access,
     pub(super) accounts: Accounts,
+    pub(super) requests: Requests,
+    pub(super) served: Served,
+    pub(super) key_limits: Limits,
+    pub(super) watch: Watch,
+    pub(super) pending: Option<Pending>,
+    pub(super) restoring: Option<Restoring>,
+    /// `None` if the tables are not to be stored.
+    pub(super) store: Option<Store>,
+    /// Tells when the last transaction is stored.
+    pub(super) stored: Option<oneshot::Receiver<Stored>>,
+    /// The generation that was confirmed last.
+    pub(super) confirmed: Option<u64>,
+    /// The SAs that began to transmit in this run, by the secrets that were burned for them.
+    pub(super) began: HashMap<Fingerprint, Weak<SealSa>>,
+    /// How many of them were alive when last looked at.
+    pub(super) began_alive: usize,
 }
 
 /// What a [`NodeHandle`] asks of the node.
 enum Command {
-    Apply(v1::ApplyRequest, oneshot::Sender<Result<u64, Refused>>),
+    Apply(Box<Transaction>, oneshot::Sender<Applied>),
+    Confirm(u64, oneshot::Sender<Settled>),
+    Rollback(u64, oneshot::Sender<Settled>),
     Get(oneshot::Sender<v1::GetResponse>),
     Stats(oneshot::Sender<v1::StatsResponse>),
     Events(oneshot::Sender<Log>),
@@ -68,6 +95,15 @@ pub struct Usage {
     /// Told once all closed intervals are on disk.
     pub closed: oneshot::Receiver<Flushed>,
 }
+
+/// What became of a transaction, and what tells when it is stored.
+type Applied = (
+    Result<v1::ApplyResponse, Refused>,
+    Option<oneshot::Receiver<Stored>>,
+);
+
+/// The generation after a confirmation or a rollback, and what tells when it is stored.
+type Settled = (Result<u64, Refused>, Option<oneshot::Receiver<Stored>>);
 
 /// Where to send commands to a node.
 #[derive(Clone)]
@@ -88,9 +124,34 @@ pub fn channel() -> (NodeHandle, Commands) {
 }
 
 impl NodeHandle {
-    /// Applies a transaction and tells the generation, or why it was refused.
-    pub async fn apply(&self, request: v1::ApplyRequest) -> Result<Result<u64, Refused>, Stopped> {
-        self.ask(|reply| Command::Apply(request, reply)).await
+    /// Applies a transaction, or tells why it was refused.
+    pub async fn apply(
+        &self,
+        transaction: Transaction,
+    ) -> Result<Result<v1::ApplyResponse, Refused>, Stopped> {
+        let transaction = Box::new(transaction);
+        let (answer, stored) = self.ask(|reply| Command::Apply(transaction, reply)).await?;
+        let Ok(mut answer) = answer else {
+            return Ok(answer);
+        };
+        answer.not_stored = not_stored(stored).await;
+        Ok(Ok(answer))
+    }
+
+    /// Makes what waits for its confirmation stay, and tells the generation.
+    pub async fn confirm(&self, generation: u64) -> Result<Result<u64, Refused>, Stopped> {
+        let confirm = |reply| Command::Confirm(generation, reply);
+        let (answer, stored) = self.ask(confirm).await?;
+        not_stored(stored).await;
+        Ok(answer)
+    }
+
+    /// Takes back what waits for its confirmation, and tells the generation.
+    pub async fn rollback(&self, generation: u64) -> Result<Result<u64, Refused>, Stopped> {
+        let rollback = |reply| Command::Rollback(generation, reply);
+        let (answer, stored) = self.ask(rollback).await?;
+        not_stored(stored).await;
+        Ok(answer)
     }
 
     /// The desired state and what became of it.
@@ -151,6 +212,17 @@ impl Node {
             security: Security::new(Instant::now()),
             access,
             accounts,
+            requests: Requests::default(),
+            served: Served::default(),
+            key_limits: Limits::default(),
+            watch: Watch::default(),
+            pending: None,
+            restoring: None,
+            store: None,
+            stored: None,
+            confirmed: None,
+            began: HashMap::new(),
+            began_alive: 0,
         }
     }
 
@@ -163,6 +235,7 @@ impl Node {
         let mut settle = None;
         let (mut health_at, mut drops_at) = (Instant::now(), Instant::now());
         loop {
+            let confirm_by = self.pending.as_ref().map(|pending| pending.deadline);
             tokio::select! {
                 () = &mut shutdown => break,
                 command = commands.0.recv() => match command {
@@ -177,6 +250,7 @@ impl Node {
                     settle = None;
                     self.kernel_changed(std::mem::take(&mut heard)).await;
                 }
+                () = sleep_until(confirm_by), if confirm_by.is_some() => self.expired(),
                 _ = tick.tick() => {
                     let now = Instant::now();
                     self.housekeep(now);
@@ -187,6 +261,7 @@ impl Node {
                     }
                     if now.duration_since(drops_at) >= DROPS {
                         drops_at = now;
+                        self.watch_limits(now);
                         let drops = self.pool.stats().drops;
                         self.security.tell(&self.events, now, &drops, &self.live);
                         self.security.tell_refusals(&self.events, now, &self.access);
@@ -195,6 +270,8 @@ impl Node {
             }
         }
         self.accounts.finish(&self.events);
+        // All that was handed over is written.
+        drop(self.store.take());
         // With the events' sender gone, streams of events end and the server can stop.
         drop(self.events);
         drop(self.ports);
@@ -204,8 +281,20 @@ impl Node {
     fn obey(&mut self, command: Command) {
         // Whoever asked may have gone; a transaction holds all the same.
         match command {
-            Command::Apply(request, reply) => {
-                let _ = reply.send(self.apply(request));
+            Command::Apply(transaction, reply) => {
+                self.stored = None;
+                let answer = self.apply(*transaction);
+                let _ = reply.send((answer, self.stored.take()));
+            }
+            Command::Confirm(generation, reply) => {
+                self.stored = None;
+                let answer = self.confirm(generation);
+                let _ = reply.send((answer, self.stored.take()));
+            }
+            Command::Rollback(generation, reply) => {
+                self.stored = None;
+                let answer = self.rollback(generation);
+                let _ = reply.send((answer, self.stored.take()));
             }
             Command::Get(reply) => {
                 let _ = reply.send(report::get(self));
@@ -258,6 +347,24 @@ impl Node {
             .wanted(&self.netlink, self.ports.open(), requests);
         let sources = sources(&self.state, &self.live, &self.ports, &self.netlink);
         self.resolver.tick(now, &self.netlink, &sources);
+        self.try_restore(now);
+    }
+
+    /// Keys that have come to a limit stop.
+    fn watch_limits(&mut self, now: Instant) {
+        let ends = self
+            .watch
+            .look(now, &self.state, &self.live, self.key_limits);
+        for (id, end) in ends {
+            let change = match end.reached {
+                true => v1::KeyChange::Exhausted,
+                false => v1::KeyChange::NearlyExhausted,
+            };
+            if end.reached {
+                tracing::warn!(key = %id, limit = end.limit, "the key has come to its limit and is stopped");
+            }
+            self.health.limit(&self.events, &id, change, end.limit);
+        }
     }
 
     pub(super) fn update_health(&mut self) {

@@ -32,12 +32,17 @@ impl From<Code> for Kind {
             | Code::Conflict
             | Code::Immutable
             | Code::SecretReused
-            | Code::Epoch => Self::Invalid,
+            | Code::Epoch
+            | Code::RequestId => Self::Invalid,
             Code::SecretBurned
             | Code::Generation
             | Code::Device
             | Code::Storage
-            | Code::Internal => Self::Precondition,
+            | Code::Internal
+            | Code::SecretNeeded
+            | Code::Pending
+            | Code::NotPending
+            | Code::Restoring => Self::Precondition,
             Code::NoRoom => Self::Exhausted,
         }
     }
@@ -131,6 +136,11 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
+/// A change's place as the protocol has it. What Replace sweeps away has none.
+pub(super) fn place(index: usize) -> i32 {
+    i32::try_from(index).unwrap_or(-1)
+}
+
 /// A reason that names one item.
 pub(super) fn reason(
     code: Code,
@@ -141,7 +151,7 @@ pub(super) fn reason(
     fix: &str,
 ) -> RefusedItem {
     RefusedItem {
-        change: change.map_or(-1, |index| i32::try_from(index).unwrap_or(i32::MAX)),
+        change: change.map_or(-1, place),
         item: item.to_string(),
         field: field.to_owned(),
         reason: reason.into(),

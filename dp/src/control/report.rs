@@ -1,18 +1,12 @@
 //! The node's state and counters as the API tells them. No secret is in either.
 
 use twinseal_api::v1;
-use twinseal_crypto::Suite;
-use twinseal_ebpf::XdpMode;
-use twinseal_xsk::BindMode;
 
-use super::events::{direction, key_ref};
+use super::events::key_ref;
 use super::health;
-use super::model::{
-    Circuit, End, Hop, LabelAction, Link, Owner, Port, PortName, Role, State, Target, Via,
-};
+use super::items::{self, suite};
+use super::model::PortName;
 use super::node::Node;
-use crate::ports::Device;
-use crate::tables::Dscp;
 use crate::tables::traffic::TrafficTotals;
 
 /// Desired state, and what became of it.
@@ -21,7 +15,7 @@ pub(super) fn get(node: &Node) -> v1::GetResponse {
         node: node.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         generation: node.state.generation,
-        items: items(&node.state),
+        items: items::all(&node.state),
         ports: ports(node),
         links: links(node),
         keys: keys(node),
@@ -29,6 +23,8 @@ pub(super) fn get(node: &Node) -> v1::GetResponse {
         workers: node.pool.workers() as u32,
         provider: node.sa.provider.label().to_owned(),
         memory: node.pool.memory().to_owned(),
+        pending: node.pending(),
+        restoring: node.restoring(),
     }
 }
 
@@ -143,10 +139,11 @@ fn keys(node: &Node) -> Vec<v1::KeyState> {
             key: Some(key_ref(id)),
             suite: suite(key.suite).into(),
             receiver_index: key.receiver_index,
-            transmitter: seal.is_some(),
+            transmitter: node.state.seals(id) == Some(true),
             transmitting: node.state.transmitting(&id.owner).as_ref() == Some(id),
             packets: seal.map_or(0, |sa| sa.sealed()),
             exhausted: seal.is_some_and(|sa| sa.exhausted()),
+            needed: !key.installed,
         }
     })
     .collect()
@@ -184,206 +181,4 @@ fn neighbours(node: &Node) -> Vec<v1::NeighbourState> {
         }
     }
     neighbours
-}
-
-/// The desired state as items; given back to Apply they make the same state, but for secrets.
-pub(super) fn items(state: &State) -> Vec<v1::Item> {
-    use v1::item::Item;
-    let mut items = Vec::new();
-    items.extend(state.vrfs.keys().map(|name| {
-        Item::Vrf(v1::Vrf {
-            name: name.to_string(),
-        })
-    }));
-    items.extend(
-        state
-            .ports
-            .iter()
-            .map(|(name, it)| Item::Port(port(name, it))),
-    );
-    items.extend(
-        state
-            .links
-            .iter()
-            .map(|(name, it)| Item::Link(link(name.as_str(), it))),
-    );
-    items.extend(
-        state
-            .circuits
-            .iter()
-            .map(|(name, it)| Item::Circuit(circuit(name.as_str(), it))),
-    );
-    items.extend(state.labels.iter().map(|((link, label), action)| {
-        Item::Label(v1::Label {
-            link: link.to_string(),
-            label: *label,
-            action: Some(match action {
-                LabelAction::Swap { link, label } => v1::label::Action::Swap(v1::Swap {
-                    link: link.to_string(),
-                    label: *label,
-                }),
-                LabelAction::Egress(circuit) => v1::label::Action::Egress(v1::Egress {
-                    circuit: circuit.to_string(),
-                }),
-            }),
-        })
-    }));
-    items.extend(state.groups.iter().map(|(name, members)| {
-        let members = members.iter().map(|member| v1::Member {
-            target: Some(match &member.hop {
-                Hop::Circuit(name) => v1::member::Target::Circuit(name.to_string()),
-                Hop::Via(hop) => v1::member::Target::Via(via(hop)),
-            }),
-            weight: member.weight,
-        });
-        Item::Group(v1::Group {
-            name: name.to_string(),
-            members: members.collect(),
-        })
-    }));
-    for (vrf, routes) in state.routes.iter() {
-        items.extend(routes.iter().map(|(prefix, target)| {
-            Item::Route(v1::Route {
-                vrf: vrf.to_string(),
-                prefix: prefix.to_string(),
-                target: Some(match target {
-                    Target::Hop(Hop::Circuit(name)) => v1::route::Target::Circuit(name.to_string()),
-                    Target::Hop(Hop::Via(hop)) => v1::route::Target::Via(via(hop)),
-                    Target::Group(name) => v1::route::Target::Group(name.to_string()),
-                    Target::Blackhole => v1::route::Target::Blackhole(v1::Blackhole {}),
-                }),
-            })
-        }));
-    }
-    items.extend(state.neighbours.iter().map(|((port, address), mac)| {
-        Item::Neighbour(v1::Neighbour {
-            port: port.to_string(),
-            address: address.to_string(),
-            mac: mac.to_string(),
-        })
-    }));
-    items.extend(state.keys.iter().map(|(id, it)| {
-        Item::Key(v1::Key {
-            owner: Some(match &id.owner {
-                Owner::Link(name) => v1::key::Owner::Link(name.to_string()),
-                Owner::Circuit(name) => v1::key::Owner::Circuit(name.to_string()),
-            }),
-            direction: direction(id.direction).into(),
-            epoch: id.epoch,
-            suite: suite(it.suite).into(),
-            secret: Vec::new(),
-            receiver_index: it.receiver_index,
-        })
-    }));
-    items.extend(state.transmits.iter().map(|(owner, epoch)| {
-        Item::Transmit(v1::Transmit {
-            owner: Some(match owner {
-                Owner::Link(name) => v1::transmit::Owner::Link(name.to_string()),
-                Owner::Circuit(name) => v1::transmit::Owner::Circuit(name.to_string()),
-            }),
-            epoch: *epoch,
-        })
-    }));
-    items
-        .into_iter()
-        .map(|item| v1::Item { item: Some(item) })
-        .collect()
-}
-
-fn port(name: &PortName, port: &Port) -> v1::Port {
-    let (role, vrf) = match &port.role {
-        Role::Edge(vrf) => (v1::PortRole::Edge, vrf.to_string()),
-        Role::Underlay => (v1::PortRole::Underlay, String::new()),
-    };
-    v1::Port {
-        name: name.to_string(),
-        role: role.into(),
-        vrf,
-        mtu: port.spec.mtu.into(),
-        device: Some(match &port.spec.device {
-            Device::AfXdp {
-                netdev,
-                bind,
-                xdp,
-                busy_poll,
-            } => v1::port::Device::AfXdp(v1::AfXdp {
-                netdev: netdev.clone(),
-                bind: match bind {
-                    BindMode::Auto => v1::BindMode::Auto,
-                    BindMode::ZeroCopy => v1::BindMode::ZeroCopy,
-                    BindMode::Copy => v1::BindMode::Copy,
-                }
-                .into(),
-                xdp: match xdp {
-                    XdpMode::Auto => v1::XdpMode::Auto,
-                    XdpMode::Native => v1::XdpMode::Native,
-                    XdpMode::Generic => v1::XdpMode::Generic,
-                }
-                .into(),
-                busy_poll: *busy_poll,
-            }),
-            Device::Tap { netdev } => v1::port::Device::Tap(v1::Tap {
-                netdev: netdev.clone(),
-            }),
-            Device::Memory { wire, mac } => v1::port::Device::Memory(v1::Memory {
-                wire: wire.clone(),
-                mac: mac.to_string(),
-            }),
-        }),
-    }
-}
-
-fn link(name: &str, link: &Link) -> v1::Link {
-    v1::Link {
-        name: name.to_owned(),
-        end: end(link.end).into(),
-        port: link.port.to_string(),
-        local: link.local.ip().to_string(),
-        remote: link.remote.ip().to_string(),
-        local_port: link.local.port().into(),
-        remote_port: link.remote.port().into(),
-        next_hop: link.next_hop.map(|hop| hop.to_string()).unwrap_or_default(),
-    }
-}
-
-pub(super) fn circuit(name: &str, circuit: &Circuit) -> v1::Circuit {
-    let (dscp, dscp_value) = match circuit.dscp {
-        Dscp::Copy => (v1::Dscp::Copy, 0),
-        Dscp::Fixed(0) => (v1::Dscp::Zero, 0),
-        Dscp::Fixed(value) => (v1::Dscp::Fixed, value.into()),
-    };
-    v1::Circuit {
-        name: name.to_owned(),
-        id: circuit.id,
-        end: end(circuit.end).into(),
-        vrf: circuit.vrf.to_string(),
-        link: circuit.link.to_string(),
-        label: circuit.label,
-        hop_limit: circuit.hop_limit.into(),
-        dscp: dscp.into(),
-        dscp_value,
-        tags: (*circuit.tags).clone(),
-    }
-}
-
-fn via(via: &Via) -> v1::Via {
-    v1::Via {
-        port: via.port.to_string(),
-        address: via.address.map(|a| a.to_string()).unwrap_or_default(),
-    }
-}
-
-fn end(end: End) -> v1::End {
-    match end {
-        End::A => v1::End::A,
-        End::B => v1::End::B,
-    }
-}
-
-fn suite(suite: Suite) -> v1::Suite {
-    match suite {
-        Suite::Aes256Gcm => v1::Suite::Aes256Gcm,
-        Suite::Aes128Gcm => v1::Suite::Aes128Gcm,
-        Suite::ChaCha20Poly1305 => v1::Suite::Chacha20Poly1305,
-    }
 }

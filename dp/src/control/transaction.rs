@@ -4,13 +4,13 @@
 //! to the same item wins, and only then [`check`](super::check) looks whether everything that is pointed at exists.
 //! When a link or circuit is deleted, its keys and its transmit epoch go with it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use twinseal_crypto::{Fingerprint, Secret};
 
 use super::check;
 use super::model::{Key, KeyId, Owner, State};
-use super::parse::{Action, Item, ItemKey, Parsed};
+use super::parse::{Action, Item, ItemKey, Kept, Parsed};
 use super::refusal::{Code, Refused, reason};
 
 /// Which change touched an item last.
@@ -20,7 +20,7 @@ pub type Touched = HashMap<ItemKey, usize>;
 pub struct Outcome {
     /// The new state, with the next generation.
     pub state: State,
-    /// Secrets of the new state's keys that the transaction brought.
+    /// Secrets of the new state's keys that the transaction brought and that the node did not have.
     pub secrets: HashMap<KeyId, Secret>,
     /// Keys that begin to transmit, each a secret to burn.
     pub starts: Vec<Start>,
@@ -28,6 +28,30 @@ pub struct Outcome {
     pub touched: Touched,
     /// How many changes it had.
     pub changes: usize,
+}
+
+impl Outcome {
+    /// To a state from before a restart.
+    pub(super) fn restored(state: State) -> Self {
+        Self {
+            changes: 0,
+            state,
+            secrets: HashMap::new(),
+            starts: Vec::new(),
+            touched: Touched::new(),
+        }
+    }
+
+    /// Back to `new`, which was a state before.
+    pub(super) fn back(old: &State, new: State, touched: Touched) -> Self {
+        Self {
+            starts: starts(old, &new, &touched),
+            secrets: HashMap::new(),
+            changes: touched.len(),
+            state: new,
+            touched,
+        }
+    }
 }
 
 /// A key that begins to transmit.
@@ -46,12 +70,33 @@ pub fn apply(old: &State, parsed: Parsed) -> Result<Outcome, Refused> {
     refused.unless(outcome)
 }
 
+/// Applies changes that have been judged before, when they were made.
+pub(super) fn replay(state: &mut State, changes: impl Iterator<Item = Action>) {
+    let old = std::mem::take(state);
+    let mut draft = Draft {
+        old: &old,
+        state: old.clone(),
+        secrets: HashMap::new(),
+        touched: Touched::new(),
+        missing: HashMap::new(),
+    };
+    for change in changes {
+        match change {
+            Action::Set(item) => draft.set(0, item),
+            Action::Delete(item) => draft.delete(0, item),
+            // They bring secrets, or rely on one: nothing that was stored does.
+            Action::Install(..) | Action::Keep(..) => {}
+        }
+    }
+    *state = draft.state;
+}
+
 /// Applies changes to a copy of `old`, with all that is wrong with them. Of changes that could not be parsed the outcome
 /// knows nothing, and nothing is said of what may be missing because of them.
 pub fn judge(old: &State, parsed: Parsed) -> (Outcome, Refused) {
     let Parsed {
         changes,
-        broken,
+        mut broken,
         mut refused,
     } = parsed;
     let count = changes.len();
@@ -65,6 +110,24 @@ pub fn judge(old: &State, parsed: Parsed) -> (Outcome, Refused) {
     for change in changes {
         match change.action {
             Action::Set(item) => draft.set(change.index, item),
+            Action::Install(id, key, secret) => {
+                draft.secrets.insert(id.clone(), secret);
+                draft.set(change.index, Item::Key(id, key));
+            }
+            Action::Keep(id, kept) => match draft.keep(&id, &kept) {
+                Ok(key) => draft.set(change.index, Item::Key(id, key)),
+                Err(why) => {
+                    refused.push(reason(
+                        Code::SecretNeeded,
+                        Some(change.index),
+                        &ItemKey::Key(id),
+                        "secret",
+                        why,
+                        "give a new secret, in a new epoch if the other end has this one",
+                    ));
+                    broken.keys = true;
+                }
+            },
             Action::Delete(item) => draft.delete(change.index, item),
         }
     }
@@ -91,7 +154,8 @@ pub fn judge(old: &State, parsed: Parsed) -> (Outcome, Refused) {
     let mut starts = starts(old, &state, &touched);
     starts.sort_by_key(|start| start.change);
     // A secret whose key was deleted again, or was there before, is not needed.
-    secrets.retain(|id, _| state.keys.contains_key(id) && !old.keys.contains_key(id));
+    let had = |id: &KeyId| old.keys.get(id).is_some_and(|key| key.installed);
+    secrets.retain(|id, _| state.keys.contains_key(id) && !had(id));
     state.generation += 1;
     let outcome = Outcome {
         state,
@@ -160,14 +224,8 @@ impl Draft<'_> {
                 state.neighbours.set((port.clone(), address), mac);
                 ItemKey::Neighbour(port, address)
             }
-            Item::Key(id, new) => {
-                let key = Key {
-                    suite: new.suite,
-                    fingerprint: new.secret.fingerprint(),
-                    receiver_index: new.receiver_index,
-                };
+            Item::Key(id, key) => {
                 state.keys.set(id.clone(), key);
-                self.secrets.insert(id.clone(), new.secret);
                 ItemKey::Key(id)
             }
             Item::Transmit(owner, epoch) => {
@@ -177,6 +235,31 @@ impl Draft<'_> {
         };
         self.missing.remove(&key);
         self.touched.insert(key, index);
+    }
+
+    /// A key that must be there, or why it is not.
+    fn keep(&self, id: &KeyId, kept: &Kept) -> Result<Key, String> {
+        let Some(key) = self.state.keys.get(id) else {
+            return Err("it has no secret, and the node has no such key".to_owned());
+        };
+        if !key.installed {
+            return Err("it has no secret, and the node's was lost when it restarted".to_owned());
+        }
+        if let Some(fingerprint) = kept.fingerprint
+            && fingerprint != key.fingerprint
+        {
+            return Err(format!(
+                "the node has another secret in this epoch, {}",
+                key.fingerprint
+            ));
+        }
+        Ok(Key {
+            suite: kept.suite,
+            fingerprint: key.fingerprint,
+            receiver_index: kept.receiver_index,
+            limits: kept.limits,
+            installed: true,
+        })
     }
 
     fn delete(&mut self, index: usize, item: ItemKey) {
@@ -224,27 +307,25 @@ impl Draft<'_> {
             Owner::Circuit(name) => self.state.circuits.contains_key(name),
         };
         let touched = &self.touched;
-        let orphans: HashSet<Owner> = self
-            .state
-            .keys
-            .keys()
-            .map(|id| &id.owner)
-            .chain(self.state.transmits.keys())
-            .filter(|owner| !lives(owner))
-            .cloned()
+        let of_transaction = |item: &ItemKey| touched.contains_key(item);
+        let keys = self.state.keys.keys().filter(|id| !lives(&id.owner));
+        let transmits = self.state.transmits.keys().filter(|owner| !lives(owner));
+        let orphans: Vec<_> = keys
+            .map(|id| (&id.owner, ItemKey::Key(id.clone())))
+            .chain(transmits.map(|owner| (owner, ItemKey::Transmit(owner.clone()))))
+            .filter(|(_, item)| !of_transaction(item))
+            .filter_map(|(owner, item)| Some((*touched.get(&owner.into())?, item)))
             .collect();
-        self.state.keys.retain(|id, _| {
-            !orphans.contains(&id.owner) || touched.contains_key(&ItemKey::Key(id.clone()))
-        });
-        self.state.transmits.retain(|owner, _| {
-            !orphans.contains(owner) || touched.contains_key(&ItemKey::Transmit(owner.clone()))
-        });
+        for (index, item) in orphans {
+            self.delete(index, item);
+        }
     }
 }
 
 /// Keys that transmit in `new` and did not in `old`.
 fn starts(old: &State, new: &State, touched: &Touched) -> Vec<Start> {
     if new.transmits.same(&old.transmits)
+        && new.keys.same(&old.keys)
         && new.links.same(&old.links)
         && new.circuits.same(&old.circuits)
     {

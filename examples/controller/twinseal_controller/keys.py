@@ -25,14 +25,15 @@ class Keyring:
             self._indices[node] = {key.receiver_index for key in state.keys if key.receiver_index}
 
     def is_good(self, owner: Owner) -> bool:
-        """Whether both ends transmit, each with a key that the other has."""
+        """Whether both ends transmit, each with a key that the other has. A restart leaves keys without their secrets."""
         for direction, sender, receiver in _ways(owner):
             sending = [
                 place
                 for place, key in self._held[sender].items()
-                if key.transmitting and place[:3] == (owner.kind, owner.name, direction)
+                if key.transmitting and not key.needed and place[:3] == (owner.kind, owner.name, direction)
             ]
-            if not sending or sending[0] not in self._held[receiver]:
+            received = self._held[receiver].get(sending[0]) if sending else None
+            if received is None or received.needed:
                 return False
         return True
 

@@ -1,55 +1,133 @@
-//! `twinseal ctl apply`.
+//! `twinseal ctl apply` and `replace`.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use prost::Message;
 use tonic::Status;
-use twinseal_api::v1;
+use twinseal_api::v1::{self, change::Change};
 
-use super::client::{self, Target};
+use super::client::{self, Client, Target};
 use crate::cli::run::forbid_dumps;
-use crate::cli::state_file::StateFile;
+use crate::cli::state_file::{self, StateFile};
+use crate::time;
+
+/// Octets of a message of a Replace; well below what a node takes.
+const CHUNK: usize = 1 << 20;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ApplyArgs {
     /// The state file; - is standard input.
     #[arg(short = 'f', long = "file", value_name = "FILE")]
     file: PathBuf,
-    /// Check everything, change nothing.
+    /// Check everything and print what would change; change nothing.
     #[arg(long)]
     dry_run: bool,
     /// Refuse if the node's tables are not at this generation.
     #[arg(long, value_name = "N")]
     expect_generation: Option<u64>,
+    /// Roll back unless `ctl confirm` follows within so many seconds.
+    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    confirm_within: Option<u32>,
+    /// A name for this request: the same again under it is answered but not applied again.
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
+    request_id: String,
 }
 
-pub(super) async fn run(target: Target, args: ApplyArgs) -> anyhow::Result<ExitCode> {
-    // This process is about to hold secrets too.
-    forbid_dumps().context("cannot switch core dumps off")?;
-    let mut file = StateFile::load(&args.file)?;
-    let mut client = target.connect().await?;
-    let count = file.changes.len();
+/// Sets what the file says, and leaves the rest.
+pub(super) async fn apply(target: Target, args: ApplyArgs) -> anyhow::Result<ExitCode> {
+    let (mut file, mut client) = begin(target, &args).await?;
     let request = v1::ApplyRequest {
         changes: std::mem::take(&mut file.changes),
         dry_run: args.dry_run,
         expected_generation: args.expect_generation,
+        request_id: args.request_id.clone(),
+        confirm_within_seconds: args.confirm_within.unwrap_or(0),
+        refusal_in_response: true,
     };
-    let generation = match client.apply(request).await {
-        Ok(response) => response.into_inner().generation,
-        Err(status) => {
-            return match refusal(&file, &status) {
-                Some(text) => {
-                    eprint!("{text}");
-                    Ok(ExitCode::FAILURE)
-                }
-                None => Err(client::explain(&status)),
-            };
+    let count = request.changes.len() - file.installed;
+    let answer = client.apply(request).await;
+    end(&file, &args, count, answer.map(|it| it.into_inner()))
+}
+
+/// Makes the state what the file says, and nothing else.
+pub(super) async fn replace(target: Target, args: ApplyArgs) -> anyhow::Result<ExitCode> {
+    let (mut file, mut client) = begin(target, &args).await?;
+    let mut items = Vec::with_capacity(file.changes.len());
+    for change in std::mem::take(&mut file.changes) {
+        match change.change {
+            Some(Change::Set(item)) => items.push(item),
+            _ => bail!(
+                "{}: a whole state has no section `delete`: what is not in the file goes by itself",
+                args.file.display()
+            ),
         }
+    }
+    let count = items.len() - file.installed;
+    let head = v1::ReplaceRequest {
+        items: Vec::new(),
+        request_id: args.request_id.clone(),
+        dry_run: args.dry_run,
+        expected_generation: args.expect_generation,
+        confirm_within_seconds: args.confirm_within.unwrap_or(0),
+        refusal_in_response: true,
+    };
+    let chunks = chunks(items).into_iter().map(|items| v1::ReplaceRequest {
+        items,
+        ..Default::default()
+    });
+    let messages: Vec<_> = std::iter::once(head).chain(chunks).collect();
+    let answer = client.replace(futures::stream::iter(messages)).await;
+    end(&file, &args, count, answer.map(|it| it.into_inner()))
+}
+
+async fn begin(target: Target, args: &ApplyArgs) -> anyhow::Result<(StateFile, Client)> {
+    // This process is about to hold secrets too.
+    forbid_dumps().context("cannot switch core dumps off")?;
+    let file = StateFile::load(&args.file)?;
+    Ok((file, target.connect().await?))
+}
+
+/// Items in the order of the file, cut to messages.
+fn chunks(items: Vec<v1::Item>) -> Vec<Vec<v1::Item>> {
+    let mut chunks = Vec::new();
+    let (mut chunk, mut size) = (Vec::new(), 0);
+    for item in items {
+        size += item.encoded_len() + 8;
+        chunk.push(item);
+        if size >= CHUNK {
+            chunks.push(std::mem::take(&mut chunk));
+            size = 0;
+        }
+    }
+    chunks.push(chunk);
+    chunks
+}
+
+fn end(
+    file: &StateFile,
+    args: &ApplyArgs,
+    count: usize,
+    answer: Result<v1::ApplyResponse, Status>,
+) -> anyhow::Result<ExitCode> {
+    let answer = match answer {
+        Ok(v1::ApplyResponse {
+            refusal: Some(refusal),
+            ..
+        }) => {
+            eprint!("{}", refusal_text(file, &refusal));
+            return Ok(ExitCode::FAILURE);
+        }
+        Ok(answer) => answer,
+        Err(status) => return Err(client::explain(&status)),
     };
     let mut out = io::stdout().lock();
+    if let Some(diff) = &answer.diff {
+        print_diff(&mut out, diff)?;
+    }
+    let generation = answer.generation;
     let changes = if count == 1 {
         "1 change".to_owned()
     } else {
@@ -57,6 +135,11 @@ pub(super) async fn run(target: Target, args: ApplyArgs) -> anyhow::Result<ExitC
     };
     if args.dry_run {
         write!(out, "{changes} would be applied to generation {generation}")?;
+    } else if answer.repeated {
+        write!(
+            out,
+            "generation {generation}: applied before under this request id"
+        )?;
     } else {
         write!(out, "generation {generation}: {changes} applied")?;
     }
@@ -64,14 +147,56 @@ pub(super) async fn run(target: Target, args: ApplyArgs) -> anyhow::Result<ExitC
         0 => writeln!(out)?,
         n => writeln!(out, "; {n} installed keys left as they are")?,
     }
+    if answer.not_stored {
+        writeln!(
+            out,
+            "not in the state directory yet: a restart would not restore it; see the node's log"
+        )?;
+    }
+    if let Some(pending) = &answer.pending {
+        let until = time::rfc3339(pending.until_unix_nanos);
+        writeln!(
+            out,
+            "rolled back at {until} unless `twinseal ctl confirm {}` comes first",
+            pending.generation
+        )?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Why the node refused, a line each with the place in the file; `None` if that is not what happened.
-fn refusal(file: &StateFile, status: &Status) -> Option<String> {
-    let refusal = v1::Refusal::decode(status.details())
-        .ok()
-        .filter(|refusal| !refusal.items.is_empty())?;
+/// What would go, with -, and what would come, with +, in the words of state files.
+fn print_diff(out: &mut impl Write, diff: &v1::Diff) -> anyhow::Result<()> {
+    for change in &diff.changes {
+        for (sign, item) in [('-', &change.old), ('+', &change.new)] {
+            if let Some(item) = item {
+                let file = state_file::json(std::slice::from_ref(item))?;
+                for (section, entries) in file.as_object().into_iter().flatten() {
+                    for entry in entries.as_array().into_iter().flatten() {
+                        writeln!(out, "{sign} {section}: {entry}")?;
+                    }
+                }
+            }
+        }
+    }
+    let v1::Diff {
+        created,
+        updated,
+        deleted,
+        changes,
+    } = diff;
+    let more = created + updated + deleted - changes.len() as u64;
+    if more > 0 {
+        writeln!(out, "... and {more} items more")?;
+    }
+    writeln!(
+        out,
+        "{created} created, {updated} updated, {deleted} deleted"
+    )?;
+    Ok(())
+}
+
+/// Why the node refused, a line each with the place in the file.
+fn refusal_text(file: &StateFile, refusal: &v1::Refusal) -> String {
     let mut text = String::new();
     for item in &refusal.items {
         if let Some(place) = file.place(item.change) {
@@ -96,7 +221,7 @@ fn refusal(file: &StateFile, status: &Status) -> Option<String> {
         text.push('\n');
     }
     text += "refused: nothing was changed\n";
-    Some(text)
+    text
 }
 
 #[cfg(test)]
@@ -116,22 +241,28 @@ mod tests {
             fix: fix.into(),
             code: v1::RefusalCode::Invalid.into(),
         };
-        let details = v1::Refusal {
+        let refusal = v1::Refusal {
             items: vec![item(1, "name", "write another"), item(-1, "", "")],
         };
-        let status = Status::with_details(
-            tonic::Code::InvalidArgument,
-            "no",
-            details.encode_to_vec().into(),
-        );
         assert_eq!(
-            refusal(&file, &status).unwrap(),
+            refusal_text(&file, &refusal),
             "s.yaml:3: vrfs[1]: vrf \"b\": name: is wrong; write another\n\
              vrf \"b\": is wrong\n\
              refused: nothing was changed\n"
         );
-        assert_eq!(refusal(&file, &Status::unavailable("gone")), None);
-        let garbage = Status::with_details(tonic::Code::Internal, "no", vec![0xff; 9].into());
-        assert_eq!(refusal(&file, &garbage), None);
+    }
+
+    #[test]
+    fn a_state_is_cut_to_messages_in_its_order() {
+        let vrf = |n: usize| v1::Item {
+            item: Some(v1::item::Item::Vrf(v1::Vrf {
+                name: format!("{n:064}"),
+            })),
+        };
+        let items: Vec<_> = (0..40_000).map(vrf).collect();
+        let chunks = chunks(items.clone());
+        assert!(chunks.len() > 2, "{}", chunks.len());
+        assert_eq!(chunks.concat(), items);
+        assert_eq!(super::chunks(Vec::new()), [Vec::new()]);
     }
 }

@@ -1,6 +1,7 @@
 //! `twinseal ctl`: a client of the control API and nothing else.
 
 mod apply;
+mod confirm;
 mod events;
 mod stats;
 mod usage;
@@ -29,6 +30,12 @@ pub struct CtlArgs {
 enum Command {
     /// Apply a state file as one transaction: whole or not at all.
     Apply(apply::ApplyArgs),
+    /// Make the node's state what a state file says: what is not in the file is deleted, what is equal stays untouched.
+    Replace(apply::ApplyArgs),
+    /// Make a transaction stay that was applied with --confirm-within.
+    Confirm(confirm::PendingArgs),
+    /// Take such a transaction back before its time.
+    Rollback(confirm::PendingArgs),
     /// Print the desired state as a state file, and what became of it as comments in it.
     Get {
         /// Print JSON.
@@ -54,7 +61,10 @@ pub fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
         .context("cannot start a runtime")?;
     runtime.block_on(async {
         match args.command {
-            Command::Apply(apply) => apply::run(args.target, apply).await,
+            Command::Apply(apply) => apply::apply(args.target, apply).await,
+            Command::Replace(replace) => apply::replace(args.target, replace).await,
+            Command::Confirm(confirm) => confirm::confirm(args.target, confirm).await,
+            Command::Rollback(rollback) => confirm::rollback(args.target, rollback).await,
             Command::Get { json } => get(args.target.connect().await?, json).await,
             Command::Stats(stats) => stats::run(args.target.connect().await?, &stats).await,
             Command::Watch(watch) => events::run(args.target.connect().await?, watch).await,
@@ -79,6 +89,11 @@ async fn get(mut client: Client, json: bool) -> anyhow::Result<ExitCode> {
             "workers": got.workers,
             "provider": got.provider,
             "memory": got.memory,
+            "restoring": got.restoring,
+            "pending": got.pending.map(|it| json!({
+                "generation": it.generation,
+                "until_unix_nanos": it.until_unix_nanos,
+            })),
             "state": state,
             "ports": got.ports.iter().map(print::port_json).collect::<Vec<_>>(),
             "links": got.links.iter().map(print::link_json).collect::<Vec<_>>(),

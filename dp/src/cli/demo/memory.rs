@@ -143,6 +143,7 @@ impl Node {
             name: router.name().into(),
             socket: SocketConfig::new(&socket),
             state_dir: folder.join("state"),
+            keep_tables: true,
             provider: DEFAULT_PROVIDER.into(),
             window_bits: 4096,
             lane_limit: MAX_COUNTER,
@@ -150,6 +151,7 @@ impl Node {
             usage: UsageConfig::default(),
             audit: None,
             reopen: Reopen::default(),
+            key_limits: Default::default(),
             pool: PoolConfig {
                 cpus: vec![None],
                 frames: 8192,

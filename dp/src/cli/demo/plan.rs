@@ -208,6 +208,7 @@ impl Plan {
                     suite: self.suite.into(),
                     secret,
                     receiver_index,
+                    ..v1::Key::default()
                 });
             }
         }

@@ -9,19 +9,32 @@ use crate::time;
 pub(in crate::cli) fn event(event: &v1::Event) -> String {
     use v1::event::Event;
     let text = match &event.event {
-        Some(Event::Table(it)) => format!(
-            "tables: generation {}, {} changes",
-            it.generation, it.changes
-        ),
+        Some(Event::Table(it)) => {
+            let cause = match it.cause.as_str() {
+                "" | "apply" => String::new(),
+                cause => format!(", {}", cause.replace('_', " ")),
+            };
+            let waits = match it.pending {
+                Some(_) => ", waits for its confirmation",
+                None => "",
+            };
+            format!(
+                "tables: generation {}, {} changes{cause}{waits}",
+                it.generation, it.changes
+            )
+        }
         Some(Event::Link(it)) => format!("link {} {}{}", it.link, status(it), why(&it.reason)),
         Some(Event::Circuit(it)) => {
             format!("circuit {} {}{}", it.circuit, circuit(it), why(&it.cause))
         }
-        Some(Event::Key(it)) => format!(
-            "key of {}: {}",
-            key_name(it.key.as_ref()),
-            key_change(it.change)
-        ),
+        Some(Event::Key(it)) => {
+            let limit = match it.limit.as_str() {
+                "" => String::new(),
+                limit => format!(", by its limit of {limit}"),
+            };
+            let (key, change) = (key_name(it.key.as_ref()), key_change(it.change));
+            format!("key of {key}: {change}{limit}")
+        }
         Some(Event::Fault(it)) => format!("fault {}{}", it.kind, why(&it.detail)),
         Some(Event::Gap(it)) => format!(
             "events {} to {} are missing: {}",
@@ -67,6 +80,7 @@ fn circuit(it: &v1::CircuitEvent) -> &'static str {
 fn key_change(number: i32) -> &'static str {
     match v1::KeyChange::try_from(number) {
         Ok(v1::KeyChange::Installed) => "installed",
+        Ok(v1::KeyChange::Needed) => "needed",
         Ok(v1::KeyChange::Transmitting) => "transmitting",
         Ok(v1::KeyChange::Retired) => "retired",
         Ok(v1::KeyChange::NearlyExhausted) => "nearly exhausted",

@@ -36,6 +36,7 @@ pub(in crate::cli) fn key_json(it: &v1::KeyState) -> Value {
     object.insert("transmitting".into(), it.transmitting.into());
     object.insert("packets".into(), it.packets.into());
     object.insert("exhausted".into(), it.exhausted.into());
+    object.insert("needed".into(), it.needed.into());
     object.into()
 }
 

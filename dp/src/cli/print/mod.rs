@@ -25,6 +25,17 @@ pub(super) fn outcome(out: &mut impl Write, got: &v1::GetResponse) -> io::Result
         "# node {}, version {}, generation {}, workers {}, {}, {}",
         got.node, got.version, got.generation, got.workers, got.provider, got.memory
     )?;
+    if let Some(pending) = &got.pending {
+        writeln!(
+            out,
+            "# generation {} waits for its confirmation until {}",
+            pending.generation,
+            crate::time::rfc3339(pending.until_unix_nanos)
+        )?;
+    }
+    if !got.restoring.is_empty() {
+        writeln!(out, "# the tables are not restored yet: {}", got.restoring)?;
+    }
     for port in &got.ports {
         let mut facts = vec![
             up(port.up).to_owned(),
@@ -86,6 +97,9 @@ fn key_facts(key: &v1::KeyState) -> String {
     ];
     if key.receiver_index != 0 {
         facts.push(format!("receiver index {}", key.receiver_index));
+    }
+    if key.needed {
+        facts.push("NEEDED: its secret was lost in a restart".to_owned());
     }
     facts.push(
         match (key.transmitter, key.transmitting) {

@@ -105,8 +105,10 @@ fn events_have_a_line_and_an_object() {
             Event::Table(v1::TableEvent {
                 generation: 3,
                 changes: 2,
+                cause: "rolled_back".into(),
+                pending: None,
             }),
-            "tables: generation 3, 2 changes",
+            "tables: generation 3, 2 changes, rolled back",
         ),
         (
             Event::Link(v1::LinkEvent {
@@ -129,8 +131,9 @@ fn events_have_a_line_and_an_object() {
             Event::Key(v1::KeyEvent {
                 key: Some(key),
                 change: v1::KeyChange::NearlyExhausted.into(),
+                limit: "bytes".into(),
             }),
-            "key of circuit c, a-to-b, epoch 4: nearly exhausted",
+            "key of circuit c, a-to-b, epoch 4: nearly exhausted, by its limit of bytes",
         ),
         (
             Event::Fault(v1::FaultEvent {
@@ -183,6 +186,7 @@ fn the_outcome_is_comments() {
         transmitting,
         packets: 5,
         exhausted: transmitting,
+        needed: false,
     };
     let got = v1::GetResponse {
         node: "a".into(),
@@ -213,11 +217,17 @@ fn the_outcome_is_comments() {
             r#static: true,
         }],
         items: Vec::new(),
+        pending: Some(v1::Pending {
+            generation: 2,
+            until_unix_nanos: 0,
+        }),
+        restoring: String::new(),
     };
     assert_eq!(
         text(|out| outcome(out, &got)),
         "\
 # node a, version 1, generation 2, workers 1, ring, ordinary pages
+# generation 2 waits for its confirmation until 1970-01-01T00:00:00.000Z
 # port wan: up, 02:00:00:00:00:01, mtu 1500, native XDP, copy copy, need-wakeup
 # link to-b: down, next hop not resolved
 # key of link to-b, b-to-a, epoch 1: aes-256-gcm, receiver index 9, receives

@@ -184,6 +184,11 @@ fn key(key: v1::Key) -> schema::Key {
         epoch: key.epoch,
         suite: Suite::from_number(key.suite),
         receiver_index: key.receiver_index,
+        limits: key.limits.map(|it| schema::KeyLimits {
+            packets: it.packets,
+            bytes: it.bytes,
+            seconds: it.seconds,
+        }),
         secret: Some(SecretText(Zeroizing::new(INSTALLED.to_owned()))),
         secret_file: None,
     }

@@ -235,7 +235,7 @@ impl Into<'_> {
         let secret = match (key.secret, key.secret_file) {
             (Some(text), None) if text.0.as_str() == INSTALLED => {
                 self.installed += 1;
-                return None;
+                Some(Vec::new())
             }
             (Some(text), None) => self.decode(at, "secret", &text.0),
             (None, Some(file)) => {
@@ -277,6 +277,12 @@ impl Into<'_> {
             suite: Suite::number(key.suite),
             secret,
             receiver_index: key.receiver_index,
+            fingerprint: Vec::new(),
+            limits: key.limits.map(|it| v1::KeyLimits {
+                packets: it.packets,
+                bytes: it.bytes,
+                seconds: it.seconds,
+            }),
         })
     }
 
@@ -335,6 +341,13 @@ impl Into<'_> {
                     address: it.address,
                 }),
                 schema::Delete::Key(it) => Item::Key(self.key_ref(at, it)),
+                schema::Delete::Transmit(it) => {
+                    use v1::transmit_ref::Owner;
+                    let owners = [it.link.map(Owner::Link), it.circuit.map(Owner::Circuit)];
+                    Item::Transmit(v1::TransmitRef {
+                        owner: self.one_of(at, "link, circuit", owners),
+                    })
+                }
             };
             let item = v1::ItemRef { item: Some(item) };
             self.push("delete", index, at, v1::change::Change::Delete(item));

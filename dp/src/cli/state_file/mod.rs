@@ -23,7 +23,7 @@ use schema::File;
 pub struct StateFile {
     /// What to apply, in the order of the file's sections.
     pub changes: Vec<v1::Change>,
-    /// Keys whose secret is `installed`: they are no changes.
+    /// How many of them are keys whose secret is `installed`: the node must have them.
     pub installed: usize,
     path: PathBuf,
     places: Vec<Place>,

@@ -284,6 +284,8 @@ pub(super) struct Key {
     pub(super) suite: Option<Suite>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) receiver_index: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) limits: Option<KeyLimits>,
     /// In base64, or [`INSTALLED`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) secret: Option<SecretText>,
@@ -315,6 +317,27 @@ pub(super) enum Delete {
     Route(RouteRef),
     Neighbour(NeighbourRef),
     Key(KeyRef),
+    Transmit(TransmitRef),
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeyLimits {
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) packets: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) bytes: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) seconds: u32,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TransmitRef {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) link: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) circuit: Option<String>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]

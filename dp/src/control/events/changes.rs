@@ -6,22 +6,39 @@ use std::time::Instant;
 use twinseal_api::v1::{self, CircuitChange, EventKind, event::Event as Body};
 
 use super::Events;
+use crate::control::items;
 use crate::control::model::{Circuit, CircuitName, State, Table};
-use crate::control::report;
 
 /// When circuits were made.
 #[derive(Default)]
 pub struct Births(HashMap<CircuitName, Instant>);
 
+/// Why and how the tables changed.
+pub struct Change {
+    /// How many items were changed.
+    pub changes: usize,
+    /// As the API names it.
+    pub cause: &'static str,
+    /// If it must be confirmed.
+    pub pending: Option<v1::Pending>,
+}
+
 /// Tells of a transaction that turned `old` into `new`.
-pub fn tell(events: &Events, births: &mut Births, old: &State, new: &State, changes: usize) {
-    let body = v1::TableEvent {
-        generation: new.generation,
-        changes: u32::try_from(changes).unwrap_or(u32::MAX),
-    };
-    events.emit(EventKind::Configuration, Body::Table(body));
+pub fn tell(events: &Events, births: &mut Births, old: &State, new: &State, change: Change) {
+    tables(events, new.generation, change);
     circuits(events, births, old, new);
     keys(events, old, new);
+}
+
+/// Tells that the tables changed, or that what waited for its confirmation waits no more.
+pub fn tables(events: &Events, generation: u64, change: Change) {
+    let body = v1::TableEvent {
+        generation,
+        changes: u32::try_from(change.changes).unwrap_or(u32::MAX),
+        cause: change.cause.to_owned(),
+        pending: change.pending,
+    };
+    events.emit(EventKind::Configuration, Body::Table(body));
 }
 
 /// What can be told of a circuit of `state`.
@@ -39,7 +56,7 @@ pub fn circuit(
         circuit: name.to_string(),
         change: change.into(),
         cause: cause.to_owned(),
-        configuration: Some(report::circuit(name.as_str(), circuit)),
+        configuration: Some(items::circuit(name.as_str(), circuit)),
         remote: link
             .map(|link| link.remote.ip().to_string())
             .unwrap_or_default(),
@@ -82,8 +99,13 @@ fn keys(events: &Events, old: &State, new: &State) {
     if new.keys.same(&old.keys) && new.transmits.same(&old.transmits) {
         return;
     }
-    for (id, _) in gone(&new.keys, &old.keys) {
-        events.key(id, v1::KeyChange::Installed);
+    for (id, key) in new.keys.iter() {
+        let was = old.keys.get(id).map(|was| was.installed);
+        match key.installed {
+            true if was != Some(true) => events.key(id, v1::KeyChange::Installed),
+            false if was.is_none() => events.key(id, v1::KeyChange::Needed),
+            _ => {}
+        }
     }
     for owner in new.transmits.keys() {
         let (was, is) = (old.transmitting(owner), new.transmitting(owner));

@@ -66,7 +66,12 @@ fn fields(namespace: &str, event_type: &str, more: Value) -> Map<String, Value> 
 }
 
 fn table(it: &v1::TableEvent) -> Map<String, Value> {
-    let more = json!({ "generation": it.generation, "changes": it.changes });
+    let more = json!({
+        "generation": it.generation,
+        "changes": it.changes,
+        "cause": it.cause,
+        "pending": it.pending.is_some(),
+    });
     fields("twinseal.table", "committed", more)
 }
 
@@ -136,13 +141,14 @@ fn key(it: &v1::KeyEvent) -> Map<String, Value> {
     use v1::key_ref::Owner;
     let event_type = match it.change() {
         v1::KeyChange::Installed => "installed",
+        v1::KeyChange::Needed => "needed",
         v1::KeyChange::Transmitting => "transmitting",
         v1::KeyChange::Retired => "retired",
         v1::KeyChange::NearlyExhausted => "nearlyExhausted",
         v1::KeyChange::Exhausted => "exhausted",
         v1::KeyChange::Unspecified => "unknown",
     };
-    let mut object = fields("twinseal.key", event_type, json!({}));
+    let mut object = fields("twinseal.key", event_type, json!({ "limit": it.limit }));
     if let Some(key) = &it.key {
         match &key.owner {
             Some(Owner::Link(name)) => object.insert("link_id".into(), name.as_str().into()),

@@ -24,6 +24,11 @@ pub const DEFAULT_RING: usize = 16384;
 impl Events {
     /// Tells of a key.
     pub fn key(&self, id: &KeyId, change: v1::KeyChange) {
+        self.limit(id, change, "");
+    }
+
+    /// Tells of a key by one of its limits.
+    pub fn limit(&self, id: &KeyId, change: v1::KeyChange, limit: &str) {
         let kind = match change {
             v1::KeyChange::NearlyExhausted | v1::KeyChange::Exhausted => EventKind::Fault,
             _ => EventKind::Security,
@@ -31,6 +36,7 @@ impl Events {
         let body = v1::KeyEvent {
             key: Some(key_ref(id)),
             change: change.into(),
+            limit: limit.to_owned(),
         };
         self.emit(kind, Body::Key(body));
     }

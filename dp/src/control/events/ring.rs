@@ -237,6 +237,7 @@ mod tests {
         let body = Body::Table(v1::TableEvent {
             generation,
             changes: 0,
+            ..Default::default()
         });
         events.emit(kind, body);
     }

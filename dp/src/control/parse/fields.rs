@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use twinseal_api::v1;
-use twinseal_crypto::{Direction, SECRET_LEN, Secret};
+use twinseal_crypto::{Direction, Fingerprint, SECRET_LEN, Secret};
 use zeroize::Zeroize;
 
 use super::Parser;
@@ -83,6 +83,17 @@ impl Parser<'_> {
             }
         }
         Some(Arc::new(tags))
+    }
+
+    pub(super) fn fingerprint(&mut self, bytes: &[u8]) -> Option<Fingerprint> {
+        match <[u8; 32]>::try_from(bytes) {
+            Ok(bytes) => Some(Fingerprint::from(bytes)),
+            Err(_) => self.refuse(
+                "fingerprint",
+                format!("it has {} bytes, not 32", bytes.len()),
+                "give it as it is read back, or leave it empty",
+            ),
+        }
     }
 
     /// Takes the secret over; what the request held is wiped whatever happens.

@@ -8,17 +8,18 @@ use twinseal_ebpf::XdpMode;
 use twinseal_xsk::BindMode;
 
 use super::fields::quote;
-use super::{Item, ItemKey, NewKey, Parser};
+use super::{Action, Item, ItemKey, Kept, Parser};
 use crate::control::model::{
-    Circuit, Hop, KeyId, LabelAction, Link, Member, Owner, Port, Role, Target,
+    Circuit, Hop, Key, KeyId, LabelAction, Link, Member, Owner, Port, Role, Target,
 };
 use crate::ports::{Device, PortSpec};
 use crate::tables::Dscp;
 
 impl Parser<'_> {
-    pub(super) fn item(&mut self, item: v1::Item) -> Option<Item> {
+    pub(super) fn item(&mut self, item: v1::Item) -> Option<Action> {
         use v1::item::Item as Proto;
-        match item.item {
+        let item = match item.item {
+            Some(Proto::Key(key)) => return self.key(key),
             Some(Proto::Port(port)) => self.port(port),
             Some(Proto::Vrf(vrf)) => {
                 self.item = format!("vrf {}", quote(&vrf.name));
@@ -30,10 +31,10 @@ impl Parser<'_> {
             Some(Proto::Group(group)) => self.group(group),
             Some(Proto::Route(route)) => self.route(route),
             Some(Proto::Neighbour(neighbour)) => self.neighbour(neighbour),
-            Some(Proto::Key(key)) => self.key(key),
             Some(Proto::Transmit(transmit)) => self.transmit(transmit),
             None => self.refuse("item", "it is empty or of a kind that this version does not know", "give one of port, vrf, link, circuit, label, group, route, neighbour, key, transmit"),
-        }
+        };
+        item.map(Action::Set)
     }
 
     pub(super) fn reference(&mut self, item: v1::ItemRef) -> Option<ItemKey> {
@@ -69,10 +70,19 @@ impl Parser<'_> {
                 self.key_id(owner, key.direction, key.epoch)
                     .map(ItemKey::Key)
             }
+            Some(Proto::Transmit(transmit)) => {
+                let owner = match transmit.owner {
+                    Some(v1::transmit_ref::Owner::Link(name)) => Some((true, name)),
+                    Some(v1::transmit_ref::Owner::Circuit(name)) => Some((false, name)),
+                    None => None,
+                };
+                self.item = format!("transmit of {}", owner_text(&owner));
+                self.owner(owner).map(ItemKey::Transmit)
+            }
             None => self.refuse(
                 "delete",
                 "it is empty or of a kind that this version does not know",
-                "name one of port, vrf, link, circuit, label, group, route, neighbour, key",
+                "name one of port, vrf, link, circuit, label, group, route, neighbour, key, transmit",
             ),
         }
     }
@@ -346,14 +356,21 @@ impl Parser<'_> {
         Some(Item::Neighbour(port?, address?, mac?))
     }
 
-    fn key(&mut self, mut key: v1::Key) -> Option<Item> {
+    fn key(&mut self, mut key: v1::Key) -> Option<Action> {
         let owner = match key.owner {
             Some(v1::key::Owner::Link(name)) => Some((true, name)),
             Some(v1::key::Owner::Circuit(name)) => Some((false, name)),
             None => None,
         };
         let id = self.key_id(owner, key.direction, key.epoch);
-        let secret = self.secret(&mut key.secret);
+        let fingerprint = match key.fingerprint.as_slice() {
+            [] => Some(None),
+            bytes => self.fingerprint(bytes).map(Some),
+        };
+        let secret = match key.secret.is_empty() {
+            true => Some(None),
+            false => self.secret(&mut key.secret).map(Some),
+        };
         let suite = match v1::Suite::try_from(key.suite) {
             Ok(v1::Suite::Unspecified | v1::Suite::Aes256Gcm) => Some(Suite::Aes256Gcm),
             Ok(v1::Suite::Aes128Gcm) => Some(Suite::Aes128Gcm),
@@ -389,12 +406,34 @@ impl Parser<'_> {
             ),
             (_, index) => Some(index),
         };
-        let key = NewKey {
-            suite: suite?,
-            secret: secret?,
-            receiver_index: receiver_index?,
+        let limits = key.limits.unwrap_or_default().into();
+        let (id, suite, receiver_index) = (id?, suite?, receiver_index?);
+        let (secret, fingerprint) = (secret?, fingerprint?);
+        let Some(secret) = secret else {
+            let kept = Kept {
+                suite,
+                receiver_index,
+                fingerprint,
+                limits,
+            };
+            return Some(Action::Keep(id, kept));
         };
-        Some(Item::Key(id?, key))
+        let own = secret.fingerprint();
+        if fingerprint.is_some_and(|given| given != own) {
+            return self.refuse(
+                "fingerprint",
+                format!("that of the secret is {own}"),
+                "leave it empty, or give the one of this secret",
+            );
+        }
+        let key = Key {
+            suite,
+            fingerprint: own,
+            receiver_index,
+            limits,
+            installed: true,
+        };
+        Some(Action::Install(id, key, secret))
     }
 
     fn transmit(&mut self, transmit: v1::Transmit) -> Option<Item> {

@@ -8,13 +8,13 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use twinseal_api::v1;
-use twinseal_crypto::{Secret, Suite};
+use twinseal_crypto::{Fingerprint, Secret, Suite};
 
 use super::model::{
-    self, Circuit, CircuitName, GroupName, KeyId, LabelAction, Link, LinkName, Member, Owner, Port,
-    PortName, Prefix, Target, VrfName,
+    self, Circuit, CircuitName, GroupName, Key, KeyId, LabelAction, Limits, Link, LinkName, Member,
+    Owner, Port, PortName, Prefix, Target, VrfName,
 };
-use super::refusal::{Code, Refused};
+use super::refusal::{Code, Refused, place};
 use crate::wire::ethernet::Mac;
 
 /// One change, with its place in the request.
@@ -29,11 +29,16 @@ pub struct Change {
 pub enum Action {
     /// Make or replace.
     Set(Item),
+    /// Load a key with its secret.
+    Install(KeyId, Key, Secret),
+    /// Take a key that must be there, without its secret.
+    Keep(KeyId, Kept),
     /// Remove.
     Delete(ItemKey),
 }
 
-/// An item with all that it says.
+/// An item with all that it says, but for secrets.
+#[derive(Clone, PartialEq, Debug)]
 pub enum Item {
     /// A port.
     Port(PortName, Port),
@@ -52,19 +57,40 @@ pub enum Item {
     /// A static neighbour.
     Neighbour(PortName, IpAddr, Mac),
     /// A key.
-    Key(KeyId, NewKey),
+    Key(KeyId, Key),
     /// Which epoch transmits.
     Transmit(Owner, u32),
 }
 
-/// A key with its secret.
-pub struct NewKey {
+impl Item {
+    /// What makes it unique.
+    pub fn key(&self) -> ItemKey {
+        match self {
+            Self::Port(name, _) => ItemKey::Port(name.clone()),
+            Self::Vrf(name) => ItemKey::Vrf(name.clone()),
+            Self::Link(name, _) => ItemKey::Link(name.clone()),
+            Self::Circuit(name, _) => ItemKey::Circuit(name.clone()),
+            Self::Label(link, label, _) => ItemKey::Label(link.clone(), *label),
+            Self::Group(name, _) => ItemKey::Group(name.clone()),
+            Self::Route(vrf, prefix, _) => ItemKey::Route(vrf.clone(), *prefix),
+            Self::Neighbour(port, address, _) => ItemKey::Neighbour(port.clone(), *address),
+            Self::Key(id, _) => ItemKey::Key(id.clone()),
+            Self::Transmit(owner, _) => ItemKey::Transmit(owner.clone()),
+        }
+    }
+}
+
+/// What is said of a key that must be there.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Kept {
     /// The algorithm.
     pub suite: Suite,
-    /// The secret.
-    pub secret: Secret,
     /// Names it in packets; 0 for circuits.
     pub receiver_index: u32,
+    /// The public name of its secret, if the controller knows it.
+    pub fingerprint: Option<Fingerprint>,
+    /// When it must stop to transmit.
+    pub limits: Limits,
 }
 
 /// What makes an item unique.
@@ -137,7 +163,7 @@ pub struct Broken {
     /// Whether there are some without.
     unnamed: bool,
     /// Whether there are keys among them.
-    keys: bool,
+    pub keys: bool,
 }
 
 impl Broken {
@@ -190,19 +216,26 @@ impl Parsed {
             refused: &mut self.refused,
         };
         let action = match change {
-            Some(v1::change::Change::Set(item)) => {
-                let name = name(&item);
-                let item = parser.item(item);
-                if item.is_none() {
-                    self.broken.add(name);
-                }
-                item.map(Action::Set)
-            }
+            Some(v1::change::Change::Set(item)) => return self.set(index, item),
             Some(v1::change::Change::Delete(item)) => parser.reference(item).map(Action::Delete),
             None => parser.refuse("change", "neither set nor delete is given", "give one"),
         };
         self.changes
             .extend(action.map(|action| Change { index, action }));
+    }
+
+    /// Parses one item that is to be set.
+    pub fn set(&mut self, index: usize, item: v1::Item) {
+        let name = name(&item);
+        let mut parser = Parser {
+            index,
+            item: "change".to_owned(),
+            refused: &mut self.refused,
+        };
+        match parser.item(item) {
+            Some(action) => self.changes.push(Change { index, action }),
+            None => self.broken.add(name),
+        }
     }
 }
 
@@ -234,7 +267,7 @@ struct Parser<'a> {
 impl Parser<'_> {
     fn refuse<T>(&mut self, field: &str, reason: impl Into<String>, fix: &str) -> Option<T> {
         let item = v1::RefusedItem {
-            change: i32::try_from(self.index).unwrap_or(i32::MAX),
+            change: place(self.index),
             item: self.item.clone(),
             field: field.to_owned(),
             reason: reason.into(),

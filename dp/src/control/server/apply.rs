@@ -1,12 +1,17 @@
-//! Apply: transactions.
+//! Apply, Confirm and Rollback.
 
 use tonic::Status;
 use twinseal_api::v1;
 
 use super::Service;
-use super::status::status;
+use super::status::{refusal, status};
 use crate::control::access::Caller;
+use crate::control::apply::Transaction;
 use crate::control::audit::{Entry, Outcome};
+use crate::control::refusal::Refused;
+
+/// Octets of a refusal in an answer.
+const MAX_REFUSAL: usize = 2 << 20;
 
 impl Service {
     /// Applies a transaction, or tells all that is wrong with it.
@@ -18,17 +23,61 @@ impl Service {
         let mut entry = Entry::new(caller, "Apply");
         entry.changes(&request.changes);
         entry.dry_run = request.dry_run;
-        let applied = self.node.apply(request).await?;
-        self.audit.write(
-            entry,
-            match &applied {
-                Ok(generation) => Outcome::Done {
-                    generation: *generation,
-                },
-                Err(refused) => Outcome::Refused(refused),
-            },
-        );
-        let generation = applied.map_err(|refused| status(&refused))?;
-        Ok(v1::ApplyResponse { generation })
+        let in_response = request.refusal_in_response;
+        self.transact(entry, request.into(), in_response).await
+    }
+
+    pub(super) async fn transact(
+        &self,
+        entry: Entry,
+        transaction: Transaction,
+        refusal_in_response: bool,
+    ) -> Result<v1::ApplyResponse, Status> {
+        let applied = self.node.apply(transaction).await?;
+        let generation = applied.as_ref().map(|answer| answer.generation);
+        self.audit.write(entry, outcome(generation));
+        match applied {
+            Ok(answer) => Ok(answer),
+            Err(refused) if refusal_in_response => Ok(v1::ApplyResponse {
+                refusal: Some(refusal(&refused, MAX_REFUSAL)),
+                ..Default::default()
+            }),
+            Err(refused) => Err(status(&refused)),
+        }
+    }
+
+    /// Makes what waits stay.
+    pub(super) async fn confirm(
+        &self,
+        caller: Option<Caller>,
+        generation: u64,
+    ) -> Result<v1::ConfirmResponse, Status> {
+        let settled = self.node.confirm(generation).await?;
+        let generation = self.settled(Entry::new(caller, "Confirm"), settled)?;
+        Ok(v1::ConfirmResponse { generation })
+    }
+
+    /// Takes back what waits.
+    pub(super) async fn rollback(
+        &self,
+        caller: Option<Caller>,
+        generation: u64,
+    ) -> Result<v1::RollbackResponse, Status> {
+        let settled = self.node.rollback(generation).await?;
+        let generation = self.settled(Entry::new(caller, "Rollback"), settled)?;
+        Ok(v1::RollbackResponse { generation })
+    }
+
+    fn settled(&self, entry: Entry, settled: Result<u64, Refused>) -> Result<u64, Status> {
+        let generation = settled.as_ref().map(|generation| *generation);
+        self.audit.write(entry, outcome(generation));
+        settled.map_err(|refused| status(&refused))
+    }
+}
+
+fn outcome(generation: Result<u64, &Refused>) -> Outcome<'_> {
+    match generation {
+        Ok(generation) => Outcome::Done { generation },
+        Err(refused) => Outcome::Refused(refused),
     }
 }

@@ -1,12 +1,13 @@
 //! The gRPC server: one file for each part of the service.
 
 mod apply;
+mod replace;
 mod socket;
 mod status;
 mod usage;
 mod watch;
 
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use twinseal_api::v1;
 use twinseal_api::v1::control_server::Control;
 
@@ -19,6 +20,18 @@ pub use socket::{Socket, SocketConfig, SocketError};
 struct Service {
     node: NodeHandle,
     audit: Audit,
+    /// Held while a state is streamed.
+    replacing: tokio::sync::Mutex<()>,
+}
+
+impl Service {
+    fn new(node: NodeHandle, audit: Audit) -> Self {
+        Self {
+            node,
+            audit,
+            replacing: tokio::sync::Mutex::default(),
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -31,6 +44,34 @@ impl Control for Service {
         self.apply(caller, request.into_inner())
             .await
             .map(Response::new)
+    }
+
+    async fn replace(
+        &self,
+        request: Request<Streaming<v1::ReplaceRequest>>,
+    ) -> Result<Response<v1::ApplyResponse>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
+        self.replace(caller, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn confirm(
+        &self,
+        request: Request<v1::ConfirmRequest>,
+    ) -> Result<Response<v1::ConfirmResponse>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
+        let generation = request.into_inner().generation;
+        self.confirm(caller, generation).await.map(Response::new)
+    }
+
+    async fn rollback(
+        &self,
+        request: Request<v1::RollbackRequest>,
+    ) -> Result<Response<v1::RollbackResponse>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
+        let generation = request.into_inner().generation;
+        self.rollback(caller, generation).await.map(Response::new)
     }
 
     async fn get(&self, _: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {

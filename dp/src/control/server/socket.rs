@@ -163,7 +163,7 @@ impl Socket {
         } = self;
         let access = config.access;
         let limits = access.limits();
-        let service = ControlServer::new(Service { node, audit })
+        let service = ControlServer::new(Service::new(node, audit))
             .max_decoding_message_size(limits.message_bytes);
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(twinseal_api::FILE_DESCRIPTOR_SET)

@@ -23,11 +23,28 @@ pub(super) fn status(refused: &Refused) -> Status {
         Kind::Precondition => Code::FailedPrecondition,
         Kind::Exhausted => Code::ResourceExhausted,
     };
+    let details = refusal(refused, MAX_DETAILS);
+    let mut message = String::new();
+    for item in &details.items {
+        if !message.is_empty() {
+            message.push_str("; ");
+        }
+        message.push_str(&text(item));
+    }
+    if message.len() > MAX_TEXT {
+        message.truncate(message.floor_char_boundary(MAX_TEXT));
+        message.push_str("... and more");
+    }
+    Status::with_details(code, message, details.encode_to_vec().into())
+}
+
+/// The reasons, cut to so many octets.
+pub(super) fn refusal(refused: &Refused, max: usize) -> v1::Refusal {
     let mut items = Vec::new();
     let mut size = 0;
     for item in refused.items() {
         size += item.encoded_len() + 4;
-        if size > MAX_DETAILS {
+        if size > max {
             break;
         }
         items.push(item.clone());
@@ -43,21 +60,7 @@ pub(super) fn status(refused: &Refused) -> Status {
             code: v1::RefusalCode::Unspecified.into(),
         });
     }
-    let details = v1::Refusal {
-        items: items.clone(),
-    };
-    let mut message = String::new();
-    for item in &items {
-        if !message.is_empty() {
-            message.push_str("; ");
-        }
-        message.push_str(&text(item));
-    }
-    if message.len() > MAX_TEXT {
-        message.truncate(message.floor_char_boundary(MAX_TEXT));
-        message.push_str("... and more");
-    }
-    Status::with_details(code, message, details.encode_to_vec().into())
+    v1::Refusal { items }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::super::keys::SaConfig;
 use super::super::netlink::View;
 use super::compile::{Bench, lanes, open, sa_config};
 use super::*;
+use crate::control::events::changes::Change;
 use crate::wire::ethernet::Mac;
 
 /// A bench, its health and what was told.
@@ -46,7 +47,12 @@ impl Watched {
             addresses: &Default::default(),
         };
         let seen = std::mem::replace(&mut self.seen, self.bench.state.clone());
-        self.health.changed(&self.events, &seen, &self.seen, 0);
+        let change = Change {
+            changes: 0,
+            cause: "apply",
+            pending: None,
+        };
+        self.health.changed(&self.events, &seen, &self.seen, change);
         self.health.update(&self.events, &sources, &View::default());
         self.told()
     }

@@ -12,7 +12,7 @@ use twinseal_api::v1::{self, change::Change, item::Item};
 use super::model::State;
 use super::refusal::Refused;
 use super::transaction::{self, Outcome};
-use super::{parse, report};
+use super::{items, parse};
 
 /// A secret that tests tell from others by its first byte.
 pub(super) fn secret(n: u8) -> Vec<u8> {
@@ -125,6 +125,7 @@ pub(super) fn key(
         suite: 0,
         secret: secret(n),
         receiver_index: if is_link { u32::from(n) } else { 0 },
+        ..Default::default()
     }
 }
 
@@ -226,7 +227,7 @@ pub(super) fn edge() -> State {
 #[test]
 fn what_is_read_back_makes_the_same_state() {
     let state = edge();
-    let mut items = report::items(&state);
+    let mut items = items::all(&state);
     for item in &mut items {
         if let Some(Item::Key(key)) = &mut item.item {
             assert!(key.secret.is_empty(), "a secret was read back");

@@ -189,7 +189,8 @@ fn item() -> impl Strategy<Value = Item> {
                     epoch,
                     suite,
                     secret,
-                    receiver_index
+                    receiver_index,
+                    ..Default::default()
                 })
             ),
         (option::weighted(0.9, transmitter), small())
@@ -286,7 +287,7 @@ proptest! {
 
     #[test]
     fn any_request_is_survived(changes in vec(change(), 0..30)) {
-        let request = v1::ApplyRequest { changes, dry_run: false, expected_generation: None };
+        let request = v1::ApplyRequest { changes, ..Default::default() };
         super::super::fuzz_decode(&request.encode_to_vec());
     }
 }

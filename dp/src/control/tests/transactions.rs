@@ -111,7 +111,7 @@ fn what_lives_together_goes_together() {
 #[test]
 fn everything_can_be_deleted_at_once() {
     let state = edge();
-    let deletions: Vec<_> = report::items(&state)
+    let deletions: Vec<_> = items::all(&state)
         .into_iter()
         .filter_map(|item| match item.item? {
             Item::Port(it) => Some(Ref::Port(it.name)),

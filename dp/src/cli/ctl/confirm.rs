@@ -1,0 +1,43 @@
+//! `twinseal ctl confirm` and `rollback`.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use twinseal_api::v1;
+
+use super::client::{self, Target};
+
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct PendingArgs {
+    /// The generation that `apply --confirm-within` told. Without it: whatever waits.
+    #[arg(
+        value_name = "GENERATION",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    generation: u64,
+}
+
+pub(super) async fn confirm(target: Target, args: PendingArgs) -> anyhow::Result<ExitCode> {
+    let mut client = target.connect().await?;
+    let request = v1::ConfirmRequest {
+        generation: args.generation,
+    };
+    let answer = client.confirm(request).await;
+    let answer = answer.map_err(|status| client::explain(&status))?;
+    let generation = answer.into_inner().generation;
+    writeln!(io::stdout(), "generation {generation} stays")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn rollback(target: Target, args: PendingArgs) -> anyhow::Result<ExitCode> {
+    let mut client = target.connect().await?;
+    let request = v1::RollbackRequest {
+        generation: args.generation,
+    };
+    let answer = client.rollback(request).await;
+    let answer = answer.map_err(|status| client::explain(&status))?;
+    let generation = answer.into_inner().generation;
+    writeln!(io::stdout(), "rolled back: generation {generation}")?;
+    Ok(ExitCode::SUCCESS)
+}

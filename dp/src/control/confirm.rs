@@ -1,0 +1,201 @@
+//! Commit-confirm: a transaction that goes by itself unless its controller says, over the network that it changed, that
+//! it shall stay.
+//!
+//! What will be restored is kept as it was: the state, which shares all that did not change, and its live things. So a
+//! key that the transaction deleted keeps its counters and windows until the transaction is confirmed, and may go on.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+use twinseal_api::v1;
+
+use super::apply::{Cause, Commit};
+use super::events::changes::{self, Change};
+use super::keys::Live;
+use super::model::State;
+use super::node::Node;
+use super::refusal::{Code, Refused};
+use super::transaction::{Outcome, Touched};
+
+/// The longest time to confirm in.
+const LONGEST: Duration = Duration::from_secs(86_400);
+/// When a rollback failed, for a port that cannot be opened again, it is tried again after this.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A transaction, or several, that wait for their confirmation.
+pub(super) struct Pending {
+    /// What is restored.
+    pub(super) state: State,
+    /// Its keys and counters.
+    pub(super) live: Live,
+    /// What differs since then.
+    pub(super) touched: Touched,
+    /// Of the last transaction.
+    pub(super) generation: u64,
+    /// When it is rolled back.
+    pub(super) deadline: Instant,
+    /// The same for people.
+    until: SystemTime,
+}
+
+/// How long a transaction waits for its confirmation.
+#[derive(Clone, Copy)]
+pub(super) struct Within(Duration);
+
+impl Within {
+    /// `None` for 0: it need not be confirmed.
+    pub(super) fn new(seconds: u32) -> Result<Option<Self>, Refused> {
+        let within = Duration::from_secs(seconds.into());
+        if within > LONGEST {
+            return Err(Refused::whole(
+                Code::Invalid,
+                "confirm_within_seconds",
+                format!("{seconds} is more than a day"),
+                "give 1 to 86400, or 0 for a transaction that stays",
+            ));
+        }
+        Ok((!within.is_zero()).then_some(Self(within)))
+    }
+}
+
+impl Pending {
+    /// What there is to go back to.
+    pub(super) fn new(state: State, live: Live, within: Within) -> Self {
+        Self {
+            generation: state.generation,
+            state,
+            live,
+            touched: Touched::new(),
+            deadline: Instant::now() + within.0,
+            until: SystemTime::now() + within.0,
+        }
+    }
+
+    /// One more transaction waits; the time begins anew.
+    pub(super) fn extend(&mut self, generation: u64, touched: Touched, within: Within) {
+        self.generation = generation;
+        self.touched.extend(touched);
+        self.deadline = Instant::now() + within.0;
+        self.until = SystemTime::now() + within.0;
+    }
+
+    /// As the API tells it.
+    pub(super) fn report(&self) -> v1::Pending {
+        let since = self.until.duration_since(SystemTime::UNIX_EPOCH);
+        v1::Pending {
+            generation: self.generation,
+            until_unix_nanos: since.map_or(0, |since| since.as_nanos() as u64),
+        }
+    }
+}
+
+impl Node {
+    /// What waits for its confirmation.
+    pub(super) fn pending(&self) -> Option<v1::Pending> {
+        self.pending.as_ref().map(Pending::report)
+    }
+
+    /// Only what waits itself may follow what waits: else nobody could say what a rollback takes back.
+    pub(super) fn check_pending(&self, within: Option<Within>) -> Result<(), Refused> {
+        match &self.pending {
+            Some(pending) if within.is_none() => Err(Refused::whole(
+                Code::Pending,
+                "confirm_within_seconds",
+                format!(
+                    "generation {} waits for its confirmation, {} seconds more, and this transaction would stay",
+                    pending.generation,
+                    pending
+                        .deadline
+                        .saturating_duration_since(Instant::now())
+                        .as_secs()
+                ),
+                "confirm it or roll it back first, or give this one confirm_within_seconds too",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes what waits stay. Tells the generation.
+    pub fn confirm(&mut self, generation: u64) -> Result<u64, Refused> {
+        if self.pending.is_none() && generation != 0 && self.confirmed == Some(generation) {
+            // Whoever lost the answer asks again.
+            return Ok(self.state.generation);
+        }
+        self.check_waits(generation)?;
+        if let Some(pending) = self.pending.take() {
+            self.store_changes(&pending.state, &pending.touched);
+        }
+        self.confirmed = Some(self.state.generation);
+        tracing::info!(generation = self.state.generation, "transaction confirmed");
+        let change = Change {
+            changes: 0,
+            cause: Cause::Confirmed.as_str(),
+            pending: None,
+        };
+        changes::tables(&self.events, self.state.generation, change);
+        Ok(self.state.generation)
+    }
+
+    /// Takes back what waits. Tells the generation.
+    pub fn rollback(&mut self, generation: u64) -> Result<u64, Refused> {
+        self.check_waits(generation)?;
+        self.roll_back()
+    }
+
+    /// The time is up.
+    pub(super) fn expired(&mut self) {
+        tracing::warn!("the transaction was not confirmed and is rolled back");
+        if let Err(refused) = self.roll_back() {
+            tracing::error!(%refused, "the rollback failed and will be tried again");
+            let detail = format!("{refused}; it is tried again every second");
+            self.events.fault("rollback_failed", detail);
+            if let Some(pending) = &mut self.pending {
+                pending.deadline = Instant::now() + RETRY;
+            }
+        }
+    }
+
+    fn check_waits(&self, generation: u64) -> Result<(), Refused> {
+        let waits = self.pending.as_ref().map(|pending| pending.generation);
+        let why = match waits {
+            Some(waits) if generation == 0 || generation == waits => return Ok(()),
+            Some(waits) => {
+                format!("generation {waits} waits for its confirmation, not {generation}")
+            }
+            None => format!(
+                "no transaction waits for its confirmation; the tables are at generation {}",
+                self.state.generation
+            ),
+        };
+        Err(Refused::whole(
+            Code::NotPending,
+            "generation",
+            why,
+            "get the state: it may have been rolled back meanwhile",
+        ))
+    }
+
+    /// Going back is a transaction like others, but for what it need not ask: the state was sound, and its keys live.
+    fn roll_back(&mut self) -> Result<u64, Refused> {
+        let Some(pending) = self.pending.take() else {
+            return Ok(self.state.generation);
+        };
+        let mut state = pending.state.clone();
+        state.generation = self.state.generation + 1;
+        let outcome = Outcome::back(&self.state, state, pending.touched.clone());
+        let commit = Commit {
+            outcome,
+            cause: Cause::RolledBack,
+            within: None,
+        };
+        let rolled_back = pending
+            .live
+            .next(&commit.outcome.state, &commit.outcome.secrets, &self.sa)
+            .map_err(|error| error.refused(&commit.outcome.touched))
+            .and_then(|live| self.commit(commit, live));
+        if rolled_back.is_err() {
+            self.pending = Some(pending);
+        }
+        rolled_back
+    }
+}

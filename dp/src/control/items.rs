@@ -1,0 +1,321 @@
+//! Items of a state, and as the API tells them. A key shows its fingerprint, never its secret.
+
+use std::net::IpAddr;
+
+use twinseal_api::v1::{self, item::Item as Proto};
+use twinseal_crypto::Suite;
+use twinseal_ebpf::XdpMode;
+use twinseal_xsk::BindMode;
+
+use super::events::{direction, key_ref};
+use super::model::{
+    Circuit, End, Hop, Key, KeyId, LabelAction, Limits, Link, LinkName, Member, Owner, Port,
+    PortName, Prefix, Role, State, Target, Via, VrfName,
+};
+use super::parse::{Item, ItemKey};
+use crate::ports::Device;
+use crate::tables::Dscp;
+use crate::wire::ethernet::Mac;
+
+impl State {
+    /// The item as it is.
+    pub fn item(&self, key: &ItemKey) -> Option<Item> {
+        Some(match key {
+            ItemKey::Port(name) => Item::Port(name.clone(), self.ports.get(name)?.clone()),
+            ItemKey::Vrf(name) => {
+                self.vrfs.get(name)?;
+                Item::Vrf(name.clone())
+            }
+            ItemKey::Link(name) => Item::Link(name.clone(), self.links.get(name)?.clone()),
+            ItemKey::Circuit(name) => Item::Circuit(name.clone(), self.circuits.get(name)?.clone()),
+            ItemKey::Label(link, label) => {
+                let action = self.labels.get(&(link.clone(), *label))?;
+                Item::Label(link.clone(), *label, action.clone())
+            }
+            ItemKey::Group(name) => Item::Group(name.clone(), self.groups.get(name)?.clone()),
+            ItemKey::Route(vrf, prefix) => {
+                let target = self.routes.get(vrf)?.get(prefix)?;
+                Item::Route(vrf.clone(), *prefix, target.clone())
+            }
+            ItemKey::Neighbour(port, address) => {
+                let mac = self.neighbours.get(&(port.clone(), *address))?;
+                Item::Neighbour(port.clone(), *address, *mac)
+            }
+            ItemKey::Key(id) => Item::Key(id.clone(), self.keys.get(id)?.clone()),
+            ItemKey::Transmit(owner) => Item::Transmit(owner.clone(), *self.transmits.get(owner)?),
+        })
+    }
+}
+
+/// All items of a state; given back to Replace they make the same state.
+pub(super) fn all(state: &State) -> Vec<v1::Item> {
+    let mut items = Vec::new();
+    each(state, |item| items.push(item));
+    items
+}
+
+/// The same, one after the other.
+pub(super) fn each(state: &State, mut take: impl FnMut(v1::Item)) {
+    let mut take = |item| take(v1::Item { item: Some(item) });
+    state.vrfs.keys().map(vrf).for_each(&mut take);
+    for (name, it) in state.ports.iter() {
+        take(port(name, it));
+    }
+    for (name, it) in state.links.iter() {
+        take(link(name.as_str(), it));
+    }
+    for (name, it) in state.circuits.iter() {
+        take(Proto::Circuit(circuit(name.as_str(), it)));
+    }
+    for ((link, number), action) in state.labels.iter() {
+        take(label(link, *number, action));
+    }
+    for (name, members) in state.groups.iter() {
+        take(group(name.as_str(), members));
+    }
+    for (vrf, routes) in state.routes.iter() {
+        for (prefix, target) in routes.iter() {
+            take(route(vrf, prefix, target));
+        }
+    }
+    for ((port, address), mac) in state.neighbours.iter() {
+        take(neighbour(port, *address, *mac));
+    }
+    for (id, it) in state.keys.iter() {
+        take(key(id, it));
+    }
+    for (owner, epoch) in state.transmits.iter() {
+        take(transmit(owner, *epoch));
+    }
+}
+
+/// The name of an item.
+pub(super) fn reference(key: &ItemKey) -> v1::ItemRef {
+    use v1::item_ref::Item as Ref;
+    let item = match key {
+        ItemKey::Port(name) => Ref::Port(name.to_string()),
+        ItemKey::Vrf(name) => Ref::Vrf(name.to_string()),
+        ItemKey::Link(name) => Ref::Link(name.to_string()),
+        ItemKey::Circuit(name) => Ref::Circuit(name.to_string()),
+        ItemKey::Group(name) => Ref::Group(name.to_string()),
+        ItemKey::Label(link, label) => Ref::Label(v1::LabelRef {
+            link: link.to_string(),
+            label: *label,
+        }),
+        ItemKey::Route(vrf, prefix) => Ref::Route(v1::RouteRef {
+            vrf: vrf.to_string(),
+            prefix: prefix.to_string(),
+        }),
+        ItemKey::Neighbour(port, address) => Ref::Neighbour(v1::NeighbourRef {
+            port: port.to_string(),
+            address: address.to_string(),
+        }),
+        ItemKey::Key(id) => Ref::Key(key_ref(id)),
+        ItemKey::Transmit(owner) => Ref::Transmit(v1::TransmitRef {
+            owner: Some(match owner {
+                Owner::Link(name) => v1::transmit_ref::Owner::Link(name.to_string()),
+                Owner::Circuit(name) => v1::transmit_ref::Owner::Circuit(name.to_string()),
+            }),
+        }),
+    };
+    v1::ItemRef { item: Some(item) }
+}
+
+/// One item.
+pub(super) fn proto(item: &Item) -> v1::Item {
+    let item = match item {
+        Item::Port(name, it) => port(name, it),
+        Item::Vrf(name) => vrf(name),
+        Item::Link(name, it) => link(name.as_str(), it),
+        Item::Circuit(name, it) => Proto::Circuit(circuit(name.as_str(), it)),
+        Item::Label(link, number, action) => label(link, *number, action),
+        Item::Group(name, members) => group(name.as_str(), members),
+        Item::Route(vrf, prefix, target) => route(vrf, prefix, target),
+        Item::Neighbour(port, address, mac) => neighbour(port, *address, *mac),
+        Item::Key(id, it) => key(id, it),
+        Item::Transmit(owner, epoch) => transmit(owner, *epoch),
+    };
+    v1::Item { item: Some(item) }
+}
+
+fn vrf(name: &VrfName) -> Proto {
+    Proto::Vrf(v1::Vrf {
+        name: name.to_string(),
+    })
+}
+
+fn label(link: &LinkName, label: u32, action: &LabelAction) -> Proto {
+    Proto::Label(v1::Label {
+        link: link.to_string(),
+        label,
+        action: Some(match action {
+            LabelAction::Swap { link, label } => v1::label::Action::Swap(v1::Swap {
+                link: link.to_string(),
+                label: *label,
+            }),
+            LabelAction::Egress(circuit) => v1::label::Action::Egress(v1::Egress {
+                circuit: circuit.to_string(),
+            }),
+        }),
+    })
+}
+
+fn group(name: &str, members: &[Member]) -> Proto {
+    let members = members.iter().map(|member| v1::Member {
+        target: Some(match &member.hop {
+            Hop::Circuit(name) => v1::member::Target::Circuit(name.to_string()),
+            Hop::Via(hop) => v1::member::Target::Via(via(hop)),
+        }),
+        weight: member.weight,
+    });
+    Proto::Group(v1::Group {
+        name: name.to_owned(),
+        members: members.collect(),
+    })
+}
+
+fn route(vrf: &VrfName, prefix: &Prefix, target: &Target) -> Proto {
+    Proto::Route(v1::Route {
+        vrf: vrf.to_string(),
+        prefix: prefix.to_string(),
+        target: Some(match target {
+            Target::Hop(Hop::Circuit(name)) => v1::route::Target::Circuit(name.to_string()),
+            Target::Hop(Hop::Via(hop)) => v1::route::Target::Via(via(hop)),
+            Target::Group(name) => v1::route::Target::Group(name.to_string()),
+            Target::Blackhole => v1::route::Target::Blackhole(v1::Blackhole {}),
+        }),
+    })
+}
+
+fn neighbour(port: &PortName, address: IpAddr, mac: Mac) -> Proto {
+    Proto::Neighbour(v1::Neighbour {
+        port: port.to_string(),
+        address: address.to_string(),
+        mac: mac.to_string(),
+    })
+}
+
+fn key(id: &KeyId, key: &Key) -> Proto {
+    Proto::Key(v1::Key {
+        owner: Some(match &id.owner {
+            Owner::Link(name) => v1::key::Owner::Link(name.to_string()),
+            Owner::Circuit(name) => v1::key::Owner::Circuit(name.to_string()),
+        }),
+        direction: direction(id.direction).into(),
+        epoch: id.epoch,
+        suite: suite(key.suite).into(),
+        secret: Vec::new(),
+        receiver_index: key.receiver_index,
+        fingerprint: key.fingerprint.as_bytes().to_vec(),
+        limits: (key.limits != Limits::default()).then(|| key.limits.into()),
+    })
+}
+
+fn transmit(owner: &Owner, epoch: u32) -> Proto {
+    Proto::Transmit(v1::Transmit {
+        owner: Some(match owner {
+            Owner::Link(name) => v1::transmit::Owner::Link(name.to_string()),
+            Owner::Circuit(name) => v1::transmit::Owner::Circuit(name.to_string()),
+        }),
+        epoch,
+    })
+}
+
+fn port(name: &PortName, port: &Port) -> Proto {
+    let (role, vrf) = match &port.role {
+        Role::Edge(vrf) => (v1::PortRole::Edge, vrf.to_string()),
+        Role::Underlay => (v1::PortRole::Underlay, String::new()),
+    };
+    Proto::Port(v1::Port {
+        name: name.to_string(),
+        role: role.into(),
+        vrf,
+        mtu: port.spec.mtu.into(),
+        device: Some(match &port.spec.device {
+            Device::AfXdp {
+                netdev,
+                bind,
+                xdp,
+                busy_poll,
+            } => v1::port::Device::AfXdp(v1::AfXdp {
+                netdev: netdev.clone(),
+                bind: match bind {
+                    BindMode::Auto => v1::BindMode::Auto,
+                    BindMode::ZeroCopy => v1::BindMode::ZeroCopy,
+                    BindMode::Copy => v1::BindMode::Copy,
+                }
+                .into(),
+                xdp: match xdp {
+                    XdpMode::Auto => v1::XdpMode::Auto,
+                    XdpMode::Native => v1::XdpMode::Native,
+                    XdpMode::Generic => v1::XdpMode::Generic,
+                }
+                .into(),
+                busy_poll: *busy_poll,
+            }),
+            Device::Tap { netdev } => v1::port::Device::Tap(v1::Tap {
+                netdev: netdev.clone(),
+            }),
+            Device::Memory { wire, mac } => v1::port::Device::Memory(v1::Memory {
+                wire: wire.clone(),
+                mac: mac.to_string(),
+            }),
+        }),
+    })
+}
+
+fn link(name: &str, link: &Link) -> Proto {
+    Proto::Link(v1::Link {
+        name: name.to_owned(),
+        end: end(link.end).into(),
+        port: link.port.to_string(),
+        local: link.local.ip().to_string(),
+        remote: link.remote.ip().to_string(),
+        local_port: link.local.port().into(),
+        remote_port: link.remote.port().into(),
+        next_hop: link.next_hop.map(|hop| hop.to_string()).unwrap_or_default(),
+    })
+}
+
+/// A circuit.
+pub(super) fn circuit(name: &str, circuit: &Circuit) -> v1::Circuit {
+    let (dscp, dscp_value) = match circuit.dscp {
+        Dscp::Copy => (v1::Dscp::Copy, 0),
+        Dscp::Fixed(0) => (v1::Dscp::Zero, 0),
+        Dscp::Fixed(value) => (v1::Dscp::Fixed, value.into()),
+    };
+    v1::Circuit {
+        name: name.to_owned(),
+        id: circuit.id,
+        end: end(circuit.end).into(),
+        vrf: circuit.vrf.to_string(),
+        link: circuit.link.to_string(),
+        label: circuit.label,
+        hop_limit: circuit.hop_limit.into(),
+        dscp: dscp.into(),
+        dscp_value,
+        tags: (*circuit.tags).clone(),
+    }
+}
+
+fn via(via: &Via) -> v1::Via {
+    v1::Via {
+        port: via.port.to_string(),
+        address: via.address.map(|a| a.to_string()).unwrap_or_default(),
+    }
+}
+
+fn end(end: End) -> v1::End {
+    match end {
+        End::A => v1::End::A,
+        End::B => v1::End::B,
+    }
+}
+
+pub(super) fn suite(suite: Suite) -> v1::Suite {
+    match suite {
+        Suite::Aes256Gcm => v1::Suite::Aes256Gcm,
+        Suite::Aes128Gcm => v1::Suite::Aes128Gcm,
+        Suite::ChaCha20Poly1305 => v1::Suite::Chacha20Poly1305,
+    }
+}

@@ -1,0 +1,149 @@
+//! The node's side of the [`store`](super::store): what is handed to it, and what is taken from it at a start.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::apply::{Cause, Commit};
+use super::check;
+use super::diff::differences;
+use super::model::State;
+use super::node::Node;
+use super::parse::Broken;
+use super::refusal::{Code, Refused};
+use super::store::{Loaded, Stored};
+use super::transaction::{Outcome, Touched};
+
+/// When tables could not be restored, for a device that is not there yet, it is tried again after this.
+const RETRY: Duration = Duration::from_secs(1);
+/// Who asked for a transaction is answered after this even if the disk is not done.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Tables that could not be restored yet.
+pub(super) struct Restoring {
+    state: State,
+    why: Refused,
+    again: Instant,
+}
+
+/// Waits until a transaction is on the disk; tells whether it is not.
+pub(super) async fn not_stored(stored: Option<oneshot::Receiver<Stored>>) -> bool {
+    let Some(stored) = stored else {
+        // The node stores nothing: that was asked for.
+        return false;
+    };
+    !matches!(tokio::time::timeout(PATIENCE, stored).await, Ok(Ok(Ok(()))))
+}
+
+impl Node {
+    /// Takes up what was stored before the restart.
+    pub(super) fn restore(&mut self, loaded: Loaded) {
+        for damage in loaded.damage {
+            tracing::error!("stored tables were refused: {damage}");
+            self.events.fault("stored_tables_damaged", damage);
+        }
+        match loaded.state {
+            None => self.store_all(),
+            Some(state) => {
+                // A controller's expectations hold on, whatever becomes of the rest.
+                self.state.generation = state.generation;
+                self.restoring = Some(Restoring {
+                    state,
+                    why: Refused::default(),
+                    again: Instant::now(),
+                });
+                self.try_restore(Instant::now());
+            }
+        }
+    }
+
+    /// Tries again, if it is time.
+    pub(super) fn try_restore(&mut self, now: Instant) {
+        let Some(mut restoring) = self.restoring.take_if(|restoring| restoring.again <= now) else {
+            return;
+        };
+        match self.restored(restoring.state.clone()) {
+            Ok(()) => {
+                let needed = self.state.keys.values().filter(|key| !key.installed);
+                tracing::info!(
+                    generation = self.state.generation,
+                    keys_needed = needed.count(),
+                    "the stored tables are restored"
+                );
+            }
+            Err(why) => {
+                if restoring.why != why {
+                    tracing::error!(%why, "the stored tables cannot be restored yet");
+                    self.events.fault("restore_failed", why.to_string());
+                }
+                restoring.why = why;
+                restoring.again = now + RETRY;
+                self.restoring = Some(restoring);
+            }
+        }
+    }
+
+    fn restored(&mut self, state: State) -> Result<(), Refused> {
+        let mut refused = Refused::default();
+        // Another version of this program may have other rules.
+        let nothing = (State::default(), Touched::new(), Broken::default());
+        check::check(&nothing.0, &state, &nothing.1, &nothing.2, &mut refused);
+        refused.unless(())?;
+        let outcome = Outcome::restored(state);
+        let live = self
+            .live
+            .next(&outcome.state, &outcome.secrets, &self.sa)
+            .map_err(|error| error.refused(&outcome.touched))?;
+        let commit = Commit {
+            outcome,
+            cause: Cause::Restored,
+            within: None,
+        };
+        self.commit(commit, live).map(drop)
+    }
+
+    /// Changes to tables that are not there yet make no sense; a whole state that stays does.
+    pub(super) fn check_restored(&self, stays: bool) -> Result<(), Refused> {
+        match &self.restoring {
+            Some(restoring) if !stays => Err(Refused::whole(
+                Code::Restoring,
+                "",
+                format!(
+                    "the tables of generation {} are not restored yet: {}",
+                    self.state.generation, restoring.why
+                ),
+                "mend that, or replace the whole state, to stay without confirmation",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Why tables are not restored yet; empty if they are.
+    pub(super) fn restoring(&self) -> String {
+        self.restoring
+            .as_ref()
+            .map_or_else(String::new, |restoring| restoring.why.to_string())
+    }
+
+    /// Stores what differs from a state.
+    pub(super) fn store_changes(&mut self, old: &State, touched: &Touched) {
+        if let Some(store) = &mut self.store {
+            let differences = differences(old, &self.state, touched);
+            self.stored = Some(store.commit(&self.state, differences));
+        }
+    }
+
+    /// Stores that the last generation waits for its confirmation.
+    pub(super) fn store_waiting(&mut self) {
+        if let (Some(store), Some(pending)) = (&mut self.store, &self.pending) {
+            self.stored = Some(store.wait(&pending.state, pending.generation));
+        }
+    }
+
+    /// Stores all.
+    pub(super) fn store_all(&mut self) {
+        if let Some(store) = &mut self.store {
+            store.begin(&self.state);
+        }
+    }
+}

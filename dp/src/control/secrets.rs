@@ -1,0 +1,108 @@
+//! What secrets have served. A secret serves one key, at one end, once: two keys of one secret could be one AEAD key, and
+//! a key that is made anew has forgotten its counters and replay windows.
+//!
+//! Secrets that have sealed are burned on disk and refused for ever. What has only received is remembered here, while the
+//! node runs, and after a restart as far as the stored tables name it.
+
+use std::collections::{HashMap, VecDeque};
+
+use twinseal_crypto::{BurnGuard, Fingerprint, Secret};
+
+use super::model::{KeyId, State};
+use super::parse::ItemKey;
+use super::refusal::{Code, Refused, reason};
+use super::transaction::Outcome;
+
+/// Secrets that are remembered; the oldest is forgotten first.
+const REMEMBERED: usize = 1 << 16;
+
+/// Secrets that have been loaded in this run.
+#[derive(Default)]
+pub(super) struct Served {
+    keys: HashMap<Fingerprint, Service>,
+    order: VecDeque<Fingerprint>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Service {
+    key: KeyId,
+    /// Whether this node sealed with it, or would have.
+    seals: bool,
+}
+
+impl Service {
+    fn new(state: &State, key: &KeyId) -> Self {
+        Self {
+            key: key.clone(),
+            seals: state.seals(key) == Some(true),
+        }
+    }
+}
+
+impl Served {
+    /// Refuses secrets that have served before.
+    pub(super) fn check(
+        &self,
+        burned: &BurnGuard,
+        old: &State,
+        outcome: &Outcome,
+        refused: &mut Refused,
+    ) {
+        const NEW: &str = "load a new secret, in a new epoch, at both ends";
+        let mut secrets: Vec<_> = outcome.secrets.iter().collect();
+        secrets.sort_by_key(|(id, _)| outcome.touched.get(&ItemKey::Key((*id).clone())));
+        for (id, secret) in secrets {
+            let fingerprint = secret.fingerprint();
+            let service = Service::new(&outcome.state, id);
+            let lost = old
+                .keys
+                .get(id)
+                .is_some_and(|key| key.fingerprint == fingerprint && !key.installed);
+            let before = self.keys.get(&fingerprint);
+            let (code, why) = if burned.is_burned(&fingerprint) {
+                let why = "has sealed before, and its counters are lost";
+                (
+                    Code::SecretBurned,
+                    format!("the secret {fingerprint} {why}"),
+                )
+            } else if let Some(before) = before.filter(|before| **before != service) {
+                let role = match before.seals {
+                    true => "to seal",
+                    false => "to open",
+                };
+                (
+                    Code::SecretReused,
+                    format!("its secret has served the {} {role}", before.key),
+                )
+            } else if !service.seals && (lost || before.is_some()) {
+                let why = "has opened before, and its replay windows are lost: what was recorded then would pass again";
+                (
+                    Code::SecretBurned,
+                    format!("the secret {fingerprint} {why}"),
+                )
+            } else {
+                continue;
+            };
+            let item = ItemKey::Key(id.clone());
+            let change = outcome.touched.get(&item).copied();
+            refused.push(reason(code, change, &item, "secret", why, NEW));
+        }
+    }
+
+    /// Remembers the secrets of a transaction that applied.
+    pub(super) fn remember(&mut self, secrets: &HashMap<KeyId, Secret>, state: &State) {
+        for (id, secret) in secrets {
+            let service = Service::new(state, id);
+            let fingerprint = secret.fingerprint();
+            if self.keys.insert(fingerprint, service).is_some() {
+                continue;
+            }
+            self.order.push_back(fingerprint);
+            if self.order.len() > REMEMBERED
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.keys.remove(&oldest);
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Reading back what was stored: the newest snapshot that is whole, and every transaction since.
+
+use std::path::Path;
+
+use aws_lc_rs::hmac;
+use twinseal_api::v1;
+
+use super::format::{FileError, Kind, Reader, Record};
+use super::{Name, files};
+use crate::control::model::{Key, State};
+use crate::control::parse::{self, Action, Change, Item};
+use crate::control::refusal::Refused;
+use crate::control::transaction;
+
+/// What was found.
+#[derive(Default)]
+pub(in crate::control) struct Loaded {
+    /// The tables, `None` if nothing was ever stored.
+    pub(in crate::control) state: Option<State>,
+    /// What was refused, and why. What is in `state` came before it.
+    pub(in crate::control) damage: Vec<String>,
+}
+
+/// Reads the folder.
+pub(super) fn load(dir: &Path, key: &hmac::Key) -> std::io::Result<Loaded> {
+    let files = files(dir)?;
+    let mut loaded = Loaded::default();
+    let mut state = None;
+    let snapshots = files.iter().rev();
+    let snapshots = snapshots.filter_map(|(name, path)| match name {
+        Name::Snapshot(generation) => Some((*generation, path)),
+        Name::Journal(_) => None,
+    });
+    for (generation, path) in snapshots {
+        match snapshot(path, generation, key) {
+            Ok(found) => {
+                state = Some(found);
+                break;
+            }
+            Err(error) => {
+                loaded.damage.push(error);
+                set_aside(path)?;
+            }
+        }
+    }
+    let journals: Vec<_> = files
+        .iter()
+        .filter_map(|(name, path)| match name {
+            Name::Journal(generation) => Some((*generation, path.clone())),
+            Name::Snapshot(_) => None,
+        })
+        .collect();
+    if state.is_none() && journals.is_empty() {
+        return Ok(loaded);
+    }
+    let mut replay = Replay {
+        state: state.unwrap_or_default(),
+        waiting: None,
+    };
+    for (generation, path) in journals {
+        if generation < replay.state.generation {
+            continue;
+        }
+        match replay.journal(generation, &path, key) {
+            Ok(()) => {}
+            // A crash cut the last write short: nobody was told that it is stored.
+            Err(FileError::Torn { path, offset }) => {
+                tracing::info!(path = %path.display(), offset, "the last record is not whole and is left out");
+            }
+            Err(error) => {
+                loaded.damage.push(error.to_string());
+                // What comes before the damage is needed, should a snapshot fail. What does not follow here must never
+                // follow what will be written from now on.
+                if !replay.follows(generation) {
+                    set_aside(&path)?;
+                }
+            }
+        }
+    }
+    let mut state = replay.state;
+    if let Some(waiting) = replay.waiting {
+        // It was not confirmed: what it would have changed is not here. That is a change of the tables too.
+        state.generation = waiting + 1;
+    }
+    loaded.state = Some(state);
+    Ok(loaded)
+}
+
+fn snapshot(path: &Path, generation: u64, key: &hmac::Key) -> Result<State, String> {
+    let mut reader = Reader::open(path, key).map_err(|error| error.to_string())?;
+    let mut state = State::default();
+    while let Some(record) = reader.next().map_err(|error| error.to_string())? {
+        match record.kind() {
+            Kind::Items => replay(&mut state, record).map_err(|error| unsound(path, &error))?,
+            Kind::End if reader.generation == generation && record.generation == generation => {
+                state.generation = generation;
+                return Ok(state);
+            }
+            _ => return Err(format!("{} holds records of another kind", path.display())),
+        }
+    }
+    Err(format!("{} is cut off: its end is missing", path.display()))
+}
+
+fn unsound(path: &Path, refused: &Refused) -> String {
+    format!(
+        "{} holds what this version does not take: {refused}",
+        path.display()
+    )
+}
+
+struct Replay {
+    state: State,
+    /// The generation of a transaction that waits for its confirmation.
+    waiting: Option<u64>,
+}
+
+/// Renames a file that was refused: it is kept for people and never read again.
+fn set_aside(path: &Path) -> std::io::Result<()> {
+    std::fs::rename(path, path.with_extension("refused"))
+}
+
+impl Replay {
+    /// Whether a journal that begins at this generation goes on here.
+    fn follows(&self, generation: u64) -> bool {
+        let here = self.state.generation;
+        generation <= here || self.waiting.is_some_and(|waits| generation == waits + 1)
+    }
+
+    fn journal(&mut self, generation: u64, path: &Path, key: &hmac::Key) -> Result<(), FileError> {
+        let mut reader = Reader::open(path, key)?;
+        let gap = |detail| FileError::Gap {
+            path: path.to_owned(),
+            detail,
+        };
+        let here = self.state.generation;
+        if reader.generation != generation || !self.follows(generation) {
+            return Err(gap(format!(
+                "it begins at generation {generation}, after {here}"
+            )));
+        }
+        self.state.generation = generation;
+        self.waiting = None;
+        while let Some(record) = reader.next()? {
+            if record.generation <= self.state.generation {
+                return Err(gap(format!("generation {} comes twice", record.generation)));
+            }
+            match record.kind() {
+                Kind::Waiting => self.waiting = Some(record.generation),
+                Kind::Commit => {
+                    let generation = record.generation;
+                    replay(&mut self.state, record)
+                        .map_err(|refused| gap(unsound(path, &refused)))?;
+                    self.state.generation = generation;
+                    self.waiting = None;
+                }
+                kind => return Err(gap(format!("it holds a record of kind {kind:?}"))),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Applies what was applied before.
+fn replay(state: &mut State, record: Record) -> Result<(), Refused> {
+    let parsed = parse::changes(record.changes);
+    let changes = parsed.refused.unless(parsed.changes)?;
+    transaction::replay(state, changes.into_iter().map(known));
+    Ok(())
+}
+
+/// Keys come by their fingerprints, and their secrets are gone.
+fn known(change: Change) -> Action {
+    match change.action {
+        Action::Keep(id, kept) => match kept.fingerprint {
+            Some(fingerprint) => {
+                let key = Key {
+                    suite: kept.suite,
+                    fingerprint,
+                    receiver_index: kept.receiver_index,
+                    limits: kept.limits,
+                    installed: false,
+                };
+                Action::Set(Item::Key(id, key))
+            }
+            None => Action::Keep(id, kept),
+        },
+        action => action,
+    }
+}
+
+/// A change as it is stored.
+pub(super) fn set(item: v1::Item) -> v1::Change {
+    v1::Change {
+        change: Some(v1::change::Change::Set(item)),
+    }
+}

@@ -1,0 +1,344 @@
+//! Files: what was stored is what is read, whatever happens to them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+use twinseal_api::v1::{Blackhole, Neighbour, item::Item, route::Target};
+
+use super::super::diff::differences;
+use super::super::tests::{apply, edge, route, set, sets};
+use super::*;
+
+fn open(dir: &Path) -> (Store, Loaded) {
+    Store::open(dir).expect("it opens")
+}
+
+fn blackhole(n: u32) -> Item {
+    let prefix = format!("10.{}.{}.0/24", 100 + n / 256, n % 256);
+    route("red", &prefix, Target::Blackhole(Blackhole {}))
+}
+
+/// Keys as they are after a restart: known, and their secrets gone.
+fn restarted(state: &State) -> State {
+    let mut state = state.clone();
+    let keys: Vec<_> = state.keys.keys().cloned().collect();
+    for id in keys {
+        if let Some(mut key) = state.keys.get(&id).cloned() {
+            key.installed = false;
+            state.keys.set(id, key);
+        }
+    }
+    state
+}
+
+/// Stores one more route; tells the state after it.
+fn commit(store: &mut Store, state: &State, n: u32) -> State {
+    let outcome = apply(state, vec![set(blackhole(n))]);
+    let differences = differences(state, &outcome.state, &outcome.touched);
+    let stored = store.commit(&outcome.state, differences);
+    assert_eq!(stored.blocking_recv(), Ok(Ok(())));
+    outcome.state
+}
+
+/// Stores a state and three transactions, in a journal of its own.
+fn four_generations(dir: &Path) -> State {
+    let (mut store, loaded) = open(dir);
+    assert!(loaded.state.is_none() && loaded.damage.is_empty());
+    let mut state = edge();
+    store.begin(&state);
+    for n in 0..3 {
+        state = commit(&mut store, &state, n);
+    }
+    state
+}
+
+fn the(dir: &Path, kind: &str) -> PathBuf {
+    let files = fs::read_dir(dir.join(FOLDER)).expect("a folder");
+    let mut paths: Vec<_> = files
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with(kind))
+        })
+        .collect();
+    paths.sort();
+    paths.pop().expect("there is one")
+}
+
+fn flip(path: &Path, place: usize) {
+    let mut octets = fs::read(path).expect("it is there");
+    octets[place] ^= 1;
+    fs::write(path, octets).expect("it can be written");
+}
+
+#[test]
+fn what_was_stored_is_read_back_without_secrets() {
+    let dir = TempDir::new().expect("a folder");
+    let state = four_generations(dir.path());
+    let (_store, loaded) = open(dir.path());
+    assert_eq!(loaded.damage, [""; 0]);
+    assert_eq!(loaded.state, Some(restarted(&state)));
+    for path in [the(dir.path(), "snapshot"), the(dir.path(), "journal")] {
+        let octets = fs::read(path).expect("it is there");
+        let secret = super::super::tests::secret(1);
+        assert!(!octets.windows(32).any(|window| window == secret));
+    }
+}
+
+#[test]
+fn deletions_are_stored_and_so_is_everything_that_goes_with_an_owner() {
+    let dir = TempDir::new().expect("a folder");
+    let (mut store, _) = open(dir.path());
+    let state = edge();
+    store.begin(&state);
+    let kept = sets([Item::Neighbour(Neighbour {
+        port: "under".into(),
+        address: "192.0.2.2".into(),
+        mac: "02:00:00:00:00:08".into(),
+    })]);
+    let mut wanted = crate::control::parse::changes(kept);
+    crate::control::sweep::sweep(&state, &mut wanted);
+    // Everything goes but the link's port, which the neighbour needs.
+    wanted.changes.retain(|change| {
+        !matches!(&change.action, crate::control::parse::Action::Delete(ItemKey::Port(name)) if name.as_str() == "under")
+    });
+    let outcome = crate::control::transaction::apply(&state, wanted).expect("sound");
+    let stored = store.commit(
+        &outcome.state,
+        differences(&state, &outcome.state, &outcome.touched),
+    );
+    assert_eq!(stored.blocking_recv(), Ok(Ok(())));
+    drop(store);
+    assert_eq!(open(dir.path()).1.state, Some(outcome.state));
+}
+
+#[test]
+fn a_torn_end_costs_only_what_nobody_was_told_of() {
+    let dir = TempDir::new().expect("a folder");
+    let state = four_generations(dir.path());
+    let journal = the(dir.path(), "journal");
+    let whole = fs::read(&journal).expect("it is there");
+    let mut generations = Vec::new();
+    for length in (0..whole.len()).rev() {
+        fs::write(&journal, &whole[..length]).expect("it can be written");
+        let (_store, loaded) = open(dir.path());
+        assert_eq!(loaded.damage, [""; 0], "cut to {length}");
+        generations.push(loaded.state.expect("the snapshot is whole").generation);
+    }
+    generations.dedup();
+    assert_eq!(generations, [3, 2, 1]);
+    assert_eq!(state.generation, 4);
+}
+
+#[test]
+fn a_damaged_snapshot_costs_nothing_while_the_one_before_is_there() {
+    let dir = TempDir::new().expect("a folder");
+    let state = four_generations(dir.path());
+    // The second run begins with a snapshot of its own, and a journal.
+    let (mut store, loaded) = open(dir.path());
+    let state = State {
+        keys: loaded.state.expect("stored").keys,
+        ..state
+    };
+    store.begin(&state);
+    let state = commit(&mut store, &state, 7);
+    drop(store);
+    let newest = the(dir.path(), "snapshot");
+    let whole = fs::read(&newest).expect("it is there");
+    for place in [0, 17, 21, 30, 40, whole.len() / 2, whole.len() - 1] {
+        fs::write(&newest, &whole).expect("it can be written");
+        flip(&newest, place);
+        let (_store, loaded) = open(dir.path());
+        assert_eq!(loaded.damage.len(), 1, "octet {place}");
+        assert!(
+            loaded.damage[0].contains("snapshot-"),
+            "{:?}",
+            loaded.damage
+        );
+        assert_eq!(loaded.state, Some(restarted(&state)), "octet {place}");
+    }
+    for length in [0, 10, 36, whole.len() / 2, whole.len() - 1] {
+        fs::write(&newest, &whole[..length]).expect("it can be written");
+        let (_store, loaded) = open(dir.path());
+        assert_eq!(loaded.damage.len(), 1, "cut to {length}");
+        assert_eq!(loaded.state, Some(restarted(&state)), "cut to {length}");
+    }
+}
+
+#[test]
+fn what_others_wrote_is_refused_and_says_why() {
+    let dir = TempDir::new().expect("a folder");
+    let state = four_generations(dir.path());
+    let journal = the(dir.path(), "journal");
+    let snapshot = the(dir.path(), "snapshot");
+    let (journal_octets, snapshot_octets) = (
+        fs::read(&journal).expect("it is there"),
+        fs::read(&snapshot).expect("it is there"),
+    );
+    let damage = || {
+        let (_store, loaded) = open(dir.path());
+        let state = loaded.state.map(|state| state.generation);
+        (loaded.damage.join("; "), state)
+    };
+
+    // A version of tomorrow.
+    let mut tomorrow = snapshot_octets.clone();
+    tomorrow[19] = 2;
+    fs::write(&snapshot, &tomorrow).expect("it can be written");
+    let (why, generation) = damage();
+    assert!(
+        why.contains("has version 2, and this program reads 1"),
+        "{why}"
+    );
+    assert!(why.contains("begins at generation 1, after 0"), "{why}");
+    assert_eq!(
+        generation,
+        Some(0),
+        "without a snapshot the journal has nothing to stand on"
+    );
+    // Both were set aside, so that they never follow what is written from now on.
+    assert!(!snapshot.exists() && !journal.exists());
+    let restore = || {
+        fs::write(&snapshot, &snapshot_octets).expect("it can be written");
+        fs::write(&journal, &journal_octets).expect("it can be written");
+    };
+    restore();
+
+    // Another node's key.
+    let key = dir.path().join(KEY_FILE);
+    let own = fs::read(&key).expect("it is there");
+    fs::write(&key, [7; 32]).expect("it can be written");
+    let (why, _) = damage();
+    assert!(why.contains("was written under another key"), "{why}");
+    fs::write(&key, own).expect("it can be written");
+    restore();
+
+    // A transaction that is left out, and one that comes twice: each record is sound in itself.
+    let record = |from: usize| {
+        let length: [u8; 4] = journal_octets[from..from + 4]
+            .try_into()
+            .expect("four octets");
+        from + 36 + u32::from_be_bytes(length) as usize
+    };
+    let (first, second) = (record(36), record(record(36)));
+    let without = [&journal_octets[..36], &journal_octets[first..]].concat();
+    let twice = [&journal_octets[..second], &journal_octets[first..]].concat();
+    for (octets, last) in [(without, 1), (twice, 3)] {
+        fs::write(&journal, octets).expect("it can be written");
+        let (why, generation) = damage();
+        assert!(why.contains("is damaged, or was tampered with"), "{why}");
+        assert_eq!(generation, Some(last));
+    }
+    restore();
+    assert_eq!(damage(), (String::new(), Some(state.generation)));
+}
+
+#[test]
+fn the_key_must_be_whole_and_private() {
+    let dir = TempDir::new().expect("a folder");
+    drop(open(dir.path()));
+    let key = dir.path().join(KEY_FILE);
+    let mode = |mode| fs::set_permissions(&key, fs::Permissions::from_mode(mode)).expect("ours");
+    assert_eq!(
+        fs::metadata(&key).expect("it is made").permissions().mode() & 0o777,
+        0o600
+    );
+    mode(0o640);
+    assert!(matches!(
+        Store::open(dir.path()),
+        Err(StoreError::Key { .. })
+    ));
+    mode(0o600);
+    fs::write(&key, [7; 31]).expect("it can be written");
+    assert!(matches!(
+        Store::open(dir.path()),
+        Err(StoreError::Key { .. })
+    ));
+}
+
+#[test]
+fn what_waited_is_not_there_but_its_generation_is_used() {
+    let dir = TempDir::new().expect("a folder");
+    let (mut store, _) = open(dir.path());
+    let state = edge();
+    store.begin(&state);
+    for generation in [2, 3] {
+        let stored = store.wait(&state, generation);
+        assert_eq!(stored.blocking_recv(), Ok(Ok(())));
+    }
+    drop(store);
+    let found = open(dir.path()).1.state.expect("stored");
+    assert_eq!(found.generation, 4, "going back is a change too");
+    assert_eq!(found.routes, state.routes);
+
+    // Once it stays it is there, under its own generation.
+    let (mut store, _) = open(dir.path());
+    store.begin(&found);
+    drop(store.wait(&found, 5));
+    let state = commit(&mut store, &found, 1);
+    assert_eq!(state.generation, 5);
+    drop(store);
+    assert_eq!(open(dir.path()).1.state, Some(restarted(&state)));
+}
+
+#[test]
+fn old_files_go_and_the_last_two_snapshots_stay() {
+    let dir = TempDir::new().expect("a folder");
+    let (mut store, _) = open(dir.path());
+    let mut state = edge();
+    for n in 0..5 {
+        store.begin(&state);
+        state = commit(&mut store, &state, n);
+    }
+    drop(store);
+    let mut names: Vec<_> = files(&dir.path().join(FOLDER))
+        .expect("a folder")
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            Name::Snapshot(4),
+            Name::Snapshot(5),
+            Name::Journal(4),
+            Name::Journal(5)
+        ]
+    );
+    assert_eq!(open(dir.path()).1.state, Some(restarted(&state)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// However files are damaged, what is read is a state that once was, and damage is told.
+    #[test]
+    fn no_damage_makes_a_state_that_never_was(
+        kind in prop::sample::select(vec!["journal", "snapshot"]),
+        place in any::<prop::sample::Index>(),
+        octet in any::<u8>(),
+        cut in any::<bool>(),
+    ) {
+        let dir = TempDir::new().expect("a folder");
+        let state = four_generations(dir.path());
+        let path = the(dir.path(), kind);
+        let mut octets = fs::read(&path).expect("it is there");
+        let place = place.index(octets.len());
+        let before = octets[place];
+        if cut { octets.truncate(place) } else { octets[place] = octet }
+        fs::write(&path, &octets).expect("it can be written");
+        let (_store, loaded) = open(dir.path());
+        let found = loaded.state.expect("there is a journal");
+        if !cut && octet == before {
+            prop_assert!(loaded.damage.is_empty() && found == restarted(&state));
+        } else if kind == "snapshot" {
+            prop_assert!(!loaded.damage.is_empty() && found == State::default());
+        } else {
+            prop_assert!((1..=4).contains(&found.generation));
+            prop_assert_eq!(found.routes.values().map(|routes| routes.len() as u64).sum::<u64>(), 3 + found.generation);
+        }
+    }
+}

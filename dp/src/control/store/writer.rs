@@ -1,0 +1,242 @@
+//! The thread that writes: transactions to the journal, with one wait for the disk for all that came meanwhile; snapshots
+//! beside it, on a thread of their own.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::Receiver;
+use std::thread::JoinHandle;
+
+use aws_lc_rs::hmac;
+use tokio::sync::oneshot;
+use twinseal_api::v1;
+
+use super::format::{Kind, Record, Writer};
+use super::load::set;
+use super::{Change, Name, Stored, files, name};
+use crate::control::items;
+use crate::control::model::State;
+
+/// A journal of so many octets, or as many as the last snapshot if that is more, is followed by a snapshot.
+const JOURNAL: u64 = 16 << 20;
+/// Items of a record of a snapshot.
+const CHUNK: usize = 4096;
+
+/// What the thread is told.
+pub(super) enum Order {
+    /// To write a transaction; who waits for it is told when it is on the disk.
+    Append(Entry, oneshot::Sender<Stored>),
+    /// To begin a journal anew, and to write the state that it follows.
+    Snapshot(Box<State>),
+}
+
+/// A transaction, or the announcement of one.
+pub(super) struct Entry {
+    pub(super) kind: Kind,
+    pub(super) generation: u64,
+    pub(super) changes: Vec<Change>,
+}
+
+/// What the control thread may look at.
+#[derive(Default)]
+pub(super) struct Signals {
+    /// It is time for a snapshot.
+    pub(super) wants_snapshot: AtomicBool,
+    /// Octets of the last snapshot.
+    snapshot: AtomicU64,
+}
+
+pub(super) struct Thread {
+    pub(super) dir: PathBuf,
+    pub(super) key: hmac::Key,
+    pub(super) signals: Arc<Signals>,
+    /// `None` before the first snapshot is ordered, and after a write failed: nobody knows how the file ends.
+    journal: Option<Writer<File>>,
+    background: Option<JoinHandle<()>>,
+}
+
+impl Thread {
+    pub(super) fn new(dir: PathBuf, key: hmac::Key, signals: Arc<Signals>) -> Self {
+        Self {
+            dir,
+            key,
+            signals,
+            journal: None,
+            background: None,
+        }
+    }
+
+    /// Writes until nobody can order any more.
+    pub(super) fn run(mut self, orders: &Receiver<Order>) {
+        while let Ok(first) = orders.recv() {
+            let mut waiting = Vec::new();
+            let mut result = Ok(());
+            for order in std::iter::once(first).chain(orders.try_iter()) {
+                match order {
+                    Order::Append(entry, reply) => {
+                        if result.is_ok() {
+                            result = self.append(entry);
+                        }
+                        waiting.push(reply);
+                    }
+                    Order::Snapshot(state) => {
+                        let done = self.sync(result);
+                        tell(&mut waiting, &done);
+                        result = self.snapshot(*state);
+                    }
+                }
+            }
+            let done = self.sync(result);
+            tell(&mut waiting, &done);
+        }
+        if let Some(background) = self.background.take() {
+            let _ = background.join();
+        }
+    }
+
+    fn append(&mut self, entry: Entry) -> io::Result<()> {
+        let journal = self.journal.as_mut().ok_or_else(|| {
+            io::Error::other(
+                "an earlier write failed; all is written anew with the next transaction",
+            )
+        })?;
+        let changes = entry.changes.iter().map(|change| match change {
+            Change::Set(item) => set(items::proto(item)),
+            Change::Delete(key) => v1::Change {
+                change: Some(v1::change::Change::Delete(items::reference(key))),
+            },
+        });
+        journal.write(&Record {
+            kind: entry.kind.into(),
+            generation: entry.generation,
+            changes: changes.collect(),
+        })
+    }
+
+    /// Waits for the disk. After a failure all must be written anew.
+    fn sync(&mut self, result: io::Result<()>) -> io::Result<()> {
+        let synced = result.and_then(|()| match &mut self.journal {
+            Some(journal) => journal.get_mut().sync_data(),
+            None => Ok(()),
+        });
+        let large = JOURNAL.max(self.signals.snapshot.load(Relaxed));
+        if synced.is_err() {
+            self.journal = None;
+        }
+        if self
+            .journal
+            .as_ref()
+            .is_none_or(|journal| journal.written > large)
+        {
+            self.signals.wants_snapshot.store(true, Relaxed);
+        }
+        synced
+    }
+
+    fn snapshot(&mut self, state: State) -> io::Result<()> {
+        self.signals.wants_snapshot.store(false, Relaxed);
+        let generation = state.generation;
+        let path = self.dir.join(name(Name::Journal(generation)));
+        if path.exists() {
+            // The journal of an earlier run that begins here and could not be read to its end.
+            fs::rename(&path, path.with_extension("old"))?;
+        }
+        let file = create(&path)?;
+        self.journal = Some(Writer::new(file, &self.key, generation)?);
+        File::open(&self.dir)?.sync_all()?;
+        // The one before is done by now, but for a disk that is slower than transactions come.
+        if let Some(background) = self.background.take() {
+            let _ = background.join();
+        }
+        let (dir, key) = (self.dir.clone(), self.key.clone());
+        let signals = Arc::clone(&self.signals);
+        let background = std::thread::Builder::new().name("tables-snapshot".to_owned());
+        self.background = Some(background.spawn(move || {
+            match write_snapshot(&dir, &key, &state) {
+                Ok(size) => signals.snapshot.store(size, Relaxed),
+                Err(error) => {
+                    tracing::error!(%error, dir = %dir.display(), "the tables could not be written; the journal before is kept");
+                }
+            }
+        })?);
+        Ok(())
+    }
+}
+
+fn tell(waiting: &mut Vec<oneshot::Sender<Stored>>, done: &io::Result<()>) {
+    if let Err(error) = done {
+        tracing::error!(%error, "transactions could not be stored");
+    }
+    for reply in waiting.drain(..) {
+        let _ = reply.send(done.as_ref().map_err(ToString::to_string).copied());
+    }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+}
+
+/// Writes a snapshot beside the others, then removes what neither it nor the one before needs. Tells its size.
+fn write_snapshot(dir: &Path, key: &hmac::Key, state: &State) -> io::Result<u64> {
+    let path = dir.join(name(Name::Snapshot(state.generation)));
+    let temporary = dir.join("snapshot.new");
+    let _ = fs::remove_file(&temporary);
+    let mut writer = Writer::new(BufWriter::new(create(&temporary)?), key, state.generation)?;
+    let mut record = Record {
+        kind: Kind::Items.into(),
+        ..Default::default()
+    };
+    let mut result = Ok(());
+    items::each(state, |item| {
+        record.changes.push(set(item));
+        if record.changes.len() == CHUNK {
+            if result.is_ok() {
+                result = writer.write(&record);
+            }
+            record.changes.clear();
+        }
+    });
+    result?;
+    writer.write(&record)?;
+    writer.write(&Record {
+        kind: Kind::End.into(),
+        generation: state.generation,
+        changes: Vec::new(),
+    })?;
+    writer.get_mut().flush()?;
+    writer.get_mut().get_ref().sync_data()?;
+    fs::rename(&temporary, &path)?;
+    File::open(dir)?.sync_all()?;
+    clear(dir)?;
+    Ok(writer.written)
+}
+
+/// Keeps the last two snapshots and the journals since the older of them.
+fn clear(dir: &Path) -> io::Result<()> {
+    let files = files(dir)?;
+    let mut snapshots: Vec<_> = files
+        .iter()
+        .filter_map(|(name, _)| match name {
+            Name::Snapshot(generation) => Some(*generation),
+            Name::Journal(_) => None,
+        })
+        .collect();
+    snapshots.reverse();
+    let Some(&oldest) = snapshots.get(1) else {
+        return Ok(());
+    };
+    for (name, path) in files {
+        let (Name::Snapshot(generation) | Name::Journal(generation)) = name;
+        if generation < oldest {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}

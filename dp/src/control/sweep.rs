@@ -1,0 +1,97 @@
+//! Mark and sweep: what must change for a state to become what Replace says.
+
+use std::collections::{HashMap, HashSet};
+
+use super::model::{Prefix, State, VrfName};
+use super::parse::{Action, Change, ItemKey, Parsed};
+
+/// The place of changes that no item of the request asked for.
+const NOWHERE: usize = usize::MAX;
+
+/// Leaves out what is there already, and adds the deletion of what is not named.
+pub(super) fn sweep(state: &State, parsed: &mut Parsed) {
+    let mut named = Named::default();
+    // The last of several changes to one item wins, so it is not enough that one of them is equal to what is there.
+    let mut twice = HashSet::new();
+    for change in &parsed.changes {
+        if let Some(key) = named.add(&change.action) {
+            twice.insert(key);
+        }
+    }
+    parsed.changes.retain(|change| {
+        let same = match &change.action {
+            Action::Set(item) => state.item(&item.key()).as_ref() == Some(item),
+            Action::Install(id, key, _) => state.keys.get(id) == Some(key),
+            Action::Keep(..) | Action::Delete(_) => false,
+        };
+        !same || (!twice.is_empty() && twice.contains(&key_of(&change.action)))
+    });
+    for item in gone(state, &named) {
+        if !parsed.broken.covers(&item) {
+            parsed.changes.push(Change {
+                index: NOWHERE,
+                action: Action::Delete(item),
+            });
+        }
+    }
+}
+
+/// The items that a request names. Routes are apart: they are many and must be small.
+#[derive(Default)]
+struct Named {
+    routes: HashMap<VrfName, HashSet<Prefix>>,
+    others: HashSet<ItemKey>,
+}
+
+impl Named {
+    /// The item's key if it was named before.
+    fn add(&mut self, action: &Action) -> Option<ItemKey> {
+        let key = key_of(action);
+        let new = match &key {
+            ItemKey::Route(vrf, prefix) => match self.routes.get_mut(vrf) {
+                Some(routes) => routes.insert(*prefix),
+                None => {
+                    self.routes.insert(vrf.clone(), HashSet::from([*prefix]));
+                    true
+                }
+            },
+            _ => self.others.insert(key.clone()),
+        };
+        (!new).then_some(key)
+    }
+
+    fn route(&self, vrf: &VrfName, prefix: &Prefix) -> bool {
+        let routes = self.routes.get(vrf);
+        routes.is_some_and(|routes| routes.contains(prefix))
+    }
+}
+
+fn key_of(action: &Action) -> ItemKey {
+    match action {
+        Action::Set(item) => item.key(),
+        Action::Install(id, ..) | Action::Keep(id, _) => ItemKey::Key(id.clone()),
+        Action::Delete(key) => key.clone(),
+    }
+}
+
+/// The items of the state that are not named. Keys of links and circuits that go too are among them.
+fn gone(state: &State, named: &Named) -> Vec<ItemKey> {
+    let mut gone = Vec::new();
+    gone.extend(state.ports.keys().cloned().map(ItemKey::Port));
+    gone.extend(state.vrfs.keys().cloned().map(ItemKey::Vrf));
+    gone.extend(state.links.keys().cloned().map(ItemKey::Link));
+    gone.extend(state.circuits.keys().cloned().map(ItemKey::Circuit));
+    gone.extend(state.groups.keys().cloned().map(ItemKey::Group));
+    let labels = state.labels.keys();
+    gone.extend(labels.map(|(link, label)| ItemKey::Label(link.clone(), *label)));
+    let neighbours = state.neighbours.keys();
+    gone.extend(neighbours.map(|(port, address)| ItemKey::Neighbour(port.clone(), *address)));
+    gone.extend(state.keys.keys().cloned().map(ItemKey::Key));
+    gone.extend(state.transmits.keys().cloned().map(ItemKey::Transmit));
+    gone.retain(|item| !named.others.contains(item));
+    for (vrf, routes) in state.routes.iter() {
+        let prefixes = routes.keys().filter(|prefix| !named.route(vrf, prefix));
+        gone.extend(prefixes.map(|prefix| ItemKey::Route(vrf.clone(), *prefix)));
+    }
+    gone
+}
