@@ -54,6 +54,8 @@ impl Node {
             state_dir: dir.path().join("state"),
             provider: twinseal_crypto::DEFAULT_PROVIDER.into(),
             window_bits: 2048,
+            keep_tables: true,
+            key_limits: Default::default(),
             lane_limit: twinseal_crypto::MAX_COUNTER,
             events: EventsConfig::default(),
             usage: UsageConfig::default(),
