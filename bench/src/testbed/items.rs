@@ -33,6 +33,7 @@ pub(super) fn key(
         suite: suite.into(),
         secret,
         receiver_index,
+        ..v1::Key::default()
     })
 }
 
