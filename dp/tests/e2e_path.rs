@@ -171,6 +171,48 @@ fn two_workers_share_flows_and_keep_their_order() {
     path.finish();
 }
 
+#[test]
+fn a_worker_serves_all_queues_of_a_device() {
+    let mut options = options();
+    options.queues = Some(3);
+    let Some(mut path) = Path::start(options) else {
+        return;
+    };
+    let load = path.send_by_sockets(64, 2_000.0, Until::Count(6_400));
+    let summary = load.finish();
+    assert_eq!(summary.flows, 64);
+    path.assert_perfect(&summary);
+    // The host's kernel has spread them; no frame met a queue without a socket, and each was counted once.
+    let stats = path.controller.stats(Router::EdgeA).expect("counters");
+    for port in stats.ports {
+        let steered = |name| {
+            let found = port.steering.iter().find(|counter| counter.name == name);
+            found.expect("a verdict").value
+        };
+        assert_eq!(steered("no_socket"), 0, "{}", port.port);
+        assert_eq!(
+            steered("redirected"),
+            port.received_packets,
+            "{}",
+            port.port
+        );
+    }
+    path.finish();
+}
+
+#[test]
+fn a_device_with_fewer_queues_than_workers_is_refused() {
+    let mut options = options();
+    (options.workers, options.queues) = (2, Some(1));
+    let Some(mut path) = Path::without_tables(options) else {
+        return;
+    };
+    let refused = path.controller.start(&path.plan, &path.network);
+    let why = format!("{:#}", refused.expect_err("a worker without a queue"));
+    assert!(why.contains("1 queues and the node 2 workers"), "{why}");
+    path.finish();
+}
+
 /// The outer UDP source ports of frames from A to B.
 fn source_ports(captured: &Captured) -> BTreeSet<u16> {
     let ports = captured.packets.iter();
