@@ -441,13 +441,9 @@ mod tests {
         for size in [Size::Imix, Size::Octets(Size::MIN), Size::Octets(Size::MAX)] {
             rounds(&mut net, Role::Path, size);
         }
-        let used = |circuits: &[twinseal::tables::Circuit]| {
-            circuits
-                .iter()
-                .filter(|circuit| circuit.traffic.totals().received_packets > 0)
-                .count()
-        };
-        assert_eq!(used(&net.tables[B].circuits), 300);
+        let circuits = net.tables[B].circuits.iter();
+        let used = circuits.filter(|(_, it)| it.traffic.totals().received_packets > 0);
+        assert_eq!(used.count(), 300);
     }
 
     #[test]
@@ -462,7 +458,7 @@ mod tests {
     #[test]
     fn a_dropped_packet_is_an_error() {
         let mut net = net(&Extent::default());
-        net.tables[B].labels.clear();
+        net.tables[B].links[0].labels = Default::default();
         let mut rig = rig(&mut net, Role::Egress, Size::Octets(64));
         let Err(BenchError::Dropped { packets, first, .. }) = rig.round(|work| work()) else {
             panic!("the drops were not seen");

@@ -16,11 +16,13 @@ use twinseal_crypto::{
 use twinseal_xsk::{HugePages, Umem, UmemConfig, XskError};
 
 use crate::pipeline::{Batch, Disposition, HEADROOM, Packet, State, process};
-use crate::tables::fib::Fib;
+use crate::tables::draft::Draft;
 use crate::tables::traffic::Traffic;
+use crate::tables::trie::Root;
 use crate::tables::{
     Circuit, CircuitIndex, Dscp, LabelAction, Link, LinkIndex, LinkTransmit, NeighbourKey, Port,
-    PortIndex, PortRole, Receiver, Tables, Target, Via, Vrf, VrfIndex, label_key, outer::Outer,
+    PortIndex, PortRole, Receiver, Swap, Tables, Target, Via, ViaIndex, Vrf, VrfIndex,
+    outer::Outer,
 };
 use crate::wire::ethernet::{self, Mac};
 use crate::wire::{ip, overlay, udp};
@@ -56,8 +58,9 @@ pub struct Node {
     pub state: State,
     /// Its only worker's lanes.
     pub lanes: Lanes,
-    /// Its tables.
+    /// Its tables: what its packets meet.
     pub tables: Tables,
+    draft: Draft,
     /// Its worker's packet memory.
     pub memory: Umem,
 }
@@ -199,20 +202,18 @@ impl Path {
                 [198, 51, 100, 3],
             )
         });
-        transit.tables.receivers.insert(
-            RECEIVER_AT_TRANSIT,
-            Receiver {
-                link: LinkIndex(0),
-                sa: Arc::new(Seal::FirstLink.open_sa(provider, suite)?),
-            },
-        );
-        transit.tables.labels.insert(
-            label_key(LinkIndex(0), LABEL_AT_TRANSIT),
-            LabelAction::Swap {
-                link: LinkIndex(1),
-                label: LABEL_AT_B,
-            },
-        );
+        let receiver = Receiver {
+            link: LinkIndex(0),
+            sa: Arc::new(Seal::FirstLink.open_sa(provider, suite)?),
+        };
+        let swap = Swap {
+            link: LinkIndex(1),
+            label: LABEL_AT_B,
+        };
+        transit.write(|draft| {
+            draft.set_receiver(RECEIVER_AT_TRANSIT, receiver);
+            draft.set_label(LinkIndex(0), LABEL_AT_TRANSIT, LabelAction::Swap(swap));
+        });
 
         let (mut b, further_b) = Node::new(3, workers)?;
         b.tables.links.push(link(
@@ -222,17 +223,15 @@ impl Path {
             [198, 51, 100, 3],
             [198, 51, 100, 2],
         ));
-        b.tables.receivers.insert(
-            RECEIVER_AT_B,
-            Receiver {
-                link: LinkIndex(0),
-                sa: Arc::new(Seal::SecondLink.open_sa(provider, suite)?),
-            },
-        );
-        b.tables.labels.insert(
-            label_key(LinkIndex(0), LABEL_AT_B),
-            LabelAction::Egress(CircuitIndex(0)),
-        );
+        let receiver = Receiver {
+            link: LinkIndex(0),
+            sa: Arc::new(Seal::SecondLink.open_sa(provider, suite)?),
+        };
+        b.write(|draft| {
+            draft.set_receiver(RECEIVER_AT_B, receiver);
+            let egress = LabelAction::Egress(CircuitIndex(0));
+            draft.set_label(LinkIndex(0), LABEL_AT_B, egress);
+        });
         let mut far = circuit();
         far.receive[EPOCH as usize] = Some(Arc::new(Seal::Circuit.open_sa(provider, suite)?));
         b.tables.circuits.push(far);
@@ -240,7 +239,8 @@ impl Path {
             port: EDGE,
             address: None,
         };
-        b.route([10, 2, 0, 0], "2001:db8:2::", Target::Via(via));
+        b.tables.vias.set(0, via);
+        b.route([10, 2, 0, 0], "2001:db8:2::", Target::Via(ViaIndex(0)));
         Ok((
             Self { a, transit, b },
             [further_a, further_transit, further_b],
@@ -266,20 +266,17 @@ impl Node {
                 peer: None,
             })
         };
-        let mut tables = Tables {
-            ports: vec![
-                port(EDGE, PortRole::Edge(VrfIndex(0))),
-                port(WEST, PortRole::Underlay),
-                port(EAST, PortRole::Underlay),
-            ],
-            vrfs: vec![Vrf {
-                fib: Arc::default(),
-                targets: Vec::new(),
-                v4: Some(Ipv4Addr::new(10, number, 0, 1)),
-                v6: Some(Ipv6Addr::new(0x2001, 0xdb8, number.into(), 0, 0, 0, 0, 1)),
-            }],
-            ..Tables::default()
-        };
+        let mut tables = Tables::default();
+        tables.ports = vec![
+            port(EDGE, PortRole::Edge(VrfIndex(0))),
+            port(WEST, PortRole::Underlay),
+            port(EAST, PortRole::Underlay),
+        ];
+        tables.vrfs.push(Vrf {
+            v4: Some(Ipv4Addr::new(10, number, 0, 1)),
+            v6: Some(Ipv6Addr::new(0x2001, 0xdb8, number.into(), 0, 0, 0, 0, 1)),
+            ..Vrf::default()
+        });
         let hosts = [[10, 1, 0, 2], [10, 2, 0, 2]].map(IpAddr::from);
         let hosts = hosts
             .into_iter()
@@ -302,15 +299,25 @@ impl Node {
             state: states.next().ok_or(CryptoError::Lanes(0))?,
             lanes,
             tables,
+            draft: Draft::default(),
             memory,
         };
         Ok((node, states.collect()))
     }
 
+    /// Changes what is looked up: receivers, labels, routes.
+    pub fn write(&mut self, change: impl FnOnce(&mut Draft)) {
+        self.draft.tables = std::mem::take(&mut self.tables);
+        change(&mut self.draft);
+        self.tables = self.draft.publish(0);
+    }
+
     fn route(&mut self, v4: [u8; 4], v6: &str, target: Target) {
         let v6: Ipv6Addr = v6.parse().unwrap_or(Ipv6Addr::UNSPECIFIED);
-        self.tables.vrfs[0].fib = Arc::new(Fib::new([(v4, 16, 1)], [(v6.octets(), 48, 1)]));
-        self.tables.vrfs[0].targets = vec![target];
+        self.write(|draft| {
+            draft.set_route(VrfIndex(0), v4, 16, target);
+            draft.set_route(VrfIndex(0), v6.octets(), 48, target);
+        });
     }
 
     /// Copies frames that arrive on a port into a batch; at most [`BATCH`](crate::pipeline::BATCH).
@@ -352,6 +359,7 @@ fn link(port: PortIndex, source: Mac, peer: Mac, local: [u8; 4], remote: [u8; 4]
         mtu: MTU,
         transmit: None,
         source_port_salt: 0,
+        labels: Root::default(),
         traffic: Arc::new(Traffic::new(1)),
     }
 }

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use twinseal::fixture::*;
 use twinseal::pipeline::Disposition::{self, Drop, Send};
 use twinseal::pipeline::reason::DropReason;
-use twinseal::tables::{Dscp, PortIndex, Target};
+use twinseal::tables::trie::Number;
+use twinseal::tables::{Dscp, LinkIndex, PortIndex, Receiver, Target, Via, ViaIndex, VrfIndex};
 use twinseal::wire::ip::checksum;
 use twinseal_crypto::{DEFAULT_PROVIDER, Suite, provider};
 
@@ -169,6 +170,13 @@ fn congestion_marked_on_the_way_reaches_the_host() {
     dropped(&mut path.transit, WEST, &outer, DropReason::EcnViolation);
 }
 
+fn receiver_at_transit(node: &Node) -> Receiver {
+    let tables = &node.tables;
+    let key = Number(RECEIVER_AT_TRANSIT);
+    let leaf = tables.tries.lookup(&tables.receiver_root, key);
+    tables.receiver(leaf).expect("the fixture's key").clone()
+}
+
 #[test]
 fn replayed_packets_are_dropped_at_both_layers() {
     let mut path = path();
@@ -180,7 +188,9 @@ fn replayed_packets_are_dropped_at_both_layers() {
     // A transit node that seals an old circuit packet anew gets past the link, not past the circuit.
     let provider = provider("ring").unwrap();
     let fresh = Path::new(provider, Suite::Aes256Gcm).unwrap();
-    path.transit.tables.receivers = fresh.transit.tables.receivers;
+    let receiver = receiver_at_transit(&fresh.transit);
+    path.transit
+        .write(|draft| draft.set_receiver(RECEIVER_AT_TRANSIT, receiver));
     let again = sent(&mut path.transit, WEST, &first, EAST);
     dropped(&mut path.b, WEST, &again, DropReason::CircuitReplayed);
     // Each is on the account of what it came by.
@@ -246,15 +256,22 @@ fn wrong_keys_labels_and_epochs() {
     // The right index, another secret.
     let mut other = self::path();
     let sa = std::sync::Arc::new(Seal::Circuit.open_sa(provider, suite).unwrap());
-    let receivers = &mut other.transit.tables.receivers;
-    receivers.get_mut(&RECEIVER_AT_TRANSIT).unwrap().sa = sa;
+    let receiver = Receiver {
+        sa,
+        ..receiver_at_transit(&other.transit)
+    };
+    other
+        .transit
+        .write(|draft| draft.set_receiver(RECEIVER_AT_TRANSIT, receiver));
     dropped(
         &mut other.transit,
         WEST,
         &first,
         DropReason::LinkAuthentication,
     );
-    other.transit.tables.receivers.clear();
+    other
+        .transit
+        .write(|draft| draft.remove_receiver(RECEIVER_AT_TRANSIT));
     dropped(
         &mut other.transit,
         WEST,
@@ -263,7 +280,9 @@ fn wrong_keys_labels_and_epochs() {
     );
 
     let mut other = self::path();
-    other.transit.tables.labels.clear();
+    other
+        .transit
+        .write(|draft| draft.remove_label(LinkIndex(0), LABEL_AT_TRANSIT));
     dropped(&mut other.transit, WEST, &first, DropReason::UnknownLabel);
 
     let second = sent(&mut path.transit, WEST, &first, EAST);
@@ -367,7 +386,9 @@ fn what_hosts_send_and_is_not_forwarded() {
     edit(DropReason::NoRoute, 30, &[11], true);
     edit(DropReason::TtlExpired, 22, &[1], true);
     edit(DropReason::TtlExpired, 22, &[0], true);
-    path.a.tables.vrfs[0].targets[0] = Target::Blackhole;
+    path.a.write(|draft| {
+        draft.set_route(VrfIndex(0), [10, 2, 0, 0], 16, Target::Blackhole);
+    });
     dropped(&mut path.a, EDGE, &whole, DropReason::Blackhole);
 }
 
@@ -407,15 +428,16 @@ fn senders_hear_of_packets_that_are_too_big_or_ran_out_of_hops() {
         let mut path = path();
         path.a.state.icmp_budget = 1;
         // The way back to the host.
-        let via = twinseal::tables::Via {
+        let via = Via {
             port: EDGE,
             address: None,
         };
-        path.a.tables.vrfs[0].targets.push(Target::Via(via));
-        path.a.tables.vrfs[0].fib = std::sync::Arc::new(twinseal::tables::fib::Fib::new(
-            [([10, 2, 0, 0], 16, 1), ([10, 1, 0, 0], 16, 2)],
-            [(host_v6(2).octets(), 48, 1), (host_v6(1).octets(), 48, 2)],
-        ));
+        path.a.tables.vias.set(0, via);
+        path.a.write(|draft| {
+            let host = Target::Via(ViaIndex(0));
+            draft.set_route(VrfIndex(0), [10, 1, 0, 0], 16, host);
+            draft.set_route(VrfIndex(0), host_v6(1).octets(), 48, host);
+        });
         let answer = sent(&mut path.a, EDGE, &frame, EDGE);
         assert_eq!(path.a.state.drops.get(DropReason::PacketTooBig), 1);
         assert_eq!(answer[..6], host_mac(1).0);

@@ -241,6 +241,18 @@ impl<K: Ord, V: PartialEq> Table<K, V> {
     pub fn diff<'a>(
         &'a self,
         new: &'a Self,
+        changed: impl FnMut(&'a K, Option<&'a V>, Option<&'a V>),
+    ) {
+        self.diff_by(new, V::eq, changed);
+    }
+}
+
+impl<K: Ord, V> Table<K, V> {
+    /// As [`Table::diff`], where values are equal if `equal` says so.
+    pub fn diff_by<'a>(
+        &'a self,
+        new: &'a Self,
+        equal: impl Fn(&V, &V) -> bool,
         mut changed: impl FnMut(&'a K, Option<&'a V>, Option<&'a V>),
     ) {
         let (mut old, mut new) = (self.iter(), new.iter());
@@ -284,7 +296,7 @@ impl<K: Ord, V: PartialEq> Table<K, V> {
                         new.next();
                     }
                     Ordering::Equal => {
-                        if a.1 != b.1 {
+                        if !equal(&a.1, &b.1) {
                             changed(&b.0, Some(&a.1), Some(&b.1));
                         }
                         old.next();

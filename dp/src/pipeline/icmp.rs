@@ -30,7 +30,7 @@ pub(super) fn answer(
     if state.icmp_budget == 0 {
         return false;
     }
-    let vrf = &tables.vrfs[packet.meta.vrf.0 as usize];
+    let vrf = &tables.vrfs[packet.meta.vrf.0];
     let answered = match packet.frame.data().first().map(|octet| octet >> 4) {
         Some(4) => vrf
             .v4

@@ -2,17 +2,28 @@
 
 use zerocopy::FromBytes;
 
+use super::lookups::Lookups;
 use super::reason::DropReason;
 use super::{Account, Batch, Packet, Stage, at};
-use crate::tables::hash::{self, Memo};
-use crate::tables::{LabelAction, Tables, label_key};
+use crate::tables::trie::Number;
+use crate::tables::{LabelAction, Swap, Tables, hash};
 use crate::wire::ecn;
 use crate::wire::overlay::CircuitHeader;
 
 pub(super) fn look_up(tables: &Tables, batch: &mut Batch) {
-    let mut labels = Memo::new(&tables.labels);
+    let mut lookups = Lookups::new();
     for packet in at(batch, Stage::Label) {
-        match look_up_one(&mut labels, packet) {
+        match CircuitHeader::ref_from_prefix(packet.frame.data()) {
+            Ok((header, _)) => {
+                let link = tables.link(packet.meta.link);
+                lookups.push(&link.labels, Number(header.label.get()));
+            }
+            Err(_) => packet.drop(DropReason::Truncated),
+        }
+    }
+    let found = lookups.find(&tables.tries);
+    for (packet, leaf) in at(batch, Stage::Label).zip(found.iter()) {
+        match act(tables.label_action(leaf), packet) {
             Ok(stage) => packet.stage = stage,
             Err(reason) => packet.drop(reason),
         }
@@ -20,27 +31,24 @@ pub(super) fn look_up(tables: &Tables, batch: &mut Batch) {
 }
 
 #[inline]
-fn look_up_one(
-    labels: &mut Memo<'_, u64, LabelAction>,
-    packet: &mut Packet,
-) -> Result<Stage, DropReason> {
+fn act(action: Option<LabelAction>, packet: &mut Packet) -> Result<Stage, DropReason> {
     let outer = packet.meta.traffic_class;
     let (header, _) = CircuitHeader::mut_from_prefix(packet.frame.data_mut())
         .map_err(|_| DropReason::Truncated)?;
-    let key = label_key(packet.meta.link, header.label.get());
-    let action = *labels.get(key).ok_or(DropReason::UnknownLabel)?;
+    let action = action.ok_or(DropReason::UnknownLabel)?;
     header.traffic_class =
         ecn::leave(header.traffic_class, outer).ok_or(DropReason::EcnViolation)?;
     packet.meta.traffic_class = header.traffic_class;
     match action {
-        LabelAction::Swap { link, label } => {
+        LabelAction::Swap(Swap { link, label }) => {
             if header.hop_limit <= 1 {
                 return Err(DropReason::HopLimit);
             }
             header.hop_limit -= 1;
+            let from = u64::from(packet.meta.link.0) << 32 | u64::from(header.label.get());
             header.label = label.into();
             // A flow came on one lane of the link and has one lane of the circuit: by these it keeps its order.
-            packet.meta.flow = hash::words(packet.meta.flow, &[key, u64::from(header.lane)]);
+            packet.meta.flow = hash::words(packet.meta.flow, &[from, u64::from(header.lane)]);
             packet.meta.link = link;
             Ok(Stage::LinkSeal)
         }

@@ -2,12 +2,14 @@
 
 use twinseal_crypto::{Replay, TAG_LEN};
 use twinseal_xsk::Frame;
+use zerocopy::FromBytes;
 
 use super::jobs::{Opening, Sealing};
+use super::lookups::{Found, Lookups};
 use super::reason::DropReason;
 use super::{Account, Batch, Meta, Packet, Stage, State, at, refuse};
-use crate::tables::hash::Memo;
 use crate::tables::traffic::{Tally, Traffic};
+use crate::tables::trie::Number;
 use crate::tables::{Link, Receiver, Tables};
 use crate::wire::ethernet;
 use crate::wire::overlay::{LinkHeader, SOURCE_PORT_BASE, SOURCE_PORTS, TYPE_DATA};
@@ -16,12 +18,13 @@ const HEADER: usize = size_of::<LinkHeader>();
 
 /// Opens; afterwards the frame begins with the circuit header and ends with the circuit tag.
 pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
-    let mut receivers = Memo::new(&tables.receivers);
+    let receivers = find_receivers(tables, batch);
     let opened = {
         let mut opening = Opening::new();
-        for packet in at(batch, Stage::LinkOpen) {
+        for (packet, leaf) in at(batch, Stage::LinkOpen).zip(receivers.iter()) {
             let Packet { frame, meta, .. } = packet;
-            if let Err(reason) = unwrap(&mut receivers, meta, frame, &mut opening) {
+            let receiver = tables.receiver(leaf);
+            if let Err(reason) = unwrap(receiver, meta, frame, &mut opening) {
                 refuse(&mut packet.disposition, &mut packet.stage, reason);
             }
         }
@@ -40,11 +43,29 @@ pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
     }
 }
 
-/// Reads the link header, finds its key and asks the replay window; adds what is to be opened.
+/// Reads the link headers and looks for the keys that they name.
+#[inline]
+fn find_receivers(tables: &Tables, batch: &mut Batch) -> Found {
+    let mut lookups = Lookups::new();
+    for packet in at(batch, Stage::LinkOpen) {
+        match LinkHeader::ref_from_prefix(packet.frame.data()) {
+            Ok((header, _))
+                if header.kind == TYPE_DATA && header.flags == 0 && header.reserved == 0 =>
+            {
+                lookups.push(&tables.receiver_root, Number(header.receiver.get()));
+            }
+            Ok(_) => packet.drop(DropReason::BadLinkHeader),
+            Err(_) => packet.drop(DropReason::Truncated),
+        }
+    }
+    lookups.find(&tables.tries)
+}
+
+/// Asks the replay window of the packet's key; adds what is to be opened.
 // Small results: what is returned through memory in parts and copied as a whole stalls the processor.
 #[inline]
 fn unwrap<'a, 't: 'a>(
-    receivers: &mut Memo<'t, u32, Receiver>,
+    receiver: Option<&'t Receiver>,
     meta: &mut Meta,
     frame: &'a mut Frame,
     opening: &mut Opening<'a>,
@@ -54,12 +75,7 @@ fn unwrap<'a, 't: 'a>(
         .split_first_chunk_mut::<HEADER>()
         .ok_or(DropReason::Truncated)?;
     let header: LinkHeader = zerocopy::transmute!(*header);
-    if header.kind != TYPE_DATA || header.flags != 0 || header.reserved != 0 {
-        return Err(DropReason::BadLinkHeader);
-    }
-    let receiver = receivers
-        .get(header.receiver.get())
-        .ok_or(DropReason::UnknownReceiver)?;
+    let receiver = receiver.ok_or(DropReason::UnknownReceiver)?;
     meta.account = Account::Link;
     meta.link = receiver.link;
     meta.flow = header.lane.into();

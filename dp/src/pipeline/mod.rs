@@ -19,6 +19,7 @@ mod icmp;
 mod jobs;
 mod label;
 mod link;
+mod lookups;
 mod parse;
 pub mod reason;
 mod route;

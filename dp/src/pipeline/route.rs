@@ -1,24 +1,54 @@
 //! Routing of inner packets: what RFC 1812 and RFC 8200 ask of a router, and the way to the next hop.
 
+use arrayvec::ArrayVec;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::lookups::Lookups;
 use super::reason::{DropReason, Refused};
-use super::{Account, Batch, Packet, Stage, State, Waiting, at, count_drop, flow, icmp};
-use crate::tables::fib::{Leaf, NO_ROUTE};
+use super::{Account, BATCH, Batch, Packet, Stage, State, Waiting, at, count_drop, flow, icmp};
 use crate::tables::hash::Memo;
-use crate::tables::{CircuitIndex, NeighbourKey, Tables, Target, Via, Vrf};
+use crate::tables::trie::{Leaf, NO_ROUTE};
+use crate::tables::{CircuitIndex, NeighbourKey, Tables, Target, Via};
 use crate::wire::ethernet::Mac;
-use crate::wire::ip::Mapped;
 use crate::wire::overlay::OVERHEAD;
 use crate::wire::{ecn, ethernet, ip};
 
 /// Looked up again and again: most packets of a batch go to one gateway or a few hosts.
 type Neighbours<'t> = Memo<'t, NeighbourKey, Mac>;
 
+/// Where a packet is routed by.
+#[derive(Clone, Copy)]
+enum Destination {
+    V4([u8; 4]),
+    V6([u8; 16]),
+}
+
 pub(super) fn forward(state: &mut State, tables: &Tables, batch: &mut Batch) {
     let mut neighbours = Memo::new(&tables.neighbours);
+    let mut destinations = ArrayVec::<_, BATCH>::new();
+    let (mut v4, mut v6) = (Lookups::new(), Lookups::new());
     for packet in at(batch, Stage::Route) {
-        if let Err(refused) = route(state, tables, &mut neighbours, packet, true) {
+        let vrf = &tables.vrfs[packet.meta.vrf.0];
+        match check(packet, true) {
+            Ok(destination) => {
+                match destination {
+                    Destination::V4(address) => v4.push(&vrf.routes_v4, address),
+                    Destination::V6(address) => v6.push(&vrf.routes_v6, address),
+                }
+                destinations.push(destination);
+            }
+            Err(refused) => answer(state, tables, &mut neighbours, packet, refused),
+        }
+    }
+    let (v4, v6) = (v4.find(&tables.tries), v6.find(&tables.tries));
+    let (mut v4, mut v6) = (v4.iter(), v6.iter());
+    for (packet, destination) in at(batch, Stage::Route).zip(destinations) {
+        let leaf = match destination {
+            Destination::V4(_) => v4.next(),
+            Destination::V6(_) => v6.next(),
+        };
+        let leaf = leaf.unwrap_or(NO_ROUTE);
+        if let Err(refused) = resolve(state, tables, &mut neighbours, packet, destination, leaf) {
             answer(state, tables, &mut neighbours, packet, refused);
         }
     }
@@ -36,7 +66,7 @@ fn answer(
     // The answer goes its own way, maybe into another circuit; what it answers stays on its account.
     let meta = packet.meta;
     let answered = icmp::answer(state, tables, packet, refused)
-        && route(state, tables, neighbours, packet, false).is_ok();
+        && route(state, tables, neighbours, packet).is_ok();
     if answered {
         count_drop(state, tables, &meta, refused.reason);
     } else {
@@ -45,46 +75,39 @@ fn answer(
     }
 }
 
-/// Checks the IP header, cuts off what is not the packet, takes a hop off if the packet is in `transit` and not our own,
-/// and follows its route.
-// All of it is inlined where it is hot: left to itself the compiler does so nowhere, because of the cold caller.
-#[inline(always)]
+/// Follows the route of a packet of our own.
 fn route(
     state: &mut State,
     tables: &Tables,
     neighbours: &mut Neighbours<'_>,
     packet: &mut Packet,
-    transit: bool,
 ) -> Result<(), Refused> {
-    let vrf = &tables.vrfs[packet.meta.vrf.0 as usize];
-    let checked = match packet.frame.data().first().copied() {
-        // Nearly all headers have no options.
-        Some(0x45) => check_v4(vrf, packet, ip::V4_LEN, transit)?,
-        Some(first) if first >> 4 == 4 => {
-            check_v4(vrf, packet, usize::from(first & 0x0f) * 4, transit)?
-        }
-        Some(first) if first >> 4 == 6 => check_v6(vrf, packet, transit)?,
-        Some(_) => return Err(DropReason::BadIpHeader.into()),
-        None => return Err(DropReason::Truncated.into()),
+    let vrf = &tables.vrfs[packet.meta.vrf.0];
+    let destination = check(packet, false)?;
+    let leaf = match destination {
+        Destination::V4(address) => tables.tries.lookup(&vrf.routes_v4, address),
+        Destination::V6(address) => tables.tries.lookup(&vrf.routes_v6, address),
     };
-    resolve(state, tables, neighbours, vrf, packet, checked)
+    resolve(state, tables, neighbours, packet, destination, leaf)
 }
 
-/// What the check of an IP header finds out.
-struct Checked {
-    /// Of the packet's route, or [`NO_ROUTE`].
-    leaf: Leaf,
-    ethertype: u16,
-    destination: Mapped,
+/// Checks the IP header, cuts off what is not the packet, and takes a hop off if the packet is in `transit` and not our
+/// own.
+// All of it is inlined where it is hot: left to itself the compiler does so nowhere, because of the cold caller.
+#[inline(always)]
+fn check(packet: &mut Packet, transit: bool) -> Result<Destination, Refused> {
+    match packet.frame.data().first().copied() {
+        // Nearly all headers have no options.
+        Some(0x45) => check_v4(packet, ip::V4_LEN, transit),
+        Some(first) if first >> 4 == 4 => check_v4(packet, usize::from(first & 0x0f) * 4, transit),
+        Some(first) if first >> 4 == 6 => check_v6(packet, transit),
+        Some(_) => Err(DropReason::BadIpHeader.into()),
+        None => Err(DropReason::Truncated.into()),
+    }
 }
 
 #[inline(always)]
-fn check_v4(
-    vrf: &Vrf,
-    packet: &mut Packet,
-    header_len: usize,
-    transit: bool,
-) -> Result<Checked, Refused> {
+fn check_v4(packet: &mut Packet, header_len: usize, transit: bool) -> Result<Destination, Refused> {
     let (outer, tunnelled) = (packet.meta.traffic_class, packet.meta.tunnelled);
     let data = packet.frame.data();
     let (header, _) = ip::V4Header::ref_from_prefix(data).map_err(|_| DropReason::Truncated)?;
@@ -104,7 +127,6 @@ fn check_v4(
     if !ip::v4_is_routable(header.destination) {
         return Err(DropReason::BadDestination.into());
     }
-    let leaf = vrf.fib.lookup_v4(header.destination);
     packet.frame.truncate(total);
 
     let (header, _) = ip::V4Header::mut_from_prefix(packet.frame.data_mut())
@@ -122,16 +144,12 @@ fn check_v4(
         header.decrement_ttl();
     }
     packet.meta.traffic_class = header.traffic_class;
-    Ok(Checked {
-        leaf,
-        ethertype: ethernet::IPV4,
-        destination: ip::mapped_v4(header.destination),
-    })
+    Ok(Destination::V4(header.destination))
 }
 
 /// As [`check_v4`].
 #[inline]
-fn check_v6(vrf: &Vrf, packet: &mut Packet, transit: bool) -> Result<Checked, Refused> {
+fn check_v6(packet: &mut Packet, transit: bool) -> Result<Destination, Refused> {
     let (outer, tunnelled) = (packet.meta.traffic_class, packet.meta.tunnelled);
     let data = packet.frame.data();
     let (header, payload) =
@@ -146,7 +164,6 @@ fn check_v6(vrf: &Vrf, packet: &mut Packet, transit: bool) -> Result<Checked, Re
     if !ip::v6_is_routable(header.destination) {
         return Err(DropReason::BadDestination.into());
     }
-    let leaf = vrf.fib.lookup_v6(header.destination);
     packet.frame.truncate(ip::V6_LEN + length);
 
     let (header, _) = ip::V6Header::mut_from_prefix(packet.frame.data_mut())
@@ -163,11 +180,7 @@ fn check_v6(vrf: &Vrf, packet: &mut Packet, transit: bool) -> Result<Checked, Re
         header.hop_limit -= 1;
     }
     packet.meta.traffic_class = header.traffic_class();
-    Ok(Checked {
-        leaf,
-        ethertype: ethernet::IPV6,
-        destination: ip::mapped_v6(header.destination),
-    })
+    Ok(Destination::V6(header.destination))
 }
 
 /// Follows the route to a circuit or a neighbour.
@@ -176,22 +189,20 @@ fn resolve(
     state: &mut State,
     tables: &Tables,
     neighbours: &mut Neighbours<'_>,
-    vrf: &Vrf,
     packet: &mut Packet,
-    checked: Checked,
+    destination: Destination,
+    leaf: Leaf,
 ) -> Result<(), Refused> {
-    if checked.leaf == NO_ROUTE {
-        return Err(DropReason::NoRoute.into());
-    }
-    let target = match vrf.targets.get(checked.leaf as usize - 1) {
-        Some(Target::Group(group)) => {
-            Some(tables.groups[group.0 as usize].member(flow::of(packet.frame.data())))
-        }
+    let target = match Target::of(leaf) {
+        Some(Target::Group(group)) => tables.groups[group.0].member(flow::of(packet.frame.data())),
         other => other,
     };
     match target {
-        Some(Target::Circuit(circuit)) => enter(tables, packet, *circuit),
-        Some(Target::Via(via)) => deliver(state, tables, neighbours, packet, via, checked),
+        Some(Target::Circuit(circuit)) => enter(tables, packet, circuit),
+        Some(Target::Via(via)) => {
+            let via = &tables.vias[via.0];
+            deliver(state, tables, neighbours, packet, via, destination)
+        }
         Some(Target::Blackhole) => Err(DropReason::Blackhole.into()),
         // A group has no groups as members.
         Some(Target::Group(_)) | None => Err(DropReason::NoRoute.into()),
@@ -223,7 +234,7 @@ fn deliver(
     neighbours: &mut Neighbours<'_>,
     packet: &mut Packet,
     via: &Via,
-    checked: Checked,
+    destination: Destination,
 ) -> Result<(), Refused> {
     let port = tables.port(via.port).ok_or(DropReason::PortGone)?;
     if packet.frame.len() > usize::from(port.mtu) {
@@ -232,15 +243,19 @@ fn deliver(
             mtu: port.mtu,
         });
     }
+    let (ethertype, destination) = match destination {
+        Destination::V4(address) => (ethernet::IPV4, ip::mapped_v4(address)),
+        Destination::V6(address) => (ethernet::IPV6, ip::mapped_v6(address)),
+    };
     let key = NeighbourKey {
         port: via.port,
-        address: via.address.unwrap_or(checked.destination),
+        address: via.address.unwrap_or(destination),
     };
     let neighbour = port.peer.or_else(|| neighbours.get(key).copied());
     let header = ethernet::Header {
         destination: neighbour.unwrap_or_default(),
         source: port.mac,
-        ethertype: checked.ethertype.into(),
+        ethertype: ethertype.into(),
     };
     if !packet.frame.prepend(ethernet::LEN) {
         return Err(DropReason::NoHeadroom.into());

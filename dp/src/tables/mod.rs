@@ -4,12 +4,15 @@
 //! beside it, sharing what did not change, and publishes it with a single store. So no packet sees half a transaction,
 //! or a route whose target is not there.
 
-pub mod fib;
+pub mod draft;
 pub mod group;
 pub mod hash;
 pub mod outer;
+pub mod paged;
+pub mod prefetch;
 pub mod publish;
 pub mod traffic;
+pub mod trie;
 
 use std::hash::{Hash, Hasher};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -19,11 +22,12 @@ use twinseal_crypto::{OpenSa, SealSa};
 
 use crate::wire::ethernet::Mac;
 use crate::wire::ip::Mapped;
-use fib::Fib;
 use group::Group;
 use hash::FastMap;
 use outer::Outer;
+use paged::Paged;
 use traffic::Traffic;
+use trie::{Leaf, Root, Tries};
 
 /// A port's place in [`Tables::ports`] and in every worker; the same for as long as the port lives.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -32,42 +36,52 @@ pub struct PortIndex(pub u8);
 /// How many ports a node may have.
 pub const MAX_PORTS: usize = 64;
 
-/// A link's place in [`Tables::links`] of one snapshot.
+/// A link's place in [`Tables::links`]; the same for as long as the link is there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LinkIndex(pub u32);
 
-/// A circuit's place in [`Tables::circuits`] of one snapshot.
+/// A circuit's place in [`Tables::circuits`]; the same for as long as the circuit is there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct CircuitIndex(pub u32);
 
-/// A VRF's place in [`Tables::vrfs`] of one snapshot.
+/// A VRF's place in [`Tables::vrfs`]; the same for as long as the VRF is there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct VrfIndex(pub u32);
 
-/// A group's place in [`Tables::groups`] of one snapshot.
+/// A group's place in [`Tables::groups`]; the same for as long as the group is there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct GroupIndex(pub u32);
 
-/// Everything that a worker needs to forward. All indices in it are valid.
-#[derive(Default)]
+/// A next hop's place in [`Tables::vias`]; the same for as long as anything leads there.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ViaIndex(pub u32);
+
+/// Everything that a worker needs to forward. All indices in it are valid. Cloning shares it.
+#[derive(Clone, Default)]
 pub struct Tables {
     /// The number of the transaction, or neighbour change, that it came from.
     pub generation: u64,
     /// By [`PortIndex`]; `None` where no port has that index.
     pub ports: Vec<Option<Port>>,
     /// By [`VrfIndex`].
-    pub vrfs: Vec<Vrf>,
+    pub vrfs: Paged<Vrf>,
     /// By [`LinkIndex`].
-    pub links: Vec<Link>,
+    pub links: Paged<Link>,
     /// By [`CircuitIndex`].
-    pub circuits: Vec<Circuit>,
+    pub circuits: Paged<Circuit>,
     /// By [`GroupIndex`].
-    pub groups: Vec<Group>,
-    /// Receive keys of links, by the receiver index of the link header.
-    pub receivers: FastMap<u32, Receiver>,
-    /// What to do with a label that arrives on a link; see [`label_key`].
-    pub labels: FastMap<u64, LabelAction>,
-    /// Hardware addresses on edge ports; see [`neighbour_key`].
+    pub groups: Paged<Group>,
+    /// By [`ViaIndex`].
+    pub vias: Paged<Via>,
+    /// Where labels are swapped to; see [`Tables::label_action`].
+    swaps: Paged<Swap>,
+    /// Receive keys of links; see [`Tables::receiver`].
+    receivers: Paged<Receiver>,
+    /// Finds them by the receiver index of the link header.
+    pub receiver_root: Root,
+    /// What roots here, in links and in VRFs are looked up in.
+    pub tries: Tries,
+    /// Hardware addresses on edge ports.
     pub neighbours: Arc<FastMap<NeighbourKey, Mac>>,
 }
 
@@ -94,12 +108,12 @@ pub enum PortRole {
 }
 
 /// A tenant's isolated layer 3 table.
-#[derive(Clone)]
+#[derive(Clone, Default, Debug)]
 pub struct Vrf {
-    /// Routes.
-    pub fib: Arc<Fib>,
-    /// Where routes lead; leaf n of `fib` means `targets[n - 1]`.
-    pub targets: Vec<Target>,
+    /// IPv4 routes; a leaf says a [`Target`].
+    pub routes_v4: Root,
+    /// IPv6 routes.
+    pub routes_v6: Root,
     /// This node's IPv4 address on one of its edge ports, the source of ICMP errors; without it none are sent.
     pub v4: Option<Ipv4Addr>,
     /// The same for ICMPv6; not link-local.
@@ -112,11 +126,39 @@ pub enum Target {
     /// Into a circuit.
     Circuit(CircuitIndex),
     /// Out of an edge port.
-    Via(Via),
+    Via(ViaIndex),
     /// To one of several of the above, by flow.
     Group(GroupIndex),
     /// To nowhere.
     Blackhole,
+}
+
+/// How many circuits, groups, next hops or labels to swap there may be, each.
+pub const MAX_PLACES: u32 = 1 << 28;
+
+impl Target {
+    /// Itself in 30 bits, never 0: two of kind, and a place.
+    #[inline(always)]
+    pub fn leaf(self) -> Leaf {
+        match self {
+            Self::Blackhole => 1,
+            Self::Circuit(CircuitIndex(place)) => 1 << 28 | place,
+            Self::Group(GroupIndex(place)) => 2 << 28 | place,
+            Self::Via(ViaIndex(place)) => 3 << 28 | place,
+        }
+    }
+
+    /// What a leaf says; `None` if it is none.
+    #[inline(always)]
+    pub fn of(leaf: Leaf) -> Option<Self> {
+        let place = leaf & (MAX_PLACES - 1);
+        match leaf >> 28 {
+            1 => Some(Self::Circuit(CircuitIndex(place))),
+            2 => Some(Self::Group(GroupIndex(place))),
+            3 => Some(Self::Via(ViaIndex(place))),
+            _ => (leaf == 1).then_some(Self::Blackhole),
+        }
+    }
 }
 
 /// A next hop on an edge port.
@@ -129,6 +171,7 @@ pub struct Via {
 }
 
 /// A hop to another node.
+#[derive(Clone)]
 pub struct Link {
     /// The underlay port.
     pub port: PortIndex,
@@ -140,6 +183,8 @@ pub struct Link {
     pub transmit: Option<LinkTransmit>,
     /// Offset of the lanes' source ports, so that links between the same nodes differ.
     pub source_port_salt: u16,
+    /// Labels that may arrive on it; see [`Tables::label_action`].
+    pub labels: Root,
     /// Counters.
     pub traffic: Arc<Traffic>,
 }
@@ -163,6 +208,7 @@ pub struct Receiver {
 }
 
 /// An end-to-end path's edge.
+#[derive(Clone)]
 pub struct Circuit {
     /// The same at both edges; goes into the additional data of the circuit seal.
     pub id: u64,
@@ -197,20 +243,18 @@ pub enum Dscp {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LabelAction {
     /// Send on, under another label.
-    Swap {
-        /// The next hop.
-        link: LinkIndex,
-        /// The label there.
-        label: u32,
-    },
+    Swap(Swap),
     /// Open; this node is the path's end.
     Egress(CircuitIndex),
 }
 
-/// The key of [`Tables::labels`].
-#[inline]
-pub fn label_key(link: LinkIndex, label: u32) -> u64 {
-    u64::from(link.0) << 32 | u64::from(label)
+/// Where a label leads, and what it is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Swap {
+    /// The next hop.
+    pub link: LinkIndex,
+    /// The label there.
+    pub label: u32,
 }
 
 /// The key of [`Tables::neighbours`].
@@ -242,12 +286,12 @@ impl Tables {
     /// The link of this index, which came from this snapshot.
     #[inline]
     pub fn link(&self, index: LinkIndex) -> &Link {
-        &self.links[index.0 as usize]
+        &self.links[index.0]
     }
 
     /// The circuit of this index, which came from this snapshot.
     #[inline]
     pub fn circuit(&self, index: CircuitIndex) -> &Circuit {
-        &self.circuits[index.0 as usize]
+        &self.circuits[index.0]
     }
 }

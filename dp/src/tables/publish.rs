@@ -82,7 +82,7 @@ mod tests {
                 while last < 1000 {
                     let tables = reader.tables();
                     assert!(tables.generation >= last);
-                    assert_eq!(tables.links.len(), 0);
+                    assert_eq!(tables.links.count(), 0);
                     last = tables.generation;
                 }
             }

@@ -7,7 +7,7 @@ use twinseal::fixture::{
 };
 use twinseal::pipeline::{Disposition, State};
 use twinseal::tables::{
-    LabelAction, Link, LinkIndex, LinkTransmit, PortIndex, Receiver, label_key,
+    CircuitIndex, LabelAction, Link, LinkIndex, LinkTransmit, PortIndex, Receiver, Swap,
 };
 use twinseal::wire::ip::checksum;
 use twinseal_crypto::{
@@ -61,12 +61,12 @@ fn nodes_send_the_published_frames() {
             let link = LinkIndex(1);
             path.transit.state = State::new(0, transit.1);
             path.transit.tables.links[1] = Link { port: EAST, ..far };
-            let swap = LabelAction::Swap {
+            let swap = LabelAction::Swap(Swap {
                 link,
                 label: v.label,
-            };
-            let labels = &mut path.transit.tables.labels;
-            labels.insert(label_key(LinkIndex(0), LABEL_AT_TRANSIT), swap);
+            });
+            path.transit
+                .write(|draft| draft.set_label(LinkIndex(0), LABEL_AT_TRANSIT, swap));
             sent(&mut path.transit, WEST, congested(frame, v.traffic_class))
         } else {
             circuit.hop_limit = v.hop_limit;
@@ -89,16 +89,11 @@ fn nodes_open_the_published_frames() {
             link: LinkIndex(0),
             sa: Arc::new(v.open_sa(provider, Layer::Link)),
         };
-        b.tables.receivers.insert(v.receiver_index, receiver);
-        let egress = *b
-            .tables
-            .labels
-            .values()
-            .next()
-            .expect("the fixture's label");
-        b.tables
-            .labels
-            .insert(label_key(LinkIndex(0), v.label), egress);
+        let egress = LabelAction::Egress(CircuitIndex(0));
+        b.write(|draft| {
+            draft.set_receiver(v.receiver_index, receiver);
+            draft.set_label(LinkIndex(0), v.label, egress);
+        });
         let circuit = &mut b.tables.circuits[0];
         circuit.id = v.circuit_id;
         let epoch = v.circuit_epoch as usize & 15;
@@ -125,6 +120,7 @@ fn plain_link(node: &Node) -> Link {
         mtu: link.mtu,
         transmit: None,
         source_port_salt: 0,
+        labels: link.labels,
         traffic: link.traffic.clone(),
     }
 }

@@ -12,9 +12,10 @@ use twinseal_crypto::{LaneOwner, Lanes};
 use super::super::keys::{Live, SaConfig};
 use super::super::model::PortName;
 use super::*;
+use crate::tables::trie::Number;
 use crate::tables::{
-    CircuitIndex, LabelAction, LinkIndex, NeighbourKey, PortIndex, PortRole, Tables, Target,
-    VrfIndex, label_key,
+    CircuitIndex, LabelAction, LinkIndex, NeighbourKey, PortIndex, PortRole, Receiver, Swap,
+    Tables, Target, VrfIndex,
 };
 use crate::wire::ethernet::Mac;
 use crate::wire::ip::mapped;
@@ -110,9 +111,16 @@ impl Bench {
 }
 
 fn v4(tables: &Tables, address: [u8; 4]) -> Option<Target> {
-    let vrf = &tables.vrfs[0];
-    let leaf = vrf.fib.lookup_v4(address) as usize;
-    leaf.checked_sub(1).map(|n| vrf.targets[n])
+    Target::of(tables.tries.lookup(&tables.vrfs[0].routes_v4, address))
+}
+
+fn receiver(tables: &Tables, index: u32) -> Option<&Receiver> {
+    tables.receiver(tables.tries.lookup(&tables.receiver_root, Number(index)))
+}
+
+fn label(tables: &Tables, label: u32) -> Option<LabelAction> {
+    let link = tables.link(LinkIndex(0));
+    tables.label_action(tables.tries.lookup(&link.labels, Number(label)))
 }
 
 #[test]
@@ -135,13 +143,10 @@ fn every_item_has_its_place() {
         (transmit.receiver, transmit.sa.epoch(), transmit.sa.lanes()),
         (1, 1, 2)
     );
-    let receiver = &tables.receivers[&2];
-    assert_eq!((receiver.link, receiver.sa.epoch()), (LinkIndex(0), 1));
-    assert_eq!(
-        tables.receivers.len(),
-        1,
-        "what we seal with is not received"
-    );
+    let received = receiver(&tables, 2).expect("installed");
+    assert_eq!((received.link, received.sa.epoch()), (LinkIndex(0), 1));
+    let sealed = receiver(&tables, 1);
+    assert!(sealed.is_none(), "what we seal with is not received");
 
     let circuit = tables.circuit(CircuitIndex(0));
     assert_eq!((circuit.id, circuit.label, circuit.hop_limit), (7, 100, 64));
@@ -149,13 +154,14 @@ fn every_item_has_its_place() {
     let epochs: Vec<_> = (0..16).filter(|n| circuit.receive[*n].is_some()).collect();
     assert_eq!(epochs, [1]);
 
-    let label = |label| tables.labels[&label_key(LinkIndex(0), label)];
-    assert_eq!(label(200), LabelAction::Egress(CircuitIndex(0)));
-    let swap = LabelAction::Swap {
+    let egress = LabelAction::Egress(CircuitIndex(0));
+    assert_eq!(label(&tables, 200), Some(egress));
+    let swap = Swap {
         link: LinkIndex(0),
         label: 301,
     };
-    assert_eq!(label(300), swap);
+    assert_eq!(label(&tables, 300), Some(LabelAction::Swap(swap)));
+    assert_eq!(label(&tables, 301), None);
 
     assert_eq!(
         v4(&tables, [10, 1, 2, 3]),
@@ -165,12 +171,13 @@ fn every_item_has_its_place() {
     let Some(Target::Via(connected)) = v4(&tables, [10, 0, 0, 5]) else {
         panic!("not connected");
     };
+    let connected = tables.vias[connected.0];
     assert_eq!((connected.port, connected.address), (PortIndex(0), None));
     assert_eq!(v4(&tables, [10, 3, 0, 1]), None);
     let mut v6 = [0; 16];
     v6[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
-    let leaf = tables.vrfs[0].fib.lookup_v6(v6) as usize;
-    assert_eq!(tables.vrfs[0].targets[leaf - 1], Target::Blackhole);
+    let leaf = tables.tries.lookup(&tables.vrfs[0].routes_v6, v6);
+    assert_eq!(Target::of(leaf), Some(Target::Blackhole));
 }
 
 #[test]
@@ -246,15 +253,14 @@ fn key_state_and_counters_outlive_transactions() {
     items.push(Item::Circuit(circuit("a-first", 8, 101)));
     bench.apply(items);
     let after = bench.compile();
-    let circuit = after.circuit(CircuitIndex(1));
-    assert_eq!(circuit.id, 7, "its place has moved");
+    assert_eq!(after.circuit(CircuitIndex(1)).id, 8);
+    let circuit = after.circuit(CircuitIndex(0));
+    assert_eq!(circuit.id, 7, "its place has not moved");
     let same = circuit.transmit.as_ref().expect("transmits");
     assert!(Arc::ptr_eq(same, &sa));
     assert_eq!(same.reserve(&owner, 0, 1), Some(5), "counters go on");
-    assert!(Arc::ptr_eq(
-        &after.receivers[&2].sa,
-        &before.receivers[&2].sa
-    ));
+    let [old, new] = [&before, &after].map(|tables| receiver(tables, 2).expect("installed"));
+    assert!(Arc::ptr_eq(&old.sa, &new.sa));
     assert_eq!(after.link(LinkIndex(0)).traffic.totals().sent_packets, 1);
 
     // Make before break: both epochs receive, the new one transmits.
@@ -264,14 +270,15 @@ fn key_state_and_counters_outlive_transactions() {
         transmit_circuit("c1", 2),
     ]);
     let rekeyed = bench.compile();
-    let circuit = rekeyed.circuit(CircuitIndex(1));
+    let circuit = rekeyed.circuit(CircuitIndex(0));
     assert_eq!(circuit.transmit.as_ref().map(|sa| sa.epoch()), Some(2));
     assert!(circuit.receive[1].is_some() && circuit.receive[2].is_some());
 }
 
 #[test]
-fn tries_are_built_only_when_their_routes_change() {
+fn what_did_not_change_stays_where_it_is() {
     let mut bench = Bench::new();
+    bench.compile();
     bench.apply([vrf("blue")]);
     let before = bench.compile();
     bench.apply([
@@ -283,12 +290,13 @@ fn tries_are_built_only_when_their_routes_change() {
         ),
     ]);
     let after = bench.compile();
-    // In the order of names: "blue", "red".
-    assert!(!Arc::ptr_eq(&before.vrfs[0].fib, &after.vrfs[0].fib));
-    assert!(Arc::ptr_eq(&before.vrfs[1].fib, &after.vrfs[1].fib));
-    let leaf = after.vrfs[1].fib.lookup_v4([10, 1, 0, 1]) as usize;
-    let target = after.vrfs[1].targets[leaf - 1];
-    assert_eq!(target, Target::Circuit(CircuitIndex(1)), "targets follow");
+    // "red" was there first.
+    let [red, blue] = [0, 1];
+    assert_ne!(before.vrfs[blue].routes_v4, after.vrfs[blue].routes_v4);
+    assert_eq!(before.vrfs[red].routes_v4, after.vrfs[red].routes_v4);
+    let circuit = Some(Target::Circuit(CircuitIndex(0)));
+    assert_eq!(v4(&before, [10, 1, 0, 1]), circuit);
+    assert_eq!(v4(&after, [10, 1, 0, 1]), circuit);
 }
 
 #[test]
@@ -307,7 +315,8 @@ fn a_vrf_has_the_hosts_addresses_on_its_ports() {
         let address = address.parse().expect("an address");
         bench.addresses.insert((ifindex, address));
     }
-    let vrf = &bench.compile().vrfs[0];
+    let tables = bench.compile();
+    let vrf = &tables.vrfs[0];
     assert_eq!(vrf.v4.map(|a| a.to_string()).as_deref(), Some("10.0.0.1"));
     assert_eq!(
         vrf.v6.map(|a| a.to_string()).as_deref(),

@@ -229,7 +229,7 @@ fn change() -> impl Strategy<Value = v1::Change> {
 }
 
 /// Everything that a state promises to the compiler and to the crypto.
-fn check_state(state: &State, live: &Live) {
+fn check_state(compiler: &mut Compiler, state: &State, live: &Live) {
     let sources = Sources {
         state,
         live,
@@ -237,10 +237,16 @@ fn check_state(state: &State, live: &Live) {
         neighbours: &KernelNeighbours::new(),
         addresses: &Default::default(),
     };
-    let tables = Compiler::default()
-        .compile(1, &sources)
-        .expect("a checked state compiles");
-    assert_eq!(tables.circuits.len(), state.circuits.len());
+    let compile = |compiler: &mut Compiler| {
+        let tables = compiler.compile(1, &sources);
+        tables.expect("a checked state compiles")
+    };
+    let tables = compile(compiler);
+    assert_eq!(tables.circuits.count(), state.circuits.len());
+    // Out of the tables before, or from nothing: the same to every packet.
+    let mut anew = Compiler::default();
+    compile(&mut anew);
+    assert_eq!(compiler.dump(), anew.dump());
     let mut secrets: Vec<_> = state.keys.values().map(|key| key.fingerprint).collect();
     secrets.sort_unstable();
     secrets.dedup();
@@ -263,6 +269,7 @@ proptest! {
         let outcome = apply(&State::default(), start);
         let mut live = Live::default().next(&outcome.state, &outcome.secrets, &sa_config()).expect("sound");
         let mut state = outcome.state;
+        let mut compiler = Compiler::default();
         for changes in transactions {
             let before = state.clone();
             match try_apply(&state, changes) {
@@ -274,7 +281,7 @@ proptest! {
                     prop_assert_eq!(outcome.state.generation, before.generation + 1);
                     live = live.next(&outcome.state, &outcome.secrets, &sa_config()).expect("sound");
                     state = outcome.state;
-                    check_state(&state, &live);
+                    check_state(&mut compiler, &state, &live);
                 }
             }
         }

@@ -1,0 +1,526 @@
+//! From the desired state, and what lives, to the tables of the workers.
+//!
+//! The compiler keeps the state that it compiled last and looks only at what is different now, whoever made it so: a
+//! transaction, its rollback, or a Replace. So a transaction costs what it changes. Things keep their places in the
+//! tables, and so what points at them needs no change either.
+
+#[cfg(test)]
+mod dump;
+mod places;
+mod routes;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasher, Hasher};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use super::keys::Live;
+use super::model::{
+    CircuitName, GroupName, Hop, KeyId, LabelAction, LinkName, Owner, PortName, Role, State,
+    Target, Via, VrfName,
+};
+use crate::tables::draft::Draft;
+use crate::tables::group::Group;
+use crate::tables::hash::{FastMap, FoldState};
+use crate::tables::outer::Outer;
+use crate::tables::trie::Root;
+use crate::tables::{
+    self, Circuit, CircuitIndex, GroupIndex, Link, LinkIndex, LinkTransmit, NeighbourKey, Port,
+    PortIndex, PortRole, Receiver, Swap, Tables, Vrf, VrfIndex,
+};
+use crate::wire::ethernet::Mac;
+use crate::wire::ip::mapped;
+use places::Places;
+
+/// An open port, as far as tables are concerned.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OpenPort {
+    /// Its place.
+    pub index: PortIndex,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// Octets of an IP packet.
+    pub mtu: u16,
+    /// The hardware address of its only peer, if it can have but one.
+    pub peer: Option<Mac>,
+    /// The kernel's index of its device.
+    pub ifindex: Option<u32>,
+}
+
+/// Hardware addresses that the kernel resolved, by its index of the device.
+pub type KernelNeighbours = HashMap<(u32, IpAddr), Mac>;
+
+/// Everything that tables are made from.
+pub struct Sources<'a> {
+    /// The desired state.
+    pub state: &'a State,
+    /// SAs and counters of that state.
+    pub live: &'a Live,
+    /// Its ports, all of them open.
+    pub ports: &'a BTreeMap<PortName, OpenPort>,
+    /// What the kernel knows.
+    pub neighbours: &'a KernelNeighbours,
+    /// This host's addresses, by the kernel's index of their device.
+    pub addresses: &'a BTreeSet<(u32, IpAddr)>,
+}
+
+/// Makes tables, each out of the last.
+#[derive(Default)]
+pub struct Compiler {
+    draft: Draft,
+    /// What the tables were made from.
+    state: State,
+    ports: BTreeMap<PortName, OpenPort>,
+    neighbours: KernelNeighbours,
+    addresses: BTreeSet<(u32, IpAddr)>,
+    places: AllPlaces,
+}
+
+#[derive(Default)]
+struct AllPlaces {
+    vrfs: Places<VrfName>,
+    links: Places<LinkName>,
+    circuits: Places<CircuitName>,
+    groups: Places<GroupName>,
+    /// With a use for every route and member.
+    vias: Places<Via>,
+}
+
+/// What has to be made anew, and what goes.
+#[derive(Default)]
+struct Changes {
+    links: HashSet<LinkName>,
+    circuits: HashSet<CircuitName>,
+    groups: HashSet<GroupName>,
+    gone_vrfs: Vec<VrfName>,
+    gone_links: Vec<LinkName>,
+    gone_circuits: Vec<CircuitName>,
+    gone_groups: Vec<GroupName>,
+}
+
+impl Compiler {
+    /// Makes tables with this number. `None` if something that is pointed at is missing, which a checked state with all
+    /// its ports open never has.
+    pub fn compile(&mut self, generation: u64, from: &Sources<'_>) -> Option<Tables> {
+        if self.update(from).is_none() {
+            // What is half made is no base for anything.
+            *self = Self::default();
+            return None;
+        }
+        Some(self.draft.publish(generation))
+    }
+
+    fn update(&mut self, from: &Sources<'_>) -> Option<()> {
+        let old = std::mem::replace(&mut self.state, from.state.clone());
+        let ports_changed = self.ports != *from.ports || !old.ports.same(&from.state.ports);
+        let kernel = self.changed_neighbours(from);
+        let addresses_changed = self.addresses != *from.addresses;
+
+        // First the places of what is new, then what points at them.
+        let mut changes = self.find_changes(&old, from.state);
+        if ports_changed || !kernel.is_empty() || !old.neighbours.same(&from.state.neighbours) {
+            self.links_by_neighbour(&old, from, ports_changed, &kernel, &mut changes);
+            self.draft.tables.neighbours = Arc::new(neighbours(from)?);
+        }
+        for name in &changes.links {
+            let place = self.places.links.get(name)?;
+            let labels = self.draft.tables.links.get(place).map(|link| link.labels);
+            let link = link(from, name, labels.unwrap_or_default())?;
+            self.draft.tables.links.set(place, link);
+        }
+        for name in &changes.circuits {
+            let place = self.places.circuits.get(name)?;
+            let circuit = self.circuit(from, name)?;
+            self.draft.tables.circuits.set(place, circuit);
+        }
+        self.receivers(&old, from)?;
+        if ports_changed {
+            self.draft.tables.ports = self.make_ports(from)?;
+            self.move_vias(from)?;
+        }
+        self.groups(&old, from, &changes)?;
+        self.labels(&old, from.state)?;
+        self.routes(&old, from)?;
+        if ports_changed || addresses_changed || !old.vrfs.same(&from.state.vrfs) {
+            self.own_addresses(from);
+        }
+        self.sweep(changes);
+
+        if ports_changed {
+            self.ports = from.ports.clone();
+        }
+        if !kernel.is_empty() {
+            self.neighbours = from.neighbours.clone();
+        }
+        if addresses_changed {
+            self.addresses = from.addresses.clone();
+        }
+        Some(())
+    }
+
+    fn changed_neighbours(&self, from: &Sources<'_>) -> HashSet<(u32, IpAddr)> {
+        if self.neighbours == *from.neighbours {
+            return HashSet::new();
+        }
+        let (old, new) = (&self.neighbours, from.neighbours);
+        let keys = old.keys().chain(new.keys());
+        keys.filter(|key| old.get(key) != new.get(key))
+            .copied()
+            .collect()
+    }
+
+    /// Gives places to what is new and notes what is to be made and what goes.
+    fn find_changes(&mut self, old: &State, new: &State) -> Changes {
+        let mut changes = Changes::default();
+        let Self { places, draft, .. } = self;
+        old.vrfs.diff(&new.vrfs, |name, _, now| match now {
+            Some(()) => {
+                let (place, _) = places.vrfs.take(name);
+                draft.tables.vrfs.set(place, Vrf::default());
+            }
+            None => changes.gone_vrfs.push(name.clone()),
+        });
+        old.links.diff(&new.links, |name, before, now| match now {
+            Some(_) => {
+                if before.is_none() {
+                    places.links.take(name);
+                }
+                changes.links.insert(name.clone());
+            }
+            None => changes.gone_links.push(name.clone()),
+        });
+        old.circuits
+            .diff(&new.circuits, |name, before, now| match now {
+                Some(_) => {
+                    if before.is_none() {
+                        places.circuits.take(name);
+                    }
+                    changes.circuits.insert(name.clone());
+                }
+                None => changes.gone_circuits.push(name.clone()),
+            });
+        old.groups.diff(&new.groups, |name, before, now| match now {
+            Some(_) => {
+                if before.is_none() {
+                    places.groups.take(name);
+                }
+                changes.groups.insert(name.clone());
+            }
+            None => changes.gone_groups.push(name.clone()),
+        });
+        let mut touch = |owner: &Owner| match owner {
+            Owner::Link(name) if new.links.contains_key(name) => {
+                changes.links.insert(name.clone());
+            }
+            Owner::Circuit(name) if new.circuits.contains_key(name) => {
+                changes.circuits.insert(name.clone());
+            }
+            _ => {}
+        };
+        old.keys.diff(&new.keys, |id, _, _| touch(&id.owner));
+        old.transmits
+            .diff(&new.transmits, |owner, _, _| touch(owner));
+        changes
+    }
+
+    /// Notes the links whose frames go to another hardware address now, or out of a port that is not as it was.
+    fn links_by_neighbour(
+        &self,
+        old: &State,
+        from: &Sources<'_>,
+        ports_changed: bool,
+        kernel: &HashSet<(u32, IpAddr)>,
+        changes: &mut Changes,
+    ) {
+        let mut fixed = HashSet::new();
+        old.neighbours
+            .diff(&from.state.neighbours, |key, _, _| _ = fixed.insert(key));
+        for (name, link) in &from.state.links {
+            let affected = ports_changed || {
+                let address = link.neighbour();
+                let ifindex = from.ports.get(&link.port).and_then(|port| port.ifindex);
+                ifindex.is_some_and(|ifindex| kernel.contains(&(ifindex, address)))
+                    || fixed.contains(&(link.port.clone(), address))
+            };
+            if affected {
+                changes.links.insert(name.clone());
+            }
+        }
+    }
+
+    fn circuit(&self, from: &Sources<'_>, name: &CircuitName) -> Option<Circuit> {
+        let Sources { state, live, .. } = from;
+        let circuit = state.circuits.get(name)?;
+        let owner = Owner::Circuit(name.clone());
+        let mut receive: [_; 16] = Default::default();
+        for (id, _) in state.keys.range(|id| id.owner.cmp(&owner)) {
+            if let Some(sa) = live.open(id) {
+                receive[(id.epoch & 0xf) as usize] = Some(Arc::clone(sa));
+            }
+        }
+        let key = state.transmitting(&owner);
+        Some(Circuit {
+            id: circuit.id,
+            vrf: VrfIndex(self.places.vrfs.get(&circuit.vrf)?),
+            link: LinkIndex(self.places.links.get(&circuit.link)?),
+            label: circuit.label,
+            hop_limit: circuit.hop_limit,
+            dscp: circuit.dscp,
+            transmit: key.and_then(|id| live.seal(&id).cloned()),
+            receive,
+            traffic: Arc::clone(live.circuit(name)?),
+        })
+    }
+
+    /// Receive keys of links, by their indices.
+    fn receivers(&mut self, old: &State, from: &Sources<'_>) -> Option<()> {
+        let new = from.state;
+        let of_link = |id: &KeyId| match &id.owner {
+            Owner::Link(name) => Some(name.clone()),
+            Owner::Circuit(_) => None,
+        };
+        let mut gone = Vec::new();
+        let mut come = Vec::new();
+        old.keys.diff(&new.keys, |id, before, now| {
+            if let Some(name) = of_link(id) {
+                // Which end we are may have changed too.
+                if let Some(key) = before.filter(|_| old.seals(id) == Some(false)) {
+                    gone.push(key.receiver_index);
+                }
+                if let Some(key) = now {
+                    come.push((key.receiver_index, name, id));
+                }
+            }
+        });
+        // An index may pass from one key to another.
+        for index in gone {
+            self.draft.remove_receiver(index);
+        }
+        for (index, name, id) in come {
+            if let Some(sa) = from.live.open(id) {
+                let receiver = Receiver {
+                    link: LinkIndex(self.places.links.get(&name)?),
+                    sa: Arc::clone(sa),
+                };
+                self.draft.set_receiver(index, receiver);
+            }
+        }
+        Some(())
+    }
+
+    fn make_ports(&self, from: &Sources<'_>) -> Option<Vec<Option<Port>>> {
+        let mut ports = Vec::new();
+        for (name, port) in &from.state.ports {
+            let open = from.ports.get(name)?;
+            let place = usize::from(open.index.0);
+            if ports.len() <= place {
+                ports.resize(place + 1, None);
+            }
+            ports[place] = Some(Port {
+                role: match &port.role {
+                    Role::Edge(vrf) => PortRole::Edge(VrfIndex(self.places.vrfs.get(vrf)?)),
+                    Role::Underlay => PortRole::Underlay,
+                },
+                mac: open.mac,
+                mtu: open.mtu,
+                peer: open.peer,
+            });
+        }
+        Some(ports)
+    }
+
+    fn groups(&mut self, old: &State, from: &Sources<'_>, changes: &Changes) -> Option<()> {
+        for name in &changes.groups {
+            let members = from.state.groups.get(name)?;
+            let members: Vec<_> = members
+                .iter()
+                .map(|member| Some((self.hop(from, &member.hop)?, member.weight)))
+                .collect::<Option<_>>()?;
+            let place = self.places.groups.get(name)?;
+            self.draft.tables.groups.set(place, Group::new(&members)?);
+        }
+        for name in changes.groups.iter().chain(&changes.gone_groups) {
+            for member in old.groups.get(name).into_iter().flatten() {
+                self.leave(&member.hop);
+            }
+        }
+        Some(())
+    }
+
+    fn labels(&mut self, old: &State, new: &State) -> Option<()> {
+        let Self { places, draft, .. } = self;
+        let mut sound = Some(());
+        old.labels.diff(&new.labels, |(link, label), _, now| {
+            let Some(place) = places.links.get(link).map(LinkIndex) else {
+                return sound = None;
+            };
+            let action = match now {
+                None => return draft.remove_label(place, *label),
+                Some(LabelAction::Swap { link, label }) => places.links.get(link).map(|place| {
+                    tables::LabelAction::Swap(Swap {
+                        link: LinkIndex(place),
+                        label: *label,
+                    })
+                }),
+                Some(LabelAction::Egress(circuit)) => places
+                    .circuits
+                    .get(circuit)
+                    .map(|place| tables::LabelAction::Egress(CircuitIndex(place))),
+            };
+            match action {
+                Some(action) => draft.set_label(place, *label, action),
+                None => sound = None,
+            }
+        });
+        sound
+    }
+
+    /// Each VRF's source of ICMP errors: the first of this host's addresses on the VRF's ports.
+    fn own_addresses(&mut self, from: &Sources<'_>) {
+        let mut own: HashMap<&VrfName, (Option<Ipv4Addr>, Option<Ipv6Addr>)> = HashMap::new();
+        for (name, port) in &from.state.ports {
+            let Role::Edge(vrf) = &port.role else {
+                continue;
+            };
+            let Some(ifindex) = from.ports.get(name).and_then(|port| port.ifindex) else {
+                continue;
+            };
+            let on_port = || {
+                let addresses = from.addresses.iter();
+                addresses
+                    .filter(move |(of, _)| *of == ifindex)
+                    .map(|(_, address)| *address)
+            };
+            let (first_v4, first_v6) = own.entry(vrf).or_default();
+            *first_v4 = first_v4.or_else(|| on_port().find_map(v4));
+            *first_v6 = first_v6.or_else(|| on_port().find_map(global_v6));
+        }
+        for (name, place) in self.places.vrfs.iter() {
+            let (v4, v6) = own.get(name).copied().unwrap_or_default();
+            let vrfs = &mut self.draft.tables.vrfs;
+            if vrfs
+                .get(place)
+                .is_some_and(|vrf| (vrf.v4, vrf.v6) != (v4, v6))
+                && let Some(vrf) = vrfs.get_mut(place)
+            {
+                (vrf.v4, vrf.v6) = (v4, v6);
+            }
+        }
+    }
+
+    /// Takes away what is gone; by now nothing points there any more.
+    fn sweep(&mut self, changes: Changes) {
+        let Self { places, draft, .. } = self;
+        for name in changes.gone_circuits {
+            if let Some(place) = places.circuits.give_back(&name) {
+                draft.tables.circuits.remove(place);
+            }
+        }
+        for name in changes.gone_groups {
+            if let Some(place) = places.groups.give_back(&name) {
+                draft.tables.groups.remove(place);
+            }
+        }
+        for name in changes.gone_links {
+            if let Some(place) = places.links.give_back(&name) {
+                draft.tables.links.remove(place);
+            }
+        }
+        for name in changes.gone_vrfs {
+            if let Some(place) = places.vrfs.give_back(&name) {
+                draft.remove_vrf(VrfIndex(place));
+            }
+        }
+    }
+}
+
+fn link(from: &Sources<'_>, name: &LinkName, labels: Root) -> Option<Link> {
+    let Sources { state, live, .. } = from;
+    let link = state.links.get(name)?;
+    let port = from.ports.get(&link.port)?;
+    let key = state.transmitting(&Owner::Link(name.clone()));
+    let transmit = key.and_then(|id| {
+        Some(LinkTransmit {
+            sa: Arc::clone(live.seal(&id)?),
+            receiver: state.keys.get(&id)?.receiver_index,
+        })
+    });
+    Some(Link {
+        port: port.index,
+        outer: Outer::new(
+            port.mac,
+            from.next_hop(name),
+            link.local.ip(),
+            link.remote.ip(),
+            link.remote.port(),
+        )?,
+        mtu: port.mtu,
+        transmit,
+        source_port_salt: salt(name),
+        labels,
+        traffic: Arc::clone(live.link(name)?),
+    })
+}
+
+/// The kernel's on edge ports, and above them the static ones.
+fn neighbours(from: &Sources<'_>) -> Option<FastMap<NeighbourKey, Mac>> {
+    let mut edges = HashMap::new();
+    for (name, port) in &from.state.ports {
+        let open = from.ports.get(name)?;
+        if let (Role::Edge(_), Some(ifindex)) = (&port.role, open.ifindex) {
+            edges.insert(ifindex, open.index);
+        }
+    }
+    let kernel = from.neighbours.iter();
+    let mut neighbours: FastMap<_, _> = kernel
+        .filter_map(|((ifindex, address), mac)| {
+            let port = *edges.get(ifindex)?;
+            let address = mapped(*address);
+            Some((NeighbourKey { port, address }, *mac))
+        })
+        .collect();
+    for ((port, address), mac) in &from.state.neighbours {
+        let key = NeighbourKey {
+            port: from.ports.get(port)?.index,
+            address: mapped(*address),
+        };
+        neighbours.insert(key, *mac);
+    }
+    Some(neighbours)
+}
+
+impl Sources<'_> {
+    /// The hardware address that a link's frames go to: the static neighbour's, else the port's only peer's or the kernel's.
+    pub fn next_hop(&self, link: &LinkName) -> Option<Mac> {
+        let link = self.state.links.get(link)?;
+        let address = link.neighbour();
+        let fixed = self.state.neighbours.get(&(link.port.clone(), address));
+        fixed.copied().or_else(|| {
+            let port = self.ports.get(&link.port)?;
+            let known = self.neighbours.get(&(port.ifindex?, address));
+            port.peer.or(known.copied())
+        })
+    }
+}
+
+fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(v4) => Some(v4),
+        IpAddr::V6(_) => None,
+    }
+}
+
+/// What hosts beyond the next link can make sense of.
+fn global_v6(address: IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V6(v6) if !v6.is_unicast_link_local() => Some(v6),
+        _ => None,
+    }
+}
+
+/// So that two links between the same nodes send from other ports, yet each always from the same.
+fn salt(link: &LinkName) -> u16 {
+    let mut hasher = FoldState.build_hasher();
+    hasher.write(link.as_str().as_bytes());
+    hasher.finish() as u16
+}

@@ -1,0 +1,180 @@
+//! Tables while they are written.
+
+use super::trie::{Editor, Key, Leaf, Number, Root};
+use super::{LabelAction, LinkIndex, Receiver, Swap, Tables, Target, VrfIndex};
+
+/// The next snapshot, as the control thread makes it out of the last one.
+///
+/// Ports, VRFs, links, circuits, groups and next hops are entered in `tables` by who knows their places; what is found by
+/// a number or an address, here.
+#[derive(Default)]
+pub struct Draft {
+    /// What is written so far. Its tries are those of the last snapshot.
+    pub tables: Tables,
+    editor: Editor,
+    free_receivers: Vec<u32>,
+    receivers: u32,
+    free_swaps: Vec<u32>,
+    swaps: u32,
+}
+
+/// An address family's routes of a VRF.
+pub trait Address: Key {
+    /// Where they are.
+    fn root(vrf: &mut super::Vrf) -> &mut Root;
+}
+
+impl Address for [u8; 4] {
+    fn root(vrf: &mut super::Vrf) -> &mut Root {
+        &mut vrf.routes_v4
+    }
+}
+
+impl Address for [u8; 16] {
+    fn root(vrf: &mut super::Vrf) -> &mut Root {
+        &mut vrf.routes_v6
+    }
+}
+
+impl Draft {
+    /// A snapshot with this number of all that was written.
+    pub fn publish(&mut self, generation: u64) -> Tables {
+        self.tables.generation = generation;
+        self.tables.tries = self.editor.publish();
+        self.tables.clone()
+    }
+
+    /// Sets the route of a prefix, and returns where it led before. Without the VRF nothing happens.
+    pub fn set_route<A: Address>(
+        &mut self,
+        vrf: VrfIndex,
+        address: A,
+        len: u8,
+        target: Target,
+    ) -> Option<Target> {
+        let root = A::root(self.tables.vrfs.get_mut(vrf.0)?);
+        let before = self.editor.set(root, address, len.into(), target.leaf());
+        before.and_then(Target::of)
+    }
+
+    /// Removes a route and returns where it led.
+    pub fn remove_route<A: Address>(
+        &mut self,
+        vrf: VrfIndex,
+        address: A,
+        len: u8,
+    ) -> Option<Target> {
+        let root = A::root(self.tables.vrfs.get_mut(vrf.0)?);
+        let before = self.editor.remove(root, address, len.into());
+        before.and_then(Target::of)
+    }
+
+    /// Removes a VRF with its routes.
+    pub fn remove_vrf(&mut self, vrf: VrfIndex) {
+        if let Some(mut vrf) = self.tables.vrfs.remove(vrf.0) {
+            self.editor.clear(&mut vrf.routes_v4);
+            self.editor.clear(&mut vrf.routes_v6);
+        }
+    }
+
+    /// Sets the receive key that an index names.
+    pub fn set_receiver(&mut self, index: u32, receiver: Receiver) {
+        let root = &mut self.tables.receiver_root;
+        let known = self.editor.get(root, Number(index), Number::BITS);
+        let leaf = known.unwrap_or_else(|| {
+            let leaf = take(&mut self.free_receivers, &mut self.receivers);
+            self.editor.set(root, Number(index), Number::BITS, leaf);
+            leaf
+        });
+        self.tables.receivers.set(leaf, receiver);
+    }
+
+    /// Removes it.
+    pub fn remove_receiver(&mut self, index: u32) {
+        let root = &mut self.tables.receiver_root;
+        if let Some(leaf) = self.editor.remove(root, Number(index), Number::BITS) {
+            self.tables.receivers.remove(leaf);
+            self.free_receivers.push(leaf);
+        }
+    }
+
+    /// Sets what to do with a label that arrives on a link. Without the link nothing happens.
+    pub fn set_label(&mut self, link: LinkIndex, label: u32, action: LabelAction) {
+        let leaf = match action {
+            LabelAction::Egress(circuit) => Target::Circuit(circuit).leaf(),
+            LabelAction::Swap(swap) => {
+                let place = take(&mut self.free_swaps, &mut self.swaps);
+                self.tables.swaps.set(place, swap);
+                swap_leaf(place)
+            }
+        };
+        let before = self.tables.links.get_mut(link.0).and_then(|link| {
+            self.editor
+                .set(&mut link.labels, Number(label), Number::BITS, leaf)
+        });
+        self.drop_swap(before);
+    }
+
+    /// Removes it.
+    pub fn remove_label(&mut self, link: LinkIndex, label: u32) {
+        let before = self.tables.links.get_mut(link.0).and_then(|link| {
+            self.editor
+                .remove(&mut link.labels, Number(label), Number::BITS)
+        });
+        self.drop_swap(before);
+    }
+
+    fn drop_swap(&mut self, leaf: Option<Leaf>) {
+        if let Some(place) = leaf.and_then(swap_place) {
+            self.tables.swaps.remove(place);
+            self.free_swaps.push(place);
+        }
+    }
+}
+
+impl Tables {
+    /// The receive key that a leaf of [`Tables::receiver_root`] stands for.
+    #[inline(always)]
+    pub fn receiver(&self, leaf: Leaf) -> Option<&Receiver> {
+        self.receivers.get(leaf)
+    }
+
+    /// All receive keys of links.
+    pub fn receivers(&self) -> impl Iterator<Item = &Receiver> {
+        self.receivers.iter().map(|(_, receiver)| receiver)
+    }
+
+    /// The action that a leaf of a link's labels stands for.
+    #[inline(always)]
+    pub fn label_action(&self, leaf: Leaf) -> Option<LabelAction> {
+        if let Some(place) = swap_place(leaf) {
+            let swap: &Swap = self.swaps.get(place)?;
+            return Some(LabelAction::Swap(*swap));
+        }
+        match Target::of(leaf)? {
+            Target::Circuit(circuit) => Some(LabelAction::Egress(circuit)),
+            _ => None,
+        }
+    }
+}
+
+/// Leaves of swaps look like those of next hops, which no label has.
+fn swap_leaf(place: u32) -> Leaf {
+    Target::Via(super::ViaIndex(place)).leaf()
+}
+
+#[inline(always)]
+fn swap_place(leaf: Leaf) -> Option<u32> {
+    match Target::of(leaf)? {
+        Target::Via(via) => Some(via.0),
+        _ => None,
+    }
+}
+
+/// A place that is free; from 1 on, as a leaf is.
+fn take(free: &mut Vec<u32>, used: &mut u32) -> u32 {
+    free.pop().unwrap_or_else(|| {
+        *used += 1;
+        *used
+    })
+}
