@@ -320,9 +320,12 @@ impl Node {
         };
         self.health.changed(&self.events, &old, &self.state, change);
         self.accounts.changed(&old, &self.state, &self.live);
-        self.update_health();
-        let sources = sources(&self.state, &self.live, &self.ports, &self.netlink);
-        self.resolver.links(&self.netlink, &sources);
+        // Routes change by the thousand a second, and concern neither.
+        if !old.carries_as(&self.state) {
+            self.update_health();
+            let sources = sources(&self.state, &self.live, &self.ports, &self.netlink);
+            self.resolver.links(&self.netlink, &sources);
+        }
         Ok(generation)
     }
 

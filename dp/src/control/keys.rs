@@ -6,14 +6,12 @@
 //! A receive key that is deleted loses its windows with it. Installing the same secret again would accept old packets
 //! again, so controllers load every secret once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use twinseal_crypto::{
-    Context, CryptoError, Direction, Fingerprint, Lanes, OpenSa, Provider, SealSa, Secret,
-};
+use twinseal_crypto::{Context, CryptoError, Fingerprint, Lanes, OpenSa, Provider, SealSa, Secret};
 
-use super::model::{CircuitName, KeyId, LinkName, Owner, State};
+use super::model::{CircuitName, KeyId, LinkName, Owner, State, Table};
 use super::parse::ItemKey;
 use super::refusal::{Code, Refused, reason};
 use super::transaction::Touched;
@@ -46,9 +44,11 @@ pub enum Sa {
 /// The live things of one state. Cloning shares them.
 #[derive(Clone, Default)]
 pub struct Live {
-    sas: BTreeMap<KeyId, (Fingerprint, Sa)>,
-    links: HashMap<LinkName, Arc<Traffic>>,
-    circuits: HashMap<CircuitName, Arc<Traffic>>,
+    sas: Table<KeyId, (Fingerprint, Sa)>,
+    links: Table<LinkName, Arc<Traffic>>,
+    circuits: Table<CircuitName, Arc<Traffic>>,
+    /// The state that they are of.
+    of: State,
 }
 
 /// A key for which no SA could be made.
@@ -81,46 +81,49 @@ impl Live {
         secrets: &HashMap<KeyId, Secret>,
         config: &SaConfig,
     ) -> Result<Self, SaError> {
-        let mut sas = BTreeMap::new();
-        for (id, key) in state.keys.iter() {
-            let kept = self
-                .sas
-                .get(id)
-                .filter(|(fingerprint, _)| *fingerprint == key.fingerprint);
-            let sa = match (kept, secrets.get(id)) {
-                (Some((_, sa)), _) => sa.clone(),
-                (None, Some(secret)) => {
-                    let seals = state.seals(id).unwrap_or(false);
-                    sa(id, key.suite, secret, seals, config).map_err(|source| SaError {
-                        key: id.clone(),
-                        source,
-                    })?
-                }
-                // A transaction hands over the secret of every key that is new; without one there is nothing to make.
-                (None, None) => continue,
+        let mut next = self.clone();
+        next.of = state.clone();
+        let mut failed = Ok(());
+        self.of.keys.diff(&state.keys, |id, _, key| {
+            let Some(key) = key else {
+                next.sas.remove(id);
+                return;
             };
-            sas.insert(id.clone(), (key.fingerprint, sa));
-        }
+            let kept = self.sas.get(id);
+            if kept.is_some_and(|(fingerprint, _)| *fingerprint == key.fingerprint) {
+                return;
+            }
+            next.sas.remove(id);
+            // A transaction hands over the secret of every key that is new; without one there is nothing to make.
+            let Some(secret) = secrets.get(id) else {
+                return;
+            };
+            let seals = state.seals(id).unwrap_or(false);
+            match sa(id, key.suite, secret, seals, config) {
+                Ok(sa) => _ = next.sas.insert(id.clone(), (key.fingerprint, sa)),
+                Err(source) => {
+                    let key = id.clone();
+                    failed = Err(SaError { key, source });
+                }
+            }
+        });
+        failed?;
         let traffic = || Arc::new(Traffic::new(config.workers));
-        Ok(Self {
-            sas,
-            links: state
-                .links
-                .keys()
-                .map(|name| {
-                    let kept = self.links.get(name).cloned();
-                    (name.clone(), kept.unwrap_or_else(traffic))
-                })
-                .collect(),
-            circuits: state
-                .circuits
-                .keys()
-                .map(|name| {
-                    let kept = self.circuits.get(name).cloned();
-                    (name.clone(), kept.unwrap_or_else(traffic))
-                })
-                .collect(),
-        })
+        self.of
+            .links
+            .diff(&state.links, |name, before, now| match (before, now) {
+                (None, Some(_)) => _ = next.links.insert(name.clone(), traffic()),
+                (_, None) => _ = next.links.remove(name),
+                (Some(_), Some(_)) => {}
+            });
+        self.of
+            .circuits
+            .diff(&state.circuits, |name, before, now| match (before, now) {
+                (None, Some(_)) => _ = next.circuits.insert(name.clone(), traffic()),
+                (_, None) => _ = next.circuits.remove(name),
+                (Some(_), Some(_)) => {}
+            });
+        Ok(next)
     }
 
     /// The transmit SA of this key.
@@ -141,14 +144,8 @@ impl Live {
 
     /// Whether any receive SA is there for this owner.
     pub fn receives(&self, owner: &Owner) -> bool {
-        let first = KeyId {
-            owner: owner.clone(),
-            direction: Direction::AToB,
-            epoch: 0,
-        };
-        let keys = self.sas.range(first..);
-        keys.take_while(|(id, _)| id.owner == *owner)
-            .any(|(_, (_, sa))| matches!(sa, Sa::Open(_)))
+        let mut keys = self.sas.range(|id| id.owner.cmp(owner));
+        keys.any(|(_, (_, sa))| matches!(sa, Sa::Open(_)))
     }
 
     /// The counters of all links.

@@ -396,6 +396,16 @@ impl From<Limits> for v1::KeyLimits {
 }
 
 impl State {
+    /// Whether links and circuits, and what they need to carry packets, are untouched since one was cloned from the other.
+    pub fn carries_as(&self, other: &Self) -> bool {
+        self.ports.same(&other.ports)
+            && self.links.same(&other.links)
+            && self.circuits.same(&other.circuits)
+            && self.neighbours.same(&other.neighbours)
+            && self.keys.same(&other.keys)
+            && self.transmits.same(&other.transmits)
+    }
+
     /// Which end of it we are; `None` if there is no such link or circuit.
     pub fn end(&self, owner: &Owner) -> Option<End> {
         match owner {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::compile::OpenPort;
-use super::model::{Port, PortName, Role, State};
+use super::model::{Link, LinkName, Port, PortName, Role, State, Table};
 use super::parse::ItemKey;
 use super::refusal::{Code, Refused, reason};
 use super::transaction::Touched;
@@ -17,6 +17,8 @@ use crate::workers::Pool;
 pub(super) struct Ports {
     open: BTreeMap<PortName, OpenPort>,
     handles: BTreeMap<PortName, Handle>,
+    /// The links whose endpoints the handles have; none if that is not known.
+    links: Option<Table<LinkName, Link>>,
 }
 
 struct Handle {
@@ -100,7 +102,17 @@ impl Ports {
             }
         }
         refused.unless(())?;
-        self.set_endpoints(state, touched, undo)
+        // Links come by the thousand, and most transactions leave them alone.
+        let same = self
+            .links
+            .as_ref()
+            .is_some_and(|links| links.same(&state.links));
+        if !same || !undo.opened.is_empty() {
+            self.links = None;
+            self.set_endpoints(state, touched, undo)?;
+            self.links = Some(state.links.clone());
+        }
+        Ok(())
     }
 
     fn open_one(
@@ -180,6 +192,7 @@ impl Ports {
 
     /// Takes back what [`prepare`](Self::prepare) did.
     pub(super) fn undo(&mut self, pool: &Pool, undo: Undo) {
+        self.links = None;
         for (name, endpoints) in undo.endpoints {
             if undo.opened.contains(&name) {
                 continue;
