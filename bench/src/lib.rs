@@ -14,6 +14,7 @@ pub mod compare;
 pub mod cpu;
 pub mod generator;
 pub mod l2fwd;
+pub mod load;
 pub mod machine;
 pub mod net;
 pub mod null;
@@ -27,6 +28,7 @@ mod scaling;
 pub mod seal;
 mod size;
 pub mod soak;
+pub mod tables;
 pub mod testbed;
 
 pub use machine::Machine;

@@ -24,11 +24,13 @@ enum Command {
     L2fwd(cli::l2fwd::L2fwd),
     #[command(hide = true)]
     Count(cli::count::Count),
+    Load(cli::load::Load),
     Pipeline(cli::pipeline::Pipeline),
     Rfc2544(cli::rfc2544::Rfc2544),
     Report(cli::report::Report),
     Seal(cli::seal::Seal),
     Soak(cli::soak::Soak),
+    Tables(cli::tables::Tables),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -36,10 +38,12 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Compare(args) => args.run(),
         Command::L2fwd(args) => args.run(),
         Command::Count(args) => args.run(),
+        Command::Load(args) => args.run(),
         Command::Pipeline(args) => args.run(),
         Command::Rfc2544(args) => args.run(),
         Command::Report(args) => args.run(),
         Command::Seal(args) => args.run(),
         Command::Soak(args) => args.run(),
+        Command::Tables(args) => args.run(),
     }
 }

@@ -158,7 +158,7 @@ mod tests {
             Err(BenchError::TooManyWorkers { .. })
         ));
         let mut net = net(workers.min(2));
-        net.tables[B].labels.clear();
+        net.tables[B].links[0].labels = Default::default();
         assert!(matches!(
             Scaling::measure(&mut net, Role::Egress, Size::Imix, Duration::ZERO),
             Err(BenchError::Dropped { .. })

@@ -3,11 +3,13 @@
 pub(crate) mod compare;
 pub(crate) mod count;
 pub(crate) mod l2fwd;
+pub(crate) mod load;
 pub(crate) mod pipeline;
 pub(crate) mod report;
 pub(crate) mod rfc2544;
 pub(crate) mod seal;
 pub(crate) mod soak;
+pub(crate) mod tables;
 
 use std::fmt::Display;
 
