@@ -526,27 +526,37 @@ fn a_stream_that_breaks_off_leaves_nothing_and_only_one_runs() {
             dry_run: true,
             ..message("green")
         };
-        // Whichever of two streams comes first, the other is refused while it goes on.
-        let (refused, abandoned, messages) = loop {
-            let (messages, stream) = tokio::sync::mpsc::channel(4);
-            let mut other = client.clone();
-            let abandoned = tokio::spawn(async move {
+        // A client of its own, whose connection breaks with its runtime: a call that is merely dropped may end its stream
+        // in order when the sender goes.
+        let (messages, stream) = tokio::sync::mpsc::channel(4);
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let theirs = config.clone();
+        let abandoned = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async {
+                let mut other = connect(&theirs).await;
                 let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
-                other.replace(stream).await
+                tokio::select! {
+                    answer = other.replace(stream) => panic!("it had not ended: {answer:?}"),
+                    _ = stopped => {}
+                }
             });
-            messages.send(message("blue")).await.expect("it reads");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        });
+        messages.send(message("blue")).await.expect("it reads");
+        let refused = loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
             match client.replace(stream::iter([dry.clone()])).await {
-                Err(refused) if !abandoned.is_finished() => break (refused, abandoned, messages),
-                // The stream has not begun yet, or was refused itself.
-                _ => abandoned.abort(),
+                Err(refused) => break refused,
+                // The other stream has not begun yet.
+                Ok(_) => assert!(!abandoned.is_finished()),
             }
-            let _ = abandoned.await;
         };
         assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
-        abandoned.abort();
-        let _ = abandoned.await;
-        drop(messages);
+        stop.send(()).expect("it listens");
+        abandoned.join().expect("it went in the middle");
         // The node notices, and the next one may come.
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         loop {
@@ -558,6 +568,7 @@ fn a_stream_that_breaks_off_leaves_nothing_and_only_one_runs() {
                 Err(status) => panic!("{status}"),
             }
         }
+        drop(messages);
         let status = client
             .replace(stream::iter([]))
             .await
