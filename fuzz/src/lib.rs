@@ -14,7 +14,7 @@ use twinseal::fixture::{
 };
 use twinseal::pipeline::Disposition;
 use twinseal::pipeline::reason::DropReason;
-use twinseal::tables::PortIndex;
+use twinseal::tables::{PortIndex, Receiver};
 use twinseal_crypto::{
     self as crypto, AAD_LEN, DEFAULT_PROVIDER, Lanes, Provider, Suite, TAG_LEN, provider,
 };
@@ -100,10 +100,12 @@ impl Bed {
             (&mut self.path.transit, RECEIVER_AT_TRANSIT, Seal::FirstLink),
             (&mut self.path.b, RECEIVER_AT_B, Seal::SecondLink),
         ] {
-            let receiver = node.tables.receivers.get_mut(&receiver);
-            receiver.expect("of the fixture").sa = open(seal);
+            let link = node.tables.receivers().next().expect("of the fixture").link;
+            let sa = open(seal);
+            node.write(|draft| draft.set_receiver(receiver, Receiver { link, sa }));
         }
-        self.path.b.tables.circuits[0].receive[EPOCH as usize] = Some(open(Seal::Circuit));
+        let circuit = self.path.b.tables.circuits.get_mut(0);
+        circuit.expect("of the fixture").receive[EPOCH as usize] = Some(open(Seal::Circuit));
         for node in [&mut self.path.a, &mut self.path.transit, &mut self.path.b] {
             node.state.wanted.clear();
             node.state.icmp_budget = 1;
