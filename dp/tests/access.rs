@@ -1,10 +1,11 @@
 //! Who may do what, over real sockets and with real certificates; and what a client that means harm gets.
 
+mod node;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use prost::Message;
@@ -12,18 +13,16 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType, date_time_ymd,
 };
 use tempfile::TempDir;
-use tokio::sync::oneshot;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 use twinseal::control::access::names::NameRule;
 use twinseal::control::access::{Access, AccessConfig, Limits, Role, TlsConfig};
-use twinseal::control::events::file::EventsConfig;
-use twinseal::control::lines::{Output, Reopen};
-use twinseal::control::usage::UsageConfig;
-use twinseal::control::{self, ControlError, NodeConfig, SocketConfig};
-use twinseal::workers::{Idle, PoolConfig};
+use twinseal::control::lines::Output;
+use twinseal::control::{NodeConfig, SocketConfig};
 use twinseal_api::v1::control_client::ControlClient;
-use twinseal_api::v1::{self, change::Change, item::Item};
+use twinseal_api::v1::{self, item::Item};
+
+use node::{Node, apply, config, connect, on_runtime};
 
 /// Only a guard against hanging for ever.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,68 +33,31 @@ const VIEWER: &str = "monitor.ops.example.org";
 
 type Client = ControlClient<Channel>;
 
-/// A node on a thread of its own.
-struct Node {
-    dir: TempDir,
+/// A node that keeps an audit log, and its folder.
+struct Guarded {
+    node: Node,
     config: NodeConfig,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<Result<(), ControlError>>>,
+    dir: TempDir,
 }
 
-impl Node {
+impl Guarded {
     fn start(dir: TempDir, access: AccessConfig) -> Self {
+        let plain = config(dir.path(), "n");
         let config = NodeConfig {
-            name: "n".into(),
             socket: SocketConfig {
-                path: dir.path().join("n.sock"),
                 mode: 0o666,
                 access: Access::new(access).expect("sound rules"),
+                ..plain.socket
             },
-            state_dir: dir.path().join("state"),
-            provider: twinseal_crypto::DEFAULT_PROVIDER.into(),
-            window_bits: 2048,
-            keep_tables: true,
-            key_limits: Default::default(),
-            lane_limit: twinseal_crypto::MAX_COUNTER,
-            events: EventsConfig::default(),
-            usage: UsageConfig::default(),
             audit: Some(Output::File {
                 path: dir.path().join("audit.json"),
                 max_bytes: 0,
                 keep: 0,
             }),
-            reopen: Reopen::default(),
-            pool: PoolConfig {
-                cpus: vec![None],
-                frames: 1024,
-                frame_size: 2048,
-                jumbo_frames: 0,
-                huge_pages: twinseal_xsk::HugePages::Never,
-                ring: 256,
-                idle: Idle::Sleep,
-                lanes: 2,
-            },
+            ..plain
         };
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (ready, is_ready) = oneshot::channel();
-        let running = config.clone();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
-            let shutdown = async {
-                let _ = stopped.await;
-            };
-            runtime.block_on(control::run(running, shutdown, Some(ready)))
-        });
-        is_ready.blocking_recv().expect("it starts");
-        Self {
-            dir,
-            config,
-            stop: Some(stop),
-            thread: Some(thread),
-        }
+        let node = Node::start(config.clone()).expect("it starts");
+        Self { node, config, dir }
     }
 
     fn socket(&self) -> &Path {
@@ -103,45 +65,20 @@ impl Node {
     }
 
     async fn client(&self) -> Client {
-        let uri = format!("unix://{}", self.socket().display());
-        let endpoint = Endpoint::try_from(uri).expect("a path");
-        ControlClient::new(endpoint.connect().await.expect("it listens"))
+        connect(&self.config).await
     }
 
     /// The lines of its audit log, once it has stopped.
-    fn stop(mut self) -> Vec<serde_json::Value> {
-        self.end();
+    fn stop(self) -> Vec<serde_json::Value> {
+        self.node.stop();
         let text = std::fs::read_to_string(self.dir.path().join("audit.json"));
         let text = text.expect("it is there");
         let lines = text.lines().map(serde_json::from_str);
         lines.map(|line| line.expect("JSON")).collect()
     }
-
-    fn end(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            thread.join().expect("no panic").expect("it ran well");
-        }
-    }
 }
 
-impl Drop for Node {
-    fn drop(&mut self) {
-        if self.stop.is_some() && !std::thread::panicking() {
-            self.end();
-        }
-    }
-}
-
-fn on_runtime<T>(test: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime")
-        .block_on(test)
-}
-
-async fn get(client: &mut Client) -> Result<v1::GetResponse, Status> {
+async fn look(client: &mut Client) -> Result<v1::GetResponse, Status> {
     client
         .get(v1::GetRequest {})
         .await
@@ -149,16 +86,7 @@ async fn get(client: &mut Client) -> Result<v1::GetResponse, Status> {
 }
 
 async fn set_vrf(client: &mut Client, name: &str) -> Result<u64, Status> {
-    let request = v1::ApplyRequest {
-        changes: vec![v1::Change {
-            change: Some(Change::Set(v1::Item {
-                item: Some(Item::Vrf(v1::Vrf { name: name.into() })),
-            })),
-        }],
-        ..Default::default()
-    };
-    let applied = client.apply(request).await?;
-    Ok(applied.into_inner().generation)
+    apply(client, [Item::Vrf(v1::Vrf { name: name.into() })]).await
 }
 
 #[track_caller]
@@ -178,10 +106,10 @@ fn roles_on_the_socket_are_enforced_reloaded_and_audited() {
         users: vec![(own_uid(), role)],
         ..Default::default()
     };
-    let node = Node::start(TempDir::new().expect("a folder"), access(Role::Viewer));
+    let node = Guarded::start(TempDir::new().expect("a folder"), access(Role::Viewer));
     on_runtime(async {
         let mut client = node.client().await;
-        assert_eq!(get(&mut client).await.expect("may look").generation, 0);
+        assert_eq!(look(&mut client).await.expect("may look").generation, 0);
         let status = set_vrf(&mut client, "red").await.expect_err("only looks");
         denied(&status, v1::Role::Admin, v1::Role::Viewer);
         assert!(status.message().contains("control.allow_users"), "{status}");
@@ -199,13 +127,13 @@ fn roles_on_the_socket_are_enforced_reloaded_and_audited() {
             users: vec![(NOBODY, Role::Admin)],
             ..Default::default()
         });
-        let status = get(&mut client).await.expect_err("a stranger now");
+        let status = look(&mut client).await.expect_err("a stranger now");
         denied(&status, v1::Role::Viewer, v1::Role::Unspecified);
         reload(AccessConfig {
             groups: vec![(rustix::process::getegid().as_raw(), Role::Operator)],
             ..Default::default()
         });
-        get(&mut client).await.expect("by its group");
+        look(&mut client).await.expect("by its group");
         drop(client);
     });
     let audit = node.stop();
@@ -244,7 +172,7 @@ fn supplementary_groups_count() {
         groups: vec![(GROUP, Role::Viewer)],
         ..Default::default()
     };
-    let node = Node::start(dir, access);
+    let node = Guarded::start(dir, access);
     let ctl = |groups: &str| {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", "65534", "--regid", "65534", groups]);
@@ -275,7 +203,7 @@ fn clients_are_held_to_their_limits() {
         limits,
         ..Default::default()
     };
-    let node = Node::start(TempDir::new().expect("a folder"), access);
+    let node = Guarded::start(TempDir::new().expect("a folder"), access);
     on_runtime(async {
         let mut client = node.client().await;
         let large = set_vrf(&mut client, &"x".repeat(5000)).await;
@@ -288,18 +216,18 @@ fn clients_are_held_to_their_limits() {
             let watch = client.watch(v1::WatchRequest::default()).await;
             watches.push(watch.expect("a place").into_inner());
         }
-        let status = get(&mut client).await.expect_err("no place");
+        let status = look(&mut client).await.expect_err("no place");
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert!(
             status.message().contains("control.limits.streams"),
             "{status}"
         );
         drop(watches);
-        wait_for(async || get(&mut client).await.is_ok()).await;
+        wait_for(async || look(&mut client).await.is_ok()).await;
 
         let mut limited = None;
         for _ in 0..60 {
-            if let Err(status) = get(&mut client).await {
+            if let Err(status) = look(&mut client).await {
                 limited = Some(status);
                 break;
             }
@@ -316,7 +244,7 @@ fn clients_are_held_to_their_limits() {
         let third = Endpoint::try_from(uri).expect("a path").connect().await;
         let refused = match third {
             Err(_) => true,
-            Ok(channel) => get(&mut ControlClient::new(channel)).await.is_err(),
+            Ok(channel) => look(&mut ControlClient::new(channel)).await.is_err(),
         };
         assert!(refused, "three of two");
         let ended = tokio::task::spawn_blocking(move || {
@@ -332,7 +260,7 @@ fn clients_are_held_to_their_limits() {
             let uri = format!("unix://{}", node.socket().display());
             let channel = Endpoint::try_from(uri).expect("a path").connect().await;
             match channel {
-                Ok(channel) => get(&mut ControlClient::new(channel)).await.is_ok(),
+                Ok(channel) => look(&mut ControlClient::new(channel)).await.is_ok(),
                 Err(_) => false,
             }
         };
@@ -453,13 +381,13 @@ fn tls_config(dir: &Path, ca: &Issuer) -> AccessConfig {
     }
 }
 
-async fn connect(
+async fn try_tls(
     address: SocketAddr,
     ca: &Issuer,
     issued: Option<&Issued>,
 ) -> Result<v1::GetResponse, String> {
     let mut client = tls_client(address, ca, issued).await?;
-    get(&mut client).await.map_err(|status| status.to_string())
+    look(&mut client).await.map_err(|status| status.to_string())
 }
 
 async fn tls_client(
@@ -491,7 +419,7 @@ fn certificates_say_who_may_do_what() {
     std::fs::write(path.join("node.key"), &node_identity.key).expect("a file");
     let access = tls_config(&path, &ca);
     let address = access.tls.as_ref().expect("it is given").listen;
-    let node = Node::start(dir, access.clone());
+    let node = Guarded::start(dir, access.clone());
     let admin = ca.issue(uri(ADMIN), false);
     on_runtime(async {
         let mut client = tls_client(address, &ca, Some(&admin)).await.expect("known");
@@ -500,7 +428,7 @@ fn certificates_say_who_may_do_what() {
         let mut looks = tls_client(address, &ca, Some(&viewer))
             .await
             .expect("known");
-        get(&mut looks).await.expect("may look");
+        look(&mut looks).await.expect("may look");
         let status = set_vrf(&mut looks, "x").await.expect_err("only looks");
         denied(&status, v1::Role::Admin, v1::Role::Viewer);
         assert!(status.message().contains("control.tls.admins"), "{status}");
@@ -509,7 +437,7 @@ fn certificates_say_who_may_do_what() {
         let mut nobody = tls_client(address, &ca, Some(&nobody))
             .await
             .expect("TLS is well");
-        let status = get(&mut nobody).await.expect_err("no role");
+        let status = look(&mut nobody).await.expect_err("no role");
         denied(&status, v1::Role::Viewer, v1::Role::Unspecified);
 
         for (what, issued) in [
@@ -517,11 +445,11 @@ fn certificates_say_who_may_do_what() {
             ("run out", Some(ca.issue(uri(ADMIN), true))),
             ("none", None),
         ] {
-            let answer = connect(address, &ca, issued.as_ref()).await;
+            let answer = try_tls(address, &ca, issued.as_ref()).await;
             assert!(answer.is_err(), "{what}: {answer:?}");
         }
         // And the node's own certificate is looked at too.
-        assert!(connect(address, &other, Some(&admin)).await.is_err());
+        assert!(try_tls(address, &other, Some(&admin)).await.is_err());
 
         // The issuer goes from the bundle: who is connected already has no role any more.
         let reloaded = TlsConfig {
@@ -533,11 +461,11 @@ fn certificates_say_who_may_do_what() {
             ..access.clone()
         };
         node.config.socket.access.reload(without).expect("sound");
-        let status = get(&mut client).await.expect_err("not trusted any more");
+        let status = look(&mut client).await.expect_err("not trusted any more");
         denied(&status, v1::Role::Viewer, v1::Role::Unspecified);
-        assert!(connect(address, &ca, Some(&admin)).await.is_err());
+        assert!(try_tls(address, &ca, Some(&admin)).await.is_err());
         let new = other.issue(uri(ADMIN), false);
-        connect(address, &ca, Some(&new))
+        try_tls(address, &ca, Some(&new))
             .await
             .expect("the new issuer's");
         // What is not sound changes nothing.
@@ -556,7 +484,7 @@ fn certificates_say_who_may_do_what() {
             .reload(broken)
             .expect_err("no key");
         assert!(error.to_string().contains("control.tls.key"), "{error}");
-        connect(address, &ca, Some(&new)).await.expect("as before");
+        try_tls(address, &ca, Some(&new)).await.expect("as before");
     });
     // `ctl` comes in the same way.
     node.config.socket.access.reload(access).expect("sound");
@@ -587,7 +515,7 @@ fn old_tls_and_those_who_say_nothing_are_turned_away() {
     std::fs::write(path.join("node.key"), &identity.key).expect("a file");
     let access = tls_config(&path, &ca);
     let address = access.tls.as_ref().expect("it is given").listen;
-    let _node = Node::start(dir, access);
+    let _node = Guarded::start(dir, access);
     let open = || {
         let stream = TcpStream::connect(address).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a time");
@@ -623,7 +551,7 @@ fn old_tls_and_those_who_say_nothing_are_turned_away() {
     assert!(!timed_out, "the connection was kept");
     // Neither holds up those who are known.
     let known = ca.issue(uri(ADMIN), false);
-    on_runtime(connect(address, &ca, Some(&known))).expect("known");
+    on_runtime(try_tls(address, &ca, Some(&known))).expect("known");
 }
 
 #[test]
@@ -632,7 +560,7 @@ fn the_api_describes_itself() {
         users: vec![(own_uid(), Role::Viewer)],
         ..Default::default()
     };
-    let node = Node::start(TempDir::new().expect("a folder"), access);
+    let node = Guarded::start(TempDir::new().expect("a folder"), access);
     on_runtime(async {
         use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
         use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;

@@ -2,8 +2,6 @@
 
 mod node;
 
-use std::time::Duration;
-
 use prost::Message;
 use tempfile::TempDir;
 use tonic::Code;
@@ -395,11 +393,7 @@ fn two_nodes_forward_and_rekey_without_loss() {
         let (mut a, mut b) = (connect(&a).await, connect(&b).await);
         apply(&mut a, edge(&tag, v1::End::A)).await.expect("sound");
         apply(&mut b, edge(&tag, v1::End::B)).await.expect("sound");
-        let host_a = End::open(&format!("{tag}-host-a"), 1).expect("one end is free");
-        let host_b = End::open(&format!("{tag}-host-b"), 1).expect("one end is free");
-        let (host_a, host_b) = (host_a.queue(0), host_b.queue(0));
-        let mut sent = 0u32;
-        let mut received = 0u32;
+        let mut flow = Flow::new(&tag);
         for epoch in 1..=3u8 {
             if epoch > 1 {
                 // Make before break: the receiver first.
@@ -422,34 +416,8 @@ fn two_nodes_forward_and_rekey_without_loss() {
                 ];
                 apply(&mut a, switch).await.expect("sound");
             }
-            for _ in 0..100 {
-                let frame = frame(
-                    [2, 0, 0, 0, 2, 1],
-                    [10, 1, 0, 9],
-                    [10, 2, 0, 9],
-                    &sent.to_be_bytes(),
-                );
-                assert!(host_a.send(&frame));
-                sent += 1;
-            }
-            let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-            while received < sent {
-                let next = host_b.receive_one(|octets| {
-                    assert_eq!(octets[..12], [2, 0, 0, 0, 9, 2, 2, 0, 0, 0, 2, 2]);
-                    u32::from_be_bytes(octets[42..46].try_into().expect("four octets"))
-                });
-                match next {
-                    Some(number) => {
-                        assert_eq!(number, received, "order and no loss");
-                        received += 1;
-                    }
-                    None if tokio::time::Instant::now() > deadline => {
-                        let (a, b) = (stats(&mut a).await, stats(&mut b).await);
-                        panic!("{received} of {sent} arrived: {:?} {:?}", a.drops, b.drops);
-                    }
-                    None => tokio::time::sleep(Duration::from_millis(1)).await,
-                }
-            }
+            flow.send(100);
+            flow.all_arrive().await;
         }
         let (a_stats, b_stats) = (stats(&mut a).await, stats(&mut b).await);
         assert_eq!(a_stats.circuits[0].sent_packets, 300);

@@ -339,6 +339,7 @@ impl Flow {
     /// Takes what has arrived; all in order, and none is missing.
     pub fn receive(&mut self) {
         while let Some(number) = self.b.receive_one(|octets| {
+            assert_eq!(octets[..12], [2, 0, 0, 0, 9, 2, 2, 0, 0, 0, 2, 2]);
             u32::from_be_bytes(octets[42..46].try_into().expect("four octets"))
         }) {
             assert_eq!(number, self.received, "order and no loss");
