@@ -1,26 +1,17 @@
 //! Both seals at once against one after the other: every length, mixed batches, and bytes that are not
 //! its own.
 
+mod kernels;
+
+use kernels::{Keys, pairs};
 use proptest::prelude::*;
 use twinseal_crypto::{
-    AAD_LEN, Double, HEADER_LEN, Key, Nonce, Provider, Seal, Suite, TAG_LEN, all_forms, providers,
-    seal_twice,
+    AAD_LEN, Double, HEADER_LEN, Nonce, Seal, Suite, TAG_LEN, providers, seal_twice,
 };
 
-const NAME: &str = "twinseal";
 const CANARY: u8 = 0xc5;
 /// What of a packet is not text.
 const AROUND: usize = HEADER_LEN + 2 * TAG_LEN;
-
-/// The kernel in each form that runs here, with a library to compare it with.
-fn pairs() -> Vec<(&'static dyn Provider, &'static dyn Provider)> {
-    let (kernels, libraries): (Vec<_>, Vec<_>) =
-        all_forms().into_iter().partition(|p| p.name() == NAME);
-    if kernels.is_empty() {
-        eprintln!("SKIPPED: this CPU cannot run the kernel");
-    }
-    kernels.into_iter().map(|it| (it, libraries[0])).collect()
-}
 
 /// A packet to be: by which suites and keys, after how many bytes that are not its own, and how long.
 #[derive(Clone, Debug)]
@@ -31,30 +22,14 @@ struct Case {
     len: usize,
 }
 
-/// Eight keys for each suite.
-struct Keys(Vec<Key>);
-
-impl Keys {
-    fn new(provider: &dyn Provider) -> Self {
-        let keys = Suite::ALL.into_iter().flat_map(|suite| {
-            (0..8).map(move |key| {
-                let bytes: Vec<_> = (0..suite.key_len())
-                    .map(|at| (at as u8 + 1).wrapping_mul(17 + 2 * key))
-                    .collect();
-                provider.key(suite, &bytes).unwrap()
-            })
-        });
-        Self(keys.collect())
-    }
-
-    fn seal(&self, (suite, key): (Suite, u8), packet: usize) -> Seal<'_> {
-        let (n, layer) = (packet as u8, key.wrapping_mul(0x35));
-        let byte = |at: usize| n.wrapping_mul(3) ^ (at as u8).wrapping_mul(29) ^ layer;
-        Seal {
-            key: &self.0[(suite as usize - 1) * 8 + usize::from(key)],
-            nonce: std::array::from_fn(byte) as Nonce,
-            aad: std::array::from_fn(|at| byte(at + 5)) as [u8; AAD_LEN],
-        }
+/// How packet number `packet` is sealed with a key.
+fn with(keys: &Keys, (suite, key): (Suite, u8), packet: usize) -> Seal<'_> {
+    let (n, layer) = (packet as u8, key.wrapping_mul(0x35));
+    let byte = |at: usize| n.wrapping_mul(3) ^ (at as u8).wrapping_mul(29) ^ layer;
+    Seal {
+        key: keys.get(suite, key),
+        nonce: std::array::from_fn(byte) as Nonce,
+        aad: std::array::from_fn(|at| byte(at + 5)) as [u8; AAD_LEN],
     }
 }
 
@@ -79,8 +54,8 @@ fn packets<'a>(cases: &[Case], mut bytes: &'a mut [u8], keys: &[&'a Keys]) -> Ve
         let (data, rest) = rest.split_at_mut(case.len + AROUND);
         bytes = rest;
         packets.push(Double {
-            circuit: keys[at % keys.len()].seal(case.circuit, at),
-            link: keys[(at + at / keys.len()) % keys.len()].seal(case.link, at),
+            circuit: with(keys[at % keys.len()], case.circuit, at),
+            link: with(keys[(at + at / keys.len()) % keys.len()], case.link, at),
             data,
             ok: at % 2 == 0,
         });
@@ -159,8 +134,8 @@ fn nothing_outside_of_the_data_is_touched() {
             let (first, rest) = bytes.split_at_mut(len + AROUND);
             let start = rest.len() - len - AROUND;
             let mut batch = [first, &mut rest[start..]].map(|data| Double {
-                circuit: ours.seal((Suite::Aes256Gcm, 1), 1),
-                link: ours.seal((Suite::Aes256Gcm, 2), 1),
+                circuit: with(&ours, (Suite::Aes256Gcm, 1), 1),
+                link: with(&ours, (Suite::Aes256Gcm, 2), 1),
                 data,
                 ok: false,
             });
@@ -178,8 +153,8 @@ fn what_has_no_room_for_both_tags_is_refused() {
             for len in 0..AROUND {
                 let mut data = vec![0; len];
                 let mut batch = [Double {
-                    circuit: keys.seal((suite, 0), 0),
-                    link: keys.seal((suite, 1), 0),
+                    circuit: with(&keys, (suite, 0), 0),
+                    link: with(&keys, (suite, 1), 0),
                     data: &mut data,
                     ok: true,
                 }];

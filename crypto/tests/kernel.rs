@@ -1,24 +1,13 @@
 //! The kernel against a library: every length, mixed batches, spoilt tags, and bytes that are not its
 //! own.
 
+mod kernels;
+
+use kernels::{Keys, NAME, pairs};
 use proptest::prelude::*;
-use twinseal_crypto::{
-    AAD_LEN, Key, Nonce, Packet, Provider, Suite, TAG_LEN, all_forms, open, provider, providers,
-    seal,
-};
+use twinseal_crypto::{AAD_LEN, Nonce, Packet, Suite, TAG_LEN, open, provider, providers, seal};
 
-const NAME: &str = "twinseal";
 const CANARY: u8 = 0xc5;
-
-/// The kernel in each form that runs here, with a library to compare it with.
-fn pairs() -> Vec<(&'static dyn Provider, &'static dyn Provider)> {
-    let (kernels, libraries): (Vec<_>, Vec<_>) =
-        all_forms().into_iter().partition(|p| p.name() == NAME);
-    if kernels.is_empty() {
-        eprintln!("SKIPPED: this CPU cannot run the kernel");
-    }
-    kernels.into_iter().map(|it| (it, libraries[0])).collect()
-}
 
 /// A packet to be: by which suite and key, after how many bytes that are not its own, and how long.
 #[derive(Clone, Debug)]
@@ -55,7 +44,12 @@ impl Arena {
             let (data, rest) = rest.split_at_mut(case.len + TAG_LEN);
             bytes = rest;
             let (nonce, aad) = numbers(at);
-            packets.push(Packet::new(keys.get(case), nonce, aad, data));
+            packets.push(Packet::new(
+                keys.get(case.suite, case.key),
+                nonce,
+                aad,
+                data,
+            ));
         }
         packets
     }
@@ -70,27 +64,6 @@ impl Arena {
             assert!(packet.key.seal_one(&packet.nonce, &packet.aad, packet.data));
         }
         arena.bytes
-    }
-}
-
-/// Eight keys for each suite.
-struct Keys(Vec<Key>);
-
-impl Keys {
-    fn new(provider: &dyn Provider) -> Self {
-        let keys = Suite::ALL.into_iter().flat_map(|suite| {
-            (0..8).map(move |key| {
-                let bytes: Vec<_> = (0..suite.key_len())
-                    .map(|at| (at as u8 + 1).wrapping_mul(17 + 2 * key))
-                    .collect();
-                provider.key(suite, &bytes).unwrap()
-            })
-        });
-        Self(keys.collect())
-    }
-
-    fn get(&self, case: &Case) -> &Key {
-        &self.0[(case.suite as usize - 1) * 8 + usize::from(case.key)]
     }
 }
 
@@ -253,7 +226,7 @@ fn nothing_outside_of_the_data_is_touched() {
                 let last = &mut rest[gap..];
                 let mut batch = [(0, first), (1, last)].map(|(at, data)| {
                     let (nonce, aad) = numbers(at);
-                    Packet::new(ours.get(&case(0)), nonce, aad, data)
+                    Packet::new(ours.get(case(0).suite, case(0).key), nonce, aad, data)
                 });
                 step(&mut batch);
                 assert!(batch.iter().all(|packet| packet.ok));
@@ -300,7 +273,7 @@ proptest! {
 
             let mut batch = arena.packets(&ours);
             for (packet, case) in batch.iter_mut().zip(&all).step_by(every) {
-                packet.key = theirs.get(case);
+                packet.key = theirs.get(case.suite, case.key);
             }
             seal(&mut batch);
             prop_assert!(batch.iter().all(|packet| packet.ok));
@@ -308,7 +281,7 @@ proptest! {
 
             let mut batch = arena.packets(&ours);
             for (packet, case) in batch.iter_mut().zip(&all).step_by(every) {
-                packet.key = theirs.get(case);
+                packet.key = theirs.get(case.suite, case.key);
             }
             open(&mut batch);
             prop_assert!(batch.iter().all(|packet| packet.ok));

@@ -7,6 +7,7 @@ use std::arch::x86_64::*;
 use super::{
     ghash,
     key::{GcmKey, POWERS},
+    tag::settle,
 };
 use crate::{Nonce, TAG_LEN};
 
@@ -29,7 +30,7 @@ pub(super) fn one<const OPEN: bool>(
     aad: &[u8],
     data: &mut [u8],
 ) -> bool {
-    let Some((text, end)) = data.split_last_chunk_mut::<TAG_LEN>() else {
+    let Some((text, _)) = data.split_last_chunk_mut::<TAG_LEN>() else {
         return false;
     };
     let lengths = _mm_set_epi64x(8 * aad.len() as i64, 8 * text.len() as i64);
@@ -58,18 +59,7 @@ pub(super) fn one<const OPEN: bool>(
     rest.counter = 1;
     let [pad] = rest.stream::<1>();
     let tag = _mm_xor_si128(ghash::reverse_one(hash), _mm256_castsi256_si128(pad));
-    if !OPEN {
-        // SAFETY: a tag has 16 bytes.
-        unsafe { _mm_storeu_si128(end.as_mut_ptr().cast(), tag) };
-        return true;
-    }
-    // SAFETY: a tag has 16 bytes.
-    let wrong = _mm_xor_si128(tag, unsafe { _mm_loadu_si128(end.as_ptr().cast()) });
-    let ok = _mm_testz_si128(wrong, wrong) == 1;
-    if !ok {
-        text.fill(0);
-    }
-    ok
+    settle::<OPEN>(data, tag)
 }
 
 /// What of a packet is not yet sealed or opened.

@@ -15,12 +15,57 @@ const MAX_VECTORS: usize = 4;
 /// Kinds of packets that may make a pair: as many vectors, a lane left or not, keys of one size.
 const KINDS: usize = 4 * MAX_VECTORS;
 
+/// The form that has left something to clear.
+#[derive(Default)]
+struct Used(Option<Form>);
+
+impl Used {
+    #[inline]
+    fn note(&mut self, key: &GcmKey) {
+        // What the wide form uses includes what the narrow one does.
+        if self.0 != Some(Form::Vaes512) {
+            self.0 = Some(key.form());
+        }
+    }
+
+    #[inline]
+    fn clear(self) {
+        if let Some(form) = self.0 {
+            clear(form);
+        }
+    }
+}
+
+/// What must be the same in a pair.
+struct Kind {
+    /// Vectors, the first lane among them.
+    vectors: usize,
+    /// Whether the last one has no lane left.
+    full: bool,
+    /// Below [`KINDS`].
+    number: usize,
+}
+
+impl Kind {
+    /// Of data of at most [`MAX_VECTORS`].
+    #[inline]
+    fn of(len: usize, key: &GcmKey) -> Self {
+        // The first lane is not text, but as long as the tag.
+        let lanes = len.div_ceil(16);
+        let (vectors, full) = (lanes.div_ceil(LANES), lanes.is_multiple_of(LANES));
+        Self {
+            vectors,
+            full,
+            number: 4 * (vectors - 1) + 2 * usize::from(full) + usize::from(key.is_long()),
+        }
+    }
+}
+
 /// Seals or opens the packets that are pushed, the last of them in `finish`.
 pub(crate) struct Batch<'p, 'a, const OPEN: bool> {
     /// For each kind, a packet that waits for another.
     waiting: [Option<(&'a GcmKey, &'p mut Packet<'a>)>; KINDS],
-    /// The form that has left something to clear.
-    used: Option<Form>,
+    used: Used,
 }
 
 impl<'p, 'a, const OPEN: bool> Batch<'p, 'a, OPEN> {
@@ -28,34 +73,28 @@ impl<'p, 'a, const OPEN: bool> Batch<'p, 'a, OPEN> {
     pub(crate) fn new() -> Self {
         Self {
             waiting: [const { None }; KINDS],
-            used: None,
+            used: Used::default(),
         }
     }
 
     #[inline]
     pub(crate) fn push(&mut self, key: &'a GcmKey, packet: &'p mut Packet<'a>) {
-        // What the wide form uses includes what the narrow one does.
-        if self.used != Some(Form::Vaes512) {
-            self.used = Some(key.form());
-        }
+        self.used.note(key);
         let len = packet.data.len();
         if !(TAG_LEN..=MAX_VECTORS * VECTOR).contains(&len) || key.form() != Form::Vaes512 {
             one::<OPEN>(key, packet);
             return;
         }
-        // The first lane is not text, but as long as the tag.
-        let lanes = len.div_ceil(16);
-        let (vectors, full) = (lanes.div_ceil(LANES), lanes.is_multiple_of(LANES));
-        let kind = 4 * (vectors - 1) + 2 * usize::from(full) + usize::from(key.is_long());
-        let Some((other_key, other)) = self.waiting[kind].take() else {
-            self.waiting[kind] = Some((key, packet));
+        let kind = Kind::of(len, key);
+        let Some((other_key, other)) = self.waiting[kind.number].take() else {
+            self.waiting[kind.number] = Some((key, packet));
             return;
         };
         let keys = [other_key, key];
         let pair = [other, packet];
         // SAFETY: there are keys of this form, so the CPU has the features.
         unsafe {
-            match (vectors, full) {
+            match (kind.vectors, kind.full) {
                 (1, false) => avx512::pair::<OPEN, 1, false>(keys, pair),
                 (1, true) => avx512::pair::<OPEN, 1, true>(keys, pair),
                 (2, false) => avx512::pair::<OPEN, 2, false>(keys, pair),
@@ -74,9 +113,7 @@ impl<'p, 'a, const OPEN: bool> Batch<'p, 'a, OPEN> {
         for (key, packet) in self.waiting.into_iter().flatten() {
             one::<OPEN>(key, packet);
         }
-        if let Some(form) = self.used {
-            clear(form);
-        }
+        self.used.clear();
     }
 }
 
@@ -84,8 +121,7 @@ impl<'p, 'a, const OPEN: bool> Batch<'p, 'a, OPEN> {
 pub(crate) struct Doubles<'p, 'a> {
     /// For each kind, a packet that waits for another.
     waiting: [Option<([&'a GcmKey; 2], &'p mut Double<'a>)>; KINDS],
-    /// The form that has left something to clear.
-    used: Option<Form>,
+    used: Used,
 }
 
 impl<'p, 'a> Doubles<'p, 'a> {
@@ -93,17 +129,14 @@ impl<'p, 'a> Doubles<'p, 'a> {
     pub(crate) fn new() -> Self {
         Self {
             waiting: [const { None }; KINDS],
-            used: None,
+            used: Used::default(),
         }
     }
 
     #[inline]
     pub(crate) fn push(&mut self, keys: [&'a GcmKey; 2], packet: &'p mut Double<'a>) {
         for key in keys {
-            // What the wide form uses includes what the narrow one does.
-            if self.used != Some(Form::Vaes512) {
-                self.used = Some(key.form());
-            }
+            self.used.note(key);
         }
         let len = packet.data.len();
         if !(HEADER_LEN + 2 * TAG_LEN..=MAX_TEXT).contains(&len)
@@ -117,18 +150,16 @@ impl<'p, 'a> Doubles<'p, 'a> {
             double_one(keys, packet);
             return;
         }
-        let lanes = len.div_ceil(16);
-        let (vectors, full) = (lanes.div_ceil(LANES), lanes.is_multiple_of(LANES));
-        let kind = 4 * (vectors - 1) + 2 * usize::from(full) + usize::from(keys[0].is_long());
-        let Some((other_keys, other)) = self.waiting[kind].take() else {
-            self.waiting[kind] = Some((keys, packet));
+        let kind = Kind::of(len, keys[0]);
+        let Some((other_keys, other)) = self.waiting[kind.number].take() else {
+            self.waiting[kind.number] = Some((keys, packet));
             return;
         };
         let keys = [other_keys, keys];
         let pair = [other, packet];
         // SAFETY: there are keys of this form, so the CPU has the features.
         unsafe {
-            match (vectors, full) {
+            match (kind.vectors, kind.full) {
                 (1, false) => double::pair::<1, false>(keys, pair),
                 (1, true) => double::pair::<1, true>(keys, pair),
                 (2, false) => double::pair::<2, false>(keys, pair),
@@ -146,9 +177,7 @@ impl<'p, 'a> Doubles<'p, 'a> {
         for (keys, packet) in self.waiting.into_iter().flatten() {
             double_one(keys, packet);
         }
-        if let Some(form) = self.used {
-            clear(form);
-        }
+        self.used.clear();
     }
 }
 

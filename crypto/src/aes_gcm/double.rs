@@ -25,9 +25,10 @@ use super::{
     ghash::{self, Sum},
     key::GcmKey,
     stream::{Counters, stream, streams},
+    tag::settle,
     text::{LANES, Text, VECTOR},
 };
-use crate::{Double, Seal, TAG_LEN};
+use crate::{Double, Seal};
 
 /// Vectors for those of a step: none is the last, nor the last but one.
 const WHOLE: usize = STEP + 2;
@@ -67,7 +68,7 @@ fn short<const N: usize, const FULL: bool>(keys: [&GcmKey; 2], packet: &mut Doub
     }
     let tag = _mm_xor_si128(ghash::reverse_one(sum.reduce()), pad);
     let tag = both.finish::<N, FULL, 0>(once, header, tag, &streams[1], link_pad);
-    settle(packet, tag);
+    packet.ok = settle::<false>(packet.data, tag);
 }
 
 /// Seals two packets of `N` vectors, which are `FULL` or have a lane for the link's lengths, with
@@ -109,8 +110,8 @@ pub(super) fn pair<const N: usize, const FULL: bool>(
     let pads = [_mm512_castsi512_si128(e[0]), _mm512_castsi512_si128(f[0])];
     let tag_a = a.finish::<N, FULL, 1>(once_a, header_a, tags[0], &e, pads[0]);
     let tag_b = b.finish::<N, FULL, 2>(once_b, header_b, tags[1], &f, pads[1]);
-    settle(p, tag_a);
-    settle(q, tag_b);
+    p.ok = settle::<false>(p.data, tag_a);
+    q.ok = settle::<false>(q.data, tag_b);
 }
 
 /// Seals a packet that is too long for two key streams at once.
@@ -149,7 +150,7 @@ fn long(keys: [&GcmKey; 2], packet: &mut Double<'_>) {
         8 => both.last::<8>(behind),
         _ => both.last::<9>(behind),
     };
-    settle(packet, tag);
+    packet.ok = settle::<false>(packet.data, tag);
 }
 
 /// What the steps through a packet leave to its last vectors.
@@ -158,16 +159,6 @@ struct Behind {
     cipher: [__m512i; STEP],
     /// The circuit's and the link's.
     pads: [__m128i; 2],
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn settle(packet: &mut Double<'_>, tag: __m128i) {
-    if let Some(end) = packet.data.last_chunk_mut::<TAG_LEN>() {
-        // SAFETY: a tag has 16 bytes.
-        unsafe { _mm_storeu_si128(end.as_mut_ptr().cast(), tag) };
-        packet.ok = true;
-    }
 }
 
 /// What of a packet is not yet sealed.

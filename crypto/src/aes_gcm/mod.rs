@@ -25,6 +25,8 @@ mod other;
 #[cfg(target_arch = "x86_64")]
 mod stream;
 #[cfg(target_arch = "x86_64")]
+mod tag;
+#[cfg(target_arch = "x86_64")]
 mod text;
 
 #[cfg(target_arch = "x86_64")]
