@@ -10,7 +10,8 @@ const PAGE: usize = 32;
 /// An array with holes. Cloning takes one reference; a change copies the list of pages once and then the pages that it
 /// touches, unless nobody else has them.
 pub struct Paged<T> {
-    pages: Arc<Vec<Page<T>>>,
+    // A slice, not a vector: a look at an entry goes through one reference less.
+    pages: Arc<[Page<T>]>,
 }
 
 type Page<T> = Arc<[Option<T>; PAGE]>;
@@ -74,10 +75,12 @@ impl<T: Clone> Paged<T> {
     }
 
     fn place(&mut self, place: usize) -> &mut Option<T> {
-        let pages = Arc::make_mut(&mut self.pages);
-        while pages.len() <= place / PAGE {
-            pages.push(Arc::new(std::array::from_fn(|_| None)));
+        if self.pages.len() <= place / PAGE {
+            let missing = self.pages.len()..=place / PAGE;
+            let new = missing.map(|_| Arc::new(std::array::from_fn(|_| None)));
+            self.pages = self.pages.iter().cloned().chain(new).collect();
         }
+        let pages = Arc::make_mut(&mut self.pages);
         &mut Arc::make_mut(&mut pages[place / PAGE])[place % PAGE]
     }
 }
