@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
+use twinseal::cli::demo::daemon::Daemon;
 use twinseal_api::v1;
 use twinseal_api::v1::control_client::ControlClient;
 use twinseal_lab::{Namespace, Process};
 
-/// How long a daemon may take to start or stop.
+/// How long a daemon may take to stop.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Socket counters that count lost packets, and no packet that is counted as a drop as well.
 const SOCKET_DROPS: [&str; 4] = [
@@ -39,30 +39,17 @@ impl Node {
         folder: PathBuf,
         lines: &[String],
     ) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(&folder)?;
-        let socket = folder.join("control.sock");
-        let config = folder.join("twinseal.toml");
-        let mut text = format!(
-            "state_dir = {:?}\nnode.name = {name:?}\ncontrol.socket = {socket:?}\n",
-            folder.join("state")
-        );
-        text.extend(lines.iter().map(|line| format!("{line}\n")));
-        std::fs::write(&config, text)?;
-        let mut command = Command::new(program);
-        command.arg("run").arg("--config").arg(&config);
-        let mut process = namespace.spawn(command)?;
-        process
-            .wait_for_log("is ready on", PATIENCE)
-            .with_context(|| format!("{name} did not start:\n{}", process.log_text()))?;
+        let daemon = Daemon::start(program, name, namespace, &folder, &lines.join("\n"))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let socket = socket.to_str().context("the lab's folder is not UTF-8")?;
+        let socket = daemon.socket.to_str();
+        let socket = socket.context("the lab's folder is not UTF-8")?;
         let channel = Endpoint::from_shared(format!("unix:{socket}"))?;
         let channel = runtime.block_on(channel.connect())?;
         Ok(Self {
             name: name.into(),
-            process,
+            process: daemon.process,
             runtime,
             client: ControlClient::new(channel).max_decoding_message_size(usize::MAX),
         })

@@ -3,10 +3,11 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use twinseal::cli::demo::daemon::Daemon;
 use twinseal::cli::demo::plan::random;
 use twinseal_lab::traffic::{Load, Receiver, Running, Sender, SenderConfig, Summary, Until};
 use twinseal_lab::{IpNet, Lab, Namespace, PingConfig, Process, Route, VethConfig, ping};
@@ -81,21 +82,14 @@ impl Triangle {
     }
 
     fn start_daemon(&mut self, name: &'static str) {
-        let folder = self.folder().join(format!("node-{name}"));
-        std::fs::create_dir_all(&folder).expect("a folder");
-        let config = folder.join("twinseal.toml");
-        let text = format!(
-            "state_dir = {:?}\n[node]\nname = {name:?}\n[control]\nsocket = {:?}\n[workers]\ncount = 1\n",
-            folder.join("state"),
-            self.socket(name),
+        let daemon = Daemon::start(
+            Path::new(env!("CARGO_BIN_EXE_twinseal")),
+            name,
+            self.node(name),
+            &self.folder().join(format!("node-{name}")),
+            "workers.count = 1",
         );
-        std::fs::write(&config, text).expect("a configuration");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_twinseal"));
-        command.arg("run").arg("--config").arg(&config);
-        let mut process = self.node(name).spawn(command).expect("a daemon");
-        let ready = process.wait_for_log("is ready on", PATIENCE);
-        assert!(ready.is_ok(), "{name}: {ready:?}\n{}", process.log_text());
-        self.daemons.push((name, process));
+        self.daemons.push((name, daemon.expect("a daemon").process));
     }
 
     /// Ends a daemon with SIGKILL and starts it again.
@@ -144,7 +138,7 @@ tenants:
 
     /// A node's control socket.
     pub(crate) fn socket(&self, name: &str) -> PathBuf {
-        self.folder().join(format!("{name}.sock"))
+        self.folder().join(format!("node-{name}/control.sock"))
     }
 
     /// Where the lab's files are.

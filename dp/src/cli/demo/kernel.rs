@@ -5,16 +5,16 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context;
 use twinseal_api::v1;
-use twinseal_lab::{Lab, Namespace, PingConfig, Process, Route, VethConfig};
+use twinseal_lab::{Lab, Namespace, PingConfig, Route, VethConfig};
 
+use super::daemon::Daemon;
 use super::plan::{Devices, EAST, EDGE_PORT, Host, Router, Underlay, WEST};
 
-/// How long a daemon may take to start or stop.
+/// How long a daemon may take to stop.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Ports have these names on the routers.
 const NETDEVS: [(&str, &str); 3] = [(EDGE_PORT, "edge0"), (WEST, "west0"), (EAST, "east0")];
@@ -59,12 +59,6 @@ pub struct Network {
     switches: Vec<(&'static str, Namespace)>,
     options: Options,
     lab: Lab,
-}
-
-/// One router's daemon.
-struct Daemon {
-    process: Process,
-    socket: PathBuf,
 }
 
 impl Network {
@@ -135,25 +129,18 @@ impl Network {
 
     /// Starts a router's daemon; it has no tables then.
     pub fn start_daemon(&mut self, router: Router) -> anyhow::Result<()> {
-        let folder = self.lab.directory().join(router.name());
-        std::fs::create_dir_all(&folder)?;
-        let socket = folder.join("control.sock");
-        let config = folder.join("twinseal.toml");
-        let text = format!(
-            "state_dir = {state:?}\n[node]\nname = {name:?}\n[control]\nsocket = {socket:?}\n[workers]\ncount = {workers}\n{extra}\n",
-            state = folder.join("state"),
-            name = router.name(),
-            workers = self.options.workers,
-            extra = self.options.extra,
+        let lines = format!(
+            "workers.count = {}\n{}",
+            self.options.workers, self.options.extra
         );
-        std::fs::write(&config, text)?;
-        let mut command = Command::new(&self.options.program);
-        command.arg("run").arg("--config").arg(&config);
-        let mut process = self.router(router).spawn(command)?;
-        process
-            .wait_for_log("is ready on", PATIENCE)
-            .with_context(|| format!("{} did not start:\n{}", router.name(), process.log_text()))?;
-        self.daemons.push((router, Daemon { process, socket }));
+        let daemon = Daemon::start(
+            &self.options.program,
+            router.name(),
+            self.router(router),
+            &self.lab.directory().join(router.name()),
+            &lines,
+        )?;
+        self.daemons.push((router, daemon));
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 mod args;
 mod capture;
 pub mod controller;
+pub mod daemon;
 mod hosts;
 pub mod kernel;
 mod load;
