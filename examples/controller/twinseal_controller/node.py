@@ -124,8 +124,10 @@ def _refusal(error: grpc.RpcError) -> pb.Refusal | None:
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.FAILED_PRECONDITION,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
-        grpc.StatusCode.PERMISSION_DENIED,
     )
+    if error.code() == grpc.StatusCode.PERMISSION_DENIED:
+        # Its details are no refusal of items; its message says which role is needed.
+        return pb.Refusal()
     if error.code() not in refusing:
         return None
     for key, value in error.trailing_metadata() or ():
