@@ -65,7 +65,7 @@ pub struct Lease {
 }
 
 impl Client {
-    /// A client; it connects with the first call.
+    /// A client; it connects with the first call. To be called inside a tokio runtime.
     ///
     /// # Errors
     /// [`EtcdError::Endpoint`]; there must be one at least.

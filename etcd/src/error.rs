@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum EtcdError {
     /// An endpoint is no URL.
-    #[error("{endpoint:?} is no endpoint ({reason}): write http://host:port or https://host:port")]
+    #[error("{endpoint:?} is no endpoint ({reason}): write http://host:port")]
     Endpoint {
         /// As it was given.
         endpoint: String,

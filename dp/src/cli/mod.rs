@@ -2,6 +2,7 @@
 //!
 //! Exit statuses: 0 it worked, 1 it failed (the reason is on stderr), 2 the command line was wrong.
 
+mod agent;
 pub mod client;
 pub mod ctl;
 pub mod demo;
@@ -21,7 +22,7 @@ use tracing_subscriber::EnvFilter;
 #[command(name = "twinseal", version)]
 struct Args {
     /// What to log to stderr: error, warn, info, debug, trace, or a filter by module such as
-    /// `info,twinseal::control=debug`. Else TWINSEAL_LOG says; else `info` for `run` and `warn` for all others.
+    /// `info,twinseal::control=debug`. Else TWINSEAL_LOG says; else `info` for `run` and `agent` and `warn` for all others.
     #[arg(long, global = true, value_name = "FILTER")]
     log: Option<String>,
     #[command(subcommand)]
@@ -34,6 +35,8 @@ enum Command {
     Run(run::RunArgs),
     /// Control a running node over its socket.
     Ctl(ctl::CtlArgs),
+    /// Bring a node to the desired state that a store has, and keep it there.
+    Agent(agent::AgentArgs),
     /// Show the whole path in one command.
     Demo(demo::DemoArgs),
     /// Print a new secret for a key: 32 random octets in base64.
@@ -47,6 +50,7 @@ pub fn main() -> ExitCode {
     let result = start_log(&args).and_then(|()| match args.command {
         Command::Run(args) => run::run(&args),
         Command::Ctl(args) => ctl::run(args),
+        Command::Agent(args) => agent::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Genkey => genkey::run(),
     });
@@ -62,7 +66,7 @@ pub fn main() -> ExitCode {
 }
 
 fn start_log(args: &Args) -> anyhow::Result<()> {
-    let default = if matches!(args.command, Command::Run(_)) {
+    let default = if matches!(args.command, Command::Run(_) | Command::Agent(_)) {
         "info"
     } else {
         "warn"

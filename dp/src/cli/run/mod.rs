@@ -3,6 +3,8 @@
 mod notify;
 mod signals;
 
+pub(super) use signals::watch as stop_signal;
+
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

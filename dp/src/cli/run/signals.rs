@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 /// Yields the name of the first signal that stops; the second ends the process. At SIGHUP it calls `hangup`.
 ///
 /// They are watched by a thread of their own, so that the second one works also when the control thread is stuck.
-pub(super) fn watch(
+pub(in crate::cli) fn watch(
     hangup: impl Fn() + Send + 'static,
 ) -> io::Result<oneshot::Receiver<&'static str>> {
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -9,13 +9,18 @@ use twinseal_api::v1;
 use zeroize::Zeroizing;
 
 use super::schema::{self, BindMode, Direction, Dscp, End, INSTALLED, PortRole, Suite, XdpMode};
-use super::{Place, StateFile};
+use super::{Origin, Place, StateFile};
 use crate::config::Mistake;
 
-pub(super) fn convert(path: &Path, file: schema::File) -> Result<StateFile, Vec<Mistake>> {
+pub(super) fn convert(
+    path: &Path,
+    origin: Origin,
+    file: schema::File,
+) -> Result<StateFile, Vec<Mistake>> {
     use v1::item::Item;
     let mut into = Into {
         path,
+        origin,
         changes: Vec::new(),
         places: Vec::new(),
         mistakes: Vec::new(),
@@ -68,6 +73,7 @@ pub(super) fn convert(path: &Path, file: schema::File) -> Result<StateFile, Vec<
 }
 
 struct Into<'a> {
+    origin: Origin,
     path: &'a Path,
     changes: Vec<v1::Change>,
     places: Vec<Place>,
@@ -238,6 +244,11 @@ impl Into<'_> {
                 Some(Vec::new())
             }
             (Some(text), None) => self.decode(at, "secret", &text.0),
+            (None, Some(_)) if self.origin == Origin::Store => {
+                let fix = "write the secret itself: files of this machine are not for whoever writes the store";
+                self.wrong(at, "secret_file", "it is not taken from a store", fix);
+                return None;
+            }
             (None, Some(file)) => {
                 let file = self.path.parent().unwrap_or(Path::new("")).join(file);
                 match std::fs::read_to_string(&file).map(Zeroizing::new) {

@@ -29,6 +29,15 @@ pub struct StateFile {
     places: Vec<Place>,
 }
 
+/// Where a text comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// The user's own file.
+    File,
+    /// A store, in which others write.
+    Store,
+}
+
 /// Where an entry begins.
 #[derive(Clone, Debug)]
 struct Place {
@@ -81,6 +90,19 @@ impl StateFile {
     /// # Errors
     /// [`StateFileError::Invalid`] with the mistakes in it.
     pub fn parse(path: &Path, text: &str) -> Result<Self, StateFileError> {
+        Self::parse_from(Origin::File, path, text)
+    }
+
+    /// Reads a text that is no file of this machine's, and must not make us read one: no `secret_file`. `key` is what it
+    /// is called in messages.
+    ///
+    /// # Errors
+    /// [`StateFileError::Invalid`] with the mistakes in it.
+    pub fn parse_fragment(key: &Path, text: &str) -> Result<Self, StateFileError> {
+        Self::parse_from(Origin::Store, key, text)
+    }
+
+    fn parse_from(origin: Origin, path: &Path, text: &str) -> Result<Self, StateFileError> {
         // The file is the user's own, so nothing limits its size. Snippets are off: they could show a secret.
         let options = serde_saphyr::options! { budget: None, with_snippet: false };
         let file = if text
@@ -92,7 +114,7 @@ impl StateFile {
             serde_saphyr::from_str_with_options(text, options)
                 .map_err(|error| StateFileError::Invalid(vec![syntax(path, text, &error)]))?
         };
-        into_proto::convert(path, file).map_err(StateFileError::Invalid)
+        into_proto::convert(path, origin, file).map_err(StateFileError::Invalid)
     }
 
     /// Where a change of the transaction stands in the file; `None` for an index that is none of its changes.

@@ -1,0 +1,135 @@
+//! The node's end: whole states and changes, and a word when anybody else changed it.
+
+use prost::Message;
+use tonic::{Status, Streaming};
+use twinseal_api::v1;
+use v1::event::Event as Of;
+
+use super::status::Reason;
+use crate::cli::client::{self, Client, Target};
+
+/// Items in one message of a Replace: far below the limit of a message, whatever they are.
+const CHUNK: usize = 1000;
+
+/// A connection to the node.
+pub(super) struct Node {
+    client: Client,
+    events: Streaming<v1::Event>,
+    /// The generation that we left the tables at.
+    generation: u64,
+}
+
+/// Why the node did not do it.
+#[derive(Debug)]
+pub(super) enum NotDone {
+    /// It said no, and changed nothing.
+    Refused {
+        /// Why.
+        reasons: Vec<Reason>,
+        /// Whether somebody else changed the tables meanwhile, so that changes are of no use and the whole is needed.
+        moved: bool,
+    },
+    /// It cannot be reached.
+    Gone(String),
+}
+
+impl Node {
+    /// Connects, and listens before anything else: no change of the tables is missed.
+    pub(super) async fn connect(target: Target) -> Result<Self, NotDone> {
+        let gone = |error: anyhow::Error| NotDone::Gone(format!("{error:#}"));
+        let mut client = target.connect().await.map_err(gone)?;
+        let events = client
+            .watch(v1::WatchRequest {
+                kinds: vec![v1::EventKind::Configuration.into()],
+                ..v1::WatchRequest::default()
+            })
+            .await
+            .map_err(|status| gone(client::explain(&status)))?;
+        Ok(Self {
+            client,
+            events: events.into_inner(),
+            generation: 0,
+        })
+    }
+
+    /// Makes this the node's whole state; tells the generation.
+    pub(super) async fn replace(&mut self, items: Vec<v1::Item>) -> Result<u64, NotDone> {
+        let mut rest = items.into_iter().peekable();
+        let mut messages = vec![v1::ReplaceRequest {
+            refusal_in_response: true,
+            ..v1::ReplaceRequest::default()
+        }];
+        while rest.peek().is_some() {
+            messages.push(v1::ReplaceRequest {
+                items: rest.by_ref().take(CHUNK).collect(),
+                ..v1::ReplaceRequest::default()
+            });
+        }
+        let answer = self.client.replace(tokio_stream::iter(messages)).await;
+        self.done(answer)
+    }
+
+    /// Changes the state that we left; tells the generation.
+    pub(super) async fn apply(&mut self, changes: Vec<v1::Change>) -> Result<u64, NotDone> {
+        let request = v1::ApplyRequest {
+            changes,
+            expected_generation: Some(self.generation),
+            refusal_in_response: true,
+            ..v1::ApplyRequest::default()
+        };
+        let answer = self.client.apply(request).await;
+        self.done(answer)
+    }
+
+    fn done(
+        &mut self,
+        answer: Result<tonic::Response<v1::ApplyResponse>, Status>,
+    ) -> Result<u64, NotDone> {
+        match answer.map(tonic::Response::into_inner) {
+            Ok(v1::ApplyResponse {
+                refusal: Some(refusal),
+                ..
+            }) => Err(refused(refusal)),
+            Ok(response) => {
+                self.generation = response.generation;
+                Ok(response.generation)
+            }
+            Err(status) => match v1::Refusal::decode(status.details()) {
+                Ok(refusal) if !refusal.items.is_empty() => Err(refused(refusal)),
+                _ => Err(NotDone::Gone(format!("{:#}", client::explain(&status)))),
+            },
+        }
+    }
+
+    /// Waits until somebody else has changed the tables, `Ok`, or the node is gone.
+    ///
+    /// Cancelling the call loses nothing.
+    pub(super) async fn disturbed(&mut self) -> Result<(), NotDone> {
+        loop {
+            match self.events.message().await {
+                Ok(Some(event)) => {
+                    if let Some(Of::Table(table)) = event.event
+                        && table.generation > self.generation
+                    {
+                        return Ok(());
+                    }
+                }
+                Ok(None) => return Err(NotDone::Gone("the node is stopping".to_owned())),
+                Err(status) => {
+                    return Err(NotDone::Gone(format!("{:#}", client::explain(&status))));
+                }
+            }
+        }
+    }
+}
+
+fn refused(refusal: v1::Refusal) -> NotDone {
+    let moved = refusal
+        .items
+        .iter()
+        .any(|item| item.field == "expected_generation");
+    NotDone::Refused {
+        reasons: refusal.items.into_iter().map(Reason::from).collect(),
+        moved,
+    }
+}

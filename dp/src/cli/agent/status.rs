@@ -1,0 +1,132 @@
+//! What the agent writes back.
+
+use serde::Serialize;
+use twinseal_api::v1;
+
+/// What became of the desired state: the value of `PREFIX/status/NODE`, in JSON.
+#[derive(Clone, PartialEq, Eq, Serialize, Debug)]
+pub(super) struct Status {
+    /// The node's name in the store.
+    pub(super) node: String,
+    /// The version of the agent.
+    pub(super) version: &'static str,
+    /// How far the desired state got.
+    pub(super) state: Progress,
+    /// The store's revision that the node is at; 0 if it never was at any.
+    pub(super) revision: i64,
+    /// The generation of the node's tables then.
+    pub(super) generation: u64,
+    /// Why the state did not get further; empty if it is applied.
+    pub(super) reasons: Vec<Reason>,
+}
+
+/// How far a state got.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Debug)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Progress {
+    /// The node has it.
+    Applied,
+    /// Some fragment is wrong: the node was not asked.
+    Invalid,
+    /// The node refused it and is as it was.
+    Refused,
+    /// The node cannot be reached.
+    Unreachable,
+}
+
+/// One reason.
+#[derive(Clone, PartialEq, Eq, Serialize, Debug, Default)]
+pub(super) struct Reason {
+    /// Which item.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) item: String,
+    /// Its field.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) field: String,
+    /// What is wrong.
+    pub(super) reason: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) fix: String,
+}
+
+/// A status stays small, however much is wrong.
+pub(super) const MAX_REASONS: usize = 32;
+
+impl Reason {
+    /// Only a text.
+    pub(super) fn text(reason: impl ToString) -> Self {
+        Self {
+            reason: reason.to_string(),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<v1::RefusedItem> for Reason {
+    fn from(item: v1::RefusedItem) -> Self {
+        Self {
+            item: item.item,
+            field: item.field,
+            reason: item.reason,
+            fix: item.fix,
+        }
+    }
+}
+
+impl Status {
+    /// Nothing is applied yet.
+    pub(super) fn new(node: &str) -> Self {
+        Self {
+            node: node.to_owned(),
+            version: env!("CARGO_PKG_VERSION"),
+            state: Progress::Unreachable,
+            revision: 0,
+            generation: 0,
+            reasons: Vec::new(),
+        }
+    }
+
+    /// The node is at this revision.
+    pub(super) fn applied(&mut self, revision: i64, generation: u64) {
+        self.state = Progress::Applied;
+        self.revision = revision;
+        self.generation = generation;
+        self.reasons.clear();
+    }
+
+    /// It is not.
+    pub(super) fn failed(&mut self, state: Progress, mut reasons: Vec<Reason>) {
+        let left = reasons.len().saturating_sub(MAX_REASONS);
+        reasons.truncate(MAX_REASONS);
+        if left > 0 {
+            reasons.push(Reason::text(format!("{left} more")));
+        }
+        self.state = state;
+        self.reasons = reasons;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_json_that_says_what_is_wrong_and_stays_small() {
+        let mut status = Status::new("a");
+        status.applied(7, 3);
+        let json = |status: &Status| serde_json::to_value(status).unwrap();
+        assert_eq!(json(&status)["state"], "applied");
+        status.failed(
+            Progress::Refused,
+            vec![v1::RefusedItem::default().into(); 100],
+        );
+        let shown = json(&status);
+        assert_eq!(
+            (&shown["state"], &shown["revision"]),
+            (&"refused".into(), &7.into())
+        );
+        assert_eq!(shown["reasons"].as_array().unwrap().len(), MAX_REASONS + 1);
+        assert_eq!(shown["reasons"][MAX_REASONS]["reason"], "68 more");
+    }
+}
