@@ -134,6 +134,33 @@ fn a_request_applies_once_under_its_id() {
 }
 
 #[test]
+fn the_same_items_as_a_whole_state_are_another_request() {
+    let dir = TempDir::new().expect("a folder");
+    let config = config(dir.path(), "n");
+    let _node = Node::start(config.clone()).expect("it starts");
+    on_runtime(async {
+        let mut client = connect(&config).await;
+        apply(&mut client, [Item::Vrf(v1::Vrf { name: "red".into() })])
+            .await
+            .expect("sound");
+        let nothing = v1::ApplyRequest {
+            request_id: "same".into(),
+            ..request([])
+        };
+        client.apply(nothing).await.expect("sound");
+        let head = v1::ReplaceRequest {
+            request_id: "same".into(),
+            ..Default::default()
+        };
+        let status = replace(&mut client, Vec::new(), head)
+            .await
+            .expect_err("it deletes all");
+        assert_eq!(code(&status), RefusalCode::RequestId);
+        assert_eq!(get(&mut client).await.items.len(), 1);
+    });
+}
+
+#[test]
 fn a_dry_run_tells_what_would_change() {
     let dir = TempDir::new().expect("a folder");
     let tag = tag("diff");

@@ -31,6 +31,22 @@ pub struct Options {
     pub confirm_within_seconds: u32,
 }
 
+impl Options {
+    /// Adds to what a request says in short, of which its name is no part. A whole state is another request than the same
+    /// items as changes.
+    pub(super) fn add_to(&self, digest: &mut Digester, replace: bool) {
+        digest.add(&v1::ApplyRequest {
+            dry_run: self.dry_run,
+            expected_generation: self.expected_generation,
+            confirm_within_seconds: self.confirm_within_seconds,
+            ..Default::default()
+        });
+        if replace {
+            digest.add(&v1::ReplaceRequest::default());
+        }
+    }
+}
+
 /// A transaction that was asked for.
 pub struct Transaction {
     /// Its changes.
@@ -50,22 +66,18 @@ impl From<v1::ApplyRequest> for Transaction {
             for change in &request.changes {
                 digest.add(change);
             }
-            digest.add(&v1::ApplyRequest {
-                dry_run: request.dry_run,
-                expected_generation: request.expected_generation,
-                confirm_within_seconds: request.confirm_within_seconds,
-                ..Default::default()
-            });
         }
+        let options = Options {
+            request_id: request.request_id,
+            dry_run: request.dry_run,
+            expected_generation: request.expected_generation,
+            confirm_within_seconds: request.confirm_within_seconds,
+        };
+        options.add_to(&mut digest, false);
         Self {
             digest: digest.finish(),
             parsed: parse::changes(request.changes),
-            options: Options {
-                request_id: request.request_id,
-                dry_run: request.dry_run,
-                expected_generation: request.expected_generation,
-                confirm_within_seconds: request.confirm_within_seconds,
-            },
+            options,
             replace: false,
         }
     }
@@ -285,6 +297,8 @@ impl Node {
             Ok(tables) => self.pool.publish(tables),
             Err(refused) => {
                 self.ports.undo(&self.pool, undo);
+                // The compiler goes on from what it compiled last: back to what the node has.
+                self.republish();
                 return Err(refused);
             }
         }

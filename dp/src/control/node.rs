@@ -262,7 +262,7 @@ impl Node {
                     if now.duration_since(drops_at) >= DROPS {
                         drops_at = now;
                         self.watch_limits(now);
-                        let drops = self.pool.stats().drops;
+                        let drops = self.pool.drops();
                         self.security.tell(&self.events, now, &drops, &self.live);
                         self.security.tell_refusals(&self.events, now, &self.access);
                     }
@@ -332,7 +332,7 @@ impl Node {
     }
 
     /// Publishes the same state with what is known of neighbours now.
-    fn republish(&mut self) {
+    pub(super) fn republish(&mut self) {
         let sources = sources(&self.state, &self.live, &self.ports, &self.netlink);
         if let Some(tables) = self.compiler.compile(self.publications + 1, &sources) {
             self.publications += 1;

@@ -14,7 +14,7 @@ use twinseal_crypto::LaneOwner;
 use twinseal_xsk::{HugePages, Pages, Umem, UmemConfig};
 
 use crate::pipeline::reason::{DropReason, Drops};
-use crate::pipeline::{HEADROOM, State};
+use crate::pipeline::{FRAME_HEADROOM, State};
 use crate::ports::afxdp::{self, Opened, Opener};
 use crate::ports::{Device, Outcome, PortError, PortSpec, Steering, memory, tap};
 use crate::tables::publish::Publisher;
@@ -91,7 +91,7 @@ impl Pool {
             let memory = Umem::new(&UmemConfig {
                 frame_count: pool.config.frames,
                 frame_size: pool.config.frame_size,
-                headroom: HEADROOM.next_multiple_of(64) as u32,
+                headroom: FRAME_HEADROOM as u32,
                 jumbo_frames: pool.config.jumbo_frames,
                 huge: pool.config.huge_pages,
             })?;
@@ -318,13 +318,7 @@ impl Pool {
         }
         ports.sort_by_key(|totals| totals.port);
         Snapshot {
-            drops: DropReason::ALL
-                .iter()
-                .map(|&reason| {
-                    let count = self.handles.iter().map(|h| h.drops.get(reason)).sum();
-                    (reason.name(), count)
-                })
-                .collect(),
+            drops: self.drops(),
             ports,
             workers: self
                 .handles
@@ -332,6 +326,15 @@ impl Pool {
                 .map(|h| h.totals(&self.config))
                 .collect(),
         }
+    }
+
+    /// Packets dropped so far by each reason, by its name. Waits for no worker.
+    pub fn drops(&self) -> Vec<(&'static str, u64)> {
+        let of = |&reason: &DropReason| {
+            let count = self.handles.iter().map(|h| h.drops.get(reason)).sum();
+            (reason.name(), count)
+        };
+        DropReason::ALL.iter().map(of).collect()
     }
 
     /// Stops the workers, closes every port and waits for both.

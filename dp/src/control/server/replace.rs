@@ -59,12 +59,7 @@ impl Service {
                 "the stream was empty: to delete everything, send one message without items",
             )
         })?;
-        digest.add(&v1::ApplyRequest {
-            dry_run: options.dry_run,
-            expected_generation: options.expected_generation,
-            confirm_within_seconds: options.confirm_within_seconds,
-            ..Default::default()
-        });
+        options.add_to(&mut digest, true);
         let transaction = Transaction {
             parsed,
             options,
