@@ -8,7 +8,8 @@ use serde::Serialize;
 use twinseal::fixture::{EAST, EDGE, FixtureError, WEST, host_frame_v4};
 use twinseal::pipeline::reason::DropReason;
 use twinseal::pipeline::{
-    BATCH, Batch, Disposition, HEADROOM, Packet, Probe, STAGES, State, process, process_probed,
+    BATCH, Batch, Disposition, FRAME_HEADROOM, Packet, Probe, STAGES, State, process,
+    process_probed,
 };
 use twinseal::tables::{PortIndex, Tables, hash};
 use twinseal::wire::{ethernet, ip};
@@ -355,7 +356,7 @@ fn memory(frames: usize, size: Size) -> Result<Umem, XskError> {
     Umem::new(&UmemConfig {
         frame_count: frames as u32,
         frame_size,
-        headroom: HEADROOM.next_multiple_of(64) as u32,
+        headroom: FRAME_HEADROOM as u32,
         jumbo_frames: 0,
         huge: HugePages::Auto,
     })

@@ -15,7 +15,7 @@ use twinseal_crypto::{
 };
 use twinseal_xsk::{HugePages, Umem, UmemConfig, XskError};
 
-use crate::pipeline::{Batch, Disposition, HEADROOM, Packet, State, process};
+use crate::pipeline::{Batch, Disposition, FRAME_HEADROOM, Packet, State, process};
 use crate::tables::draft::Draft;
 use crate::tables::traffic::Traffic;
 use crate::tables::trie::Root;
@@ -254,7 +254,7 @@ impl Node {
         let memory = Umem::new(&UmemConfig {
             frame_count: 256,
             frame_size: 2048,
-            headroom: HEADROOM.next_multiple_of(64) as u32,
+            headroom: FRAME_HEADROOM as u32,
             jumbo_frames: 0,
             huge: HugePages::Never,
         })?;

@@ -305,7 +305,7 @@ fn via(via: &Via) -> v1::Via {
     }
 }
 
-fn end(end: End) -> v1::End {
+pub(super) fn end(end: End) -> v1::End {
     match end {
         End::A => v1::End::A,
         End::B => v1::End::B,

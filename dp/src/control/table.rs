@@ -65,21 +65,12 @@ impl<K: Ord, V> Table<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.get_key_value(key).map(|(_, value)| value)
-    }
-
-    /// The entry of a key, with the key as the table has it.
-    pub fn get_key_value<Q: Ord + ?Sized>(&self, key: &Q) -> Option<(&K, &V)>
-    where
-        K: Borrow<Q>,
-    {
         let mut node = self.root.as_deref()?;
         loop {
             match node {
                 Node::Leaf(entries) => {
                     let found = entries.binary_search_by(|(known, _)| known.borrow().cmp(key));
-                    let (key, value) = &entries[found.ok()?];
-                    return Some((key, value));
+                    return Some(&entries[found.ok()?].1);
                 }
                 Node::Inner(inner) => node = &inner.children[inner.place(key)].1,
             }
@@ -210,18 +201,6 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
                     node = &mut inner.children[place].1;
                 }
             }
-        }
-    }
-
-    /// Keeps the entries for which `keep` holds.
-    pub fn retain(&mut self, keep: impl Fn(&K, &V) -> bool) {
-        let gone: Vec<K> = self
-            .iter()
-            .filter(|(key, value)| !keep(key, value))
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in gone {
-            self.remove(&key);
         }
     }
 }
@@ -652,7 +631,6 @@ mod tests {
         let before = table.clone();
         table.set(5, 1);
         table.remove(&5000);
-        table.retain(|_, value| *value == 1);
         assert!(table.same(&before));
         table.set(5, 2);
         assert!(!table.same(&before));

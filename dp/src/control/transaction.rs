@@ -72,10 +72,11 @@ pub fn apply(old: &State, parsed: Parsed) -> Result<Outcome, Refused> {
 
 /// Applies changes that have been judged before, when they were made.
 pub(super) fn replay(state: &mut State, changes: impl Iterator<Item = Action>) {
-    let old = std::mem::take(state);
+    // Nothing asks what was before; kept, it would have every table copied that changes.
+    let old = State::default();
     let mut draft = Draft {
         old: &old,
-        state: old.clone(),
+        state: std::mem::take(state),
         secrets: HashMap::new(),
         touched: Touched::new(),
         missing: HashMap::new(),

@@ -41,6 +41,9 @@ pub const BATCH: usize = 64;
 /// header that it came with.
 pub const HEADROOM: usize = 40 + 8 + 16 + 16;
 
+/// [`HEADROOM`] as packet memory leaves it free: whole cache lines.
+pub const FRAME_HEADROOM: usize = HEADROOM.next_multiple_of(64);
+
 /// Octets that a frame needs behind a received packet, at most: the tags of both seals.
 pub const TAILROOM: usize = 2 * TAG_LEN;
 

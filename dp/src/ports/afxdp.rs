@@ -8,7 +8,7 @@ use twinseal_xsk::{BindMode, BusyPoll, Frame, Socket, SocketConfig, Umem, ZeroCo
 
 use super::netdev::Netdev;
 use super::{Outcome, PortError, Queue, Steering};
-use crate::pipeline::{HEADROOM, TAILROOM};
+use crate::pipeline::{FRAME_HEADROOM, TAILROOM};
 use crate::wire::ethernet;
 
 /// What a busy-polling socket spends in one call.
@@ -18,8 +18,7 @@ const BUSY_POLL: BusyPoll = BusyPoll {
 };
 
 /// The largest IP packet that a jumbo frame holds with all that goes around it.
-const JUMBO_MTU: u16 =
-    Umem::JUMBO_SIZE - (HEADROOM.next_multiple_of(64) + ethernet::LEN + TAILROOM) as u16;
+const JUMBO_MTU: u16 = Umem::JUMBO_SIZE - (FRAME_HEADROOM + ethernet::LEN + TAILROOM) as u16;
 
 /// What the kernel leaves free before each packet that it receives.
 const KERNEL_HEADROOM: usize = 256;

@@ -13,7 +13,7 @@ use twinseal_xsk::{Frame, Umem};
 
 use super::netdev::{self, Netdev};
 use super::{Outcome, PortError, Queue};
-use crate::pipeline::{HEADROOM, TAILROOM};
+use crate::pipeline::{FRAME_HEADROOM, TAILROOM};
 use crate::wire::ethernet;
 
 /// One worker's descriptor of the device.
@@ -45,7 +45,7 @@ pub(crate) fn open(
         netdev::attach_tap(&tun, name, workers)?;
         queues.push(TapQueue { tap: tun.into() });
     }
-    let around = HEADROOM.next_multiple_of(64) + ethernet::LEN + TAILROOM;
+    let around = FRAME_HEADROOM + ethernet::LEN + TAILROOM;
     netdev::raise_tap(name, mtu.min(frame_size as u16 - around as u16))?;
     let facts = Netdev::query(name)?;
     let outcome = Outcome {

@@ -100,6 +100,9 @@ impl Draft {
 
     /// Sets what to do with a label that arrives on a link. Without the link nothing happens.
     pub fn set_label(&mut self, link: LinkIndex, label: u32, action: LabelAction) {
+        if self.tables.links.get(link.0).is_none() {
+            return;
+        }
         let leaf = match action {
             LabelAction::Egress(circuit) => Target::Circuit(circuit).leaf(),
             LabelAction::Swap(swap) => {

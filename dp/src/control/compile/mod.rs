@@ -136,7 +136,7 @@ impl Compiler {
         self.receivers(&old, from)?;
         if ports_changed {
             self.draft.tables.ports = self.make_ports(from)?;
-            self.move_vias(from)?;
+            self.move_vias(from);
         }
         self.groups(&old, from, &changes)?;
         self.labels(&old, from.state)?;

@@ -88,14 +88,13 @@ impl Compiler {
     }
 
     /// Has next hops leave by their ports as these are now.
-    pub(super) fn move_vias(&mut self, from: &Sources<'_>) -> Option<()> {
+    pub(super) fn move_vias(&mut self, from: &Sources<'_>) {
         for (via, place) in self.places.vias.iter() {
             // The last use of one whose port is gone goes in this very update.
             if let Some(via) = compiled(from, via) {
                 self.draft.tables.vias.set(place, via);
             }
         }
-        Some(())
     }
 }
 

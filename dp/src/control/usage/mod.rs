@@ -18,8 +18,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use twinseal_api::v1;
 
+use super::items;
 use super::keys::Live;
-use super::model::{Circuit, CircuitName, End, State};
+use super::model::{Circuit, CircuitName, State};
 use crate::pipeline::reason::DropReason;
 use crate::tables::traffic::{REASONS, Traffic, TrafficTotals};
 pub use scan::Scan;
@@ -214,10 +215,7 @@ impl Entry {
         if totals == before && drops.is_empty() {
             return None;
         }
-        let end = match self.circuit.end {
-            End::A => v1::End::A,
-            End::B => v1::End::B,
-        };
+        let end = items::end(self.circuit.end);
         let record = v1::UsageRecord {
             interval_start_unix: start,
             interval_seconds: interval as u32,
