@@ -340,7 +340,7 @@ struct Watch {
 }
 
 impl Probe for Watch {
-    fn passed(&mut self, stage: usize) {
+    fn passed(&mut self, stage: usize, _: &Tables, _: &Batch) {
         let now = Instant::now();
         self.stages[stage] += now - self.last;
         self.last = Instant::now();

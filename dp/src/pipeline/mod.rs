@@ -23,6 +23,7 @@ mod lookups;
 mod parse;
 pub mod reason;
 mod route;
+pub mod trace;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -112,6 +113,8 @@ struct Meta {
     tunnelled: bool,
     /// Whose drop it is, should it be dropped.
     account: Account,
+    /// Why a packet was dropped, if this is the ICMP error about it.
+    answered: Option<DropReason>,
 }
 
 /// On whose account a packet is; the drop counters of links and circuits follow it.
@@ -183,6 +186,7 @@ impl Packet {
                 traffic_class: 0,
                 tunnelled: false,
                 account: Account::Node,
+                answered: None,
             },
         }
     }
@@ -212,15 +216,16 @@ fn refuse(disposition: &mut Disposition, stage: &mut Stage, reason: DropReason) 
     *stage = Stage::Done;
 }
 
-/// Is told when a batch has passed a stage, so that a bench can take its time. `()` is not interested.
+/// Is told when a batch has passed a stage: so a bench can take its time, and a [`trace`] look at its packets. `()` is
+/// not interested.
 pub trait Probe {
     /// The batch has passed [`STAGES`]`[stage]`.
-    fn passed(&mut self, stage: usize);
+    fn passed(&mut self, stage: usize, tables: &Tables, batch: &Batch);
 }
 
 impl Probe for () {
     #[inline]
-    fn passed(&mut self, _stage: usize) {}
+    fn passed(&mut self, _stage: usize, _tables: &Tables, _batch: &Batch) {}
 }
 
 /// The names of the stages, in a packet's order. Each opens or seals all of its packets with one call.
@@ -249,28 +254,28 @@ pub fn process_probed(
 ) {
     state.waiting.clear();
     parse::parse(tables, batch);
-    probe.passed(Stage::Parse as usize);
+    probe.passed(Stage::Parse as usize, tables, batch);
     if waiting(batch, Stage::LinkOpen) {
         link::open(state, tables, batch);
-        probe.passed(Stage::LinkOpen as usize);
+        probe.passed(Stage::LinkOpen as usize, tables, batch);
         label::look_up(tables, batch);
-        probe.passed(Stage::Label as usize);
+        probe.passed(Stage::Label as usize, tables, batch);
     }
     if waiting(batch, Stage::CircuitOpen) {
         circuit::open(state, tables, batch);
-        probe.passed(Stage::CircuitOpen as usize);
+        probe.passed(Stage::CircuitOpen as usize, tables, batch);
     }
     if waiting(batch, Stage::Route) {
         route::forward(state, tables, batch);
-        probe.passed(Stage::Route as usize);
+        probe.passed(Stage::Route as usize, tables, batch);
     }
     if waiting(batch, Stage::CircuitSeal) {
         circuit::seal(state, tables, batch);
-        probe.passed(Stage::CircuitSeal as usize);
+        probe.passed(Stage::CircuitSeal as usize, tables, batch);
     }
     if waiting(batch, Stage::LinkSeal) {
         link::seal(state, tables, batch);
-        probe.passed(Stage::LinkSeal as usize);
+        probe.passed(Stage::LinkSeal as usize, tables, batch);
     }
     for packet in batch.iter() {
         debug_assert_eq!(packet.stage, Stage::Done);

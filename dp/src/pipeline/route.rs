@@ -68,6 +68,7 @@ fn answer(
     let answered = icmp::answer(state, tables, packet, refused)
         && route(state, tables, neighbours, packet).is_ok();
     if answered {
+        packet.meta.answered = Some(refused.reason);
         count_drop(state, tables, &meta, refused.reason);
     } else {
         packet.meta = meta;
