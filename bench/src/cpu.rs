@@ -1,21 +1,9 @@
 //! The processor that the figures are of.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use rustix::thread::CpuSet;
-
-use crate::BenchError;
-
-/// Its name, as the kernel has it.
-pub fn name() -> String {
-    std::fs::read_to_string("/proc/cpuinfo")
-        .ok()
-        .and_then(|info| {
-            let line = info.lines().find(|line| line.starts_with("model name"))?;
-            Some(line.split_once(':')?.1.trim().to_owned())
-        })
-        .unwrap_or_else(|| "unknown".into())
-}
 
 /// Ticks of the time stamp counter a nanosecond. That is the processor's nominal rate, not what it runs at just now.
 pub fn cycles_per_ns() -> f64 {
@@ -36,14 +24,14 @@ pub fn allowed() -> Vec<usize> {
 /// Keeps this thread on a CPU.
 ///
 /// # Errors
-/// The kernel does not let it.
-pub fn pin(cpu: usize) -> Result<(), BenchError> {
+/// There is no such CPU, or the kernel does not let this program run on it.
+pub fn pin(cpu: usize) -> io::Result<()> {
+    if cpu >= CpuSet::MAX_CPU {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     let mut set = CpuSet::new();
     set.set(cpu);
-    rustix::thread::sched_setaffinity(None, &set).map_err(|error| BenchError::NotPinned {
-        cpu,
-        source: error.into(),
-    })
+    Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -5,7 +5,7 @@ use twinseal::pipeline::State;
 use twinseal::tables::Tables;
 use twinseal_crypto::{Provider, Suite};
 
-use crate::routes::{Prefix, routes};
+use crate::routes::{Prefix, prefixes};
 use crate::{BenchError, Size};
 
 /// Where packets enter, in [`Net::tables`] and [`Net::workers`].
@@ -59,7 +59,7 @@ impl Net {
                 routes: 1,
                 ..
             } => Vec::new(),
-            extent => routes(extent.routes),
+            extent => prefixes(extent.routes),
         };
         let scale = Scale {
             workers: extent.workers,

@@ -143,7 +143,7 @@ impl Report {
         }
         Ok(Self {
             machine,
-            provider: plan.provider.name().into(),
+            provider: plan.provider.label().into(),
             suite: plan.suite.name().into(),
             circuits: plan.extent.circuits,
             routes: plan.extent.routes,

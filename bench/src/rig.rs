@@ -383,7 +383,7 @@ fn arrive(memory: &mut Umem, octets: &[u8], port: PortIndex) -> Packet {
 }
 
 /// Sends a host's frame elsewhere.
-fn readdress(frame: &mut [u8], destination: [u8; 4]) {
+pub(crate) fn readdress(frame: &mut [u8], destination: [u8; 4]) {
     let header = &mut frame[ethernet::LEN..][..ip::V4_LEN];
     header[16..20].copy_from_slice(&destination);
     header[10..12].fill(0);

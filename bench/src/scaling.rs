@@ -82,7 +82,10 @@ impl Turns {
         cpu: usize,
     ) -> Result<(Vec<f64>, Vec<f64>), BenchError> {
         // Whatever fails, the others must be met at the gate until all stop.
-        let mut failed = cpu::pin(cpu).err();
+        let pinned = cpu::pin(cpu);
+        let mut failed = pinned
+            .map_err(|source| BenchError::NotPinned { cpu, source })
+            .err();
         let (begin, mut one, mut all) = (Instant::now(), Vec::new(), Vec::new());
         loop {
             self.gate.wait();

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use common::{FAMILIES, HOSTS, Path, options};
 use serde_json::{Value, json};
-use twinseal::cli::demo::plan::{EAST, Host, Plan, Underlay, WEST, random};
+use twinseal::cli::demo::items::random;
+use twinseal::cli::demo::plan::{EAST, Host, Plan, Underlay, WEST};
 use twinseal_api::v1;
 use twinseal_crypto::Suite;
 use twinseal_lab::PingConfig;

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use cluster::Cluster;
 use serde_json::{Value, json};
 use triangle::{PATIENCE, Triangle};
-use twinseal::cli::demo::plan::random;
+use twinseal::cli::demo::items::random;
 use twinseal_etcd::Client;
 
 const NODES: [&str; 3] = ["a", "b", "t"];

@@ -6,8 +6,9 @@ mod common;
 use std::time::Duration;
 
 use common::{Path, edge_of, options};
+use twinseal::cli::demo::items::set;
 use twinseal::cli::demo::kernel::netdev;
-use twinseal::cli::demo::plan::{Host, Router, Underlay, WEST, set};
+use twinseal::cli::demo::plan::{Host, Router, Underlay, WEST};
 use twinseal_api::v1;
 use twinseal_lab::impair::Impairment;
 use twinseal_lab::traffic::Until;

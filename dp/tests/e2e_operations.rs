@@ -7,8 +7,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::{FAMILIES, PATIENCE, Path, options, route_by_edge_port};
+use twinseal::cli::demo::items::set;
 use twinseal::cli::demo::kernel::netdev;
-use twinseal::cli::demo::plan::{CIRCUIT, EDGE_PORT, Host, Router, Underlay, VRF, WEST, set};
+use twinseal::cli::demo::plan::{CIRCUIT, EDGE_PORT, Host, Router, Underlay, VRF, WEST};
 use twinseal_api::v1;
 use twinseal_ebpf::{Role, Steering, XdpMode};
 use twinseal_lab::{PingConfig, ping};

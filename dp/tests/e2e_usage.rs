@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use common::{PATIENCE, Path, options, route_by_edge_port};
 use serde_json::Value;
-use twinseal::cli::demo::plan::{CIRCUIT, EAST, Host, Router, WEST, set};
+use twinseal::cli::demo::items::set;
+use twinseal::cli::demo::plan::{CIRCUIT, EAST, Host, Router, WEST};
 use twinseal_api::v1;
 use twinseal_lab::traffic::Until;
 use v1::item::Item;

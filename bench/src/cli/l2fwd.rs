@@ -32,7 +32,7 @@ pub(crate) struct L2fwd {
     /// Milliseconds of a run.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(10..=600_000))]
     millis: u32,
-    /// Who seals: aws-lc-rs, ring or twinseal.
+    /// Who seals: auto (what a node takes by default), aws-lc-rs, ring or twinseal.
     #[arg(long, default_value = DEFAULT_PROVIDER)]
     provider: String,
     /// Forward between these two devices until killed, and measure nothing.

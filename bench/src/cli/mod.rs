@@ -27,6 +27,14 @@ fn print(report: &(impl Serialize + Display), json: bool) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// A number above zero.
+fn positive(text: &str) -> anyhow::Result<f64> {
+    let number: Option<f64> = text.parse().ok();
+    number
+        .filter(|number| *number > 0.0 && number.is_finite())
+        .ok_or_else(|| anyhow::anyhow!("give a number above 0"))
+}
+
 /// The provider of that name; besides the real ones there is [`null`].
 fn provider(name: &str) -> Result<&'static dyn Provider, CryptoError> {
     match name {

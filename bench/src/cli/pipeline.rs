@@ -26,7 +26,8 @@ pub(crate) struct Pipeline {
     /// Print JSON. With one role, size and worker, the figures are at the top level too.
     #[arg(long)]
     json: bool,
-    /// Who seals: aws-lc-rs, ring, twinseal (our own kernel), or none, which leaves everything but the AEAD.
+    /// Who seals: auto (what a node takes by default), aws-lc-rs, ring, twinseal (our own kernel), or none, which leaves
+    /// everything but the AEAD.
     #[arg(long, default_value = DEFAULT_PROVIDER)]
     provider: String,
     /// aes-256-gcm, aes-128-gcm or chacha20-poly1305.

@@ -26,13 +26,33 @@ pub(crate) struct Report {
 }
 
 /// How each kind is measured shortly; soaking is never short.
-const QUICK: [(Kind, &[&str]); 6] = [
+const QUICK: [(Kind, &[&str]); 7] = [
     (Kind::Compare, &["--quick"]),
     (Kind::Rfc2544, &["--quick"]),
     (Kind::L2fwd, &["--runs", "3", "--millis", "300"]),
     (Kind::Pipeline, &["--seconds", "10"]),
     (Kind::Seal, &["--seconds", "10"]),
-    (Kind::Tables, &["--quick"]),
+    (
+        Kind::Tables,
+        &["--v4", "100000", "--v6", "20000", "--rounds", "3"],
+    ),
+    (
+        Kind::Load,
+        &[
+            "--v4",
+            "100000",
+            "--v6",
+            "20000",
+            "--vrfs",
+            "100",
+            "--circuits",
+            "10000",
+            "--links",
+            "1000",
+            "--seconds",
+            "2",
+        ],
+    ),
 ];
 
 impl Report {
@@ -57,5 +77,25 @@ impl Report {
         std::fs::write(&self.output, render(&pieces, &missing)).with_context(place)?;
         eprintln!("{} has {} results", place(), pieces.len());
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::Cli;
+
+    #[test]
+    fn every_kind_has_the_arguments_that_it_is_measured_with() {
+        for (kind, arguments) in QUICK {
+            let line = ["twinseal-bench", kind.name(), "--json"];
+            let parsed = Cli::try_parse_from(line.iter().chain(arguments));
+            assert!(parsed.is_ok(), "{}", parsed.err().unwrap());
+        }
+        let measured = |kind: &Kind| QUICK.iter().any(|(it, _)| it == kind);
+        let not: Vec<_> = Kind::ALL.into_iter().filter(|it| !measured(it)).collect();
+        assert_eq!(not, [Kind::Soak]);
     }
 }

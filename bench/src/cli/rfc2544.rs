@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
+use twinseal::wire::ethernet::Mac;
 use twinseal_bench::generator::{Offer, Options};
-use twinseal_bench::rfc2544::{Config, Devices, Subject, Test, parse_mac, run};
+use twinseal_bench::rfc2544::{Config, Devices, Subject, Test, run};
 use twinseal_bench::testbed::Setup;
 
-use super::print;
+use super::{positive, print};
 
 /// Sizes of IP packets, in octets: those of RFC 2544, but what must fit into a circuit over 1500.
 const SIZES: &str = "64,128,256,512,1024,1280,1400";
@@ -33,16 +35,16 @@ pub(crate) struct Rfc2544 {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     flows: u32,
     /// How long a trial sends. The RFC has 60.
-    #[arg(long, value_name = "S", default_value_t = 1.0)]
+    #[arg(long, value_name = "S", default_value_t = 1.0, value_parser = positive)]
     trial_seconds: f64,
     /// How often each figure is measured; the result is the median.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
     repeats: u16,
     /// The highest rate to try, packets a second; else what the generator can send.
-    #[arg(long, value_name = "PPS", default_value_t = Offer::FLAT_OUT)]
+    #[arg(long, value_name = "PPS", default_value_t = Offer::FLAT_OUT, value_parser = positive)]
     rate_max: f64,
     /// How close searches come, as a part of the result.
-    #[arg(long, default_value_t = 0.02)]
+    #[arg(long, default_value_t = 0.02, value_parser = positive)]
     resolution: f64,
     /// The longest burst to try, packets.
     #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(u64).range(1..))]
@@ -112,11 +114,11 @@ struct DeviceArgs {
     #[arg(long, value_name = "IP", requires = "tx")]
     gateway: Option<IpAddr>,
     /// The next hop's hardware address, if it is not to be asked for.
-    #[arg(long, value_name = "MAC", requires = "tx", value_parser = parse_mac)]
-    dst_mac: Option<[u8; 6]>,
+    #[arg(long, value_name = "MAC", requires = "tx")]
+    dst_mac: Option<Mac>,
     /// Source of the frames, if it is not to be the device's own.
-    #[arg(long, value_name = "MAC", requires = "tx", value_parser = parse_mac)]
-    src_mac: Option<[u8; 6]>,
+    #[arg(long, value_name = "MAC", requires = "tx")]
+    src_mac: Option<Mac>,
 }
 
 impl Rfc2544 {
@@ -151,14 +153,6 @@ impl Rfc2544 {
     }
 
     fn config(&self) -> anyhow::Result<Config> {
-        let positive = |name: &str, value: f64| {
-            anyhow::ensure!(
-                value > 0.0 && value.is_finite(),
-                "--{name} {value}: give more than 0"
-            );
-            Ok(value)
-        };
-        let trial = Duration::try_from_secs_f64(positive("trial-seconds", self.trial_seconds)?)?;
         let config = Config {
             subject: match self.devices.devices()? {
                 Some(devices) => Subject::Devices(devices),
@@ -167,10 +161,10 @@ impl Rfc2544 {
             v6: self.devices.dst.map_or(self.ipv6, |dst| dst.is_ipv6()),
             sizes: self.sizes.clone(),
             flows: self.flows,
-            trial,
+            trial: Duration::try_from_secs_f64(self.trial_seconds).context("--trial-seconds")?,
             repeats: self.repeats.into(),
-            rate_max: positive("rate-max", self.rate_max)?,
-            resolution: positive("resolution", self.resolution)?,
+            rate_max: self.rate_max,
+            resolution: self.resolution,
             burst_max: self.burst_max,
             tests: self.tests.clone(),
             options: Options {

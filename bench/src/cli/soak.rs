@@ -9,8 +9,8 @@ use twinseal_bench::soak::{Config, run};
 use twinseal_bench::testbed::Setup;
 use twinseal_lab::impair::Impairment;
 
-use super::print;
 use super::rfc2544::LabArgs;
+use super::{positive, print};
 
 /// Steady traffic through real daemons for as long as you like, while keys rotate and tables churn (needs root).
 ///
@@ -31,10 +31,10 @@ pub(crate) struct Soak {
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     flows: u32,
     /// Packets a second; else --load of the rate that is found to pass without loss.
-    #[arg(long)]
+    #[arg(long, value_parser = positive)]
     pps: Option<f64>,
     /// That part.
-    #[arg(long, default_value_t = 0.3)]
+    #[arg(long, default_value_t = 0.3, value_parser = positive)]
     load: f64,
     /// Time between rotations of all keys.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
@@ -77,13 +77,6 @@ struct Wires {
 
 impl Soak {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
-        let positive = |name: &str, value: f64| {
-            anyhow::ensure!(
-                value > 0.0 && value.is_finite(),
-                "--{name} {value}: give more than 0"
-            );
-            Ok(value)
-        };
         let config = Config {
             setup: Setup {
                 impairment: self.wires.impairment()?,
@@ -92,8 +85,8 @@ impl Soak {
             duration: self.duration,
             octets: self.size,
             flows: self.flows,
-            pps: self.pps.map(|pps| positive("pps", pps)).transpose()?,
-            load: positive("load", self.load)?,
+            pps: self.pps,
+            load: self.load,
             rotate_every: self.rotate_every,
             churn_every: self.churn_every,
             routes: self.routes.into(),

@@ -55,7 +55,6 @@ mod sender;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Serialize;
 use twinseal_ebpf::XdpMode;
 use twinseal_lab::Namespace;
@@ -345,17 +344,8 @@ fn marker() -> Marker {
         .to_ne_bytes()
 }
 
-/// Keeps the calling thread on one processor.
+/// Keeps the calling thread on one processor, if it is to be.
 fn pin(cpu: Option<usize>) -> Result<(), GeneratorError> {
     let Some(cpu) = cpu else { return Ok(()) };
-    if cpu >= CpuSet::MAX_CPU {
-        let source = std::io::ErrorKind::InvalidInput.into();
-        return Err(GeneratorError::Cpu { cpu, source });
-    }
-    let mut set = CpuSet::new();
-    set.set(cpu);
-    sched_setaffinity(None, &set).map_err(|error| GeneratorError::Cpu {
-        cpu,
-        source: error.into(),
-    })
+    crate::cpu::pin(cpu).map_err(|source| GeneratorError::Cpu { cpu, source })
 }

@@ -162,11 +162,6 @@ impl Receiver {
         wait_for(count, quiet, || self.received(), || self.arrived())
     }
 
-    /// Looks at the account so far; the receiver waits meanwhile.
-    pub fn look<T>(&self, look: impl FnOnce(&Received) -> T) -> T {
-        look(&self.live.account())
-    }
-
     /// The account so far; it begins anew.
     pub fn take(&self) -> Received {
         let mut account = self.live.account();

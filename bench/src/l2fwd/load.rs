@@ -4,7 +4,6 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
-use rustix::thread::{CpuSet, sched_setaffinity};
 use twinseal::fixture::{EAST, EDGE, Path, Seal, WEST, host_frame_v4, mac};
 use twinseal::wire::overlay::LinkHeader;
 use twinseal::wire::{ethernet, ip, udp};
@@ -260,10 +259,8 @@ fn cpu_time(name: &str) -> Result<Duration, Error> {
 
 /// Pins the calling thread to a CPU.
 pub(super) fn pin(cpu: usize) -> Result<(), Error> {
-    let mut set = CpuSet::new();
-    set.set(cpu);
-    sched_setaffinity(None, &set).map_err(|source| Error::System {
+    crate::cpu::pin(cpu).map_err(|source| Error::System {
         doing: "pinning a thread to a CPU",
-        source: source.into(),
+        source,
     })
 }

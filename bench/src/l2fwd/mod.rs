@@ -150,7 +150,7 @@ pub fn measure(options: &Options) -> Result<Report, Error> {
     }
     Ok(Report {
         machine: Machine::this(),
-        provider: options.provider.name().to_owned(),
+        provider: options.provider.label().to_owned(),
         runs: options.runs,
         lines,
     })

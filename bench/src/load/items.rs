@@ -2,11 +2,12 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use twinseal::wire::{ethernet, ip};
+use twinseal::wire::ethernet;
 use twinseal_api::v1::{self, change::Change, item::Item, route::Target};
 
 use super::LoadSizes;
-use crate::tables::routes::{Family, Route, random};
+use crate::rig::readdress;
+use crate::routes::{Family, Route, random};
 
 /// Links reach peers in 10.128.0.0/9, and labels count from here.
 const FIRST_LABEL: u32 = 16;
@@ -170,11 +171,7 @@ pub(super) fn target(n: u64, round: u64) -> Item {
 pub(super) fn packet(n: u64) -> Vec<u8> {
     let mut frame = twinseal::fixture::host_frame_v4(64, 0);
     frame[..6].copy_from_slice(&mac(1));
-    let header = &mut frame[ethernet::LEN..ethernet::LEN + ip::V4_LEN];
     let [a, b, c] = target_prefix(n);
-    header[16..20].copy_from_slice(&[a, b, c, 7]);
-    header[10..12].fill(0);
-    let sum = ip::checksum(header);
-    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    readdress(&mut frame, [a, b, c, 7]);
     frame
 }

@@ -18,7 +18,7 @@ use twinseal_api::v1::control_client::ControlClient;
 use twinseal_api::v1::item::Item;
 
 use crate::machine::Machine;
-use crate::tables::routes::{Family, Route, random, routes};
+use crate::routes::{Family, Route, random, routes};
 use items::*;
 
 /// Changes of a transaction.
@@ -97,6 +97,9 @@ pub enum LoadError {
         /// Why.
         status: Box<tonic::Status>,
     },
+    /// The thread that sends and receives.
+    #[error("the thread of the packets panicked")]
+    Traffic,
     /// The packets' ports.
     #[error(transparent)]
     Port(#[from] twinseal::ports::PortError),
@@ -182,7 +185,7 @@ impl Loader {
         });
         let updated = loader.update(&v4).await;
         done.store(true, Relaxed);
-        let (packets, received) = traffic.join().unwrap_or_default();
+        let (packets, received) = traffic.join().map_err(|_| LoadError::Traffic)?;
         let (updates_per_second, slowest) = updated?;
         Ok(LoadReport {
             machine: Machine::this(),

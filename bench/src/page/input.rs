@@ -24,19 +24,22 @@ pub enum Kind {
     Seal,
     /// `tables`.
     Tables,
+    /// `load`.
+    Load,
     /// `soak`.
     Soak,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 7] = [
+    pub const ALL: [Kind; 8] = [
         Kind::Compare,
         Kind::Rfc2544,
         Kind::L2fwd,
         Kind::Pipeline,
         Kind::Seal,
         Kind::Tables,
+        Kind::Load,
         Kind::Soak,
     ];
 
@@ -49,6 +52,7 @@ impl Kind {
             Kind::Pipeline => "pipeline",
             Kind::Seal => "seal",
             Kind::Tables => "tables",
+            Kind::Load => "load",
             Kind::Soak => "soak",
         }
     }

@@ -243,6 +243,10 @@ fn every_kind_has_its_section_and_nothing_is_fetched() {
         piece(Kind::Pipeline, &pipeline()),
         piece(Kind::Seal, &seals()),
         piece(
+            Kind::Load,
+            &json!({ "sizes": { "v4": 7 }, "lines": [{ "what": "links", "count": 7 }], "lost": 0 }),
+        ),
+        piece(
             Kind::Soak,
             &json!({ "hours": 2.5, "lines": [{ "drops": 0, "name": "a" }] }),
         ),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use futures::TryStreamExt;
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute};
+use twinseal::wire::ethernet::Mac;
 
 use crate::generator::{self, End};
 
@@ -26,18 +27,22 @@ pub struct Devices {
     /// The next hop, whose hardware address is asked for; the destination itself when none.
     pub gateway: Option<IpAddr>,
     /// The next hop's hardware address, if it is not to be asked for.
-    pub dst_mac: Option<[u8; 6]>,
+    pub dst_mac: Option<Mac>,
     /// Source of the frames, if it is not to be the device's own.
-    pub src_mac: Option<[u8; 6]>,
+    pub src_mac: Option<Mac>,
 }
 
 impl Devices {
     pub(super) fn route(&self) -> anyhow::Result<generator::Route> {
-        let src_mac = self.src_mac.map_or_else(|| own_mac(&self.tx), Ok)?;
+        let src_mac = match self.src_mac {
+            Some(Mac(mac)) => mac,
+            None => own_mac(&self.tx)?,
+        };
         let next_hop = self.gateway.unwrap_or(self.dst);
-        let dst_mac = self
-            .dst_mac
-            .map_or_else(|| resolve(&self.tx, next_hop), Ok)?;
+        let dst_mac = match self.dst_mac {
+            Some(Mac(mac)) => mac,
+            None => resolve(&self.tx, next_hop)?,
+        };
         Ok(generator::Route {
             from: End::here(&self.tx),
             to: End::here(&self.rx),
@@ -49,26 +54,12 @@ impl Devices {
     }
 }
 
-/// A hardware address as people write it.
-///
-/// # Errors
-/// When it is none.
-pub fn parse_mac(text: &str) -> anyhow::Result<[u8; 6]> {
-    let octets = text.split(':').map(|octet| match octet.len() {
-        2 => u8::from_str_radix(octet, 16).ok(),
-        _ => None,
-    });
-    let octets: Option<Vec<u8>> = octets.collect();
-    octets
-        .and_then(|octets| octets.try_into().ok())
-        .with_context(|| format!("{text:?} is no hardware address: write it as 02:00:5e:10:00:01"))
-}
-
 fn own_mac(netdev: &str) -> anyhow::Result<[u8; 6]> {
     let path = format!("/sys/class/net/{netdev}/address");
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("{path}: check the name with `ip link`, or give --src-mac"))?;
-    parse_mac(text.trim())
+    let mac: Mac = text.trim().parse().with_context(|| path)?;
+    Ok(mac.0)
 }
 
 /// Has the kernel ask for a neighbour, and waits for the answer.
@@ -138,25 +129,4 @@ async fn neighbour(netdev: &str, address: IpAddr) -> anyhow::Result<Option<[u8; 
     }
     driver.abort();
     Ok(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hardware_addresses() {
-        let mac = parse_mac("02:00:5e:10:00:ff").expect("an address");
-        assert_eq!(mac, [2, 0, 0x5e, 0x10, 0, 0xff]);
-        for bad in [
-            "",
-            "02:00:5e:10:00",
-            "02:00:5e:10:00:ff:01",
-            "2:0:5e:10:0:ff",
-            "02:00:5e:10:00:fg",
-        ] {
-            let error = parse_mac(bad).expect_err(bad).to_string();
-            assert!(error.contains("02:00:5e:10:00:01"), "{error}");
-        }
-    }
 }

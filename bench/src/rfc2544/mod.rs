@@ -22,7 +22,7 @@ use twinseal_lab::traffic::Until;
 use crate::Machine;
 use crate::generator::{Account, Generator, Offer, Options};
 use crate::testbed::{Setup, Testbed};
-pub use devices::{Devices, parse_mac};
+pub use devices::Devices;
 pub use result::{
     BackToBack, Dut, LatencyAt, LossAt, Results, SizeResult, SocketMode, Throughput, Total,
 };

@@ -13,9 +13,11 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use twinseal::cli::demo::plan::{Host, random};
+use twinseal::cli::demo::items::random;
+use twinseal::cli::demo::plan::Host;
 use twinseal_lab::traffic::{
-    Load, Receiver as Inlet, Running, Search, Sender as Outlet, SenderConfig, Until, find_rate,
+    Load, Receiver as Inlet, Running, Search, Sender as Outlet, SenderConfig, Summary, Until,
+    find_rate,
 };
 
 use crate::Machine;
@@ -89,7 +91,7 @@ pub fn run(config: &Config, say: impl Fn(&str)) -> anyhow::Result<Soak> {
         seconds,
         offered_pps: pps,
         forward,
-        back: back.summary,
+        back,
         drops: after.drops_since(&before),
         duplicated: after.duplicated - before.duplicated,
         work,
@@ -249,19 +251,13 @@ impl Traffic {
         )
     }
 
-    fn finish(self) -> anyhow::Result<(Account, Account)> {
+    fn finish(self) -> anyhow::Result<(Account, Summary)> {
         let sent = self.forward.stop()?;
         self.receiver.wait_for(sent.packets, QUIET);
         let forward = Account::new(&self.offer, &sent, &self.receiver.stop()?);
         let sent = self.back.stop()?;
         self.inlet.wait_for(sent.packets, QUIET);
-        let back = Account {
-            octets: BACK.2,
-            offered_pps: sent.pps(),
-            received_pps: sent.pps(),
-            summary: self.inlet.stop()?.summary(&sent),
-        };
-        Ok((forward, back))
+        Ok((forward, self.inlet.stop()?.summary(&sent)))
     }
 }
 

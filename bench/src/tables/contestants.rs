@@ -7,7 +7,7 @@ use poptrie::Poptrie;
 use prefix_trie::PrefixMap;
 use twinseal::tables::trie::{Editor, Key, Leaf, NO_ROUTE, Root, Tries};
 
-use super::routes::Route;
+use crate::routes::Route;
 
 /// Addresses that all tables can take: `u32` and `u128`.
 pub(super) trait Address: Key + PartialEq + 'static {

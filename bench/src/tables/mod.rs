@@ -1,7 +1,6 @@
 //! Longest-prefix match: lookups, updates and memory of our tries beside those of crates.io, in one run.
 
 mod contestants;
-pub(crate) mod routes;
 
 use std::fmt;
 use std::hint::black_box;
@@ -10,8 +9,8 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::machine::Machine;
+use crate::routes::{self, Aim, Family, Route, addresses, random};
 use contestants::{Address, Ours, Patricia, Pop, Table, TreeBitmap, leaf_of};
-use routes::{Aim, Family, Route, addresses, random};
 
 /// Lookups a round: their nodes do not fit a second-level cache.
 const LOOKUPS: usize = 1 << 18;

@@ -4,12 +4,13 @@
 //! host A -- lan0 [node 0] east0 == link 0 == west0 [node 1] ... [node n] lan0 -- host B
 //! ```
 
-use twinseal::cli::demo::plan::{Host, random, set};
+use twinseal::cli::demo::items::{self, delete, label, random, set};
+use twinseal::cli::demo::plan::Host;
 use twinseal_api::v1;
 use v1::item::Item;
 use v1::key::Owner;
 
-use super::items::{delete, key, label_item, link_name, port, route, tenant_name};
+use super::items::{link_name, port, route, tenant_name};
 
 /// A node's device, and port, towards its host.
 pub const LAN: &str = "lan0";
@@ -100,19 +101,13 @@ impl Chain {
                     items.push(route(HOSTS_TENANT, host.other().prefix(v6), far));
                 }
             }
-            let keys = self
-                .keys
-                .iter()
-                .filter(|key| is_link(key) && self.concerns(node, key));
+            let keys = self.keys_of(node).filter(|key| is_link(key));
             items.extend(keys.cloned().map(Item::Key));
-            items.extend(self.links_of(node).map(|(link, ..)| {
-                let owner = v1::transmit::Owner::Link(link_name(link));
-                Item::Transmit(v1::Transmit {
-                    owner: Some(owner),
-                    epoch: self.epoch,
-                })
-            }));
-            items.into_iter().map(set).chain(tenant).collect()
+            let links = self.links_of(node);
+            let transmit =
+                links.map(|(link, ..)| items::transmit(&Owner::Link(link_name(link)), self.epoch));
+            let items = items.into_iter().map(set);
+            items.chain(transmit).chain(tenant).collect()
         });
         Ok(start.collect())
     }
@@ -120,13 +115,8 @@ impl Chain {
     /// A further tenant, from 1 on: VRF, circuit with its keys, labels, and routes into it at both edges. The hosts'
     /// tenant gets the same routes into its own circuit.
     pub fn add_tenant(&self, tenant: u32, prefixes: &[String]) -> anyhow::Result<Changes> {
-        let keys = [v1::Direction::AToB, v1::Direction::BToA]
-            .into_iter()
-            .map(|direction| {
-                let owner = Owner::Circuit(tenant_name(tenant));
-                key(owner, direction, ONLY_EPOCH, self.suite, 0)
-            })
-            .collect::<anyhow::Result<Vec<_>>>()?;
+        let owner = Owner::Circuit(tenant_name(tenant));
+        let keys = items::keys([owner], ONLY_EPOCH, self.suite)?;
         let mut changes = self.tenant(tenant, keys.iter(), ONLY_EPOCH, prefixes)?;
         for (node, changes) in changes.iter_mut().enumerate() {
             if self.host_of(node).is_some() {
@@ -144,7 +134,7 @@ impl Chain {
     pub fn remove_tenant(&self, tenant: u32, prefixes: &[String]) -> Changes {
         let name = tenant_name(tenant);
         let remove = |node: usize| {
-            let mut items = Vec::new();
+            let (mut items, mut keys) = (Vec::new(), Vec::new());
             for (link, end, _) in self.links_of(node) {
                 let label = into_label(tenant, end);
                 items.push(v1::item_ref::Item::Label(v1::LabelRef {
@@ -161,18 +151,13 @@ impl Chain {
                         })
                     }));
                 }
-                for direction in [v1::Direction::AToB, v1::Direction::BToA] {
-                    let owner = v1::key_ref::Owner::Circuit(name.clone());
-                    items.push(v1::item_ref::Item::Key(v1::KeyRef {
-                        owner: Some(owner),
-                        direction: direction.into(),
-                        epoch: ONLY_EPOCH,
-                    }));
-                }
+                keys.extend([v1::Direction::AToB, v1::Direction::BToA].map(|direction| {
+                    items::retire(&Owner::Circuit(name.clone()), direction.into(), ONLY_EPOCH)
+                }));
                 items.push(v1::item_ref::Item::Circuit(name.clone()));
                 items.push(v1::item_ref::Item::Vrf(name.clone()));
             }
-            items.into_iter().map(delete).collect()
+            items.into_iter().map(delete).chain(keys).collect()
         };
         (0..self.nodes).map(remove).collect()
     }
@@ -181,66 +166,32 @@ impl Chain {
     pub fn next_epoch(&mut self) -> anyhow::Result<u32> {
         let old = self.epoch;
         self.epoch += 1;
-        self.keys.clear();
         let links = (0..self.nodes - 1).map(|link| Owner::Link(link_name(link)));
-        for owner in links.chain([Owner::Circuit(tenant_name(HOSTS_TENANT))]) {
-            for direction in [v1::Direction::AToB, v1::Direction::BToA] {
-                // Unique at every receiver: the epoch, and which of the chain's keys it is.
-                let index = match owner {
-                    Owner::Link(_) => (self.epoch << 8) | (self.keys.len() as u32 + 1),
-                    Owner::Circuit(_) => 0,
-                };
-                self.keys.push(key(
-                    owner.clone(),
-                    direction,
-                    self.epoch,
-                    self.suite,
-                    index,
-                )?);
-            }
-        }
+        let owners = links.chain([Owner::Circuit(tenant_name(HOSTS_TENANT))]);
+        self.keys = items::keys(owners, self.epoch, self.suite)?;
         Ok(old)
     }
 
     /// First step of a rotation: receive with the present epoch's keys.
     pub fn install(&self) -> Changes {
-        self.for_keys(|key| set(Item::Key(key.clone())))
+        let of_node = |node| self.keys_of(node).map(items::install).collect();
+        (0..self.nodes).map(of_node).collect()
     }
 
     /// Second step, once all nodes took the first: transmit with them.
     pub fn transmit(&self) -> Changes {
-        self.for_keys(|key| {
-            let owner = key.owner.as_ref().map(|owner| match owner {
-                Owner::Link(name) => v1::transmit::Owner::Link(name.clone()),
-                Owner::Circuit(name) => v1::transmit::Owner::Circuit(name.clone()),
-            });
-            set(Item::Transmit(v1::Transmit {
-                owner,
-                epoch: self.epoch,
-            }))
-        })
-        .into_iter()
-        .map(|mut changes| {
-            // The two directions of an owner switch in one change.
-            changes.dedup();
-            changes
-        })
-        .collect()
+        let of_node = |node| {
+            let owners = items::owners(self.keys_of(node)).into_iter();
+            owners.map(|it| items::transmit(it, self.epoch)).collect()
+        };
+        (0..self.nodes).map(of_node).collect()
     }
 
     /// Last step, once nothing of it is under way any more: the old epoch's keys go.
     pub fn retire(&self, epoch: u32) -> Changes {
-        self.for_keys(|key| {
-            let owner = key.owner.as_ref().map(|owner| match owner {
-                Owner::Link(name) => v1::key_ref::Owner::Link(name.clone()),
-                Owner::Circuit(name) => v1::key_ref::Owner::Circuit(name.clone()),
-            });
-            delete(v1::item_ref::Item::Key(v1::KeyRef {
-                owner,
-                direction: key.direction,
-                epoch,
-            }))
-        })
+        let retire = |key: &v1::Key| Some(items::retire(key.owner.as_ref()?, key.direction, epoch));
+        let of_node = |node| self.keys_of(node).filter_map(retire).collect();
+        (0..self.nodes).map(of_node).collect()
     }
 
     /// A tenant's VRF, circuit, labels, keys, and routes into the circuit, on each node.
@@ -265,7 +216,8 @@ impl Chain {
                         link: link_name(to.0),
                         label,
                     };
-                    items.push(label_item(from.0, label, v1::label::Action::Swap(swap)));
+                    let action = v1::label::Action::Swap(swap);
+                    items.push(items::label(&link_name(from.0), label, action));
                 }
                 return items.into_iter().map(set).collect();
             };
@@ -291,7 +243,8 @@ impl Chain {
             let egress = v1::Egress {
                 circuit: name.clone(),
             };
-            items.push(label_item(link, into, v1::label::Action::Egress(egress)));
+            let egress = v1::label::Action::Egress(egress);
+            items.push(label(&link_name(link), into, egress));
             items.extend(prefixes.iter().map(|prefix| {
                 route(
                     tenant,
@@ -305,22 +258,15 @@ impl Chain {
                     .cloned()
                     .map(Item::Key),
             );
-            let owner = v1::transmit::Owner::Circuit(name.clone());
-            items.push(Item::Transmit(v1::Transmit {
-                owner: Some(owner),
-                epoch,
-            }));
-            items.into_iter().map(set).collect()
+            let transmit = items::transmit(&Owner::Circuit(name.clone()), epoch);
+            items.into_iter().map(set).chain([transmit]).collect()
         };
         Ok((0..self.nodes).map(of_node).collect())
     }
 
-    fn for_keys(&self, change: impl Fn(&v1::Key) -> v1::Change) -> Changes {
-        let of_node = |node| {
-            let keys = self.keys.iter().filter(|key| self.concerns(node, key));
-            keys.map(&change).collect()
-        };
-        (0..self.nodes).map(of_node).collect()
+    fn keys_of(&self, node: usize) -> impl Iterator<Item = &v1::Key> {
+        let concerned = move |key: &&v1::Key| self.concerns(node, key);
+        self.keys.iter().filter(concerned)
     }
 
     /// A node's links from the west, with the end that it is and the device.

@@ -115,14 +115,7 @@ impl Testbed {
         };
         testbed.connect_hosts(setup)?;
         testbed.connect_nodes(setup)?;
-        let mut lines = setup.config.clone();
-        let says_workers = |line: &String| {
-            let line = line.trim_start();
-            line.starts_with("workers.count") || line.starts_with("workers.cpus")
-        };
-        if !lines.iter().any(says_workers) {
-            lines.push(format!("workers.count = {}", setup.workers));
-        }
+        let lines = with_workers(&setup.config, setup.workers);
         for (number, place) in testbed.places.iter().enumerate() {
             let name = format!("node-{number}");
             let folder = testbed.lab.directory().join(&name);
@@ -353,6 +346,16 @@ impl Testbed {
             Host::B => &self.places[self.places.len() - 1],
         }
     }
+}
+
+/// Lines of a daemon's configuration, and how many workers it has, if they do not say so.
+pub(crate) fn with_workers(config: &[String], workers: u32) -> Vec<String> {
+    let mut lines = config.to_vec();
+    let says = |key| lines.iter().any(|line| line.trim_start().starts_with(key));
+    if !says("workers.count") && !says("workers.cpus") {
+        lines.push(format!("workers.count = {workers}"));
+    }
+    lines
 }
 
 /// An address in a network of the usual size.

@@ -8,8 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use twinseal::cli::demo::controller::Controller;
+use twinseal::cli::demo::items::random;
 use twinseal::cli::demo::kernel::{Network, Options};
-use twinseal::cli::demo::plan::{EDGE_PORT, Host, Plan, Router, random};
+use twinseal::cli::demo::plan::{EDGE_PORT, Host, Plan, Router};
 use twinseal_api::v1;
 use twinseal_lab::frame::UdpFrame;
 use twinseal_lab::traffic::{

@@ -1,7 +1,8 @@
 //! Makes packets: good ones with the path's own keys, and bad ones of every kind.
 
+use twinseal::cli::demo::items::random;
 use twinseal::cli::demo::kernel::netdev;
-use twinseal::cli::demo::plan::{CIRCUIT, EAST, Host, Plan, Router, Underlay, WEST, random};
+use twinseal::cli::demo::plan::{CIRCUIT, EAST, Host, Plan, Router, Underlay, WEST};
 use twinseal::wire::overlay::{CircuitHeader, DEFAULT_PORT, LinkHeader, PayloadType, TYPE_DATA};
 use twinseal_api::v1;
 use twinseal_crypto::{

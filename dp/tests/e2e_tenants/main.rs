@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use common::{FAMILIES, HOSTS, PATIENCE};
 use network::{RED, RED_MARKER, TENANTS, TO_B, Tenant, Tenants, delete, label_item, swap, via};
-use twinseal::cli::demo::plan::{CIRCUIT, EAST, Host, Router, WEST, set};
+use twinseal::cli::demo::items::set;
+use twinseal::cli::demo::plan::{CIRCUIT, EAST, Host, Router, WEST};
 use twinseal_api::v1::{self, item::Item};
 use twinseal_lab::capture::{Capture, Captured};
 use twinseal_lab::traffic::{Load, Marker, Until};

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use twinseal::cli::demo::plan::{EAST, Host, Router, WEST, random, set};
+use twinseal::cli::demo::items::{random, set};
+use twinseal::cli::demo::plan::{EAST, Host, Router, WEST};
 use twinseal_api::v1::{self, item::Item};
 use twinseal_lab::capture::{Capture, CaptureLimits};
 use twinseal_lab::traffic::{Marker, Receiver, Sender, SenderConfig};

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use twinseal::cli::demo::daemon::Daemon;
-use twinseal::cli::demo::plan::random;
+use twinseal::cli::demo::items::random;
 use twinseal_lab::traffic::{Load, Receiver, Running, Sender, SenderConfig, Summary, Until};
 use twinseal_lab::{IpNet, Lab, Namespace, PingConfig, Process, Route, VethConfig, ping};
 

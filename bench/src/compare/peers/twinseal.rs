@@ -11,6 +11,7 @@ use super::{Peer, Running, write_secret};
 use crate::compare::Setup;
 use crate::compare::network::{LAN, Network, Side, WAN, wait};
 use crate::compare::result::{Counts, Passed};
+use crate::testbed::with_workers;
 
 /// How long a daemon may take to start.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -39,11 +40,7 @@ impl Daemon {
             format!("node.name = \"gateway-{}\"", self.side.name()),
             format!("control.socket = {:?}", self.folder.join("control.sock")),
         ];
-        let given = |key: &str| setup.config.iter().any(|line| line.trim().starts_with(key));
-        if !given("workers.count") && !given("workers.cpus") {
-            lines.push(format!("workers.count = {}", setup.workers));
-        }
-        lines.extend(setup.config.iter().cloned());
+        lines.extend(with_workers(&setup.config, setup.workers));
         lines.join("\n")
     }
 

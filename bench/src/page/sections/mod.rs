@@ -32,6 +32,7 @@ pub(super) fn title(kind: Kind) -> &'static str {
         Kind::Pipeline => "Cost by stage",
         Kind::Seal => "Sealing alone",
         Kind::Tables => "Tables",
+        Kind::Load => "Control",
         Kind::Soak => "Soak",
     }
 }
@@ -54,6 +55,10 @@ pub(super) fn question(kind: Kind) -> &'static str {
         }
         Kind::Seal => "What the seals alone cost, by each library and by our own kernel.",
         Kind::Tables => "Lookups and updates in tables of a million routes.",
+        Kind::Load => {
+            "A whole node loaded through its control socket, and its routes changed while packets pass: how long, how much
+            memory, and was a packet lost?"
+        }
         Kind::Soak => "Hours of traffic while keys rotate and tables change: is every packet accounted for?",
     }
 }
@@ -66,7 +71,7 @@ pub(super) fn body(piece: &Piece) -> Markup {
         Kind::L2fwd => typed(piece, l2fwd::body),
         Kind::Pipeline => typed(piece, pipeline::body),
         Kind::Seal => typed(piece, seal::body),
-        Kind::Tables | Kind::Soak => plain::body(&piece.results),
+        Kind::Tables | Kind::Load | Kind::Soak => plain::body(&piece.results),
     }
 }
 
@@ -78,7 +83,7 @@ pub(super) fn said(piece: &Piece) -> Said {
         Kind::L2fwd => in_words(piece, l2fwd::said),
         Kind::Pipeline => in_words(piece, pipeline::said),
         Kind::Seal => in_words(piece, seal::said),
-        Kind::Tables | Kind::Soak => Said::default(),
+        Kind::Tables | Kind::Load | Kind::Soak => Said::default(),
     }
 }
 

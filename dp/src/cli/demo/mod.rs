@@ -8,6 +8,7 @@ mod capture;
 pub mod controller;
 pub mod daemon;
 mod hosts;
+pub mod items;
 pub mod kernel;
 mod load;
 mod memory;
@@ -84,7 +85,7 @@ fn show(args: &DemoArgs, path: &Testbed) -> anyhow::Result<Verdict> {
     controller.start(&plan, path.devices())?;
     controller.wait_for_links(LINKS_UP)?;
     let mut marker = [0; 8];
-    plan::random(&mut marker)?;
+    items::random(&mut marker)?;
     let needles = Needles::new(&plan, marker);
 
     let captures = start_captures(path, false)?;

@@ -8,10 +8,10 @@
 use std::net::IpAddr;
 
 use twinseal_api::v1;
-use v1::change::Change as Of;
 use v1::item::Item;
+use v1::key::Owner;
 
-pub use crate::cli::genkey::random;
+use super::items::{self, label, random, set};
 
 /// The circuit's name on both edges.
 pub const CIRCUIT: &str = "blue";
@@ -185,33 +185,13 @@ impl Plan {
 
     /// Six fresh secrets: two links and one circuit, each in two directions.
     fn draw_keys(&mut self) -> anyhow::Result<()> {
-        use v1::key::Owner;
         self.epoch += 1;
-        self.keys.clear();
-        for owner in [
+        let owners = [
             Owner::Link(WEST.into()),
             Owner::Link(EAST.into()),
             Owner::Circuit(CIRCUIT.into()),
-        ] {
-            for direction in [v1::Direction::AToB, v1::Direction::BToA] {
-                let mut secret = vec![0; 32];
-                random(&mut secret)?;
-                let receiver_index = match owner {
-                    // Unique at every receiver: the epoch, and which of the path's keys it is.
-                    Owner::Link(_) => (self.epoch << 8) | (self.keys.len() as u32 + 1),
-                    Owner::Circuit(_) => 0,
-                };
-                self.keys.push(v1::Key {
-                    owner: Some(owner.clone()),
-                    direction: direction.into(),
-                    epoch: self.epoch,
-                    suite: self.suite.into(),
-                    secret,
-                    receiver_index,
-                    ..v1::Key::default()
-                });
-            }
-        }
+        ];
+        self.keys = items::keys(owners, self.epoch, self.suite)?;
         Ok(())
     }
 
@@ -256,7 +236,7 @@ impl Plan {
                         link: to.into(),
                         label: new,
                     });
-                    label_item(from, label, action)
+                    items::label(from, label, action)
                 };
                 items.push(swap(WEST, LABELS_EAST[0], EAST, LABELS_EAST[1]));
                 items.push(swap(EAST, LABELS_WEST[0], WEST, LABELS_WEST[1]));
@@ -290,7 +270,7 @@ impl Plan {
         let egress = v1::label::Action::Egress(v1::Egress {
             circuit: CIRCUIT.into(),
         });
-        items.push(label_item(link, into, egress));
+        items.push(label(link, into, egress));
         for v6 in [false, true] {
             let route = |prefix: String, target| {
                 Item::Route(v1::Route {
@@ -318,60 +298,32 @@ impl Plan {
 
     /// First step of a rotation, on every router: from now on it receives with the present epoch's keys.
     pub fn install(&self, router: Router) -> Vec<v1::Change> {
-        let keys = self.keys.iter().filter(|key| concerns(router, key));
-        keys.map(|key| set(Item::Key(key.clone()))).collect()
+        self.keys_of(router).map(items::install).collect()
     }
 
     /// Second step, once all routers took the first: transmission switches to the present epoch.
     pub fn transmit(&self, router: Router) -> Vec<v1::Change> {
-        use v1::key::Owner;
-        let mut owners: Vec<&Owner> = self
-            .keys
-            .iter()
-            .filter(|key| concerns(router, key))
-            .filter_map(|key| key.owner.as_ref())
-            .collect();
-        owners.dedup();
-        let transmit = |owner: &Owner| {
-            let owner = match owner {
-                Owner::Link(name) => v1::transmit::Owner::Link(name.clone()),
-                Owner::Circuit(name) => v1::transmit::Owner::Circuit(name.clone()),
-            };
-            set(Item::Transmit(v1::Transmit {
-                owner: Some(owner),
-                epoch: self.epoch,
-            }))
-        };
-        owners.into_iter().map(transmit).collect()
+        let owners = items::owners(self.keys_of(router)).into_iter();
+        owners.map(|it| items::transmit(it, self.epoch)).collect()
     }
 
     /// Last step, once nothing of it is under way any more: the old epoch's keys go.
     pub fn retire(&self, router: Router, epoch: u32) -> Vec<v1::Change> {
-        use v1::key::Owner;
-        let keys = self.keys.iter().filter(|key| concerns(router, key));
-        keys.map(|key| {
-            let owner = key.owner.as_ref().map(|owner| match owner {
-                Owner::Link(name) => v1::key_ref::Owner::Link(name.clone()),
-                Owner::Circuit(name) => v1::key_ref::Owner::Circuit(name.clone()),
-            });
-            let key = v1::item_ref::Item::Key(v1::KeyRef {
-                owner,
-                direction: key.direction,
-                epoch,
-            });
-            v1::Change {
-                change: Some(Of::Delete(v1::ItemRef { item: Some(key) })),
-            }
-        })
-        .collect()
+        let keys = self.keys_of(router);
+        keys.filter_map(|key| Some(items::retire(key.owner.as_ref()?, key.direction, epoch)))
+            .collect()
+    }
+
+    fn keys_of(&self, router: Router) -> impl Iterator<Item = &v1::Key> {
+        self.keys.iter().filter(move |key| concerns(router, key))
     }
 }
 
 /// Whether a router has the key's link or circuit.
 fn concerns(router: Router, key: &v1::Key) -> bool {
     match &key.owner {
-        Some(v1::key::Owner::Circuit(_)) => router != Router::Transit,
-        Some(v1::key::Owner::Link(link)) if link == WEST => router != Router::EdgeB,
+        Some(Owner::Circuit(_)) => router != Router::Transit,
+        Some(Owner::Link(link)) if link == WEST => router != Router::EdgeB,
         _ => router != Router::EdgeA,
     }
 }
@@ -381,20 +333,5 @@ fn peer(router: Router, link: &str) -> Router {
         (Router::Transit, true) => Router::EdgeA,
         (Router::Transit, false) => Router::EdgeB,
         _ => Router::Transit,
-    }
-}
-
-fn label_item(link: &str, label: u32, action: v1::label::Action) -> Item {
-    Item::Label(v1::Label {
-        link: link.into(),
-        label,
-        action: Some(action),
-    })
-}
-
-/// A change that sets an item.
-pub fn set(item: Item) -> v1::Change {
-    v1::Change {
-        change: Some(Of::Set(v1::Item { item: Some(item) })),
     }
 }
