@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use twinseal_crypto::{
-    AAD_LEN, CryptoError, Double, HEADER_LEN, Key, NONCE_LEN, Nonce, Packet, Provider, Seal, Suite,
-    TAG_LEN, open, providers, seal, seal_twice,
+    AAD_LEN, CryptoError, HEADER_LEN, Key, Layered, NONCE_LEN, Nonce, Packet, Provider, Seal,
+    Suite, TAG_LEN, open, providers, seal, seal_layers,
 };
 
 use crate::report::MIN_RUNS;
@@ -193,10 +193,10 @@ impl Bench {
         let mut time = Duration::ZERO;
         for _ in 0..REPEATS {
             if work.calls < work.seals {
-                let mut packets = self.doubles();
-                time += timed(|| seal_twice(&mut packets));
+                let mut packets = self.layered();
+                time += timed(|| seal_layers(&mut packets));
                 assert!(
-                    packets.iter().all(|packet| packet.ok),
+                    packets.iter().all(|packet| packet.link.ok),
                     "a packet is not sealed"
                 );
                 continue;
@@ -243,16 +243,16 @@ impl Bench {
         .collect()
     }
 
-    fn doubles(&mut self) -> Vec<Double<'_>> {
+    fn layered(&mut self) -> Vec<Layered<'_>> {
         let keys = self.circuit.iter().zip(&self.link);
         keys.zip(&mut self.buffers)
-            .map(|((circuit, link), buffer)| {
-                let [circuit, link] = [circuit, link].map(|key| Seal {
-                    key,
+            .map(|((circuit, link), buffer)| Layered {
+                circuit: Some(Seal {
+                    key: circuit,
                     nonce: NONCE,
                     aad: AAD,
-                });
-                Double::new(circuit, link, buffer)
+                }),
+                link: Packet::new(link, NONCE, AAD, buffer),
             })
             .collect()
     }

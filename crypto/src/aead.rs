@@ -54,22 +54,22 @@ pub struct Seal<'a> {
     pub aad: [u8; AAD_LEN],
 }
 
-/// One packet of a batch that takes both seals.
+/// One packet of a batch in which some take both seals and some the link's alone.
 ///
-/// `data` is a header of [`HEADER_LEN`](crate::HEADER_LEN) bytes, the text, and spare bytes for two
+/// `link.data` is, with both, a header of [`HEADER_LEN`](crate::HEADER_LEN) bytes, the text, and spare bytes for two
 /// tags. The circuit seal covers the text, the link seal the header and all that the circuit seal
-/// made.
+/// made. Without the circuit's it is as for [`seal`].
+///
+/// So all of this comes before the call: both counters are reserved, the circuit's header stands in `link.data` and
+/// in `circuit.aad` as far as that covers it, and the link's header is in `link.aad`.
 #[derive(Debug)]
-pub struct Double<'a> {
-    /// The seal over the text.
-    pub circuit: Seal<'a>,
-    /// The seal over the header, the sealed text and its tag.
-    pub link: Seal<'a>,
-    /// The bytes that change in place.
-    pub data: &'a mut [u8],
-    /// The result, whatever it was before. False: `data` is too short, or its text is longer than
-    /// the algorithm takes; what it then holds is unspecified.
-    pub ok: bool,
+pub struct Layered<'a> {
+    /// The seal over the text, from [`SealSa::seal`](crate::SealSa::seal); none when the packet is sealed
+    /// already and only goes over a link.
+    pub circuit: Option<Seal<'a>>,
+    /// The packet with the seal over all of it, from [`SealSa::packet`](crate::SealSa::packet). Its `ok` is the
+    /// packet's. Where it is false, what `data` holds is unspecified and must not be sent.
+    pub link: Packet<'a>,
 }
 
 /// Seals every packet of the batch in place and sets its `ok`.
@@ -84,48 +84,38 @@ pub fn open(batch: &mut [Packet<'_>]) {
     each::<true>(batch);
 }
 
-/// Seals every packet of the batch twice in place and sets its `ok`: as two calls of [`seal`] do it,
-/// first with the circuit's keys and then with the links'.
+/// Seals every packet of the batch in place and sets its `link.ok`: as two calls of [`seal`] do it, first with the
+/// circuits' keys and then with the links', and faster at every length where both keys are of our own kernel and of
+/// one size. A library makes one seal after the other.
 #[inline]
-pub fn seal_twice(batch: &mut [Double<'_>]) {
-    let mut kernel = aes_gcm::Doubles::new();
-    for packet in batch {
-        match (&packet.circuit.key.0, &packet.link.key.0) {
-            (Kind::Kernel(circuit), Kind::Kernel(link)) => kernel.push([circuit, link], packet),
-            _ => packet.one_by_one(),
+pub fn seal_layers(batch: &mut [Layered<'_>]) {
+    let mut kernel = aes_gcm::Layers::new();
+    for Layered { circuit, link } in batch {
+        match (&*circuit, &link.key.0) {
+            (None, Kind::Kernel(key)) => kernel.push_one(key, link),
+            (None, Kind::Library(aead)) => {
+                link.ok = aead.seal_one(&link.nonce, &link.aad, link.data);
+            }
+            (Some(circuit), Kind::Kernel(outer)) if let Kind::Kernel(inner) = &circuit.key.0 => {
+                kernel.push_two((inner, circuit), (outer, link));
+            }
+            (Some(circuit), _) => one_by_one(circuit, link),
         }
     }
     kernel.finish();
 }
 
-impl<'a> Double<'a> {
-    /// A packet that is not yet sealed.
-    #[inline]
-    #[must_use]
-    pub fn new(circuit: Seal<'a>, link: Seal<'a>, data: &'a mut [u8]) -> Self {
-        Self {
-            circuit,
-            link,
-            data,
-            ok: false,
-        }
-    }
+/// The part of a packet's data that its inner seal is made of; none when it is too short.
+pub(crate) fn inside(data: &mut [u8]) -> Option<&mut [u8]> {
+    let end = data.len().checked_sub(TAG_LEN)?;
+    data.get_mut(HEADER_LEN..end)
+}
 
-    /// The circuit's seal, and the part of `data` that it is made of; none when that is too short.
-    pub(crate) fn inner(&mut self) -> Option<(&Seal<'a>, &mut [u8])> {
-        let end = self.data.len().checked_sub(TAG_LEN)?;
-        Some((&self.circuit, self.data.get_mut(HEADER_LEN..end)?))
-    }
-
-    /// Makes one seal after the other.
-    fn one_by_one(&mut self) {
-        let inner = self.inner();
-        self.ok = inner.is_some_and(|(it, text)| it.key.seal_one(&it.nonce, &it.aad, text))
-            && self
-                .link
-                .key
-                .seal_one(&self.link.nonce, &self.link.aad, self.data);
-    }
+/// Makes one seal after the other.
+fn one_by_one(circuit: &Seal<'_>, link: &mut Packet<'_>) {
+    let sealed = inside(link.data)
+        .is_some_and(|text| circuit.key.seal_one(&circuit.nonce, &circuit.aad, text));
+    link.ok = sealed && link.key.seal_one(&link.nonce, &link.aad, link.data);
 }
 
 #[inline]

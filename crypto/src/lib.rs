@@ -64,8 +64,8 @@ mod suite;
 mod sync;
 
 pub use aead::{
-    Aead, DEFAULT_PROVIDER, Double, Key, Packet, Provider, Seal, all_forms, default_provider, open,
-    provider, provider_names, providers, seal, seal_twice,
+    Aead, DEFAULT_PROVIDER, Key, Layered, Packet, Provider, Seal, all_forms, default_provider,
+    open, provider, provider_names, providers, seal, seal_layers,
 };
 pub use burn::{BurnError, BurnGuard};
 pub use commits::{Commits, Committed};
@@ -82,7 +82,7 @@ pub const TAG_LEN: usize = 16;
 pub const NONCE_LEN: usize = 12;
 /// Bytes of a packet's associated data: one header.
 pub const AAD_LEN: usize = 16;
-/// Bytes of the header before the text of a [`Double`], which only the link seal covers.
+/// Bytes of the header before the text of a [`Layered`], which only the link seal covers.
 pub const HEADER_LEN: usize = 16;
 /// Bytes of a [`Secret`].
 pub const SECRET_LEN: usize = 32;

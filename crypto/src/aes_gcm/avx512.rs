@@ -20,13 +20,14 @@
 use std::arch::x86_64::*;
 
 use super::{
+    batch::Outer,
     ghash::{self, Sum},
     key::GcmKey,
     stream::{Counters, SLOTS, stream, streams},
     tag::settle,
     text::{LANES, Text, VECTOR},
 };
-use crate::{Nonce, Packet, TAG_LEN};
+use crate::{Nonce, TAG_LEN};
 
 /// Vectors of one step through a long packet.
 pub(super) const STEP: usize = 8;
@@ -83,8 +84,8 @@ fn short<const OPEN: bool, const N: usize, const FULL: bool>(
 /// CPU's schedulers.
 #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 pub(super) fn pair<const OPEN: bool, const N: usize, const FULL: bool>(
-    [k, l]: [&GcmKey; 2],
-    [p, q]: [&mut Packet<'_>; 2],
+    (k, p): Outer<'_, '_>,
+    (l, q): Outer<'_, '_>,
 ) {
     let a = Rest::new(k, &p.nonce, &p.aad, p.data);
     let b = Rest::new(l, &q.nonce, &q.aad, q.data);

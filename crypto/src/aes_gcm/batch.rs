@@ -8,7 +8,7 @@ use super::{
     double,
     text::{LANES, VECTOR},
 };
-use crate::{Double, HEADER_LEN, Nonce, Packet, TAG_LEN};
+use crate::{HEADER_LEN, Nonce, Packet, Seal, TAG_LEN, aead::inside};
 
 /// Vectors of the longest packets that are paired; longer ones fill the CPU alone.
 const MAX_VECTORS: usize = 4;
@@ -61,10 +61,18 @@ impl Kind {
     }
 }
 
+/// A packet with the key of its seal, or of its outer one.
+///
+/// Two words, and so are [`Inner`]: functions take and give them in registers. An array of references goes
+/// through memory, is written in words and read in vectors soon after, and the CPU waits for all that went before.
+pub(super) type Outer<'p, 'a> = (&'p GcmKey, &'p mut Packet<'a>);
+/// The inner seal of a packet with its key.
+pub(super) type Inner<'p, 'a> = (&'p GcmKey, &'p Seal<'a>);
+
 /// Seals or opens the packets that are pushed, the last of them in `finish`.
 pub(crate) struct Batch<'p, 'a, const OPEN: bool> {
     /// For each kind, a packet that waits for another.
-    waiting: [Option<(&'a GcmKey, &'p mut Packet<'a>)>; KINDS],
+    waiting: [Option<Outer<'p, 'a>>; KINDS],
     used: Used,
 }
 
@@ -78,7 +86,7 @@ impl<'p, 'a, const OPEN: bool> Batch<'p, 'a, OPEN> {
     }
 
     #[inline]
-    pub(crate) fn push(&mut self, key: &'a GcmKey, packet: &'p mut Packet<'a>) {
+    pub(crate) fn push(&mut self, key: &'p GcmKey, packet: &'p mut Packet<'a>) {
         self.used.note(key);
         let len = packet.data.len();
         if !(TAG_LEN..=MAX_VECTORS * VECTOR).contains(&len) || key.form() != Form::Vaes512 {
@@ -86,113 +94,121 @@ impl<'p, 'a, const OPEN: bool> Batch<'p, 'a, OPEN> {
             return;
         }
         let kind = Kind::of(len, key);
-        let Some((other_key, other)) = self.waiting[kind.number].take() else {
-            self.waiting[kind.number] = Some((key, packet));
+        let b = (key, packet);
+        let Some(a) = self.waiting[kind.number].take() else {
+            self.waiting[kind.number] = Some(b);
             return;
         };
-        let keys = [other_key, key];
-        let pair = [other, packet];
         // SAFETY: there are keys of this form, so the CPU has the features.
         unsafe {
             match (kind.vectors, kind.full) {
-                (1, false) => avx512::pair::<OPEN, 1, false>(keys, pair),
-                (1, true) => avx512::pair::<OPEN, 1, true>(keys, pair),
-                (2, false) => avx512::pair::<OPEN, 2, false>(keys, pair),
-                (2, true) => avx512::pair::<OPEN, 2, true>(keys, pair),
-                (3, false) => avx512::pair::<OPEN, 3, false>(keys, pair),
-                (3, true) => avx512::pair::<OPEN, 3, true>(keys, pair),
-                (_, false) => avx512::pair::<OPEN, 4, false>(keys, pair),
-                (_, true) => avx512::pair::<OPEN, 4, true>(keys, pair),
+                (1, false) => avx512::pair::<OPEN, 1, false>(a, b),
+                (1, true) => avx512::pair::<OPEN, 1, true>(a, b),
+                (2, false) => avx512::pair::<OPEN, 2, false>(a, b),
+                (2, true) => avx512::pair::<OPEN, 2, true>(a, b),
+                (3, false) => avx512::pair::<OPEN, 3, false>(a, b),
+                (3, true) => avx512::pair::<OPEN, 3, true>(a, b),
+                (_, false) => avx512::pair::<OPEN, 4, false>(a, b),
+                (_, true) => avx512::pair::<OPEN, 4, true>(a, b),
             }
         }
     }
 
     /// What found no other.
     #[inline]
-    pub(crate) fn finish(self) {
-        for (key, packet) in self.waiting.into_iter().flatten() {
-            one::<OPEN>(key, packet);
+    pub(crate) fn finish(mut self) {
+        for waiting in &mut self.waiting {
+            if let Some((key, packet)) = waiting.take() {
+                one::<OPEN>(key, packet);
+            }
         }
         self.used.clear();
     }
 }
 
-/// Gives both seals to the packets that are pushed, the last of them in `finish`.
-pub(crate) struct Doubles<'p, 'a> {
-    /// For each kind, a packet that waits for another.
-    waiting: [Option<([&'a GcmKey; 2], &'p mut Double<'a>)>; KINDS],
-    used: Used,
+/// Gives one seal or both to the packets that are pushed, to the last of them in `finish`.
+pub(crate) struct Layers<'p, 'a> {
+    once: Batch<'p, 'a, false>,
+    /// For each kind, a packet for both that waits for another.
+    waiting: [Option<(Inner<'p, 'a>, Outer<'p, 'a>)>; KINDS],
 }
 
-impl<'p, 'a> Doubles<'p, 'a> {
+impl<'p, 'a> Layers<'p, 'a> {
     #[inline]
     pub(crate) fn new() -> Self {
         Self {
+            once: Batch::new(),
             waiting: [const { None }; KINDS],
-            used: Used::default(),
         }
     }
 
+    /// A packet for one seal.
     #[inline]
-    pub(crate) fn push(&mut self, keys: [&'a GcmKey; 2], packet: &'p mut Double<'a>) {
-        for key in keys {
-            self.used.note(key);
-        }
-        let len = packet.data.len();
+    pub(crate) fn push_one(&mut self, key: &'p GcmKey, packet: &'p mut Packet<'a>) {
+        self.once.push(key, packet);
+    }
+
+    /// A packet for both.
+    #[inline]
+    pub(crate) fn push_two(&mut self, circuit: Inner<'p, 'a>, link: Outer<'p, 'a>) {
+        self.once.used.note(circuit.0);
+        self.once.used.note(link.0);
+        let len = link.1.data.len();
         if !(HEADER_LEN + 2 * TAG_LEN..=MAX_TEXT).contains(&len)
-            || keys[0].is_long() != keys[1].is_long()
-            || keys.iter().any(|key| key.form() != Form::Vaes512)
+            || circuit.0.is_long() != link.0.is_long()
+            || circuit.0.form() != Form::Vaes512
+            || link.0.form() != Form::Vaes512
         {
-            one_by_one(keys, packet);
+            one_by_one(circuit, link);
             return;
         }
         if len > MAX_VECTORS * VECTOR {
-            double_one(keys, packet);
+            two(circuit, link);
             return;
         }
-        let kind = Kind::of(len, keys[0]);
-        let Some((other_keys, other)) = self.waiting[kind.number].take() else {
-            self.waiting[kind.number] = Some((keys, packet));
+        let kind = Kind::of(len, link.0);
+        let Some((c, a)) = self.waiting[kind.number].take() else {
+            self.waiting[kind.number] = Some((circuit, link));
             return;
         };
-        let keys = [other_keys, keys];
-        let pair = [other, packet];
+        let (d, b) = (circuit, link);
         // SAFETY: there are keys of this form, so the CPU has the features.
         unsafe {
             match (kind.vectors, kind.full) {
-                (1, false) => double::pair::<1, false>(keys, pair),
-                (1, true) => double::pair::<1, true>(keys, pair),
-                (2, false) => double::pair::<2, false>(keys, pair),
-                (2, true) => double::pair::<2, true>(keys, pair),
-                (3, false) => double::pair::<3, false>(keys, pair),
-                (3, true) => double::pair::<3, true>(keys, pair),
-                (_, false) => double::pair::<4, false>(keys, pair),
-                (_, true) => double::pair::<4, true>(keys, pair),
+                (1, false) => double::pair::<1, false>(c, a, d, b),
+                (1, true) => double::pair::<1, true>(c, a, d, b),
+                (2, false) => double::pair::<2, false>(c, a, d, b),
+                (2, true) => double::pair::<2, true>(c, a, d, b),
+                (3, false) => double::pair::<3, false>(c, a, d, b),
+                (3, true) => double::pair::<3, true>(c, a, d, b),
+                (_, false) => double::pair::<4, false>(c, a, d, b),
+                (_, true) => double::pair::<4, true>(c, a, d, b),
             }
         }
     }
 
     #[inline]
-    pub(crate) fn finish(self) {
-        for (keys, packet) in self.waiting.into_iter().flatten() {
-            double_one(keys, packet);
+    pub(crate) fn finish(mut self) {
+        for waiting in &mut self.waiting {
+            if let Some((circuit, link)) = waiting.take() {
+                two(circuit, link);
+            }
         }
-        self.used.clear();
+        self.once.finish();
     }
 }
 
 #[inline]
-fn double_one(keys: [&GcmKey; 2], packet: &mut Double<'_>) {
+fn two(circuit: Inner<'_, '_>, link: Outer<'_, '_>) {
     // SAFETY: there are keys of this form, so the CPU has the features.
-    unsafe { double::one(keys, packet) }
+    unsafe { double::one(circuit, link) }
 }
 
 /// Makes one seal after the other, with keys of different sizes or forms.
-fn one_by_one([circuit, link]: [&GcmKey; 2], packet: &mut Double<'_>) {
-    let inner = packet.inner();
-    packet.ok = inner
-        .is_some_and(|(seal, text)| circuit.one::<false>(&seal.nonce, &seal.aad, text))
-        && link.one::<false>(&packet.link.nonce, &packet.link.aad, packet.data);
+fn one_by_one((key, seal): Inner<'_, '_>, (outer, packet): Outer<'_, '_>) {
+    let inner = inside(packet.data);
+    packet.ok = inner.is_some_and(|text| key.one::<false>(&seal.nonce, &seal.aad, text))
+        && outer.one::<false>(&packet.nonce, &packet.aad, packet.data);
 }
 
 #[inline]

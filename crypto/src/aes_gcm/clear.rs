@@ -83,8 +83,8 @@ fn registers_512() {
 mod tests {
     use super::*;
     use crate::{
-        AAD_LEN, Double, HEADER_LEN, Key, Packet, Seal, Suite, TAG_LEN, all_forms, open, seal,
-        seal_twice,
+        AAD_LEN, HEADER_LEN, Key, Layered, Packet, Seal, Suite, TAG_LEN, all_forms, open, seal,
+        seal_layers,
     };
 
     const LENS: [usize; 8] = [0, 20, 64, 65, 300, 600, 1400, 5000];
@@ -168,11 +168,6 @@ mod tests {
                     }
                 };
                 let mut buffers = LENS.map(|len| vec![0x3f; HEADER_LEN + len + 2 * TAG_LEN]);
-                let seal_of = || Seal {
-                    key: &key,
-                    nonce,
-                    aad,
-                };
                 for (step, what) in [(seal as fn(&mut [Packet<'_>]), "sealed"), (open, "opened")] {
                     let mut batch: Vec<_> = buffers
                         .iter_mut()
@@ -180,11 +175,19 @@ mod tests {
                         .collect();
                     find(&left_by(|| step(&mut batch)), what);
                 }
+                let circuit = Seal {
+                    key: &key,
+                    nonce,
+                    aad,
+                };
                 let mut batch: Vec<_> = buffers
                     .iter_mut()
-                    .map(|data| Double::new(seal_of(), seal_of(), data))
+                    .map(|data| Layered {
+                        circuit: Some(circuit),
+                        link: Packet::new(&key, nonce, aad, data),
+                    })
                     .collect();
-                find(&left_by(|| seal_twice(&mut batch)), "sealed twice");
+                find(&left_by(|| seal_layers(&mut batch)), "sealed twice");
                 find(&left_by(|| drop(kernel.key(suite, &raw))), "made a key");
             }
         }

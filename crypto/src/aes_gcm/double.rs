@@ -22,38 +22,39 @@ use std::arch::x86_64::*;
 
 use super::{
     avx512::{STEP, share, step_powers},
+    batch::{Inner, Outer},
     ghash::{self, Sum},
     key::GcmKey,
     stream::{Counters, stream, streams},
     tag::settle,
     text::{LANES, Text, VECTOR},
 };
-use crate::{Double, Seal};
+use crate::{AAD_LEN, Nonce};
 
 /// Vectors for those of a step: none is the last, nor the last but one.
 const WHOLE: usize = STEP + 2;
 
 /// Seals one packet.
 #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,vaes,vpclmulqdq")]
-pub(super) fn one(keys: [&GcmKey; 2], packet: &mut Double<'_>) {
-    let lanes = packet.data.len().div_ceil(16);
+pub(super) fn one(circuit: Inner<'_, '_>, link: Outer<'_, '_>) {
+    let lanes = link.1.data.len().div_ceil(16);
     match (lanes.div_ceil(LANES), lanes.is_multiple_of(LANES)) {
-        (1, false) => short::<1, false>(keys, packet),
-        (1, true) => short::<1, true>(keys, packet),
-        (2, false) => short::<2, false>(keys, packet),
-        (2, true) => short::<2, true>(keys, packet),
-        (3, false) => short::<3, false>(keys, packet),
-        (3, true) => short::<3, true>(keys, packet),
-        (4, false) => short::<4, false>(keys, packet),
-        (4, true) => short::<4, true>(keys, packet),
-        _ => long(keys, packet),
+        (1, false) => short::<1, false>(circuit, link),
+        (1, true) => short::<1, true>(circuit, link),
+        (2, false) => short::<2, false>(circuit, link),
+        (2, true) => short::<2, true>(circuit, link),
+        (3, false) => short::<3, false>(circuit, link),
+        (3, true) => short::<3, true>(circuit, link),
+        (4, false) => short::<4, false>(circuit, link),
+        (4, true) => short::<4, true>(circuit, link),
+        _ => long(circuit, link),
     }
 }
 
 /// Seals a packet of `N` vectors, which are `FULL` or have a lane for the link's lengths.
 #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,vaes,vpclmulqdq")]
-fn short<const N: usize, const FULL: bool>(keys: [&GcmKey; 2], packet: &mut Double<'_>) {
-    let both = Both::new(keys, packet);
+fn short<const N: usize, const FULL: bool>(circuit: Inner<'_, '_>, (key, packet): Outer<'_, '_>) {
+    let both = Both::new(circuit, (key, &mut *packet));
     let streams = streams::<N, 2>([&both.circuit.counters, &both.link.counters], |_| ());
     let [pad, link_pad] = [
         _mm512_extracti32x4_epi32::<1>(streams[0][0]),
@@ -75,11 +76,13 @@ fn short<const N: usize, const FULL: bool>(keys: [&GcmKey; 2], packet: &mut Doub
 /// keys of one size.
 #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,vaes,vpclmulqdq")]
 pub(super) fn pair<const N: usize, const FULL: bool>(
-    keys: [[&GcmKey; 2]; 2],
-    [p, q]: [&mut Double<'_>; 2],
+    c: Inner<'_, '_>,
+    (k, p): Outer<'_, '_>,
+    d: Inner<'_, '_>,
+    (l, q): Outer<'_, '_>,
 ) {
-    let a = Both::new(keys[0], p);
-    let b = Both::new(keys[1], q);
+    let a = Both::new(c, (k, &mut *p));
+    let b = Both::new(d, (l, &mut *q));
     let [c, d] = streams::<N, 2>([&a.circuit.counters, &b.circuit.counters], |_| ());
     let pads = [
         _mm512_extracti32x4_epi32::<1>(c[0]),
@@ -116,8 +119,8 @@ pub(super) fn pair<const N: usize, const FULL: bool>(
 
 /// Seals a packet that is too long for two key streams at once.
 #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,vaes,vpclmulqdq")]
-fn long(keys: [&GcmKey; 2], packet: &mut Double<'_>) {
-    let mut both = Both::new(keys, packet);
+fn long(circuit: Inner<'_, '_>, (key, packet): Outer<'_, '_>) {
+    let mut both = Both::new(circuit, (key, &mut *packet));
     let mut behind = None;
     // A step takes nothing but text of the circuit.
     if both.circuit.text.left() >= STEP * VECTOR {
@@ -181,11 +184,11 @@ struct Side<'a> {
 impl<'a> Both<'a> {
     #[inline]
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn new([circuit, link]: [&'a GcmKey; 2], packet: &mut Double<'_>) -> Self {
+    fn new((circuit, seal): Inner<'a, '_>, (link, packet): Outer<'a, '_>) -> Self {
         let texts = Text::nested(packet.data);
         Self {
-            circuit: Side::new::<1>(circuit, &packet.circuit, texts[0]),
-            link: Side::new::<0>(link, &packet.link, texts[1]),
+            circuit: Side::new::<1>(circuit, &seal.nonce, &seal.aad, texts[0]),
+            link: Side::new::<0>(link, &packet.nonce, &packet.aad, texts[1]),
         }
     }
 
@@ -195,6 +198,8 @@ impl<'a> Both<'a> {
     #[inline]
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
     fn step(&mut self, circuit: [__m512i; STEP]) -> ([__m512i; STEP], __m128i) {
+        self.circuit.counters.reload_key();
+        self.link.counters.reload_key();
         let mut once = circuit;
         let mut header = _mm512_setzero_si512();
         for vector in 0..STEP {
@@ -321,14 +326,19 @@ impl<'a> Side<'a> {
     /// The AAD is in lane `FIRST`.
     #[inline]
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn new<const FIRST: usize>(key: &'a GcmKey, seal: &Seal<'_>, text: Text) -> Self {
+    fn new<const FIRST: usize>(
+        key: &'a GcmKey,
+        nonce: &Nonce,
+        aad: &[u8; AAD_LEN],
+        text: Text,
+    ) -> Self {
         // SAFETY: there are 16 bytes.
-        let aad = ghash::reverse_one(unsafe { _mm_loadu_si128(seal.aad.as_ptr().cast()) });
+        let block = ghash::reverse_one(unsafe { _mm_loadu_si128(aad.as_ptr().cast()) });
         let before = 16 * (FIRST + 1);
         Self {
-            counters: Counters::from_lane::<FIRST>(key, &seal.nonce),
-            hash: _mm512_maskz_broadcast_i32x4(0xf << (4 * FIRST), aad),
-            lengths: _mm_set_epi64x(8 * seal.aad.len() as i64, 8 * (text.left() - before) as i64),
+            counters: Counters::from_lane::<FIRST>(key, nonce),
+            hash: _mm512_maskz_broadcast_i32x4(0xf << (4 * FIRST), block),
+            lengths: _mm_set_epi64x(8 * aad.len() as i64, 8 * (text.left() - before) as i64),
             text,
         }
     }

@@ -30,13 +30,13 @@ mod tag;
 mod text;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use batch::{Batch, Doubles};
+pub(crate) use batch::{Batch, Layers};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use cpu::{kernel, kernels, missing};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use key::GcmKey;
 #[cfg(not(target_arch = "x86_64"))]
-pub(crate) use other::{Batch, Doubles, GcmKey, kernel, kernels, missing};
+pub(crate) use other::{Batch, GcmKey, Layers, kernel, kernels, missing};
 
 /// The provider's name in configuration.
 pub(crate) const NAME: &str = "twinseal";

@@ -1,6 +1,6 @@
 //! Stands in for the kernel on other architectures: there is no provider, so there are no keys.
 
-use crate::{Double, Nonce, Packet, Provider, Suite};
+use crate::{Nonce, Packet, Provider, Seal, Suite};
 
 pub(crate) fn kernel() -> Option<&'static dyn Provider> {
     None
@@ -45,14 +45,22 @@ impl<const OPEN: bool> Batch<OPEN> {
     pub(crate) fn finish(self) {}
 }
 
-pub(crate) struct Doubles;
+pub(crate) struct Layers;
 
-impl Doubles {
+impl Layers {
     pub(crate) fn new() -> Self {
         Self
     }
 
-    pub(crate) fn push(&mut self, [key, _]: [&GcmKey; 2], _: &mut Double<'_>) {
+    pub(crate) fn push_one(&mut self, key: &GcmKey, _: &mut Packet<'_>) {
+        match *key {}
+    }
+
+    pub(crate) fn push_two(
+        &mut self,
+        (key, _): (&GcmKey, &Seal<'_>),
+        _: (&GcmKey, &mut Packet<'_>),
+    ) {
         match *key {}
     }
 

@@ -88,6 +88,21 @@ impl<'a> Counters<'a> {
         _mm512_xor_si512(self.nonce, _mm512_shuffle_epi8(counters, order))
     }
 
+    /// Has the key read again from where it is.
+    ///
+    /// The compiler knows that nothing changes it, and would take a loop's two dozen round keys and powers of H,
+    /// spread out to vectors, to the stack before it begins.
+    #[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing is read there")]
+    #[inline]
+    pub(super) fn reload_key(&mut self) {
+        let mut key = std::ptr::from_ref(self.key);
+        // SAFETY: there are no instructions, so it is the same reference.
+        self.key = unsafe {
+            asm!("/* {0} */", inout(reg) key, options(nomem, nostack, preserves_flags));
+            &*key
+        };
+    }
+
     /// After a step, which has a multiple of 32 blocks.
     #[inline]
     #[target_feature(enable = "avx512f")]
