@@ -1,4 +1,19 @@
-//! Times of day, without a library for calendars.
+//! The time of day, and its text without a library for calendars.
+
+use std::time::{Duration, SystemTime};
+
+/// Now, since 1970 by the system's clock; zero if that is before.
+#[must_use]
+pub fn unix() -> Duration {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default()
+}
+
+/// The same in nanoseconds, which last until 2554.
+#[must_use]
+pub fn unix_nanos() -> u64 {
+    unix().as_nanos() as u64
+}
 
 const DAY: u64 = 86400;
 

@@ -288,6 +288,33 @@ fn applies_and_reads_back() {
 }
 
 #[test]
+fn drains_and_says_when_nothing_passes() {
+    let node = Node::start();
+    let applied = node.apply("state.yaml", &state(), &[]);
+    assert!(applied.status.success(), "{}", text(&applied.stderr));
+    assert_eq!(
+        node.ctl_ok(&["drain", "--link", "to-b", "--wait", "--quiet", "1"]),
+        "link to-b drains\nlink to-b: no packet for 1 s\n"
+    );
+    node.ctl_ok(&["drain", "--port", "lan"]);
+    let got = node.ctl_ok(&["get"]);
+    assert!(got.contains("# link to-b drains since "), "{got}");
+    assert_eq!(node.json("get")["drains"][0]["link"], "to-b");
+    assert_eq!(node.json("stats")["drains"][1]["packets"], 0);
+    let more = "circuits: [{name: d, id: 8, end: a, vrf: red, link: to-b, label: 101}]\n";
+    let refused = node.apply("more.yaml", more, &[]);
+    let message = text(&refused.stderr);
+    assert!(message.contains("undrain --link to-b"), "{message}");
+    let unknown = node.ctl(&["drain", "--link", "to-c"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(text(&unknown.stderr).contains("there is no link \"to-c\""));
+    assert_eq!(
+        node.ctl_ok(&["undrain", "--link", "to-b"]),
+        "link to-b is in service\nport lan still drains\n"
+    );
+}
+
+#[test]
 fn a_refusal_names_the_line_and_changes_nothing() {
     let node = Node::start();
     let wrong = state().replace("link: to-b, label: 100", "link: to-c, label: 100");
@@ -487,6 +514,13 @@ fn the_file_of_events_is_as_its_schema_says_and_turns_over() {
     assert_eq!(created["client_id"], "k");
     assert_eq!(created["path"]["nodes"][0], "n");
     await_event(&file, "circuit", "pathUpdated");
+
+    node.ctl_ok(&["drain", "--link", "to-b"]);
+    node.ctl_ok(&["undrain", "--link", "to-b"]);
+    assert_eq!(
+        await_event(&file, "twinseal.drain", "draining")["link_id"],
+        "to-b"
+    );
 
     // logrotate moves the file and says so.
     let moved = node.dir.path().join("events.json.moved");

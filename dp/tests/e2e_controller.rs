@@ -1,5 +1,5 @@
 //! The example controller in Python against three real daemons in a triangle: loading, new keys under load, a link that
-//! goes down, and a router that is killed.
+//! is drained, one that goes down, and a router that is killed.
 //!
 //! ```text
 //!               [t]
@@ -40,6 +40,24 @@ fn loads_rotates_and_mends() {
         );
         std::thread::sleep(Duration::from_millis(50));
     }
+    let summary = traffic.stop();
+    assert!(summary.is_perfect() && summary.sent > 0, "{summary:#?}");
+
+    // The direct link is taken out of service, down, up and back into it, and nothing is lost.
+    let traffic = net.send(Until::Elapsed(Duration::from_secs(600)));
+    let before = net.transit_packets();
+    let drained = net.ctl("a", &["drain", "--link", "ab", "--wait", "--quiet", "1"]);
+    let said = String::from_utf8_lossy(&drained.stdout).into_owned();
+    assert!(drained.status.success(), "{drained:?}");
+    assert!(said.ends_with("link ab: no packet for 1 s\n"), "{said}");
+    assert!(net.transit_packets() > before, "t carries it now");
+    net.set_link("a", "to-b", false);
+    wait_for(&mut controller, "a: link ab is down");
+    net.set_link("a", "to-b", true);
+    net.wait_for_link("ab", ["a", "b"]);
+    assert!(net.ctl("a", &["undrain", "--link", "ab"]).status.success());
+    wait_for(&mut controller, "a: link ab is active");
+    std::thread::sleep(Duration::from_secs(1));
     let summary = traffic.stop();
     assert!(summary.is_perfect() && summary.sent > 0, "{summary:#?}");
 

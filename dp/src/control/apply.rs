@@ -141,6 +141,8 @@ impl Node {
         self.served
             .check(&self.burned, &self.state, &outcome, &mut refused);
         self.check_burned(&outcome, &mut refused);
+        self.drains
+            .check(&self.state, &outcome.state, &outcome.touched, &mut refused);
         if options.dry_run || !refused.is_empty() {
             self.check_devices(&outcome, &mut refused);
         }

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use twinseal_api::v1::{
@@ -15,7 +15,7 @@ use twinseal_api::v1::{
 use super::access::Caller;
 use super::lines::Lines;
 use super::refusal::{Refused, text};
-use crate::time::rfc3339;
+use crate::time::{rfc3339, unix_nanos};
 
 /// Items of a transaction that are named; the others are counted.
 const NAMED: usize = 100;
@@ -61,6 +61,14 @@ impl Entry {
         }
     }
 
+    /// Takes down something that is done.
+    pub fn item(&mut self, what: String) {
+        self.count += 1;
+        if self.items.len() < NAMED {
+            self.items.push(what);
+        }
+    }
+
     /// Takes down what is changed.
     pub fn changes(&mut self, changes: &[v1::Change]) {
         self.count += changes.len();
@@ -78,10 +86,8 @@ impl Entry {
     }
 
     fn json(self, node: &str, outcome: &Outcome<'_>) -> Value {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let mut object = Map::new();
-        let timestamp = rfc3339(now.map_or(0, |now| now.as_nanos() as u64));
-        object.insert("timestamp".into(), timestamp.into());
+        object.insert("timestamp".into(), rfc3339(unix_nanos()).into());
         object.insert("node".into(), node.into());
         let (who, role) = match &self.caller {
             Some(caller) => (caller.peer.json(), caller.role.to_string()),

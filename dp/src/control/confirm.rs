@@ -4,7 +4,7 @@
 //! What will be restored is kept as it was: the state, which shares all that did not change, and its live things. So a
 //! key that the transaction deleted keeps its counters and windows until the transaction is confirmed, and may go on.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::Instant;
 use twinseal_api::v1;
@@ -16,6 +16,7 @@ use super::model::State;
 use super::node::Node;
 use super::refusal::{Code, Refused};
 use super::transaction::{Outcome, Touched};
+use crate::time::unix;
 
 /// The longest time to confirm in.
 const LONGEST: Duration = Duration::from_secs(86_400);
@@ -34,8 +35,8 @@ pub(super) struct Pending {
     pub(super) generation: u64,
     /// When it is rolled back.
     pub(super) deadline: Instant,
-    /// The same for people.
-    until: SystemTime,
+    /// The same by the system's clock, in nanoseconds.
+    until_unix_nanos: u64,
 }
 
 /// How long a transaction waits for its confirmation.
@@ -56,6 +57,11 @@ impl Within {
         }
         Ok((!within.is_zero()).then_some(Self(within)))
     }
+
+    /// When it ends if it begins now, by the system's clock.
+    fn end(self) -> u64 {
+        (unix() + self.0).as_nanos() as u64
+    }
 }
 
 impl Pending {
@@ -67,7 +73,7 @@ impl Pending {
             live,
             touched: Touched::new(),
             deadline: Instant::now() + within.0,
-            until: SystemTime::now() + within.0,
+            until_unix_nanos: within.end(),
         }
     }
 
@@ -76,15 +82,14 @@ impl Pending {
         self.generation = generation;
         self.touched.extend(touched);
         self.deadline = Instant::now() + within.0;
-        self.until = SystemTime::now() + within.0;
+        self.until_unix_nanos = within.end();
     }
 
     /// As the API tells it.
     pub(super) fn report(&self) -> v1::Pending {
-        let since = self.until.duration_since(SystemTime::UNIX_EPOCH);
         v1::Pending {
             generation: self.generation,
-            until_unix_nanos: since.map_or(0, |since| since.as_nanos() as u64),
+            until_unix_nanos: self.until_unix_nanos,
         }
     }
 }

@@ -32,6 +32,7 @@ mod check;
 mod check_keys;
 mod confirm;
 mod diff;
+pub mod drain;
 mod items;
 mod limits;
 mod ports;
@@ -57,6 +58,7 @@ use crate::ports::PortError;
 use crate::workers::{Pool, PoolConfig};
 use accounts::Accounts;
 use audit::Audit;
+use drain::Drains;
 use events::Events;
 use events::file::{EventsConfig, Writer};
 use keys::SaConfig;
@@ -184,6 +186,13 @@ pub async fn run(
     let access = config.socket.access.clone();
     let name = config.name.clone();
     let mut node = Node::start(name, sa, burned, pool, events, accounts, access).await;
+    let (drains, damage) = Drains::open(&config.state_dir);
+    drains.tell(&node.events);
+    node.drains = drains;
+    if let Some(damage) = damage {
+        tracing::error!("{damage}");
+        node.events.fault("drains_damaged", damage);
+    }
     if let Some((store, loaded)) = stored {
         node.store = Some(store);
         node.restore(loaded);

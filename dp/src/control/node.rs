@@ -13,6 +13,7 @@ use super::accounts::Accounts;
 use super::apply::Transaction;
 use super::compile::{Compiler, Sources};
 use super::confirm::Pending;
+use super::drain::Drains;
 use super::events::security::Security;
 use super::events::{Events, Log};
 use super::health::Health;
@@ -63,6 +64,7 @@ pub struct Node {
     pub(super) served: Served,
     pub(super) key_limits: Limits,
     pub(super) watch: Watch,
+    pub(super) drains: Drains,
     pub(super) pending: Option<Pending>,
     pub(super) restoring: Option<Restoring>,
     /// `None` if the tables are not to be stored.
@@ -82,6 +84,7 @@ enum Command {
     Apply(Box<Transaction>, oneshot::Sender<Applied>),
     Confirm(u64, oneshot::Sender<Settled>),
     Rollback(u64, oneshot::Sender<Settled>),
+    Drain(v1::DrainRequest, String, oneshot::Sender<Drained>),
     Get(oneshot::Sender<v1::GetResponse>),
     Stats(oneshot::Sender<v1::StatsResponse>),
     Events(oneshot::Sender<Log>),
@@ -104,6 +107,9 @@ type Applied = (
 
 /// The generation after a confirmation or a rollback, and what tells when it is stored.
 type Settled = (Result<u64, Refused>, Option<oneshot::Receiver<Stored>>);
+
+/// What drains then, and the generation of the tables.
+type Drained = (Result<Vec<v1::DrainState>, Refused>, u64);
 
 /// Where to send commands to a node.
 #[derive(Clone)]
@@ -152,6 +158,11 @@ impl NodeHandle {
         let (answer, stored) = self.ask(rollback).await?;
         not_stored(stored).await;
         Ok(answer)
+    }
+
+    /// Takes out of service or back into it, as `by` asked; tells what drains then, and the generation of the tables.
+    pub async fn drain(&self, request: v1::DrainRequest, by: String) -> Result<Drained, Stopped> {
+        self.ask(|reply| Command::Drain(request, by, reply)).await
     }
 
     /// The desired state and what became of it.
@@ -216,6 +227,7 @@ impl Node {
             served: Served::default(),
             key_limits: Limits::default(),
             watch: Watch::default(),
+            drains: Drains::default(),
             pending: None,
             restoring: None,
             store: None,
@@ -295,6 +307,10 @@ impl Node {
                 self.stored = None;
                 let answer = self.rollback(generation);
                 let _ = reply.send((answer, self.stored.take()));
+            }
+            Command::Drain(request, by, reply) => {
+                let drained = self.drain(&request, &by);
+                let _ = reply.send((drained, self.state.generation));
             }
             Command::Get(reply) => {
                 let _ = reply.send(report::get(self));

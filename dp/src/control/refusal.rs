@@ -42,7 +42,8 @@ impl From<Code> for Kind {
             | Code::SecretNeeded
             | Code::Pending
             | Code::NotPending
-            | Code::Restoring => Self::Precondition,
+            | Code::Restoring
+            | Code::Draining => Self::Precondition,
             Code::NoRoom => Self::Exhausted,
         }
     }

@@ -2,12 +2,14 @@
 
 use twinseal_api::v1;
 
+use super::drain::Scope;
 use super::events::key_ref;
 use super::health;
 use super::items::{self, suite};
-use super::model::PortName;
+use super::model::{LinkName, PortName, Role};
 use super::node::Node;
 use crate::tables::traffic::TrafficTotals;
+use crate::workers::stats::Snapshot;
 
 /// Desired state, and what became of it.
 pub(super) fn get(node: &Node) -> v1::GetResponse {
@@ -25,6 +27,7 @@ pub(super) fn get(node: &Node) -> v1::GetResponse {
         memory: node.pool.memory().to_owned(),
         pending: node.pending(),
         restoring: node.restoring(),
+        drains: node.drains.report(),
     }
 }
 
@@ -52,6 +55,10 @@ pub(super) fn stats(node: &Node) -> v1::StatsResponse {
         Some(traffic(name.as_str(), totals))
     });
     let workers = snapshot.workers.iter().zip(0..);
+    let drains = node.drains.scopes().map(|scope| v1::DrainStats {
+        target: Some(scope.target()),
+        packets: carried(node, &snapshot, scope),
+    });
     v1::StatsResponse {
         generation: node.state.generation,
         ports: ports.collect(),
@@ -59,6 +66,7 @@ pub(super) fn stats(node: &Node) -> v1::StatsResponse {
         circuits: circuits.collect(),
         drops: counters(&snapshot.drops),
         provider: node.sa.provider.label().to_owned(),
+        drains: drains.collect(),
         workers: workers
             .map(|(totals, worker)| v1::WorkerStats {
                 worker,
@@ -69,6 +77,34 @@ pub(super) fn stats(node: &Node) -> v1::StatsResponse {
                 frames: totals.frames,
             })
             .collect(),
+    }
+}
+
+/// Packets that what drains has carried.
+fn carried(node: &Node, snapshot: &Snapshot, scope: &Scope) -> u64 {
+    let of_link = |name: &LinkName| node.live.link(name).map(|traffic| traffic.totals());
+    let both =
+        |name: &LinkName| of_link(name).map_or(0, |it| it.received_packets + it.sent_packets);
+    let links = node.state.links.iter();
+    match scope {
+        Scope::Node => {
+            let received = links.filter_map(|(name, _)| of_link(name));
+            let received: u64 = received.map(|it| it.received_packets).sum();
+            let sent: u64 = snapshot.ports.iter().map(|it| it.sent_packets).sum();
+            received + sent
+        }
+        Scope::Link(name) => both(name),
+        Scope::Port(name) => match node.state.ports.get(name).map(|port| &port.role) {
+            Some(Role::Underlay) => {
+                let on_it = links.filter(|(_, link)| link.port == *name);
+                on_it.map(|(name, _)| both(name)).sum()
+            }
+            _ => {
+                let index = node.ports.open().get(name).map(|open| open.index);
+                let port = snapshot.ports.iter().find(|it| Some(it.port) == index);
+                port.map_or(0, |it| it.received_packets + it.sent_packets)
+            }
+        },
     }
 }
 
@@ -111,6 +147,7 @@ fn ports(node: &Node) -> Vec<v1::PortState> {
                 up: outcome
                     .ifindex
                     .is_none_or(|ifindex| node.netlink.view.carrier(ifindex)),
+                draining: node.drains.port(name),
             })
         })
         .collect()
@@ -127,6 +164,7 @@ fn links(node: &Node) -> Vec<v1::LinkState> {
                 .next_hop(name)
                 .map(|mac| mac.to_string())
                 .unwrap_or_default(),
+            draining: node.drains.link(name, &node.state),
         })
         .collect()
 }

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use twinseal::cli::demo::daemon::Daemon;
@@ -184,14 +184,35 @@ tenants:
         }
     }
 
+    /// What `twinseal ctl` says to a node.
+    pub(crate) fn ctl(&self, node: &str, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_twinseal"))
+            .args(["ctl", "--socket"])
+            .arg(self.socket(node))
+            .args(arguments)
+            .output()
+            .expect("ctl runs")
+    }
+
+    /// Waits until both ends say that a link is up.
+    #[track_caller]
+    pub(crate) fn wait_for_link(&self, link: &str, ends: [&str; 2]) {
+        let is_up = |node: &&str| {
+            let output = self.ctl(node, &["get", "--json"]);
+            let got: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+            let mut links = got["links"].as_array().expect("links").iter();
+            links.any(|it| it["link"] == link && it["up"] == true)
+        };
+        let begin = Instant::now();
+        while !ends.iter().all(is_up) {
+            assert!(begin.elapsed() < PATIENCE, "{link} does not come up");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Packets that t has forwarded.
     pub(crate) fn transit_packets(&self) -> u64 {
-        let output = Command::new(env!("CARGO_BIN_EXE_twinseal"))
-            .args(["ctl", "--socket"])
-            .arg(self.socket("t"))
-            .args(["stats", "--json"])
-            .output()
-            .expect("ctl runs");
+        let output = self.ctl("t", &["stats", "--json"]);
         let stats: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
         let links = stats["links"].as_array().expect("links").iter();
         links

@@ -48,6 +48,23 @@ def follow(plan: planning.Plan, topology: Topology, node: str, circuit: str) -> 
 
 
 class Plans(unittest.TestCase):
+    def test_what_drains_is_left_where_there_is_another_way(self) -> None:
+        document = grid(2)
+        for backup in (False, True):
+            document["tenants"]["red"]["backup"] = backup
+            topology = Topology.parse(document)
+
+            def used(**without: list[str]) -> set[str]:
+                plan = planning.make(topology, **without)
+                routes = (item.route.circuit for item in plan.items["n0-0"].values() if item.WhichOneof("item") == "route")
+                circuits = [plan.items["n0-0"]["circuit", name].circuit for name in routes if name]
+                return {circuit.link for circuit in circuits}
+
+            self.assertEqual(used(), {"n0-0.n0-1", "n0-0.n1-0"})
+            self.assertEqual(used(draining=["n0-0.n0-1"]), {"n0-0.n1-0"})
+            # With no other way it is used on: draining loses nothing.
+            self.assertEqual(used(draining=["n0-0.n0-1"], down=["n0-0.n1-0"]), {"n0-0.n0-1"})
+
     def test_every_circuit_arrives_both_ways(self) -> None:
         topology = Topology.parse(grid(4))
         plan = planning.make(topology)

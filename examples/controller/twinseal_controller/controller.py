@@ -115,6 +115,12 @@ class Controller:
             case "gap":
                 log.warning("%s: events %d to %d are missing", name, event.gap.first, event.gap.next - 1)
                 return True
+            case "drain":
+                target = event.drain.target
+                what = target.WhichOneof("target")
+                status = pb.DrainStatus.Name(event.drain.status).removeprefix("DRAIN_STATUS_").lower()
+                log.info("%s: %s %s is %s", name, what, getattr(target, what) if what != "node" else name, status)
+                return True
             case "key":
                 return event.key.change == pb.KEY_CHANGE_NEARLY_EXHAUSTED
             case _:
@@ -124,7 +130,7 @@ class Controller:
         """Brings all nodes that can be reached to the plan; whether that was possible."""
         try:
             states = {name: self.nodes[name].get() for name in sorted(self.reachable)}
-            plan = planning.make(self.topology, _down(states))
+            plan = planning.make(self.topology, _down(states), _draining(states))
             self._tell_unreachable(plan)
             steps = {}
             for name, state in states.items():
@@ -145,7 +151,7 @@ class Controller:
         """New keys for every link and circuit whose ends can both be reached."""
         try:
             states = {name: self.nodes[name].get() for name in sorted(self.reachable)}
-            plan = planning.make(self.topology, _down(states))
+            plan = planning.make(self.topology, _down(states), _draining(states))
             owners = [owner for owner in plan.owners.values() if _at_hand(owner, states) and _known(owner, states)]
             self._rotate(Keyring(states), owners)
         except (Gone, Refused) as error:
@@ -189,6 +195,11 @@ class Controller:
 def _down(states: dict[str, pb.GetResponse]) -> set[str]:
     """Links that either end says are down. A link that no node knows yet counts as up."""
     return {link.link for state in states.values() for link in state.links if not link.up}
+
+
+def _draining(states: dict[str, pb.GetResponse]) -> set[str]:
+    """Links that an operator is taking out of service at either end."""
+    return {link.link for state in states.values() for link in state.links if link.draining}
 
 
 def _at_hand(owner: Owner, states: dict[str, pb.GetResponse]) -> bool:

@@ -46,17 +46,18 @@ class Plan:
         self.items[node][key] = item
 
 
-def make(topology: Topology, down: Iterable[str] = ()) -> Plan:
-    """The state of all nodes, with circuits that avoid the links that are `down` where they can."""
+def make(topology: Topology, down: Iterable[str] = (), draining: Iterable[str] = ()) -> Plan:
+    """The state of all nodes, with circuits that avoid the links that are `down`, and before that those that are
+    `draining`, where they can."""
     plan = Plan({name: {} for name in topology.nodes})
     _ports(plan, topology)
     for link in topology.links.values():
         _link(plan, link)
     labels = _Labels()
-    down = set(down)
+    down, draining = set(down), set(draining)
     for tenant in topology.tenants.values():
         for a, b in tenant.pairs():
-            _pair(plan, topology, labels, tenant, a, b, down)
+            _pair(plan, topology, labels, tenant, a, b, down, draining)
     return plan
 
 
@@ -94,14 +95,25 @@ def _link_end(link: Link, end: int, ours: End, theirs: End) -> pb.Link:
 
 
 def _pair(
-    plan: Plan, topology: Topology, labels: _Labels, tenant: Tenant, a: str, b: str, down: set[str]
+    plan: Plan,
+    topology: Topology,
+    labels: _Labels,
+    tenant: Tenant,
+    a: str,
+    b: str,
+    down: set[str],
+    draining: set[str],
 ) -> None:
     """The circuits between two nodes, and the routes into the better of them."""
     links = topology.links.values()
     up = [link for link in links if link.name not in down]
     circuits: list[tuple[str, Path]] = []
     name = f"{tenant.vrf}.{a}.{b}"
-    first = paths.shortest(links, a, b) if tenant.backup else paths.shortest(up, a, b)
+    calm = [link for link in up if link.name not in draining]
+    if tenant.backup:
+        first = paths.shortest(links, a, b)
+    else:
+        first = paths.shortest(calm, a, b) or paths.shortest(up, a, b)
     if first is not None:
         circuits.append((name, first))
         # A backup stands ready with keys of its own: to move to it is one route at each end.
@@ -111,10 +123,11 @@ def _pair(
     for circuit, path in circuits:
         _circuit(plan, labels, tenant, circuit, path)
     usable = [circuit for circuit, path in circuits if not down.intersection(path.links)]
+    better = [circuit for circuit, path in circuits if not (down | draining).intersection(path.links)]
     if not usable:
         plan.unreachable.append((tenant.vrf, a, b))
     # With no way left, routes stay where they are: the node counts what it drops.
-    chosen = (usable or [circuit for circuit, _ in circuits])[:1]
+    chosen = (better or usable or [circuit for circuit, _ in circuits])[:1]
     for circuit in chosen:
         for here, there in ((a, b), (b, a)):
             for prefix in _behind(topology, tenant, here, there):

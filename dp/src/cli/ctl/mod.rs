@@ -2,6 +2,7 @@
 
 mod apply;
 mod confirm;
+mod drain;
 mod events;
 mod stats;
 mod usage;
@@ -36,6 +37,10 @@ enum Command {
     Confirm(confirm::PendingArgs),
     /// Take such a transaction back before its time.
     Rollback(confirm::PendingArgs),
+    /// Take the node, links or ports out of service without loss: they forward what is there and take nothing new.
+    Drain(drain::DrainArgs),
+    /// Take them back into service.
+    Undrain(drain::Scopes),
     /// Print the desired state as a state file, and what became of it as comments in it.
     Get {
         /// Print JSON.
@@ -65,6 +70,8 @@ pub fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
             Command::Replace(replace) => apply::replace(args.target, replace).await,
             Command::Confirm(confirm) => confirm::confirm(args.target, confirm).await,
             Command::Rollback(rollback) => confirm::rollback(args.target, rollback).await,
+            Command::Drain(drain) => drain::drain(args.target, drain).await,
+            Command::Undrain(scopes) => drain::undrain(args.target, scopes).await,
             Command::Get { json } => get(args.target.connect().await?, json).await,
             Command::Stats(stats) => stats::run(args.target.connect().await?, &stats).await,
             Command::Watch(watch) => events::run(args.target.connect().await?, watch).await,
@@ -94,6 +101,7 @@ async fn get(mut client: Client, json: bool) -> anyhow::Result<ExitCode> {
                 "generation": it.generation,
                 "until_unix_nanos": it.until_unix_nanos,
             })),
+            "drains": got.drains.iter().map(print::drain_json).collect::<Vec<_>>(),
             "state": state,
             "ports": got.ports.iter().map(print::port_json).collect::<Vec<_>>(),
             "links": got.links.iter().map(print::link_json).collect::<Vec<_>>(),

@@ -2,7 +2,7 @@
 
 use twinseal_api::v1;
 
-use super::key_name;
+use super::{drain_name, key_name};
 use crate::time;
 
 /// An event, without an end of line.
@@ -45,6 +45,7 @@ pub(in crate::cli) fn event(event: &v1::Event) -> String {
         Some(Event::Usage(it)) => it.record.as_ref().map_or_else(String::new, usage),
         Some(Event::Performance(it)) => performance(it),
         Some(Event::Security(it)) => security(it),
+        Some(Event::Drain(it)) => drain(it),
         None => "an event of a later version".to_owned(),
     };
     format!("{} {text}", time::rfc3339(event.unix_nanos))
@@ -130,6 +131,19 @@ fn drops(drops: &[v1::Counter]) -> String {
         true => String::new(),
         false => format!("; dropped: {}", drops.join(", ")),
     }
+}
+
+fn drain(it: &v1::DrainEvent) -> String {
+    let status = match it.status() {
+        v1::DrainStatus::Draining => "drains",
+        v1::DrainStatus::Active => "is in service again",
+        v1::DrainStatus::Unspecified => "is in another state",
+    };
+    let by = match it.by.as_str() {
+        "" => String::new(),
+        by => format!(", by {by}"),
+    };
+    format!("{} {status}{by}", drain_name(it.target.as_ref()))
 }
 
 fn security(it: &v1::SecurityEvent) -> String {

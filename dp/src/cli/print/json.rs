@@ -14,11 +14,35 @@ pub(in crate::cli) fn port_json(it: &v1::PortState) -> Value {
         "bind": it.bind,
         "need_wakeup": it.need_wakeup,
         "up": it.up,
+        "draining": it.draining,
     })
 }
 
 pub(in crate::cli) fn link_json(it: &v1::LinkState) -> Value {
-    json!({ "link": it.link, "up": it.up, "next_hop_mac": it.next_hop_mac })
+    json!({
+        "link": it.link,
+        "up": it.up,
+        "next_hop_mac": it.next_hop_mac,
+        "draining": it.draining,
+    })
+}
+
+pub(in crate::cli) fn drain_json(it: &v1::DrainState) -> Value {
+    let mut object = drain_target(it.target.as_ref());
+    object.insert("since_unix_nanos".into(), it.since_unix_nanos.into());
+    object.insert("by".into(), it.by.as_str().into());
+    object.into()
+}
+
+fn drain_target(target: Option<&v1::DrainTarget>) -> Map<String, Value> {
+    use v1::drain_target::Target;
+    let (word, name) = match target.and_then(|it| it.target.as_ref()) {
+        Some(Target::Node(_)) => ("node", true.into()),
+        Some(Target::Link(name)) => ("link", name.as_str().into()),
+        Some(Target::Port(name)) => ("port", name.as_str().into()),
+        None => return Map::new(),
+    };
+    Map::from_iter([(word.to_owned(), name)])
 }
 
 pub(in crate::cli) fn neighbour_json(it: &v1::NeighbourState) -> Value {
@@ -91,6 +115,11 @@ pub(in crate::cli) fn stats_json(stats: &v1::StatsResponse) -> Value {
             "frames": it.frames,
         })
     };
+    let drain = |it: &v1::DrainStats| {
+        let mut object = drain_target(it.target.as_ref());
+        object.insert("packets".into(), it.packets.into());
+        object
+    };
     json!({
         "generation": stats.generation,
         "provider": stats.provider,
@@ -98,6 +127,7 @@ pub(in crate::cli) fn stats_json(stats: &v1::StatsResponse) -> Value {
         "links": stats.links.iter().map(traffic).collect::<Vec<_>>(),
         "circuits": stats.circuits.iter().map(traffic).collect::<Vec<_>>(),
         "drops": counters(&stats.drops),
+        "drains": stats.drains.iter().map(drain).collect::<Vec<_>>(),
         "workers": stats.workers.iter().map(worker).collect::<Vec<_>>(),
     })
 }

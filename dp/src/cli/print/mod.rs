@@ -13,7 +13,7 @@ use std::time::Duration;
 use twinseal_api::v1;
 
 pub(super) use event::event;
-pub(super) use json::{key_json, link_json, neighbour_json, port_json, stats_json};
+pub(super) use json::{drain_json, key_json, link_json, neighbour_json, port_json, stats_json};
 
 use super::state_file::schema::{Direction, Suite};
 use table::Table;
@@ -36,6 +36,11 @@ pub(super) fn outcome(out: &mut impl Write, got: &v1::GetResponse) -> io::Result
     if !got.restoring.is_empty() {
         writeln!(out, "# the tables are not restored yet: {}", got.restoring)?;
     }
+    for drain in &got.drains {
+        let since = crate::time::rfc3339(drain.since_unix_nanos);
+        let name = drain_name(drain.target.as_ref());
+        writeln!(out, "# {name} drains since {since}, by {}", drain.by)?;
+    }
     for port in &got.ports {
         let mut facts = vec![
             up(port.up).to_owned(),
@@ -51,13 +56,20 @@ pub(super) fn outcome(out: &mut impl Write, got: &v1::GetResponse) -> io::Result
         if port.need_wakeup {
             facts.push("need-wakeup".to_owned());
         }
+        if port.draining {
+            facts.push("drains".to_owned());
+        }
         writeln!(out, "# port {}: {}", port.port, facts.join(", "))?;
     }
     for link in &got.links {
         write!(out, "# link {}: {}", link.link, up(link.up))?;
         match link.next_hop_mac.as_str() {
-            "" => writeln!(out, ", next hop not resolved")?,
-            mac => writeln!(out, ", next hop {mac}")?,
+            "" => write!(out, ", next hop not resolved")?,
+            mac => write!(out, ", next hop {mac}")?,
+        }
+        match link.draining {
+            true => writeln!(out, ", drains")?,
+            false => writeln!(out)?,
         }
     }
     for key in &got.keys {
@@ -83,6 +95,17 @@ pub(super) fn outcome(out: &mut impl Write, got: &v1::GetResponse) -> io::Result
         writeln!(out, "# neighbour {address} on {port}: {mac}, {from}")?;
     }
     Ok(())
+}
+
+/// `link ab`, or `the node`.
+pub(super) fn drain_name(target: Option<&v1::DrainTarget>) -> String {
+    use v1::drain_target::Target;
+    match target.and_then(|it| it.target.as_ref()) {
+        Some(Target::Node(_)) => "the node".to_owned(),
+        Some(Target::Link(name)) => format!("link {name}"),
+        Some(Target::Port(name)) => format!("port {name}"),
+        None => "something unknown".to_owned(),
+    }
 }
 
 fn up(up: bool) -> &'static str {
@@ -280,5 +303,6 @@ pub(super) fn rates(
         drops: by_name(&now.drops, &before.drops),
         workers,
         provider: now.provider.clone(),
+        drains: now.drains.clone(),
     }
 }

@@ -41,6 +41,7 @@ fn sample() -> v1::StatsResponse {
             worker: 0,
         }],
         provider: "ring".into(),
+        drains: Vec::new(),
     }
 }
 
@@ -151,6 +152,16 @@ fn events_have_a_line_and_an_object() {
             "events 3 to 6 are missing: the node keeps them no more",
         ),
         (
+            Event::Drain(v1::DrainEvent {
+                target: Some(v1::DrainTarget {
+                    target: Some(v1::drain_target::Target::Node(v1::WholeNode {})),
+                }),
+                status: v1::DrainStatus::Draining.into(),
+                by: "user 0 (group 0)".into(),
+            }),
+            "the node drains, by user 0 (group 0)",
+        ),
+        (
             Event::Security(v1::SecurityEvent {
                 reason: "link_replayed".into(),
                 owner: Some(v1::security_event::Owner::Link("l".into())),
@@ -203,11 +214,13 @@ fn the_outcome_is_comments() {
             bind: vec!["copy".into(), "copy".into()],
             need_wakeup: true,
             up: true,
+            draining: false,
         }],
         links: vec![v1::LinkState {
             link: "to-b".into(),
             up: false,
             next_hop_mac: String::new(),
+            draining: true,
         }],
         keys: vec![key(false, false), key(true, true)],
         neighbours: vec![v1::NeighbourState {
@@ -222,14 +235,22 @@ fn the_outcome_is_comments() {
             until_unix_nanos: 0,
         }),
         restoring: String::new(),
+        drains: vec![v1::DrainState {
+            target: Some(v1::DrainTarget {
+                target: Some(v1::drain_target::Target::Link("to-b".into())),
+            }),
+            since_unix_nanos: 0,
+            by: "user 0 (group 0)".into(),
+        }],
     };
     assert_eq!(
         text(|out| outcome(out, &got)),
         "\
 # node a, version 1, generation 2, workers 1, ring, ordinary pages
 # generation 2 waits for its confirmation until 1970-01-01T00:00:00.000Z
+# link to-b drains since 1970-01-01T00:00:00.000Z, by user 0 (group 0)
 # port wan: up, 02:00:00:00:00:01, mtu 1500, native XDP, copy copy, need-wakeup
-# link to-b: down, next hop not resolved
+# link to-b: down, next hop not resolved, drains
 # key of link to-b, b-to-a, epoch 1: aes-256-gcm, receiver index 9, receives
 # key of link to-b, b-to-a, epoch 1: aes-256-gcm, receiver index 9, transmits, 5 packets sealed, exhausted
 # neighbour 10.0.0.1 on lan: 02:00:00:00:00:02, static

@@ -24,6 +24,7 @@ pub fn json(event: &v1::Event) -> Value {
         Some(Body::Usage(it)) => usage(node, it.record.as_ref()),
         Some(Body::Performance(it)) => performance(it),
         Some(Body::Security(it)) => security(it),
+        Some(Body::Drain(it)) => drain(it),
         None => fields("twinseal.unknown", "unknown", json!({})),
     };
     object.insert("event_src_id".into(), node.into());
@@ -243,6 +244,31 @@ fn security(it: &v1::SecurityEvent) -> Map<String, Value> {
         Some(Owner::Peer(name)) => object.insert("peer".into(), name.as_str().into()),
         None => None,
     };
+    object
+}
+
+fn drain(it: &v1::DrainEvent) -> Map<String, Value> {
+    use v1::drain_target::Target;
+    let event_type = match it.status() {
+        v1::DrainStatus::Draining => "draining",
+        v1::DrainStatus::Active => "active",
+        v1::DrainStatus::Unspecified => "unknown",
+    };
+    let mut object = fields("twinseal.drain", event_type, json!({ "by": it.by }));
+    let target = it.target.as_ref().and_then(|it| it.target.as_ref());
+    let scope = match target {
+        Some(Target::Node(_)) => "node",
+        Some(Target::Link(name)) => {
+            object.insert("link_id".into(), name.as_str().into());
+            "link"
+        }
+        Some(Target::Port(name)) => {
+            object.insert("port_id".into(), name.as_str().into());
+            "port"
+        }
+        None => "unknown",
+    };
+    object.insert("scope".into(), scope.into());
     object
 }
 

@@ -3,10 +3,11 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use tokio::sync::watch;
 use twinseal_api::v1::{self, EventKind, GapCause, event::Event as Body};
+
+use crate::time::unix_nanos;
 
 /// The writing end. With it the readers end.
 pub struct Events {
@@ -222,11 +223,6 @@ impl Shared {
             ..self.event(EventKind::Fault, Body::Gap(gap))
         }
     }
-}
-
-fn unix_nanos() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_nanos() as u64)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The gRPC server: one file for each part of the service.
 
 mod apply;
+mod drain;
 mod replace;
 mod socket;
 mod status;
@@ -72,6 +73,16 @@ impl Control for Service {
         let caller = request.extensions().get::<Caller>().cloned();
         let generation = request.into_inner().generation;
         self.rollback(caller, generation).await.map(Response::new)
+    }
+
+    async fn drain(
+        &self,
+        request: Request<v1::DrainRequest>,
+    ) -> Result<Response<v1::DrainResponse>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
+        self.drain(caller, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn get(&self, _: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {

@@ -14,7 +14,6 @@ mod store;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use twinseal_api::v1;
 
@@ -23,6 +22,7 @@ use super::keys::Live;
 use super::model::{Circuit, CircuitName, State};
 use crate::pipeline::reason::DropReason;
 use crate::tables::traffic::{REASONS, Traffic, TrafficTotals};
+use crate::time::unix;
 pub use scan::Scan;
 pub use store::{Flushed, Store, StoreError, UsageConfig};
 
@@ -263,6 +263,5 @@ fn told_alike(a: &Circuit, b: &Circuit) -> bool {
 
 /// When the interval of this moment began.
 fn start_of(interval: u64) -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs() / interval * interval)
+    unix().as_secs() / interval * interval
 }

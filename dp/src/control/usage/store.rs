@@ -11,11 +11,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use prost::Message;
 use tokio::sync::oneshot;
 use twinseal_api::v1;
+
+use crate::time::unix;
 
 /// What a block begins with.
 pub(super) const MAGIC: [u8; 4] = *b"TSU1";
@@ -224,7 +226,7 @@ impl Files {
     fn begin(&mut self) -> io::Result<()> {
         let newest = self.segments.back().map_or(0, |segment| segment.began);
         // Names sort also if the clock was set back.
-        let began = unix_millis().max(newest + 1);
+        let began = (unix().as_millis() as u64).max(newest + 1);
         let path = self.path.join(format!("{began:015}.{SUFFIX}"));
         let file = OpenOptions::new()
             .create_new(true)
@@ -243,7 +245,7 @@ impl Files {
 
     /// Removes the oldest segments that are too old or too much; never the one that is written.
     fn forget(&mut self) {
-        let oldest = unix_millis().saturating_sub(self.keep.as_millis() as u64);
+        let oldest = (unix().as_millis() as u64).saturating_sub(self.keep.as_millis() as u64);
         while self.segments.len() > 1 {
             let total: u64 = self.segments.iter().map(|segment| segment.size).sum();
             // What was written last into a segment is as old as the next one.
@@ -279,9 +281,4 @@ pub(super) fn checksum(length: &[u8], payload: &[u8]) -> [u8; 4] {
     hasher.update(length);
     hasher.update(payload);
     hasher.finalize().to_le_bytes()
-}
-
-fn unix_millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as u64)
 }
