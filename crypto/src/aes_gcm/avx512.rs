@@ -73,7 +73,7 @@ fn short<const OPEN: bool, const N: usize, const FULL: bool>(
     data: &mut [u8],
 ) -> bool {
     let rest = Rest::new(key, nonce, aad, data);
-    let (hash, pad) = rest.vectors::<OPEN, N, FULL, false>();
+    let (hash, pad) = rest.vectors::<OPEN, N, FULL>(None);
     settle::<OPEN>(data, _mm_xor_si128(ghash::reverse_one(hash), pad))
 }
 
@@ -126,27 +126,32 @@ pub(super) fn pair<const OPEN: bool, const N: usize, const FULL: bool>(
 #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 fn long<const OPEN: bool>(key: &GcmKey, nonce: &Nonce, aad: &[u8], data: &mut [u8]) -> bool {
     let mut rest = Rest::new(key, nonce, aad, data);
-    let mut pad = None;
+    let (mut cipher, pad) = if OPEN {
+        rest.open_step::<true>()
+    } else {
+        rest.seal_first_step()
+    };
     // The lanes of what remains and one for the lengths must not need more powers than there are.
     while rest.text.left() > STEP * VECTOR - 16 {
-        let first = rest.step::<OPEN>();
-        pad.get_or_insert(first);
+        if OPEN {
+            rest.open_step::<false>();
+        } else {
+            cipher = rest.seal_step(&cipher);
+        }
     }
-    let (hash, first) = match rest.text.left().div_ceil(VECTOR) {
-        0 => rest.nothing::<OPEN>(),
-        1 => rest.vectors::<OPEN, 1, true, true>(),
-        2 => rest.vectors::<OPEN, 2, true, true>(),
-        3 => rest.vectors::<OPEN, 3, true, true>(),
-        4 => rest.vectors::<OPEN, 4, true, true>(),
-        5 => rest.vectors::<OPEN, 5, true, true>(),
-        6 => rest.vectors::<OPEN, 6, true, true>(),
-        7 => rest.vectors::<OPEN, 7, true, true>(),
-        _ => rest.vectors::<OPEN, 8, true, true>(),
+    let behind = if OPEN { None } else { Some(&cipher) };
+    let (hash, _) = match rest.text.left().div_ceil(VECTOR) {
+        0 => rest.nothing(behind),
+        1 => rest.vectors::<OPEN, 1, true>(behind),
+        2 => rest.vectors::<OPEN, 2, true>(behind),
+        3 => rest.vectors::<OPEN, 3, true>(behind),
+        4 => rest.vectors::<OPEN, 4, true>(behind),
+        5 => rest.vectors::<OPEN, 5, true>(behind),
+        6 => rest.vectors::<OPEN, 6, true>(behind),
+        7 => rest.vectors::<OPEN, 7, true>(behind),
+        _ => rest.vectors::<OPEN, 8, true>(behind),
     };
-    settle::<OPEN>(
-        data,
-        _mm_xor_si128(ghash::reverse_one(hash), pad.unwrap_or(first)),
-    )
+    settle::<OPEN>(data, _mm_xor_si128(ghash::reverse_one(hash), pad))
 }
 
 /// What of a packet is not yet sealed or opened.
@@ -157,9 +162,10 @@ struct Rest<'a> {
     /// The last block of GHASH, byte-reversed: the bits of AAD and text.
     lengths: __m128i,
     text: Text,
-    /// A step that is sealed and not hashed.
-    behind: Option<Text>,
 }
+
+/// The ciphertext of a step.
+type Step = [__m512i; STEP];
 
 impl<'a> Rest<'a> {
     #[inline]
@@ -170,32 +176,74 @@ impl<'a> Rest<'a> {
             hash: hash_aad(key, aad),
             lengths: _mm_set_epi64x(8 * aad.len() as i64, 8 * (data.len() - TAG_LEN) as i64),
             text: Text::new(data),
-            behind: None,
         }
     }
 
-    /// Seals or opens a whole step. Gives the first lane's key stream.
+    /// Seals the first step, which is not hashed yet. Gives it and the first lane's key stream.
     #[inline]
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn step<const OPEN: bool>(&mut self) -> __m128i {
-        let stream = match if OPEN { Some(self.text) } else { self.behind } {
-            Some(text) => self.stream_and_hash::<STEP>(text),
-            None => stream::<STEP>(&self.counters, |_| ()),
-        };
+    fn seal_first_step(&mut self) -> (Step, __m128i) {
+        let stream = stream::<STEP>(&self.counters, |_| ());
         // SAFETY: there is a whole step.
-        unsafe { add::<OPEN, STEP>(self.text, &stream) };
-        self.behind = Some(self.text);
-        self.text = self.text.after::<STEP>();
-        self.counters = self.counters.after::<STEP>();
-        _mm512_castsi512_si128(stream[0])
+        let cipher = unsafe { add::<false, STEP>(self.text, &stream) };
+        self.advance();
+        (cipher, _mm512_castsi512_si128(stream[0]))
     }
 
-    /// Seals or opens the last `N` vectors. If they are `FULL`, the lengths are hashed apart, else in
-    /// the lane after the text. Gives the hash and the first lane's key stream.
+    /// Seals a step while the one before is hashed.
     #[inline]
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn vectors<const OPEN: bool, const N: usize, const FULL: bool, const LONG: bool>(
+    fn seal_step(&mut self, behind: &Step) -> Step {
+        self.counters.reload_key();
+        let mut sum = Sum::zero();
+        let stream = stream::<STEP>(&self.counters, |slot| {
+            self.hash_share(&mut sum, slot, behind);
+        });
+        self.hash = sum.reduce();
+        // SAFETY: there is a whole step.
+        let cipher = unsafe { add::<false, STEP>(self.text, &stream) };
+        self.advance();
+        cipher
+    }
+
+    /// Opens a step while it is hashed, the first or, as code of its own, another. Gives its ciphertext and the first lane's key stream.
+    #[inline]
+    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    fn open_step<const FIRST: bool>(&mut self) -> (Step, __m128i) {
+        self.counters.reload_key();
+        let mut cipher = [_mm512_setzero_si512(); STEP];
+        for (vector, cipher) in cipher.iter_mut().enumerate() {
+            // SAFETY: there is a whole step.
+            *cipher = unsafe { self.text.load::<STEP>(vector) };
+        }
+        let mut sum = Sum::zero();
+        let stream = stream::<STEP>(&self.counters, |slot| {
+            self.hash_share(&mut sum, slot, &cipher);
+        });
+        self.hash = sum.reduce();
+        for vector in 0..STEP {
+            let plain = _mm512_xor_si512(cipher[vector], stream[vector]);
+            // SAFETY: there is a whole step.
+            unsafe { self.text.store::<STEP>(vector, plain) };
+        }
+        self.advance();
+        (cipher, _mm512_castsi512_si128(stream[0]))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn advance(&mut self) {
+        self.text = self.text.after::<STEP>();
+        self.counters = self.counters.after::<STEP>();
+    }
+
+    /// Seals or opens the last `N` vectors, and hashes a step before them that is sealed already. If they are `FULL`,
+    /// the lengths are hashed apart, else in the lane after the text. Gives the hash and the first lane's key stream.
+    #[inline]
+    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    fn vectors<const OPEN: bool, const N: usize, const FULL: bool>(
         mut self,
+        behind: Option<&Step>,
     ) -> (__m128i, __m128i) {
         let text = self.text;
         let mut sum = Sum::zero();
@@ -208,9 +256,16 @@ impl<'a> Rest<'a> {
                 }
             })
         } else {
-            match self.behind {
-                Some(text) if LONG => self.stream_and_hash::<N>(text),
-                _ => stream::<N>(&self.counters, |_| ()),
+            match behind {
+                Some(behind) => {
+                    let mut sum = Sum::zero();
+                    let stream = stream::<N>(&self.counters, |slot| {
+                        self.hash_share(&mut sum, slot, behind);
+                    });
+                    self.hash = sum.reduce();
+                    stream
+                }
+                None => stream::<N>(&self.counters, |_| ()),
             }
         };
         // SAFETY: there are as many vectors.
@@ -232,44 +287,38 @@ impl<'a> Rest<'a> {
 
     /// As `vectors`, after a step that was the last.
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn nothing<const OPEN: bool>(self) -> (__m128i, __m128i) {
-        let mut hash = self.hash;
-        if let (false, Some(text)) = (OPEN, self.behind) {
+    fn nothing(mut self, behind: Option<&Step>) -> (__m128i, __m128i) {
+        if let Some(behind) = behind {
             let mut sum = Sum::zero();
             for pair in (0..STEP / 2).rev() {
-                self.hash_pair(&mut sum, pair, text);
+                self.hash_pair(&mut sum, pair, behind);
             }
-            hash = sum.reduce();
+            self.hash = sum.reduce();
         }
-        let last = _mm_xor_si128(hash, self.lengths);
+        let last = _mm_xor_si128(self.hash, self.lengths);
         (
             ghash::multiply(last, self.counters.key.h()),
             _mm_setzero_si128(),
         )
     }
 
-    /// Makes `N` vectors of key stream while a step of ciphertext is hashed.
+    /// Adds a slot's share of a step of ciphertext to the sum.
     #[inline]
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn stream_and_hash<const N: usize>(&mut self, text: Text) -> [__m512i; N] {
-        let mut sum = Sum::zero();
-        let stream = stream::<N>(&self.counters, |slot| {
-            for pair in share::<{ STEP / 2 }>(slot) {
-                self.hash_pair(&mut sum, pair, text);
-            }
-        });
-        self.hash = sum.reduce();
-        stream
+    fn hash_share(&self, sum: &mut Sum, slot: usize, behind: &Step) {
+        for pair in share::<{ STEP / 2 }>(slot) {
+            self.hash_pair(sum, pair, behind);
+        }
     }
 
     /// Adds a pair of vectors of a step of ciphertext to the sum.
     #[inline]
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn hash_pair(&self, sum: &mut Sum, pair: usize, text: Text) {
-        let vector = 2 * pair;
-        // SAFETY: it is a step's text.
-        let (a, b) = unsafe { (text.load::<STEP>(vector), text.load::<STEP>(vector + 1)) };
-        let mut blocks = [ghash::reverse(a), ghash::reverse(b)];
+    fn hash_pair(&self, sum: &mut Sum, pair: usize, behind: &Step) {
+        let mut blocks = [
+            ghash::reverse(behind[2 * pair]),
+            ghash::reverse(behind[2 * pair + 1]),
+        ];
         if pair == 0 {
             blocks[0] = _mm512_xor_si512(blocks[0], _mm512_zextsi128_si512(self.hash));
         }
