@@ -42,6 +42,9 @@ pub(crate) struct Load {
     /// Seconds of updates.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// Updates a second at most; else as many as go.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
     /// Store the tables on disk, as a node does by default: every transaction then waits for the disk.
     #[arg(long)]
     keep_tables: bool,
@@ -86,6 +89,7 @@ impl Load {
             links: self.links,
             keyed: self.keyed,
             seconds: self.seconds,
+            rate: self.rate,
         };
         let report = load(config, sizes, counting::live)?;
         print(&report, self.json)?;

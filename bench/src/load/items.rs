@@ -2,8 +2,9 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use twinseal::cli::demo::items::delete;
 use twinseal::wire::ethernet;
-use twinseal_api::v1::{self, change::Change, item::Item, route::Target};
+use twinseal_api::v1::{self, item::Item, item_ref, route::Target};
 
 use super::LoadSizes;
 use crate::rig::readdress;
@@ -12,10 +13,7 @@ use crate::routes::{Family, Route, random};
 /// Links reach peers in 10.128.0.0/9, and labels count from here.
 const FIRST_LABEL: u32 = 16;
 
-pub(super) fn request(items: impl Iterator<Item = Item>) -> v1::ApplyRequest {
-    let changes = items.map(|item| v1::Change {
-        change: Some(Change::Set(v1::Item { item: Some(item) })),
-    });
+pub(super) fn request(changes: impl Iterator<Item = v1::Change>) -> v1::ApplyRequest {
     v1::ApplyRequest {
         changes: changes.collect(),
         ..Default::default()
@@ -116,6 +114,18 @@ pub(super) fn label(n: u32, sizes: &LoadSizes) -> Item {
             circuit: circuit_name(n),
         })),
     })
+}
+
+/// What takes a circuit and its label away again.
+pub(super) fn without(circuit: u32, sizes: &LoadSizes) -> [v1::Change; 2] {
+    let label = v1::LabelRef {
+        link: format!("link-{}", link_of(circuit, sizes)),
+        label: FIRST_LABEL + circuit / sizes.links,
+    };
+    [
+        delete(item_ref::Item::Label(label)),
+        delete(item_ref::Item::Circuit(circuit_name(circuit))),
+    ]
 }
 
 /// One to send with and one to receive with.

@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tonic::transport::{Channel, Endpoint};
+use twinseal::cli::demo::items::set;
 use twinseal::control::{self, NodeConfig};
 use twinseal::ports::memory::{End, EndQueue};
-use twinseal_api::v1::control_client::ControlClient;
-use twinseal_api::v1::item::Item;
+use twinseal_api::v1::{self, control_client::ControlClient, item::Item};
 
 use crate::machine::Machine;
 use crate::routes::{Family, Route, random, routes};
@@ -49,6 +49,8 @@ pub struct LoadSizes {
     pub keyed: u32,
     /// Seconds of updates.
     pub seconds: u64,
+    /// Updates a second at most; none: as many as go.
+    pub rate: Option<u32>,
 }
 
 /// One kind of thing, loaded.
@@ -117,7 +119,8 @@ pub fn load(
     let (stop, stopped) = oneshot::channel::<()>();
     let (ready, is_ready) = oneshot::channel();
     let socket = config.socket.path.clone();
-    let thread = std::thread::spawn(move || {
+    let node = std::thread::Builder::new().name("control".into());
+    let node = node.spawn(move || {
         runtime()?
             .block_on(control::run(
                 config,
@@ -129,12 +132,13 @@ pub fn load(
             ))
             .map_err(|error| LoadError::Node(error.to_string()))
     });
+    let node = node.map_err(|error| LoadError::Node(error.to_string()))?;
     let report = is_ready
         .blocking_recv()
         .map_err(|_| LoadError::Node("it did not start".into()))
         .and_then(|()| runtime()?.block_on(Loader::run(socket, sizes, live)));
     drop(stop);
-    match thread.join() {
+    match node.join() {
         Ok(Ok(())) => report,
         Ok(Err(error)) => Err(error),
         Err(_) => Err(LoadError::Node("it panicked".into())),
@@ -217,29 +221,48 @@ impl Loader {
         self.load("labels", labels).await?;
         let keys = (0..sizes.keyed.min(sizes.circuits)).flat_map(keys);
         self.load("keys", keys).await?;
-        let routes = |family, routes: &[Route]| -> Vec<Item> {
-            let routes = routes.iter().enumerate();
-            routes.map(|(n, it)| route(family, it, n, &sizes)).collect()
-        };
-        self.load("IPv4 routes", routes(Family::V4, v4).into_iter())
-            .await?;
-        self.load("IPv6 routes", routes(Family::V6, v6).into_iter())
-            .await?;
+        // Made as they are asked for: what the controller frees meanwhile would count as freed by the node.
+        let v4 = v4.iter().enumerate();
+        self.load(
+            "IPv4 routes",
+            v4.map(|(n, it)| route(Family::V4, it, n, &sizes)),
+        )
+        .await?;
+        let v6 = v6.iter().enumerate();
+        self.load(
+            "IPv6 routes",
+            v6.map(|(n, it)| route(Family::V6, it, n, &sizes)),
+        )
+        .await?;
         let targets = (0..TARGETS).map(|n| target(n, 0));
-        self.load("routes for packets", targets).await
+        self.load("routes for packets", targets).await?;
+        // What one more costs, and one less, where there are so many.
+        let n = sizes.circuits;
+        let more = [circuit(n, &sizes), label(n, &sizes)].map(set);
+        self.apply("a circuit more", more.into_iter()).await?;
+        self.apply("a circuit less", without(n, &sizes).into_iter())
+            .await
     }
 
-    /// Applies items, many at a time.
     async fn load(
         &mut self,
         what: &'static str,
         items: impl Iterator<Item = Item>,
     ) -> Result<(), LoadError> {
-        let mut items = items.peekable();
+        self.apply(what, items.map(set)).await
+    }
+
+    /// Applies changes, many at a time.
+    async fn apply(
+        &mut self,
+        what: &'static str,
+        changes: impl Iterator<Item = v1::Change>,
+    ) -> Result<(), LoadError> {
+        let mut changes = changes.peekable();
         let before = (self.live)();
         let (mut count, mut took) = (0, Duration::ZERO);
-        while items.peek().is_some() {
-            let request = request(items.by_ref().take(TRANSACTION));
+        while changes.peek().is_some() {
+            let request = request(changes.by_ref().take(TRANSACTION));
             count += request.changes.len();
             let start = Instant::now();
             let applied = self.client.apply(request).await;
@@ -262,22 +285,24 @@ impl Loader {
 
     /// Leads routes elsewhere for some seconds: those that packets take, and others.
     async fn update(&mut self, v4: &[Route]) -> Result<(f64, f64), LoadError> {
+        let (sizes, v4) = (self.sizes, v4.to_vec());
+        // In a thread of its own: the controller thinks of the next while the node applies one.
+        let (ready, mut prepared) = mpsc::channel(4);
+        std::thread::spawn(move || {
+            let mut requests = (1..).map(|round| updates(round, &v4, &sizes));
+            requests.all(|request| ready.blocking_send(request).is_ok())
+        });
         let start = Instant::now();
         let (mut updates, mut slowest) = (0, 0f64);
-        for round in 1.. {
-            let begun = start.elapsed();
-            if begun.as_secs() >= self.sizes.seconds {
+        while start.elapsed().as_secs() < self.sizes.seconds {
+            let Some(request) = prepared.recv().await else {
                 break;
+            };
+            if let Some(rate) = self.sizes.rate {
+                let due = start + Duration::from_secs_f64(updates as f64 / f64::from(rate));
+                tokio::time::sleep_until(due.into()).await;
             }
-            let changes = (0..UPDATES).map(|n| {
-                let draw = random(round, n as u64);
-                if n % 8 == 0 {
-                    return target(draw % TARGETS, round);
-                }
-                let place = draw as usize % v4.len();
-                route(Family::V4, &v4[place], draw as usize >> 32, &self.sizes)
-            });
-            let request = request(changes);
+            let begun = start.elapsed();
             updates += UPDATES;
             let applied = self.client.apply(request).await;
             applied.map_err(|status| LoadError::Refused {
@@ -288,6 +313,19 @@ impl Loader {
         }
         Ok((updates as f64 / start.elapsed().as_secs_f64(), slowest))
     }
+}
+
+/// A transaction of updates: one in eight of a route that packets take.
+fn updates(round: u64, v4: &[Route], sizes: &LoadSizes) -> v1::ApplyRequest {
+    let changes = (0..UPDATES).map(|n| {
+        let draw = random(round, n as u64);
+        if n % 8 == 0 {
+            return target(draw % TARGETS, round);
+        }
+        let place = draw as usize % v4.len();
+        route(Family::V4, &v4[place], draw as usize >> 32, sizes)
+    });
+    request(changes.map(set))
 }
 
 /// Sends until `done`, and then waits for what is under way. Returns what was sent and received.
@@ -328,7 +366,7 @@ impl fmt::Display for LoadReport {
                 seconds,
                 bytes,
             } = line;
-            writeln!(f, "{what:20} {count:>9} {seconds:>9.2} {bytes:>8.0}")?;
+            writeln!(f, "{what:20} {count:>9} {seconds:>9.3} {bytes:>8.0}")?;
         }
         write!(
             f,

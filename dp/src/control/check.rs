@@ -1,10 +1,12 @@
 //! What must hold of a state at the end of a transaction: everything pointed at exists and is of the right kind.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::check_keys;
-use super::model::{CircuitName, Hop, LabelAction, LinkName, Role, State, Target, Via, VrfName};
+use super::model::{
+    Circuit, CircuitName, Hop, LabelAction, LinkName, Role, State, Table, Target, Via, VrfName,
+};
 use super::parse::{Broken, ItemKey};
 use super::refusal::{Code, Refused, reason};
 use super::transaction::Touched;
@@ -18,13 +20,31 @@ pub(super) fn check(
     broken: &Broken,
     refused: &mut Refused,
 ) {
-    let mut checker = Checker {
+    let checker = Checker {
         old,
         new,
+        whole: false,
         touched,
         broken,
         refused,
     };
+    run(checker);
+}
+
+/// Adds everything that is wrong with a state that no transaction made of another.
+pub(super) fn check_whole(new: &State, refused: &mut Refused) {
+    let checker = Checker {
+        old: &State::default(),
+        new,
+        whole: true,
+        touched: &Touched::new(),
+        broken: &Broken::default(),
+        refused,
+    };
+    run(checker);
+}
+
+fn run(mut checker: Checker<'_>) {
     checker.ports();
     checker.links();
     checker.circuits();
@@ -35,9 +55,51 @@ pub(super) fn check(
     check_keys::check(&mut checker);
 }
 
+/// Whether a table has less entries of those that it had.
+fn lost<K: Ord, V: PartialEq>(old: &Table<K, V>, new: &Table<K, V>) -> bool {
+    let mut lost = false;
+    old.diff(new, |_, _, now| lost |= now.is_none());
+    lost
+}
+
+/// What a transaction's own circuits and swaps take, each of which nothing else may have.
+#[derive(Default)]
+struct Used {
+    ids: HashSet<u64>,
+    /// On whatever link.
+    labels: HashSet<u32>,
+}
+
+impl Used {
+    fn by(touched: &Touched, new: &State) -> Self {
+        let mut used = Self::default();
+        for item in touched.keys() {
+            match item {
+                ItemKey::Circuit(name) => {
+                    if let Some(circuit) = new.circuits.get(name) {
+                        used.ids.insert(circuit.id);
+                        used.labels.insert(circuit.label);
+                    }
+                }
+                ItemKey::Label(link, label) => {
+                    let action = new.labels.get(&(link.clone(), *label));
+                    if let Some(LabelAction::Swap { label, .. }) = action {
+                        used.labels.insert(*label);
+                    }
+                }
+                _ => {}
+            }
+        }
+        used
+    }
+}
+
 pub(super) struct Checker<'a> {
     pub(super) old: &'a State,
     pub(super) new: &'a State,
+    /// Whether all of `new` is to be looked at. Else `old` was sound, so that only what was touched can be wrong, and what
+    /// refers to what is gone.
+    whole: bool,
     pub(super) touched: &'a Touched,
     pub(super) broken: &'a Broken,
     pub(super) refused: &'a mut Refused,
@@ -159,6 +221,8 @@ impl Checker<'_> {
         {
             return;
         }
+        let all = self.whole || lost(&old.links, &new.links) || lost(&old.vrfs, &new.vrfs);
+        let used = Used::by(self.touched, new);
         let mut ids = BTreeMap::new();
         let mut labels: HashMap<(&LinkName, u32), ItemKey> = HashMap::new();
         for ((link, label), action) in new.labels.iter() {
@@ -166,17 +230,27 @@ impl Checker<'_> {
                 link: to,
                 label: out,
             } = action
+                && (self.whole || used.labels.contains(out))
             {
                 labels.insert((to, *out), ItemKey::Label(link.clone(), *label));
             }
         }
         for (name, circuit) in new.circuits.iter() {
+            let conflicts = self.whole
+                || used.ids.contains(&circuit.id)
+                || used.labels.contains(&circuit.label);
+            if !all && !conflicts {
+                continue;
+            }
             let item = ItemKey::Circuit(name.clone());
             if !new.links.contains_key(&circuit.link) {
                 self.missing(&item, "link", &ItemKey::Link(circuit.link.clone()));
             }
             if !new.vrfs.contains_key(&circuit.vrf) {
                 self.missing(&item, "vrf", &ItemKey::Vrf(circuit.vrf.clone()));
+            }
+            if !conflicts {
+                continue;
             }
             if let Some(other) = ids.insert(circuit.id, item.clone()) {
                 let why = format!("{other} has id {} too", circuit.id);
@@ -234,7 +308,16 @@ impl Checker<'_> {
         {
             return;
         }
-        for ((link, label), action) in new.labels.iter() {
+        let all = self.whole || lost(&old.links, &new.links) || lost(&old.circuits, &new.circuits);
+        let touched = self.touched.keys().filter_map(|item| match item {
+            ItemKey::Label(link, label) => new.labels.entry(&(link.clone(), *label)),
+            _ => None,
+        });
+        let labels = match all {
+            true => new.labels.iter().collect(),
+            false => touched.collect::<Vec<_>>(),
+        };
+        for ((link, label), action) in labels {
             let item = ItemKey::Label(link.clone(), *label);
             if !new.links.contains_key(link) {
                 self.missing(&item, "link", &ItemKey::Link(link.clone()));
@@ -295,27 +378,43 @@ impl Checker<'_> {
         }
     }
 
-    /// A transaction of a few routes looks at those only, unless what routes lead to has changed.
+    /// A transaction looks at its own routes only, unless what other routes lead to may not be what it was.
     fn routes(&mut self) {
         let (old, new) = (self.old, self.new);
-        let hops_changed = !(new.circuits.same(&old.circuits)
-            && new.groups.same(&old.groups)
-            && new.ports.same(&old.ports)
-            && new.vrfs.same(&old.vrfs));
-        if hops_changed {
+        let mut moved = HashSet::new();
+        old.circuits.diff(&new.circuits, |name, before, now| {
+            if before.is_some_and(|before| now.map(|now| &now.vrf) != Some(&before.vrf)) {
+                moved.insert(name);
+            }
+        });
+        let all = self.whole
+            || !(new.groups.same(&old.groups) && new.ports.same(&old.ports))
+            || lost(&old.vrfs, &new.vrfs);
+        if all {
             for (vrf, routes) in new.routes.iter() {
                 for (prefix, target) in routes.iter() {
-                    self.route(
-                        &ItemKey::Route(vrf.clone(), *prefix),
-                        vrf,
-                        prefix.address(),
-                        target,
-                    );
+                    let item = ItemKey::Route(vrf.clone(), *prefix);
+                    self.route(&item, vrf, prefix.address(), target);
                 }
             }
             return;
         }
         let touched = self.touched;
+        let concerned = |target: &Target| match target {
+            Target::Hop(Hop::Circuit(name)) => moved.contains(name),
+            Target::Group(_) => true,
+            Target::Hop(Hop::Via(_)) | Target::Blackhole => false,
+        };
+        if !moved.is_empty() {
+            for (vrf, routes) in new.routes.iter() {
+                for (prefix, target) in routes.iter().filter(|(_, target)| concerned(target)) {
+                    let item = ItemKey::Route(vrf.clone(), *prefix);
+                    if !touched.contains_key(&item) {
+                        self.route(&item, vrf, prefix.address(), target);
+                    }
+                }
+            }
+        }
         for item in touched.keys() {
             if let ItemKey::Route(vrf, prefix) = item
                 && let Some(target) = new.routes.get(vrf).and_then(|routes| routes.get(prefix))
@@ -331,10 +430,12 @@ impl Checker<'_> {
         }
         match target {
             Target::Blackhole => {}
-            Target::Hop(Hop::Circuit(circuit)) => {
-                self.circuit_exists(item, "circuit", circuit);
-                self.circuit_fits(item, "circuit", vrf, circuit);
-            }
+            Target::Hop(Hop::Circuit(circuit)) => match self.new.circuits.get(circuit) {
+                None => self.missing(item, "circuit", &ItemKey::Circuit(circuit.clone())),
+                Some(Circuit { vrf: other, .. }) => {
+                    self.circuit_fits(item, "circuit", vrf, circuit, other);
+                }
+            },
             Target::Hop(Hop::Via(via)) => {
                 self.via_exists(item, "via.port", via);
                 self.via_fits(item, "via", vrf, prefix, via);
@@ -345,7 +446,11 @@ impl Checker<'_> {
                 Some(members) => {
                     for member in members {
                         match &member.hop {
-                            Hop::Circuit(circuit) => self.circuit_fits(item, "group", vrf, circuit),
+                            Hop::Circuit(circuit) => {
+                                if let Some(it) = self.new.circuits.get(circuit) {
+                                    self.circuit_fits(item, "group", vrf, circuit, &it.vrf);
+                                }
+                            }
                             Hop::Via(via) => self.via_fits(item, "group", vrf, prefix, via),
                         }
                     }
@@ -355,10 +460,15 @@ impl Checker<'_> {
     }
 
     /// A tenant's packets stay in its VRF at both edges.
-    fn circuit_fits(&mut self, item: &ItemKey, field: &str, vrf: &VrfName, circuit: &CircuitName) {
-        if let Some(other) = self.new.circuits.get(circuit).map(|circuit| &circuit.vrf)
-            && other != vrf
-        {
+    fn circuit_fits(
+        &mut self,
+        item: &ItemKey,
+        field: &str,
+        vrf: &VrfName,
+        circuit: &CircuitName,
+        other: &VrfName,
+    ) {
+        if other != vrf {
             let to = ItemKey::Circuit(circuit.clone());
             let why = format!("{to} belongs to vrf {other:?}");
             self.refuse_reference(

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
+use smol_str::SmolStr;
 use twinseal_api::v1;
 use twinseal_crypto::{Direction, Fingerprint, Layer, Suite};
 
@@ -47,7 +48,8 @@ pub struct State {
 /// A name of 1 to 64 of `A-Z a-z 0-9 _ . -`, of a thing of one kind.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name<K> {
-    text: Arc<str>,
+    // Most are short enough to lie in the tables themselves: to compare or copy one follows no pointer.
+    text: SmolStr,
     kind: PhantomData<K>,
 }
 
@@ -62,7 +64,7 @@ impl<K> Name<K> {
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
         sound.then(|| Self {
-            text: text.into(),
+            text: SmolStr::new(text),
             kind: PhantomData,
         })
     }
@@ -81,7 +83,7 @@ impl<K> fmt::Display for Name<K> {
 
 impl<K> fmt::Debug for Name<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.text, f)
+        fmt::Debug::fmt(self.text.as_str(), f)
     }
 }
 

@@ -9,7 +9,6 @@ use super::check;
 use super::diff::differences;
 use super::model::State;
 use super::node::Node;
-use super::parse::Broken;
 use super::refusal::{Code, Refused};
 use super::store::{Loaded, Stored};
 use super::transaction::{Outcome, Touched};
@@ -86,8 +85,7 @@ impl Node {
     fn restored(&mut self, state: State) -> Result<(), Refused> {
         let mut refused = Refused::default();
         // Another version of this program may have other rules.
-        let nothing = (State::default(), Touched::new(), Broken::default());
-        check::check(&nothing.0, &state, &nothing.1, &nothing.2, &mut refused);
+        check::check_whole(&state, &mut refused);
         refused.unless(())?;
         let outcome = Outcome::restored(state);
         let live = self

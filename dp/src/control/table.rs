@@ -65,12 +65,21 @@ impl<K: Ord, V> Table<K, V> {
     where
         K: Borrow<Q>,
     {
+        Some(self.entry(key)?.1)
+    }
+
+    /// The entry of a key, with the table's own key.
+    pub fn entry<Q: Ord + ?Sized>(&self, key: &Q) -> Option<(&K, &V)>
+    where
+        K: Borrow<Q>,
+    {
         let mut node = self.root.as_deref()?;
         loop {
             match node {
                 Node::Leaf(entries) => {
                     let found = entries.binary_search_by(|(known, _)| known.borrow().cmp(key));
-                    return Some(&entries[found.ok()?].1);
+                    let (key, value) = &entries[found.ok()?];
+                    return Some((key, value));
                 }
                 Node::Inner(inner) => node = &inner.children[inner.place(key)].1,
             }

@@ -212,7 +212,7 @@ impl Draft<'_> {
                     .is_some_and(|routes| routes.get(&prefix) == Some(&target));
                 if !same {
                     match state.routes.get_mut(&vrf) {
-                        Some(routes) => routes.set(prefix, target),
+                        Some(routes) => _ = routes.insert(prefix, target),
                         None => {
                             let routes = [(prefix, target)].into_iter().collect();
                             state.routes.insert(vrf.clone(), routes);

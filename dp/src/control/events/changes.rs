@@ -72,22 +72,23 @@ fn circuits(events: &Events, births: &mut Births, old: &State, new: &State) {
         let body = circuit(births, state, name, it, change, "");
         events.emit(EventKind::Configuration, Body::Circuit(body));
     };
-    for (name, it) in gone(&old.circuits, &new.circuits) {
-        tell(births, old, name, it, CircuitChange::Deleted);
-        births.0.remove(name);
-    }
-    for (name, it) in new.circuits.iter() {
-        match old.circuits.get(name) {
-            None => {
+    old.circuits.diff(&new.circuits, |name, before, now| {
+        if let (Some(it), None) = (before, now) {
+            tell(births, old, name, it, CircuitChange::Deleted);
+            births.0.remove(name);
+        }
+    });
+    old.circuits
+        .diff(&new.circuits, |name, before, now| match (before, now) {
+            (None, Some(it)) => {
                 births.0.insert(name.clone(), Instant::now());
                 tell(births, new, name, it, CircuitChange::Created);
             }
-            Some(was) if path(was) != path(it) => {
+            (Some(was), Some(it)) if path(was) != path(it) => {
                 tell(births, new, name, it, CircuitChange::PathUpdated);
             }
-            Some(_) => {}
-        }
-    }
+            _ => {}
+        });
 }
 
 /// What a packet's way depends on.

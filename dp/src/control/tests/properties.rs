@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use prost::Message;
 use twinseal_api::v1::{self, item::Item, item_ref::Item as Ref};
 
+use super::super::check::check_whole;
 use super::super::compile::{Compiler, KernelNeighbours, Sources};
 use super::super::keys::Live;
 use super::compile::{open, sa_config};
@@ -281,6 +282,10 @@ proptest! {
                     prop_assert_eq!(outcome.state.generation, before.generation + 1);
                     live = live.next(&outcome.state, &outcome.secrets, &sa_config()).expect("sound");
                     state = outcome.state;
+                    // Only what changed was looked at, but all of it must be sound.
+                    let mut wrong = Refused::default();
+                    check_whole(&state, &mut wrong);
+                    prop_assert!(wrong.is_empty(), "{wrong}");
                     check_state(&mut compiler, &state, &live);
                 }
             }

@@ -2,7 +2,8 @@
 
 use twinseal_api::v1::{self, Direction::AToB, Direction::BToA, item::Item, item_ref::Item as Ref};
 
-use super::super::model::{CircuitName, KeyId, Owner, VrfName};
+use super::super::check::check_whole;
+use super::super::model::{CircuitName, KeyId, Name, Owner, VrfName};
 use super::*;
 
 fn owner(circuit: &str) -> Owner {
@@ -187,4 +188,38 @@ fn only_touched_tables_are_copied() {
     assert!(outcome.state.circuits.same(&state.circuits));
     assert!(outcome.state.keys.same(&state.keys));
     assert!(outcome.state.ports.same(&state.ports));
+}
+
+#[test]
+fn a_state_that_no_transaction_made_is_looked_at_as_a_whole() {
+    let refused = |spoil: fn(&mut State)| {
+        let mut state = edge();
+        spoil(&mut state);
+        let mut refused = Refused::default();
+        check_whole(&state, &mut refused);
+        refused.items().iter().map(|it| it.item.clone()).collect()
+    };
+    let sound: Vec<String> = refused(|_| ());
+    assert!(sound.is_empty(), "{sound:?}");
+    for (kind, spoil) in [
+        (
+            "label",
+            (|it| it.circuits = Default::default()) as fn(&mut State),
+        ),
+        ("route", |it| it.circuits = Default::default()),
+        ("circuit", |it| it.links = Default::default()),
+        ("port", |it| it.vrfs = Default::default()),
+        ("circuit", |it| {
+            let (name, circuit) = it.circuits.iter().next().expect("a circuit");
+            let twin = Name::new(&format!("{name}-twin")).expect("a name");
+            let circuit = circuit.clone();
+            it.circuits.insert(twin, circuit);
+        }),
+    ] {
+        let items: Vec<String> = refused(spoil);
+        assert!(
+            items.iter().any(|it| it.starts_with(kind)),
+            "{kind}: {items:?}"
+        );
+    }
 }
