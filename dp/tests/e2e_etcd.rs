@@ -14,7 +14,7 @@ use cluster::Cluster;
 use serde_json::{Value, json};
 use triangle::{PATIENCE, Triangle};
 use twinseal::cli::demo::items::random;
-use twinseal_etcd::Client;
+use twinseal_etcd::{Change, Client};
 
 const NODES: [&str; 3] = ["a", "b", "t"];
 /// Links and circuits: what has keys, its kind, and its two nodes.
@@ -37,14 +37,7 @@ async fn nodes_follow_etcd_whatever_happens() {
 
     // Nothing is there: nothing is done.
     store.wait("a", "invalid").await;
-    for name in NODES {
-        store
-            .put(&format!("state/{name}/tables"), &tables(name))
-            .await;
-    }
-    store.give_keys(1).await;
-    let revision = store.transmit(1).await;
-    store.wait_for_revision(revision).await;
+    store.load().await;
     net.wait_for_pings("after loading");
 
     // One member of three is lost, and a change comes through.
@@ -103,6 +96,37 @@ async fn nodes_follow_etcd_whatever_happens() {
     net.finish();
 }
 
+#[tokio::test]
+#[ignore = "a measurement: cargo test --release --test e2e_etcd -- --ignored --nocapture"]
+async fn how_long_a_change_takes() {
+    let Some(cluster) = Cluster::start(3).await else {
+        return;
+    };
+    let Some(net) = Triangle::start() else {
+        return;
+    };
+    let mut store = Store(cluster.client());
+    let _agents = NODES.map(|name| Agent::start(&cluster, &net, name));
+    store.load().await;
+    net.wait_for_pings("after loading");
+
+    let (mut one, mut three) = (Vec::new(), Vec::new());
+    for round in 0..50 {
+        let hole = format!(
+            r#"{{"routes": [{{"vrf": "red", "prefix": "10.9.{round}.0/24", "blackhole": {{}}}}]}}"#
+        );
+        one.push(store.time(&[("a", &hole)]).await);
+        let rename = format!(r#"{{"vrfs": [{{"name": "round-{round}"}}]}}"#);
+        three.push(store.time(&NODES.map(|node| (node, &*rename))).await);
+    }
+    for (what, mut times) in [("one node", one), ("three nodes", three)] {
+        times.sort_unstable();
+        let (median, most) = (times[times.len() / 2], times[times.len() - 1]);
+        println!("{what}: from the put to the last status: median {median:?}, most {most:?}");
+    }
+    net.finish();
+}
+
 /// The test's end of etcd: the controller.
 struct Store(Client);
 
@@ -118,6 +142,42 @@ impl Store {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// The tables and first keys of all nodes.
+    async fn load(&mut self) {
+        for name in NODES {
+            let key = format!("state/{name}/tables");
+            self.put(&key, &tables(name)).await;
+        }
+        self.give_keys(1).await;
+        let revision = self.transmit(1).await;
+        self.wait_for_revision(revision).await;
+    }
+
+    /// Puts a fragment to each node, and tells how long it takes until the last of them says that it is applied.
+    async fn time(&mut self, fragments: &[(&str, &str)]) -> Duration {
+        let now = self.0.read(b"/twinseal/status/", None).await.expect("read");
+        let statuses = self.0.watch(&[b"/twinseal/status/"], now.revision + 1);
+        let mut statuses = statuses.await.expect("a watch");
+        let begin = Instant::now();
+        let mut missing = Vec::new();
+        for (node, fragment) in fragments {
+            let revision = self.put(&format!("state/{node}/timed"), fragment).await;
+            missing.push((json!(node), revision));
+        }
+        while !missing.is_empty() {
+            let change = statuses.next().await.expect("a status");
+            let Change::Put { value, .. } = change else {
+                continue;
+            };
+            let status: Value = serde_json::from_slice(&value).expect("JSON");
+            assert_eq!(status["state"], "applied", "{status}");
+            missing.retain(|(node, revision)| {
+                status["node"] != *node || status["revision"].as_i64() < Some(*revision)
+            });
+        }
+        begin.elapsed()
     }
 
     async fn delete(&mut self, key: &str) {

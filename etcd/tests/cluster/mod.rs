@@ -97,6 +97,19 @@ impl Cluster {
         }
     }
 
+    /// Resident memory of each member that runs, in bytes.
+    pub(crate) fn resident(&self) -> Vec<u64> {
+        let running = self.members.iter().filter_map(|it| it.process.as_ref());
+        let resident = |process: &Child| -> Option<u64> {
+            let file = format!("/proc/{}/status", process.id());
+            let text = std::fs::read_to_string(file).ok()?;
+            let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+            let kib: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
+            Some(kib << 10)
+        };
+        running.filter_map(resident).collect()
+    }
+
     /// The members' endpoints.
     pub(crate) fn endpoints(&self) -> Vec<String> {
         let ports = self.members.iter().map(|member| member.client_port);
