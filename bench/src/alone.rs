@@ -8,7 +8,7 @@ use twinseal::pipeline::{BATCH, Batch};
 use twinseal::wire::overlay::{CircuitHeader, LinkHeader};
 use twinseal::wire::{ethernet, ip, udp};
 use twinseal_crypto::{
-    self as crypto, AAD_LEN, Lanes, Layer, OpenSa, Provider, SealSa, Suite, TAG_LEN,
+    self as crypto, AAD_LEN, CryptoError, Lanes, Layer, OpenSa, Provider, SealSa, Suite, TAG_LEN,
 };
 use twinseal_xsk::Frame;
 
@@ -32,7 +32,7 @@ struct Call {
 
 enum Key {
     Seal(SealSa),
-    Open(OpenSa),
+    Open(Box<OpenSa>),
 }
 
 impl Alone {
@@ -43,7 +43,10 @@ impl Alone {
     pub fn new(provider: &dyn Provider, suite: Suite, role: Role) -> Result<Self, BenchError> {
         let (lanes, _) = Lanes::split(1, 4)?;
         let seal = |seal: Seal| seal.seal_sa(provider, suite, lanes).map(Key::Seal);
-        let open = |seal: Seal| seal.open_sa(provider, suite).map(Key::Open);
+        let open = |seal: Seal| {
+            let sa = seal.open_sa(provider, suite)?;
+            Ok::<_, CryptoError>(Key::Open(Box::new(sa)))
+        };
         let call = |key, layer, shape| Call { key, layer, shape };
         let (first, second) = match role {
             Role::Ingress => (

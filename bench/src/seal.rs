@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use twinseal::tables::hash;
 use twinseal_crypto::{
     AAD_LEN, CryptoError, HEADER_LEN, Key, Layered, NONCE_LEN, Nonce, Packet, Provider, Seal,
     Suite, TAG_LEN, open, providers, seal, seal_layers,
@@ -51,8 +52,10 @@ const WORKS: [Work; 5] = [
 pub struct SealReport {
     /// What they are of.
     pub machine: Machine,
-    /// Packets a call, each under a key of its own.
+    /// Packets a call.
     pub batch: usize,
+    /// Keys of either layer that they are drawn from at random; as many as packets: each has its own.
+    pub keys: usize,
     /// Ticks of the time stamp counter a nanosecond, by which times become cycles.
     pub cycles_per_ns: f64,
     /// A line a suite, size, operation, number of seals and number of calls.
@@ -103,14 +106,20 @@ struct Work {
 /// The packets of one provider.
 struct Bench {
     provider: &'static dyn Provider,
-    circuit: Vec<Key>,
-    link: Vec<Key>,
+    /// The circuits' and the links'.
+    keys: [Vec<Key>; 2],
+    /// Which of them each packet takes.
+    picks: Vec<[usize; 2]>,
+    /// How many were drawn.
+    drawn: u64,
     buffers: Vec<Vec<u8>>,
     times: Vec<f64>,
 }
 
 impl SealReport {
-    /// Measures these suites with packets of these sizes, in about `budget` together.
+    /// Measures these suites with packets of these sizes, in about `budget` together. Of more `keys` than packets of a
+    /// batch, each takes some at random, which have not been used for a while; but when it is opened, it was sealed
+    /// just before.
     ///
     /// # Errors
     /// No key.
@@ -118,6 +127,7 @@ impl SealReport {
         suites: &[Suite],
         texts: &[usize],
         batch: usize,
+        keys: usize,
         budget: Duration,
     ) -> Result<Self, CryptoError> {
         let share = budget / (suites.len() * texts.len() * WORKS.len()).max(1) as u32;
@@ -129,7 +139,7 @@ impl SealReport {
                 for work in WORKS {
                     let mut benches = providers()
                         .iter()
-                        .map(|provider| Bench::new(*provider, suite, octets, batch))
+                        .map(|provider| Bench::new(*provider, suite, octets, batch, keys))
                         .collect::<Result<Vec<_>, _>>()?;
                     let begin = Instant::now();
                     let mut runs = 0;
@@ -156,6 +166,7 @@ impl SealReport {
         Ok(Self {
             machine,
             batch,
+            keys,
             cycles_per_ns,
             lines,
         })
@@ -168,20 +179,25 @@ impl Bench {
         suite: Suite,
         octets: usize,
         batch: usize,
+        keys: usize,
     ) -> Result<Self, CryptoError> {
         let key = |layer: u8, nth: usize| {
             let mut octets = vec![layer; suite.key_len()];
             octets[..8].copy_from_slice(&(nth as u64).to_be_bytes());
             provider.key(suite, &octets)
         };
+        let mut all = [Vec::new(), Vec::new()];
+        // In turn, so that they lie in memory as those of a node's circuits and links.
+        for nth in 0..keys {
+            for (layer, keys) in (1..).zip(&mut all) {
+                keys.push(key(layer, nth)?);
+            }
+        }
         Ok(Self {
             provider,
-            circuit: (0..batch)
-                .map(|nth| key(1, nth))
-                .collect::<Result<_, _>>()?,
-            link: (0..batch)
-                .map(|nth| key(2, nth))
-                .collect::<Result<_, _>>()?,
+            picks: (0..batch).map(|nth| [nth % keys; 2]).collect(),
+            keys: all,
+            drawn: 0,
             buffers: vec![vec![0x5a; HEADER_LEN + octets + 2 * TAG_LEN]; batch],
             times: Vec::new(),
         })
@@ -192,6 +208,9 @@ impl Bench {
     fn run(&mut self, work: Work) {
         let mut time = Duration::ZERO;
         for _ in 0..REPEATS {
+            if self.keys[0].len() > self.picks.len() {
+                self.draw();
+            }
             if work.calls < work.seals {
                 let mut packets = self.layered();
                 time += timed(|| seal_layers(&mut packets));
@@ -227,11 +246,19 @@ impl Bench {
         self.times.push(time.as_nanos() as f64 / packets);
     }
 
+    /// Has each packet take other keys.
+    fn draw(&mut self) {
+        for pick in self.picks.as_flattened_mut() {
+            self.drawn += 1;
+            *pick = hash::reduce(hash::words(0, &[self.drawn]), self.keys[0].len());
+        }
+    }
+
     /// The part of each buffer that a layer covers: 0 is the circuit's, 1 the link's around it.
     fn packets(&mut self, layer: usize) -> Vec<Packet<'_>> {
-        let keys = [&self.circuit, &self.link][layer];
-        let all = keys.iter().zip(&mut self.buffers);
-        all.map(|(key, buffer)| {
+        let all = self.picks.iter().zip(&mut self.buffers);
+        all.map(|(pick, buffer)| {
+            let key = &self.keys[layer][pick[layer]];
             let end = buffer.len();
             let data = match layer {
                 0 => &mut buffer[HEADER_LEN..end - TAG_LEN],
@@ -244,17 +271,17 @@ impl Bench {
     }
 
     fn layered(&mut self) -> Vec<Layered<'_>> {
-        let keys = self.circuit.iter().zip(&self.link);
-        keys.zip(&mut self.buffers)
-            .map(|((circuit, link), buffer)| Layered {
-                circuit: Some(Seal {
-                    key: circuit,
-                    nonce: NONCE,
-                    aad: AAD,
-                }),
-                link: Packet::new(link, NONCE, AAD, buffer),
-            })
-            .collect()
+        let [circuits, links] = &self.keys;
+        let all = self.picks.iter().zip(&mut self.buffers);
+        all.map(|(&[circuit, link], buffer)| Layered {
+            circuit: Some(Seal {
+                key: &circuits[circuit],
+                nonce: NONCE,
+                aad: AAD,
+            }),
+            link: Packet::new(&links[link], NONCE, AAD, buffer),
+        })
+        .collect()
     }
 }
 
@@ -305,8 +332,8 @@ impl fmt::Display for SealReport {
         writeln!(f, "{}", self.machine)?;
         writeln!(
             f,
-            "ns a packet: median of the runs (min..max); {} packets a call, a key each",
-            self.batch
+            "ns a packet: median of the runs (min..max); {} packets a call, of {} keys",
+            self.batch, self.keys
         )?;
         for line in &self.lines {
             write!(
@@ -338,7 +365,7 @@ mod tests {
 
     #[test]
     fn every_provider_has_a_line_for_everything() {
-        let report = SealReport::measure(&Suite::ALL, &[64, 1400], 3, Duration::ZERO).unwrap();
+        let report = SealReport::measure(&Suite::ALL, &[64, 1400], 3, 7, Duration::ZERO).unwrap();
         assert_eq!(report.lines.len(), Suite::ALL.len() * 2 * WORKS.len());
         for line in &report.lines {
             let names: Vec<_> = line.providers.iter().map(|of| of.provider).collect();

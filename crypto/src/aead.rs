@@ -90,7 +90,18 @@ pub fn open(batch: &mut [Packet<'_>]) {
 #[inline]
 pub fn seal_layers(batch: &mut [Layered<'_>]) {
     let mut kernel = aes_gcm::Layers::new();
-    for Layered { circuit, link } in batch {
+    let fetch = |Layered { circuit, link }: &Layered<'_>, behind: Option<&Layered<'_>>| {
+        let same = behind.and_then(|behind| behind.circuit.as_ref());
+        if let Some(circuit) = circuit
+            && !same.is_some_and(|same| std::ptr::eq(same.key, circuit.key))
+        {
+            circuit.key.prefetch(link.data.len());
+        }
+        if !behind.is_some_and(|behind| std::ptr::eq(behind.link.key, link.key)) {
+            link.key.prefetch(link.data.len());
+        }
+    };
+    for_each_fetched(batch, fetch, |Layered { circuit, link }| {
         match (&*circuit, &link.key.0) {
             (None, Kind::Kernel(key)) => kernel.push_one(key, link),
             (None, Kind::Library(aead)) => {
@@ -101,7 +112,7 @@ pub fn seal_layers(batch: &mut [Layered<'_>]) {
             }
             (Some(circuit), _) => one_by_one(circuit, link),
         }
-    }
+    });
     kernel.finish();
 }
 
@@ -121,20 +132,50 @@ fn one_by_one(circuit: &Seal<'_>, link: &mut Packet<'_>) {
 #[inline]
 fn each<const OPEN: bool>(batch: &mut [Packet<'_>]) {
     let mut kernel = aes_gcm::Batch::<OPEN>::new();
-    for packet in batch {
-        match &packet.key.0 {
-            Kind::Library(aead) => {
-                let Packet { nonce, aad, .. } = packet;
-                packet.ok = if OPEN {
-                    aead.open_one(nonce, aad, packet.data)
-                } else {
-                    aead.seal_one(nonce, aad, packet.data)
-                };
-            }
-            Kind::Kernel(key) => kernel.push(key, packet),
+    let fetch = |packet: &Packet<'_>, behind: Option<&Packet<'_>>| {
+        if !behind.is_some_and(|behind| std::ptr::eq(behind.key, packet.key)) {
+            packet.key.prefetch(packet.data.len());
         }
-    }
+    };
+    for_each_fetched(batch, fetch, |packet| match &packet.key.0 {
+        Kind::Library(aead) => {
+            let Packet { nonce, aad, .. } = packet;
+            packet.ok = if OPEN {
+                aead.open_one(nonce, aad, packet.data)
+            } else {
+                aead.seal_one(nonce, aad, packet.data)
+            };
+        }
+        Kind::Kernel(key) => kernel.push(key, packet),
+    });
     kernel.finish();
+}
+
+/// How many packets' keys are fetched at a time, while as many packets before them are worked on.
+const AHEAD: usize = 4;
+
+/// Calls `work` with each, and before it `fetch` with those that come soon and, if there is one, the one before.
+#[inline]
+fn for_each_fetched<'p, T>(
+    batch: &'p mut [T],
+    fetch: impl Fn(&T, Option<&T>),
+    mut work: impl FnMut(&'p mut T),
+) {
+    let fetch_some = |some: &[T]| {
+        let mut behind = None;
+        for packet in &some[..AHEAD.min(some.len())] {
+            fetch(packet, behind);
+            behind = Some(packet);
+        }
+    };
+    let mut rest = batch;
+    fetch_some(rest);
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at_mut(AHEAD.min(rest.len()));
+        fetch_some(later);
+        now.iter_mut().for_each(&mut work);
+        rest = later;
+    }
 }
 
 /// An algorithm with one key, which cannot be read back.
@@ -167,6 +208,15 @@ impl Key {
         match &self.0 {
             Kind::Library(aead) => aead.suite(),
             Kind::Kernel(key) => key.suite(),
+        }
+    }
+
+    /// Has the CPU fetch what a packet needs of the key whose data, with the tag, is `len` bytes long. It reads where
+    /// the key is; of a library's it fetches nothing.
+    #[inline]
+    fn prefetch(&self, len: usize) {
+        if let Kind::Kernel(key) = &self.0 {
+            key.prefetch(len);
         }
     }
 

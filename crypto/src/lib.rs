@@ -57,6 +57,7 @@ mod error;
 mod kdf;
 mod lanes;
 mod libs;
+mod prefetch;
 mod replay;
 mod sa;
 mod secret;

@@ -24,6 +24,9 @@ pub(crate) struct Seal {
     /// Packets a call.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch: u16,
+    /// Keys of circuits, and as many of links, that the packets are drawn from at random; else each has its own.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    keys: Option<u32>,
     /// For everything together.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
@@ -35,6 +38,7 @@ impl Seal {
             &self.suite.map_or(Suite::ALL.to_vec(), |suite| vec![suite]),
             &self.size.map_or(TEXTS.to_vec(), |size| vec![size.into()]),
             self.batch.into(),
+            self.keys.map_or(self.batch.into(), |keys| keys as usize),
             Duration::from_secs(self.seconds),
         )?;
         print(&report, self.json)?;

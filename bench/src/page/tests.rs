@@ -130,7 +130,7 @@ fn pipeline() -> Report {
 }
 
 fn seals() -> SealReport {
-    SealReport::measure(&[Suite::Aes256Gcm], &[64], 32, Duration::ZERO).unwrap()
+    SealReport::measure(&[Suite::Aes256Gcm], &[64], 32, 32, Duration::ZERO).unwrap()
 }
 
 fn l2fwd() -> l2fwd::Report {

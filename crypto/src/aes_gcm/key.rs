@@ -13,13 +13,15 @@ use super::{
     cpu::{Cpu, Form},
     ghash,
 };
-use crate::{CryptoError, Suite};
+use crate::{CryptoError, Suite, prefetch};
 
 type Block = [u8; 16];
 
 /// The powers of H in a key: one reduction then serves a step of 32 blocks, or as many and the few
 /// that are left with their lengths.
 pub(super) const POWERS: usize = 36;
+/// The first cache lines of a key, with four high powers each, which packets of less than 100 bytes do not need.
+const SHORT: usize = 7;
 /// Round keys of AES-256, which has the most.
 const ROUND_KEYS: usize = 15;
 
@@ -67,6 +69,18 @@ impl GcmKey {
 
     pub(crate) fn suite(&self) -> Suite {
         self.suite
+    }
+
+    /// Has the CPU fetch what a packet of `len` bytes needs, its tag among them.
+    #[inline]
+    pub(crate) fn prefetch(&self, len: usize) {
+        // A power for each block of text, one for the AAD, one for the lengths.
+        let powers = len.div_ceil(16) + 1;
+        if powers > POWERS - 4 * SHORT {
+            prefetch::many::<0, _>(self);
+        } else {
+            prefetch::many::<SHORT, _>(self);
+        }
     }
 
     /// Whether it is one of 256 bits.
