@@ -37,9 +37,12 @@ pub(super) fn one<const OPEN: bool>(
     let mut rest = Rest {
         key,
         nonce: nonce_block(nonce),
-        counter: 2,
+        counter: 1,
         hash: hash_aad(key, aad),
     };
+    // First of all: at the end nothing else would be left to do meanwhile.
+    let [pad] = rest.stream::<1>();
+    rest.counter = 2;
     let (steps, last) = text.as_chunks_mut::<{ STEP * VECTOR }>();
     for step in steps {
         rest.vectors::<OPEN, STEP>(step);
@@ -56,8 +59,6 @@ pub(super) fn one<const OPEN: bool>(
         _ => rest.last::<OPEN, 8>(last),
     }
     let hash = ghash::multiply(_mm_xor_si128(rest.hash, lengths), key.h());
-    rest.counter = 1;
-    let [pad] = rest.stream::<1>();
     let tag = _mm_xor_si128(ghash::reverse_one(hash), _mm256_castsi256_si128(pad));
     settle::<OPEN>(data, tag)
 }
