@@ -288,6 +288,57 @@ fn applies_and_reads_back() {
 }
 
 #[test]
+fn prints_in_every_form_and_completes_shells() {
+    let node = Node::start();
+    let applied = node.apply("state.yaml", &state(), &[]);
+    assert!(applied.status.success(), "{}", text(&applied.stderr));
+    for command in ["get", "stats"] {
+        let json: Value =
+            serde_json::from_str(&node.ctl_ok(&[command, "-o", "json"])).expect("JSON");
+        let yaml: Value =
+            serde_saphyr::from_str(&node.ctl_ok(&[command, "-o", "yaml"])).expect("YAML");
+        assert_eq!(json["generation"], 1);
+        assert_eq!(json["generation"], yaml["generation"]);
+        assert_eq!(json["links"], yaml["links"]);
+    }
+    let both = node.ctl(&["get", "-o", "yaml", "--json"]);
+    assert_eq!(both.status.code(), Some(2));
+    let explained = node.ctl(&["explain", "--vrf", "red", "--destination", "10.2.0.9"]);
+    assert_eq!(explained.status.code(), Some(1), "all is not well");
+    assert_eq!(
+        text(&explained.stdout),
+        "route     10.2.0.0/24 to circuit c\n\
+         into      circuit c (epoch 1), label 100 on link to-b (epoch 1)\n\
+         port      wan\nnext hop  192.0.2.2 (02:00:00:00:00:03)\n\
+         PROBLEM   link to-b: no key receives\n"
+    );
+    let nowhere = node.ctl(&["explain", "--vrf", "red", "--destination", "10.9.0.9"]);
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(text(&nowhere.stdout).contains("PROBLEM   no_route"));
+    let file = node.dir.path().join("lan.pcapng");
+    let written = ["-w", file.to_str().expect("UTF-8"), "--timeout", "1"];
+    let capture = node.ctl(&[&["capture", "--port", "lan"][..], &written].concat());
+    assert_eq!(capture.status.code(), Some(1), "there was no frame");
+    assert!(text(&capture.stderr).contains("0 frames; the time is over"));
+    assert_eq!(std::fs::read(&file).expect("it")[..4], [10, 13, 13, 10]);
+    let wrong = node.ctl(&["trace", "--link", "to-c"]);
+    assert!(text(&wrong.stderr).contains("there is no link \"to-c\""));
+
+    for (shell, words) in [
+        ("bash", "complete -F"),
+        ("zsh", "#compdef twinseal"),
+        ("fish", "complete -c twinseal"),
+    ] {
+        let output = twinseal().args(["completions", shell]).output();
+        let script = text(&output.expect("it starts").stdout);
+        assert!(
+            script.contains(words) && script.contains("undrain"),
+            "{shell}"
+        );
+    }
+}
+
+#[test]
 fn drains_and_says_when_nothing_passes() {
     let node = Node::start();
     let applied = node.apply("state.yaml", &state(), &[]);

@@ -45,6 +45,7 @@ fn loads_rotates_and_mends() {
 
     // The direct link is taken out of service, down, up and back into it, and nothing is lost.
     let traffic = net.send(Until::Elapsed(Duration::from_secs(600)));
+    look_at_packets(&net);
     let before = net.transit_packets();
     let drained = net.ctl("a", &["drain", "--link", "ab", "--wait", "--quiet", "1"]);
     let said = String::from_utf8_lossy(&drained.stdout).into_owned();
@@ -109,6 +110,81 @@ fn its_pure_parts_keep_their_word() {
         .expect("python runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("OK"), "{said}");
+}
+
+/// What an operator sees of the load: its way through a router, and it itself, plain at the edge and sealed behind it.
+fn look_at_packets(net: &Triangle) {
+    let ctl = |arguments: &[&str]| {
+        let output = net.ctl("a", arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        output.stdout
+    };
+    let text = [
+        "--count",
+        "5",
+        "--destination",
+        "10.2.0.2",
+        "--protocol",
+        "udp",
+    ];
+    let traced = ctl(&[&["trace", "--from-port", "lan"][..], &text].concat());
+    let traced = String::from_utf8_lossy(&traced).into_owned();
+    let way = "; vrf red, route 10.2.0.0/24 to circuit red.a.b; into circuit red.a.b (epoch ";
+    let lines = traced.lines();
+    let told = lines.filter(|line| line.contains(way) && line.contains("; sent by to-b, "));
+    assert_eq!(told.count(), 5, "{traced}");
+
+    let flow = [10, 1, 0, 2, 10, 2, 0, 2];
+    let has_flow = |frame: &&[u8]| frame.windows(8).any(|it| it == flow);
+    let plain = ctl(&[&["capture", "--port", "lan", "-w", "-"][..], &text].concat());
+    let frames = pcapng_frames(&plain);
+    assert_eq!(
+        (
+            frames.len(),
+            frames.iter().filter(|it| has_flow(it)).count()
+        ),
+        (5, 5)
+    );
+    let sealed = [
+        "capture",
+        "--port",
+        "to-b",
+        "--direction",
+        "out",
+        "--count",
+        "5",
+        "-w",
+        "-",
+    ];
+    let sealed = ctl(&sealed);
+    let frames = pcapng_frames(&sealed);
+    assert_eq!(
+        (
+            frames.len(),
+            frames.iter().filter(|it| has_flow(it)).count()
+        ),
+        (5, 0)
+    );
+    let explained = ctl(&["explain", "--vrf", "red", "--destination", "10.2.0.2"]);
+    let explained = String::from_utf8_lossy(&explained).into_owned();
+    assert!(explained.contains("next hop  192.0.2.2 ("), "{explained}");
+}
+
+/// The octets of the enhanced packet blocks of a pcapng file.
+fn pcapng_frames(file: &[u8]) -> Vec<&[u8]> {
+    let word = |at: usize| {
+        let word = file[at..at + 4].try_into().expect("four octets");
+        u32::from_le_bytes(word) as usize
+    };
+    assert_eq!(word(0), 0x0a0d_0d0a, "a section");
+    let (mut at, mut frames) = (0, Vec::new());
+    while at < file.len() {
+        if word(at) == 6 {
+            frames.push(&file[at + 28..at + 28 + word(at + 20)]);
+        }
+        at += word(at + 4);
+    }
+    frames
 }
 
 fn run(net: &Triangle, python: &Path) -> Process {

@@ -1,12 +1,13 @@
-//! What an operator does to a running node, over real sockets and memory ports: draining.
+//! What an operator does to a running node, over real sockets and memory ports: draining, tracing, capturing.
 
 mod node;
 
 use std::path::Path;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 use twinseal::control::access::{Access, AccessConfig, Role};
 use twinseal::control::lines::Output;
 use twinseal::control::{NodeConfig, SocketConfig};
@@ -356,6 +357,19 @@ fn operators_may_and_viewers_may_not() {
         let mut client = connect(&config).await;
         let status = drain(&mut client, vec![whole_node()], false).await;
         assert_eq!(status.expect_err("a viewer").code(), Code::PermissionDenied);
+        let trace = client.trace(v1::TraceRequest::default()).await;
+        assert_eq!(trace.expect_err("a viewer").code(), Code::PermissionDenied);
+        let capture = client.capture(v1::CaptureRequest::default()).await;
+        assert_eq!(
+            capture.expect_err("a viewer").code(),
+            Code::PermissionDenied
+        );
+        let explained = client.explain(v1::ExplainRequest::default()).await;
+        assert_eq!(
+            explained.expect_err("no vrf").code(),
+            Code::InvalidArgument,
+            "but it may look"
+        );
         for role in [Role::Operator, Role::Admin] {
             let access = AccessConfig {
                 users: vec![(rustix::process::geteuid().as_raw(), role)],
@@ -366,7 +380,340 @@ fn operators_may_and_viewers_may_not() {
                 let done = drain(&mut client, vec![whole_node()], active).await;
                 assert_eq!(done.expect("it may").is_empty(), active);
             }
+            let trace = client.trace(v1::TraceRequest::default()).await;
+            trace.expect("it may");
         }
     });
     node.stop();
+}
+
+/// Sends packets, one after the other, until a stream has told all that it will.
+macro_rules! read_to_end {
+    ($stream:expr, $send:expr) => {{
+        let mut messages = Vec::new();
+        loop {
+            let () = $send;
+            let message = tokio::time::timeout(Duration::from_millis(20), $stream.message()).await;
+            match message {
+                Ok(Ok(Some(message))) => messages.push(message),
+                Ok(Ok(None)) => break messages,
+                Ok(Err(status)) => panic!("{status}"),
+                Err(_) => {}
+            }
+        }
+    }};
+}
+
+async fn trace(
+    client: &mut Client,
+    request: v1::TraceRequest,
+) -> Result<Streaming<v1::TraceResponse>, Status> {
+    Ok(client.trace(request).await?.into_inner())
+}
+
+async fn capture(
+    client: &mut Client,
+    request: v1::CaptureRequest,
+) -> Result<Streaming<v1::CaptureResponse>, Status> {
+    Ok(client.capture(request).await?.into_inner())
+}
+
+fn traced(messages: &[v1::TraceResponse]) -> Vec<v1::TracedPacket> {
+    let packets = messages.iter().flat_map(|message| message.packets.clone());
+    packets.collect()
+}
+
+fn captured(messages: &[v1::CaptureResponse]) -> Vec<v1::CapturedFrame> {
+    let frames = messages.iter().flat_map(|message| message.frames.clone());
+    frames.collect()
+}
+
+#[test]
+fn traces_tell_the_way_of_packets() {
+    let tag = tag("trace");
+    let mut pair = Pair::start(&tag);
+    on_runtime(async {
+        let [mut a, mut b] = pair.load(&tag).await;
+        let request = v1::TraceRequest {
+            vrf: "red".into(),
+            filter: Some(v1::PacketFilter {
+                destination: "10.2.0.0/24".into(),
+                protocol: Some(17),
+                ..Default::default()
+            }),
+            count: 5,
+            ..Default::default()
+        };
+        let mut stream = trace(&mut a, request).await.expect("it begins");
+        let messages = read_to_end!(stream, {
+            pair.flow.send(1);
+            pair.flow.all_arrive().await
+        });
+        let limits = messages[0].limits.expect("limits first");
+        assert_eq!((limits.count, limits.seconds), (5, 60));
+        assert_eq!(messages.last().expect("an end").end(), v1::TapEnd::Count);
+        let packets = traced(&messages);
+        assert_eq!(packets.len(), 5);
+        let it = &packets[0];
+        assert_eq!((it.port.as_str(), it.vrf.as_str()), ("hosts", "red"));
+        assert_eq!(it.stages, ["parse", "route", "circuit_seal", "link_seal"]);
+        let packet = it.packet.as_ref().expect("an edge sees it");
+        assert_eq!(
+            (packet.source.as_str(), packet.destination.as_str()),
+            ("10.1.0.9", "10.2.0.9")
+        );
+        assert_eq!((packet.source_port, packet.destination_port), (1000, 2000));
+        let route = it.route.as_ref().expect("a route");
+        assert_eq!(route.prefix, "10.2.0.0/16");
+        let into = it.into.as_ref().expect("a circuit");
+        assert_eq!(
+            (into.circuit.as_str(), into.link.as_str(), into.label),
+            ("c1", "l1", 102)
+        );
+        assert_eq!((into.circuit_epoch, into.link_epoch), (1, 1));
+        assert_eq!(
+            (it.fate(), it.out_port.as_str()),
+            (v1::PacketFate::Sent, "under")
+        );
+        assert_eq!(it.sent_bytes, it.received_bytes + 92);
+
+        let at_b = v1::TraceRequest {
+            circuit: "c1".into(),
+            count: 1,
+            ..Default::default()
+        };
+        let mut stream = trace(&mut b, at_b).await.expect("it begins");
+        let messages = read_to_end!(stream, {
+            pair.flow.send(1);
+            pair.flow.all_arrive().await
+        });
+        let it = &traced(&messages)[0];
+        let from = it.from.as_ref().expect("a circuit");
+        assert_eq!((from.circuit.as_str(), from.label), ("c1", 102));
+        assert_eq!(from.receiver_index, into.receiver_index);
+        assert_eq!((it.out_port.as_str(), &it.into), ("hosts", &None));
+
+        // Only drops; and the sender's other packets pass.
+        let drops = v1::TraceRequest {
+            port: "hosts".into(),
+            dropped: true,
+            count: 1,
+            ..Default::default()
+        };
+        let mut stream = trace(&mut a, drops).await.expect("it begins");
+        let messages = read_to_end!(stream, {
+            pair.flow.send(1);
+            pair.flow.all_arrive().await;
+            pair.flow.send_elsewhere([10, 77, 0, 1])
+        });
+        let it = &traced(&messages)[0];
+        assert_eq!(
+            (it.fate(), it.reason.as_str()),
+            (v1::PacketFate::Dropped, "no_route")
+        );
+
+        let ask = |destination: &str| v1::ExplainRequest {
+            vrf: "red".into(),
+            destination: destination.into(),
+            protocol: 17,
+            ..Default::default()
+        };
+        let there = a.explain(ask("10.2.0.9")).await.expect("it answers");
+        let there = there.into_inner();
+        assert_eq!(there.route.expect("a route").prefix, "10.2.0.0/16");
+        assert_eq!(there.into.expect("a circuit").circuit, "c1");
+        assert_eq!(
+            (there.out_port.as_str(), there.next_hop_mac.as_str()),
+            ("under", "02:00:00:00:01:02")
+        );
+        assert_eq!(there.problem, "");
+        let here = a.explain(ask("10.1.0.9")).await.expect("it answers");
+        let here = here.into_inner();
+        assert_eq!((here.out_port.as_str(), here.into), ("hosts", None));
+        assert_eq!(here.next_hop_mac, "02:00:00:00:09:01");
+        let nowhere = a.explain(ask("10.77.0.1")).await.expect("it answers");
+        assert_eq!(nowhere.into_inner().problem, "no_route");
+    });
+}
+
+#[test]
+fn captures_have_what_is_on_the_wire_and_are_audited() {
+    let tag = tag("capture");
+    let mut pair = Pair::start(&tag);
+    on_runtime(async {
+        let [mut a, _] = pair.load(&tag).await;
+        let plain = v1::CaptureRequest {
+            port: "hosts".into(),
+            direction: v1::CaptureDirection::In.into(),
+            count: 3,
+            ..Default::default()
+        };
+        let mut stream = capture(&mut a, plain).await.expect("it begins");
+        let messages = read_to_end!(stream, {
+            pair.flow.send(1);
+            pair.flow.all_arrive().await
+        });
+        let frames = captured(&messages);
+        assert_eq!(frames.len(), 3);
+        let inside = &frames[0].octets[26..34];
+        assert_eq!(inside, [10, 1, 0, 9, 10, 2, 0, 9], "plaintext");
+        assert_eq!(frames[0].length as usize, frames[0].octets.len());
+        assert_eq!(frames[0].direction(), v1::CaptureDirection::In);
+
+        let sealed = v1::CaptureRequest {
+            port: "under".into(),
+            filter: Some(v1::PacketFilter {
+                source: "192.0.2.1".into(),
+                destination_port: Some(21591),
+                ..Default::default()
+            }),
+            snap_length: 60,
+            count: 3,
+            ..Default::default()
+        };
+        let mut stream = capture(&mut a, sealed).await.expect("it begins");
+        let messages = read_to_end!(stream, {
+            pair.flow.send(1);
+            pair.flow.all_arrive().await
+        });
+        for frame in captured(&messages) {
+            assert_eq!(frame.direction(), v1::CaptureDirection::Out);
+            assert_eq!(frame.length, frames[0].length + 92);
+            assert_eq!(frame.octets.len(), 60);
+            assert!(!frame.octets.windows(8).any(|it| it == inside));
+        }
+        assert_eq!(messages.last().expect("an end").end(), v1::TapEnd::Count);
+    });
+    for node in pair.nodes.drain(..) {
+        node.stop();
+    }
+    let audit = audit(pair.dir.path(), "a");
+    let items: Vec<_> = audit
+        .iter()
+        .filter(|it| it["method"] == "Capture")
+        .map(|it| it["items"][0].as_str().expect("words").to_owned())
+        .collect();
+    assert_eq!(
+        items,
+        [
+            "begin: port hosts, in; at most 3 in 60 s, 12288 octets of each",
+            "end: port hosts, in; 3 told, 0 lost",
+            "begin: port under, both ways, from 192.0.2.1, destination port 21591; at most 3 in 60 s, 60 octets of each",
+            "end: port under, both ways, from 192.0.2.1, destination port 21591; 3 told, 0 lost",
+        ]
+    );
+    assert!(audit.iter().all(|it| it["who"]["uid"].is_number()));
+}
+
+#[test]
+fn a_client_that_never_reads_loses_copies_and_no_packet_is_lost() {
+    let tag = tag("slow");
+    let mut pair = Pair::start(&tag);
+    on_runtime(async {
+        let [mut a, _] = pair.load(&tag).await;
+        let all = v1::CaptureRequest {
+            port: "hosts".into(),
+            count: u32::MAX,
+            seconds: 3,
+            snap_length: u32::MAX,
+            ..Default::default()
+        };
+        let mut unread = capture(&mut a, all).await.expect("it begins");
+        let every = v1::TraceRequest {
+            count: u32::MAX,
+            seconds: 3,
+            ..Default::default()
+        };
+        let mut untraced = trace(&mut a, every).await.expect("it begins");
+        for _ in 0..60 {
+            pair.flow.send(200);
+            pair.flow.all_arrive().await;
+        }
+        assert_eq!(pair.flow.received, 12_000);
+        let stats = stats(&mut a).await;
+        assert!(stats.drops.iter().all(|drop| drop.value == 0), "{stats:?}");
+
+        let messages = read_to_end!(unread, ());
+        let limits = messages[0].limits.expect("limits first");
+        assert_eq!(
+            (limits.count, limits.seconds, limits.snap_length),
+            (1_000_000, 3, 12_288)
+        );
+        let last = messages.last().expect("an end");
+        assert_eq!(last.end(), v1::TapEnd::Time);
+        let told = captured(&messages).len() as u64;
+        assert!(
+            last.lost > 0 && told > 0 && told + last.lost <= 12_000,
+            "{told}"
+        );
+        let messages = read_to_end!(untraced, ());
+        let last = messages.last().expect("an end");
+        let told = traced(&messages).len() as u64;
+        assert!(
+            last.lost > 0 && told > 0 && told + last.lost <= 12_000,
+            "{told}"
+        );
+    });
+}
+
+#[test]
+fn taps_are_few_and_end_with_what_they_are_of() {
+    let tag = tag("taps");
+    let pair = Pair::start(&tag);
+    on_runtime(async {
+        let [mut a, _] = pair.load(&tag).await;
+        apply(&mut a, [circuit("c2", 5, "l1")])
+            .await
+            .expect("it applies");
+        let of_circuit = || v1::TraceRequest {
+            circuit: "c2".into(),
+            ..Default::default()
+        };
+        let mut streams = Vec::new();
+        for _ in 0..4 {
+            let stream = trace(&mut a, of_circuit()).await;
+            streams.push(stream.expect("there is room"));
+        }
+        let fifth = trace(&mut a, of_circuit()).await.expect_err("no room");
+        assert_eq!(fifth.code(), Code::ResourceExhausted);
+        assert_eq!(refusal(&fifth)[0].code(), v1::RefusalCode::NoRoom);
+        // Who goes makes room.
+        drop(streams.split_off(1));
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        let mut again = loop {
+            match trace(&mut a, of_circuit()).await {
+                Ok(stream) => break stream,
+                Err(status) => assert_eq!(status.code(), Code::ResourceExhausted),
+            }
+            assert!(tokio::time::Instant::now() < deadline, "no room came");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let gone = v1::Change {
+            change: Some(v1::change::Change::Delete(v1::ItemRef {
+                item: Some(v1::item_ref::Item::Circuit("c2".into())),
+            })),
+        };
+        let delete = v1::ApplyRequest {
+            changes: vec![gone],
+            ..Default::default()
+        };
+        a.apply(delete).await.expect("it applies");
+        let messages = read_to_end!(again, ());
+        assert_eq!(messages.last().expect("an end").end(), v1::TapEnd::Gone);
+
+        let wrong = v1::CaptureRequest {
+            port: "none".into(),
+            filter: Some(v1::PacketFilter {
+                source: "10.0.0.0/33".into(),
+                destination_port: Some(65_536),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let status = capture(&mut a, wrong).await.expect_err("all wrong");
+        let fields: Vec<_> = refusal(&status).into_iter().map(|it| it.field).collect();
+        assert_eq!(fields, ["port", "filter.source", "filter.destination_port"]);
+        let status = trace(&mut a, of_circuit()).await.expect_err("it is gone");
+        assert_eq!(refusal(&status)[0].code(), v1::RefusalCode::NotFound);
+    });
 }

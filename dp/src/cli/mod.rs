@@ -1,4 +1,4 @@
-//! The command line: `twinseal run`, `ctl`, `demo` and `genkey`.
+//! The command line: `twinseal run`, `ctl`, `agent`, `demo`, `genkey` and `completions`.
 //!
 //! Exit statuses: 0 it worked, 1 it failed (the reason is on stderr), 2 the command line was wrong.
 
@@ -11,10 +11,10 @@ mod print;
 pub mod run;
 pub mod state_file;
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 /// An encrypted overlay router: packets sealed end to end and hop by hop, at the speed of the wire.
@@ -41,6 +41,11 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Print a new secret for a key: 32 random octets in base64.
     Genkey,
+    /// Print what completes command lines in a shell: `source <(twinseal completions bash)`.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
 }
 
 /// The program: reads the command line, does it, and says how it went.
@@ -53,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Agent(args) => agent::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Genkey => genkey::run(),
+        Command::Completions { shell } => completions(shell),
     });
     match result {
         Ok(status) => status,
@@ -63,6 +69,13 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "twinseal", &mut script);
+    io::stdout().write_all(&script)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn start_log(args: &Args) -> anyhow::Result<()> {

@@ -310,6 +310,7 @@ impl Node {
         self.begin(&starts);
         self.watch_switches(&old, &touched);
         self.ports.sweep(&self.pool, &self.state);
+        self.end_taps();
 
         let generation = self.state.generation;
         self.pending = before.or(self.pending.take());

@@ -4,8 +4,7 @@
 //! the program's log, target `twinseal::audit`.
 
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use serde_json::{Map, Value, json};
 use twinseal_api::v1::{
@@ -13,7 +12,7 @@ use twinseal_api::v1::{
 };
 
 use super::access::Caller;
-use super::lines::Lines;
+use super::lines::{Lines, Writer};
 use super::refusal::{Refused, text};
 use crate::time::{rfc3339, unix_nanos};
 
@@ -25,8 +24,6 @@ const REASONS: usize = 20;
 const QUEUE: usize = 4096;
 /// Entries that are written at once, at most.
 const CHUNK: usize = 64;
-/// How long the last entries may take once the node stops.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What is being done, and by whom.
 pub struct Entry {
@@ -122,9 +119,6 @@ pub struct Audit {
     queue: Option<SyncSender<Value>>,
 }
 
-/// The writing thread. It ends when no [`Audit`] is left.
-pub struct Writer(Receiver<()>);
-
 impl Audit {
     /// To the program's log.
     pub fn to_log(node: &str) -> Self {
@@ -134,31 +128,29 @@ impl Audit {
         }
     }
 
-    /// To a file.
-    pub fn to_file(node: &str, mut lines: Lines) -> io::Result<(Self, Writer)> {
+    /// To a file. The writer ends when no [`Audit`] is left.
+    pub fn to_file(node: &str, lines: Lines) -> io::Result<(Self, Writer)> {
         let (queue, entries) = sync_channel::<Value>(QUEUE);
-        let (end, ended) = sync_channel(0);
-        std::thread::Builder::new()
-            .name("audit".to_owned())
-            .spawn(move || {
-                while let Ok(first) = entries.recv() {
-                    let mut objects = vec![first];
-                    objects.extend(entries.try_iter().take(CHUNK - 1));
-                    if let Err(error) = lines.write(&objects) {
-                        // They must not be lost: the program's log has them then.
-                        tracing::error!(%error, "the audit log cannot be written");
-                        for object in objects {
-                            tracing::warn!(target: "twinseal::audit", "{object}");
-                        }
-                    }
+        let next = move || {
+            let mut objects = vec![entries.recv().ok()?];
+            objects.extend(entries.try_iter().take(CHUNK - 1));
+            Some(objects)
+        };
+        let done = |written: io::Result<()>, objects: Vec<Value>| {
+            if let Err(error) = written {
+                // They must not be lost: the program's log has them then.
+                tracing::error!(%error, "the audit log cannot be written");
+                for object in objects {
+                    tracing::warn!(target: "twinseal::audit", "{object}");
                 }
-                drop(end);
-            })?;
+            }
+        };
+        let writer = Writer::start("audit", lines, next, done)?;
         let audit = Self {
             node: node.to_owned(),
             queue: Some(queue),
         };
-        Ok((audit, Writer(ended)))
+        Ok((audit, writer))
     }
 
     /// Takes down what came of something.
@@ -174,14 +166,6 @@ impl Audit {
         if let Some(object) = left {
             tracing::info!(target: "twinseal::audit", "{object}");
         }
-    }
-}
-
-impl Writer {
-    /// Waits until all is written, not for ever.
-    pub fn finish(self) {
-        // The thread sends nothing; its end of the channel goes when it ends.
-        let _ = self.0.recv_timeout(LAST_WORDS);
     }
 }
 

@@ -385,16 +385,7 @@ impl Node {
 }
 
 fn whole(code: Code, why: String, fix: &str) -> Refused {
-    let mut refused = Refused::default();
-    refused.push(v1::RefusedItem {
-        change: -1,
-        item: "drain".to_owned(),
-        field: "targets".to_owned(),
-        reason: why,
-        fix: fix.to_owned(),
-        code: code.into(),
-    });
-    refused
+    Refused::about("drain", code, "targets", why, fix)
 }
 
 #[cfg(test)]

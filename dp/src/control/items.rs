@@ -174,7 +174,7 @@ fn group(name: &str, members: &[Member]) -> Proto {
     })
 }
 
-fn route(vrf: &VrfName, prefix: &Prefix, target: &Target) -> Proto {
+pub(super) fn route(vrf: &VrfName, prefix: &Prefix, target: &Target) -> Proto {
     Proto::Route(v1::Route {
         vrf: vrf.to_string(),
         prefix: prefix.to_string(),

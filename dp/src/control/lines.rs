@@ -6,8 +6,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
 
 use serde_json::Value;
+
+/// How long the last lines may take once the node stops.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Where lines go.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -115,6 +120,35 @@ impl Lines {
             self.size += text.len() as u64;
         }
         Ok(())
+    }
+}
+
+/// A thread that writes lines, so that a disk that hangs holds up nobody else.
+pub struct Writer(Receiver<()>);
+
+impl Writer {
+    /// Writes what `next` gives until it gives nothing; `done` is told what came of it.
+    pub fn start(
+        name: &str,
+        mut lines: Lines,
+        mut next: impl FnMut() -> Option<Vec<Value>> + Send + 'static,
+        mut done: impl FnMut(io::Result<()>, Vec<Value>) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (end, ended) = sync_channel(0);
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        thread.spawn(move || {
+            while let Some(objects) = next() {
+                done(lines.write(&objects), objects);
+            }
+            drop(end);
+        })?;
+        Ok(Self(ended))
+    }
+
+    /// Waits until all is written, not for ever.
+    pub fn finish(self) {
+        // The thread sends nothing; its end of the channel goes when it ends.
+        let _ = self.0.recv_timeout(LAST_WORDS);
     }
 }
 

@@ -42,6 +42,7 @@ mod restore;
 mod secrets;
 mod store;
 mod sweep;
+pub mod taps;
 #[cfg(test)]
 mod tests;
 
@@ -60,9 +61,9 @@ use accounts::Accounts;
 use audit::Audit;
 use drain::Drains;
 use events::Events;
-use events::file::{EventsConfig, Writer};
+use events::file::{self, EventsConfig};
 use keys::SaConfig;
-use lines::{Lines, Output, Reopen};
+use lines::{Lines, Output, Reopen, Writer};
 pub use node::{Node, NodeHandle};
 pub use server::{SocketConfig, SocketError};
 use store::Store;
@@ -233,12 +234,12 @@ pub async fn run(
 /// Begins to write events to their file, if they have one.
 fn write_events(config: &NodeConfig, events: &Events) -> Result<Option<Writer>, ControlError> {
     let kinds = config.events.kinds.clone();
-    let start = |lines| Writer::start(&events.log(), kinds, lines);
+    let start = |lines| file::write(&events.log(), kinds, lines);
     open_lines(config, "events.file", config.events.output.as_ref(), start)
 }
 
 /// Where the audit goes.
-fn start_audit(config: &NodeConfig) -> Result<(Audit, Option<audit::Writer>), ControlError> {
+fn start_audit(config: &NodeConfig) -> Result<(Audit, Option<Writer>), ControlError> {
     let start = |lines| Audit::to_file(&config.name, lines);
     let opened = open_lines(config, "audit.file", config.audit.as_ref(), start)?;
     Ok(match opened {

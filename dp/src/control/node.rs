@@ -29,8 +29,11 @@ use super::resolve::Resolver;
 use super::restore::{Restoring, not_stored};
 use super::secrets::Served;
 use super::store::{Store, Stored};
+use super::taps::{OpenTaps, Opened, Taken};
 use super::usage::{Filter, Flushed};
 use crate::workers::Pool;
+use crate::workers::taps::capture::Captured;
+use crate::workers::taps::trace::Traced;
 
 /// How often workers' wishes are looked at.
 const TICK: Duration = Duration::from_millis(25);
@@ -65,6 +68,7 @@ pub struct Node {
     pub(super) key_limits: Limits,
     pub(super) watch: Watch,
     pub(super) drains: Drains,
+    pub(super) taps: OpenTaps,
     pub(super) pending: Option<Pending>,
     pub(super) restoring: Option<Restoring>,
     /// `None` if the tables are not to be stored.
@@ -85,6 +89,13 @@ enum Command {
     Confirm(u64, oneshot::Sender<Settled>),
     Rollback(u64, oneshot::Sender<Settled>),
     Drain(v1::DrainRequest, String, oneshot::Sender<Drained>),
+    Capture(v1::CaptureRequest, oneshot::Sender<Tapped<Captured>>),
+    Trace(v1::TraceRequest, oneshot::Sender<Tapped<Traced>>),
+    Told(Vec<Taken>, oneshot::Sender<Vec<v1::TracedPacket>>),
+    Explain(
+        v1::ExplainRequest,
+        oneshot::Sender<Result<v1::ExplainResponse, Refused>>,
+    ),
     Get(oneshot::Sender<v1::GetResponse>),
     Stats(oneshot::Sender<v1::StatsResponse>),
     Events(oneshot::Sender<Log>),
@@ -110,6 +121,9 @@ type Settled = (Result<u64, Refused>, Option<oneshot::Receiver<Stored>>);
 
 /// What drains then, and the generation of the tables.
 type Drained = (Result<Vec<v1::DrainState>, Refused>, u64);
+
+/// A tap that was opened, and the generation of the tables.
+type Tapped<T> = (Result<Opened<T>, Refused>, u64);
 
 /// Where to send commands to a node.
 #[derive(Clone)]
@@ -163,6 +177,34 @@ impl NodeHandle {
     /// Takes out of service or back into it, as `by` asked; tells what drains then, and the generation of the tables.
     pub async fn drain(&self, request: v1::DrainRequest, by: String) -> Result<Drained, Stopped> {
         self.ask(|reply| Command::Drain(request, by, reply)).await
+    }
+
+    /// Begins to copy frames; tells the generation of the tables too.
+    pub async fn capture(&self, request: v1::CaptureRequest) -> Result<Tapped<Captured>, Stopped> {
+        self.ask(|reply| Command::Capture(request, reply)).await
+    }
+
+    /// Begins to trace packets; tells the generation of the tables too.
+    pub async fn trace(&self, request: v1::TraceRequest) -> Result<Tapped<Traced>, Stopped> {
+        self.ask(|reply| Command::Trace(request, reply)).await
+    }
+
+    /// Traces as the API tells them.
+    pub async fn told(&self, taken: Vec<Taken>) -> Result<Vec<v1::TracedPacket>, Stopped> {
+        self.ask(|reply| Command::Told(taken, reply)).await
+    }
+
+    /// Where a packet would be led.
+    pub async fn explain(
+        &self,
+        request: v1::ExplainRequest,
+    ) -> Result<Result<v1::ExplainResponse, Refused>, Stopped> {
+        self.ask(|reply| Command::Explain(request, reply)).await
+    }
+
+    /// Whether the node has stopped.
+    pub fn stopped(&self) -> bool {
+        self.0.is_closed()
     }
 
     /// The desired state and what became of it.
@@ -228,6 +270,7 @@ impl Node {
             key_limits: Limits::default(),
             watch: Watch::default(),
             drains: Drains::default(),
+            taps: OpenTaps::default(),
             pending: None,
             restoring: None,
             store: None,
@@ -311,6 +354,20 @@ impl Node {
             Command::Drain(request, by, reply) => {
                 let drained = self.drain(&request, &by);
                 let _ = reply.send((drained, self.state.generation));
+            }
+            Command::Capture(request, reply) => {
+                let opened = self.capture(&request);
+                let _ = reply.send((opened, self.state.generation));
+            }
+            Command::Trace(request, reply) => {
+                let opened = self.trace(&request);
+                let _ = reply.send((opened, self.state.generation));
+            }
+            Command::Told(taken, reply) => {
+                let _ = reply.send(self.told(&taken));
+            }
+            Command::Explain(request, reply) => {
+                let _ = reply.send(self.explain(&request));
             }
             Command::Get(reply) => {
                 let _ = reply.send(report::get(self));

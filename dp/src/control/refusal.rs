@@ -71,10 +71,15 @@ impl Refused {
 
     /// A single reason about the whole transaction.
     pub fn whole(code: Code, field: &str, reason: String, fix: &str) -> Self {
+        Self::about("transaction", code, field, reason, fix)
+    }
+
+    /// A single reason about something that is no change.
+    pub fn about(item: &str, code: Code, field: &str, reason: String, fix: &str) -> Self {
         let mut refused = Self::default();
         refused.push(RefusedItem {
             change: -1,
-            item: "transaction".to_owned(),
+            item: item.to_owned(),
             field: field.to_owned(),
             reason,
             fix: fix.to_owned(),

@@ -1,6 +1,7 @@
 //! Workers: pinned threads that run packets to completion, and the control thread's handle of them.
 
 pub mod stats;
+pub mod taps;
 mod wait;
 mod worker;
 
@@ -20,6 +21,9 @@ use crate::ports::{Device, Outcome, PortError, PortSpec, Steering, memory, tap};
 use crate::tables::publish::Publisher;
 use crate::tables::{MAX_PORTS, PortIndex, Tables};
 use stats::{Cells, PortTotals, Snapshot, WorkerTotals};
+use taps::capture::Capture;
+use taps::trace::Tracing;
+use taps::{AnyTap, Open};
 pub use wait::Idle;
 use worker::{Command, QueueCounters, Worker};
 
@@ -63,6 +67,8 @@ pub struct Pool {
     handles: Vec<Handle>,
     publisher: Publisher,
     requests: Receiver<NeighbourRequest>,
+    /// All that workers may still have.
+    taps: Vec<Arc<dyn AnyTap>>,
     pages: Pages,
 }
 
@@ -85,6 +91,7 @@ impl Pool {
             handles: Vec::with_capacity(config.cpus.len()),
             publisher,
             requests,
+            taps: Vec::new(),
             config,
         };
         for (number, lanes) in lanes.into_iter().enumerate() {
@@ -122,6 +129,7 @@ impl Pool {
             memory,
             self.publisher.reader(),
             worker::Wires {
+                number,
                 commands: inbox,
                 event: Arc::clone(&event),
                 requests,
@@ -277,8 +285,34 @@ impl Pool {
         }
     }
 
-    /// Frees old tables that no worker holds any more; call now and then.
+    /// Has all workers offer packets at a port to a capture.
+    pub fn capture(&mut self, capture: Capture) {
+        self.taps.push(capture.tap.clone());
+        self.tap(&Open::Capture(capture));
+    }
+
+    /// Has all workers trace packets.
+    pub fn trace(&mut self, tracing: Tracing) {
+        self.taps.push(tracing.tap.clone());
+        self.tap(&Open::Trace(tracing));
+    }
+
+    fn tap(&self, open: &Open) {
+        for handle in &self.handles {
+            handle.command(Command::Tap(open.clone()));
+        }
+    }
+
+    /// Taps that have not ended, or that somebody holds on to.
+    pub fn taps(&self) -> usize {
+        self.taps.len()
+    }
+
+    /// Frees old tables and taps that no worker holds any more; call now and then.
     pub fn reclaim(&mut self) {
+        // A count of one is this vector's own.
+        self.taps
+            .retain(|tap| !tap.ended() || Arc::strong_count(tap) > 1);
         self.publisher.reclaim();
     }
 

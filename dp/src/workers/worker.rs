@@ -13,14 +13,18 @@ use twinseal_xsk::{Frame, Umem};
 
 use super::NeighbourRequest;
 use super::stats::Cells;
+use super::taps::capture::Way;
+use super::taps::{self, Taps};
 use super::wait::{Idle, Step, Wait};
 use crate::pipeline::reason::DropReason;
+use crate::pipeline::trace::Tracer;
 use crate::pipeline::{self, BATCH, Batch, Disposition, Packet, State};
 use crate::ports::afxdp::Opened;
 use crate::ports::{PortError, Queue};
 use crate::tables::publish::Reader;
 use crate::tables::traffic::add;
 use crate::tables::{MAX_PORTS, NeighbourKey, PortIndex};
+use crate::time::unix_nanos;
 
 /// What is counted of queues outside the packet path.
 pub(super) type QueueCounters = Vec<(PortIndex, Vec<(&'static str, u64)>)>;
@@ -38,6 +42,8 @@ pub(super) enum Command {
     },
     /// Close a queue.
     Close { index: PortIndex, reply: Sender<()> },
+    /// Offer packets to a tap.
+    Tap(taps::Open),
     /// Read counters that are kept outside the packet path.
     Counters { reply: Sender<QueueCounters> },
     /// Close all queues and end.
@@ -46,6 +52,8 @@ pub(super) enum Command {
 
 /// What connects a worker with the control thread.
 pub(super) struct Wires {
+    /// Which worker it is.
+    pub(super) number: usize,
     pub(super) commands: Receiver<Command>,
     /// Becomes readable when there is a command, or new tables.
     pub(super) event: Arc<OwnedFd>,
@@ -86,6 +94,8 @@ pub(super) struct Worker {
     held: ArrayVec<(Frame, NeighbourKey, Instant), HELD>,
     asked: ArrayVec<(NeighbourRequest, Instant), 64>,
     icmp_refilled: Instant,
+    taps: Taps,
+    tracer: Box<Tracer>,
     stop: bool,
 }
 
@@ -111,6 +121,8 @@ impl Worker {
             held: ArrayVec::new(),
             asked: ArrayVec::new(),
             icmp_refilled: Instant::now() - ICMP_PERIOD,
+            taps: Taps::default(),
+            tracer: Box::default(),
             stop: false,
         }
     }
@@ -127,7 +139,12 @@ impl Worker {
         let mut busy = 0;
         self.keep_house();
         while !self.stop {
-            if self.forward() {
+            // All that packets pay for taps while there are none.
+            let any = match self.taps.any() {
+                false => self.forward::<false>(),
+                true => self.forward::<true>(),
+            };
+            if any {
                 self.wait.over();
                 busy += 1;
                 if busy < BUSY_LOOPS {
@@ -156,10 +173,10 @@ impl Worker {
     }
 
     /// The packet loop: one batch from each queue. Says whether there was a packet.
-    fn forward(&mut self) -> bool {
+    fn forward<const TAPPED: bool>(&mut self) -> bool {
         let mut any = false;
         if !self.held.is_empty() {
-            self.release();
+            self.release::<TAPPED>();
         }
         for place in 0..self.queues.len() {
             let (index, queue) = &mut self.queues[place];
@@ -167,8 +184,8 @@ impl Worker {
             let count = queue.receive(&mut self.memory, &mut self.received, BATCH);
             if count > 0 {
                 any = true;
-                self.process(index);
-                self.send();
+                self.process::<TAPPED>(index);
+                self.send::<TAPPED>();
             }
         }
         for (_, queue) in &mut self.queues {
@@ -178,7 +195,7 @@ impl Worker {
     }
 
     /// Runs what was received on a port through the pipeline and sorts it by where it goes.
-    fn process(&mut self, index: PortIndex) {
+    fn process<const TAPPED: bool>(&mut self, index: PortIndex) {
         let cells = &self.wires.cells;
         let bytes = self.received.iter().map(Frame::len).sum();
         cells.ports[usize::from(index.0)].received(self.received.len(), bytes);
@@ -188,7 +205,11 @@ impl Worker {
         let frames = self.received.drain(..);
         self.batch
             .extend(frames.map(|frame| Packet::new(frame, index)));
-        pipeline::process(&mut self.state, self.tables.tables(), &mut self.batch);
+        if TAPPED {
+            self.process_tapped(index);
+        } else {
+            pipeline::process(&mut self.state, self.tables.tables(), &mut self.batch);
+        }
         for packet in self.batch.drain(..) {
             match packet.disposition {
                 Disposition::Send(port) => {
@@ -213,8 +234,29 @@ impl Worker {
         }
     }
 
+    /// As the pipeline alone, with copies and traces for whoever wants some.
+    fn process_tapped(&mut self, index: PortIndex) {
+        let (worker, now) = (self.wires.number, unix_nanos());
+        for capture in &self.taps.captures {
+            let frames = self.batch.iter().map(|packet| &packet.frame);
+            capture.offer(worker, index, Way::In, now, frames);
+        }
+        let tables = self.tables.tables();
+        if self.taps.traces.is_empty() {
+            return pipeline::process(&mut self.state, tables, &mut self.batch);
+        }
+        self.tracer.begin(&self.batch);
+        let tracer = &mut *self.tracer;
+        pipeline::process_probed(&mut self.state, tables, &mut self.batch, tracer);
+        for trace in self.tracer.end(&self.batch) {
+            for tracing in &self.taps.traces {
+                tracing.offer(worker, now, trace);
+            }
+        }
+    }
+
     /// Sends the frames whose neighbour is known by now, and drops those that waited too long.
-    fn release(&mut self) {
+    fn release<const TAPPED: bool>(&mut self) {
         let tables = self.tables.tables();
         for (mut frame, key, since) in std::mem::take(&mut self.held) {
             match tables.neighbours.get(&key) {
@@ -234,10 +276,10 @@ impl Worker {
                 }
             }
         }
-        self.send();
+        self.send::<TAPPED>();
     }
 
-    fn send(&mut self) {
+    fn send<const TAPPED: bool>(&mut self) {
         for port in self.sending.drain(..) {
             let output = &mut self.outputs[usize::from(port.0) % MAX_PORTS];
             let bytes = output.iter().map(Frame::len).sum();
@@ -251,6 +293,12 @@ impl Worker {
                 );
                 continue;
             };
+            if TAPPED {
+                for capture in &self.taps.captures {
+                    let (worker, now) = (self.wires.number, unix_nanos());
+                    capture.offer(worker, port, Way::Out, now, output.iter());
+                }
+            }
             let unsent = queue.transmit(&mut self.memory, output);
             self.wires.cells.ports[usize::from(port.0)].sent(packets - unsent, bytes);
             if unsent > 0 {
@@ -289,6 +337,9 @@ impl Worker {
     fn keep_house(&mut self) {
         while let Ok(command) = self.wires.commands.try_recv() {
             self.obey(command);
+        }
+        if self.taps.any() {
+            self.taps.clear();
         }
         let now = Instant::now();
         if now.duration_since(self.icmp_refilled) >= ICMP_PERIOD {
@@ -336,6 +387,7 @@ impl Worker {
                 let counters = counters.map(|(index, queue)| (*index, queue.kernel_counters()));
                 let _ = reply.send(counters.collect());
             }
+            Command::Tap(tap) => self.taps.open(tap),
             Command::Stop => self.stop = true,
         }
     }

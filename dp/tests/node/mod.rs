@@ -336,6 +336,12 @@ impl Flow {
         }
     }
 
+    /// Sends one packet to where it will not arrive.
+    pub fn send_elsewhere(&mut self, to: [u8; 4]) {
+        let frame = frame([2, 0, 0, 0, 2, 1], [10, 1, 0, 9], to, &[]);
+        assert!(self.a.send(&frame), "the wire has room");
+    }
+
     /// Takes what has arrived; all in order, and none is missing.
     pub fn receive(&mut self) {
         while let Some(number) = self.b.receive_one(|octets| {

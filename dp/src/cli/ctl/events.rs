@@ -7,15 +7,16 @@ use anyhow::bail;
 use clap::ValueEnum;
 use twinseal_api::v1;
 
+use super::output::Output;
 use crate::cli::client::{self, Client};
 use crate::cli::print;
 use crate::control::events::json::json;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct WatchArgs {
-    /// Print a JSON object a line, as docs/events.md describes them.
-    #[arg(long)]
-    json: bool,
+    // JSON is as docs/events.md describes it.
+    #[command(flatten)]
+    output: Output,
     /// Only these kinds; several by commas.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KIND")]
     kinds: Vec<Kind>,
@@ -69,10 +70,9 @@ pub(super) async fn run(mut client: Client, args: WatchArgs) -> anyhow::Result<E
     {
         // Not locked across the wait; a line of standard output leaves with its end.
         let mut out = io::stdout();
-        if args.json {
-            writeln!(out, "{}", json(&event))?;
-        } else {
-            writeln!(out, "{}", print::event(&event))?;
+        match args.output.table() {
+            true => writeln!(out, "{}", print::event(&event))?,
+            false => args.output.one(&mut out, &json(&event))?,
         }
     }
     bail!("the node closed the stream: it has stopped")

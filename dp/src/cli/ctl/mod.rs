@@ -4,7 +4,10 @@ mod apply;
 mod confirm;
 mod drain;
 mod events;
+mod output;
+mod pcapng;
 mod stats;
+mod taps;
 mod usage;
 
 use std::io::{self, Write};
@@ -15,6 +18,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use twinseal_api::v1;
 
+use self::output::Output;
 use super::client::{self, Client, Target};
 use super::{print, state_file};
 
@@ -41,12 +45,14 @@ enum Command {
     Drain(drain::DrainArgs),
     /// Take them back into service.
     Undrain(drain::Scopes),
+    /// Tell what the node does with packets as they pass. Never a key, never an octet of a payload.
+    Trace(taps::TraceArgs),
+    /// Copy the frames of a port as they are on the wire: on an edge port in plaintext. The node's audit log has it.
+    Capture(taps::CaptureArgs),
+    /// Tell where a packet would be led by the tables of this moment.
+    Explain(taps::ExplainArgs),
     /// Print the desired state as a state file, and what became of it as comments in it.
-    Get {
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Get(Output),
     /// Print all counters.
     Stats(stats::StatsArgs),
     /// Print events, a line each.
@@ -72,7 +78,10 @@ pub fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
             Command::Rollback(rollback) => confirm::rollback(args.target, rollback).await,
             Command::Drain(drain) => drain::drain(args.target, drain).await,
             Command::Undrain(scopes) => drain::undrain(args.target, scopes).await,
-            Command::Get { json } => get(args.target.connect().await?, json).await,
+            Command::Trace(trace) => taps::trace(args.target.connect().await?, trace).await,
+            Command::Capture(capture) => taps::capture(args.target.connect().await?, capture).await,
+            Command::Explain(explain) => taps::explain(args.target.connect().await?, explain).await,
+            Command::Get(output) => get(args.target.connect().await?, output).await,
             Command::Stats(stats) => stats::run(args.target.connect().await?, &stats).await,
             Command::Watch(watch) => events::run(args.target.connect().await?, watch).await,
             Command::Usage(usage) => usage::run(args.target.connect().await?, usage).await,
@@ -80,14 +89,14 @@ pub fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-async fn get(mut client: Client, json: bool) -> anyhow::Result<ExitCode> {
+async fn get(mut client: Client, output: Output) -> anyhow::Result<ExitCode> {
     let response = client
         .get(v1::GetRequest {})
         .await
         .map_err(|status| client::explain(&status))?;
     let got = response.into_inner();
     let mut out = io::stdout().lock();
-    if json {
+    if !output.table() {
         let state = state_file::json(&got.items)?;
         let all = json!({
             "node": got.node,
@@ -108,7 +117,7 @@ async fn get(mut client: Client, json: bool) -> anyhow::Result<ExitCode> {
             "keys": got.keys.iter().map(print::key_json).collect::<Vec<_>>(),
             "neighbours": got.neighbours.iter().map(print::neighbour_json).collect::<Vec<_>>(),
         });
-        writeln!(out, "{all:#}")?;
+        output.whole(&mut out, &all)?;
     } else {
         print::outcome(&mut out, &got)?;
         if !got.items.is_empty() {

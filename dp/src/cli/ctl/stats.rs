@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use twinseal_api::v1;
 
+use super::output::Output;
 use crate::cli::client::{self, Client};
 use crate::cli::print;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct StatsArgs {
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-    /// Print again every SECS seconds: rates, or with --json the counters, an object a line.
+    #[command(flatten)]
+    output: Output,
+    /// Print again every SECS seconds: rates, or as JSON or YAML the counters.
     #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     watch: Option<u64>,
 }
@@ -23,8 +23,8 @@ pub(super) async fn run(mut client: Client, args: &StatsArgs) -> anyhow::Result<
     let mut before = read(&mut client).await?;
     let Some(seconds) = args.watch else {
         let mut out = io::stdout().lock();
-        if args.json {
-            writeln!(out, "{:#}", print::stats_json(&before.1))?;
+        if !args.output.table() {
+            args.output.whole(&mut out, &print::stats_json(&before.1))?;
         } else {
             print::stats(&mut out, &before.1)?;
         }
@@ -33,12 +33,13 @@ pub(super) async fn run(mut client: Client, args: &StatsArgs) -> anyhow::Result<
     let mut ticks = tokio::time::interval(Duration::from_secs(seconds));
     ticks.tick().await;
     loop {
-        if args.json {
-            writeln!(io::stdout(), "{}", print::stats_json(&before.1))?;
+        if !args.output.table() {
+            let stats = print::stats_json(&before.1);
+            args.output.one(&mut io::stdout(), &stats)?;
         }
         ticks.tick().await;
         let now = read(&mut client).await?;
-        if !args.json {
+        if args.output.table() {
             let elapsed = now.0 - before.0;
             let mut out = io::stdout().lock();
             writeln!(out, "per second, over {:.1} s", elapsed.as_secs_f64())?;

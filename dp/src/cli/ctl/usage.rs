@@ -6,15 +6,16 @@ use std::process::ExitCode;
 use serde_json::Value;
 use twinseal_api::v1;
 
+use super::output::Output;
 use crate::cli::client::{self, Client};
 use crate::control::events::json::usage_record;
 use crate::time::rfc3339;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct UsageArgs {
-    /// Print a JSON object a line, with the fields of usage events.
-    #[arg(long)]
-    json: bool,
+    // JSON has the fields of usage events.
+    #[command(flatten)]
+    output: Output,
     /// Only this circuit; may be given several times.
     #[arg(long, value_name = "NAME")]
     circuit: Vec<String>,
@@ -33,7 +34,7 @@ pub(super) struct UsageArgs {
     #[arg(long)]
     closed: bool,
     /// One line a circuit: sums over all its minutes.
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     sum: bool,
 }
 
@@ -50,7 +51,7 @@ pub(super) async fn run(mut client: Client, args: UsageArgs) -> anyhow::Result<E
         .map_err(|status| client::explain(&status))?;
     let mut stream = response.into_inner();
     let mut sums = std::collections::BTreeMap::<String, v1::UsageRecord>::new();
-    if !args.json {
+    if args.output.table() {
         writeln!(io::stdout(), "{}", HEAD)?;
     }
     while let Some(record) = stream
@@ -58,19 +59,25 @@ pub(super) async fn run(mut client: Client, args: UsageArgs) -> anyhow::Result<E
         .await
         .map_err(|status| client::explain(&status))?
     {
-        if args.json {
-            writeln!(io::stdout(), "{}", Value::Object(usage_record(&record)))?;
-        } else if args.sum {
+        if args.sum {
             let sum = sums.entry(record.circuit.clone()).or_default();
             add(sum, &record);
         } else {
-            writeln!(io::stdout(), "{}", line(&record))?;
+            print(args.output, &record)?;
         }
     }
     for sum in sums.values() {
-        writeln!(io::stdout(), "{}", line(sum))?;
+        print(args.output, sum)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn print(output: Output, record: &v1::UsageRecord) -> io::Result<()> {
+    let mut out = io::stdout();
+    match output.table() {
+        true => writeln!(out, "{}", line(record)),
+        false => output.one(&mut out, &Value::Object(usage_record(record))),
+    }
 }
 
 const HEAD: &str = "FROM                 CIRCUIT              SENT PACKETS       SENT BYTES    RECV PACKETS       RECV BYTES  DROPS";

@@ -5,6 +5,7 @@ mod json;
 mod table;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -14,6 +15,7 @@ use twinseal_api::v1;
 
 pub(super) use event::event;
 pub(super) use json::{drain_json, key_json, link_json, neighbour_json, port_json, stats_json};
+pub(super) use trace::{explained, explained_json, frame, frame_json, traced, traced_json};
 
 use super::state_file::schema::{Direction, Suite};
 use table::Table;

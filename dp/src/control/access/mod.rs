@@ -260,9 +260,7 @@ pub struct Caller {
 /// The least role that may call a method; an unknown one is for those who may do all.
 pub fn needed(method: &str) -> Role {
     match method {
-        "Get" | "Stats" | "Watch" | "Usage" | "ServerReflectionInfo" | "Check" | "List" => {
-            Role::Viewer
-        }
+        "Get" | "Stats" | "Watch" | "Usage" | "Explain" | "ServerReflectionInfo" => Role::Viewer,
         "Drain" | "Trace" | "Capture" => Role::Operator,
         _ => Role::Admin,
     }

@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod dump;
+mod names;
 mod places;
 mod routes;
 
@@ -30,6 +31,7 @@ use crate::tables::{
 };
 use crate::wire::ethernet::Mac;
 use crate::wire::ip::mapped;
+pub use names::{Names, Wanted};
 use places::Places;
 
 /// An open port, as far as tables are concerned.

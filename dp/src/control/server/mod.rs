@@ -5,6 +5,7 @@ mod drain;
 mod replace;
 mod socket;
 mod status;
+mod taps;
 mod usage;
 mod watch;
 
@@ -83,6 +84,39 @@ impl Control for Service {
         self.drain(caller, request.into_inner())
             .await
             .map(Response::new)
+    }
+
+    type TraceStream = taps::Traces;
+
+    async fn trace(
+        &self,
+        request: Request<v1::TraceRequest>,
+    ) -> Result<Response<Self::TraceStream>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
+        self.trace(caller, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    type CaptureStream = taps::Frames;
+
+    async fn capture(
+        &self,
+        request: Request<v1::CaptureRequest>,
+    ) -> Result<Response<Self::CaptureStream>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
+        self.capture(caller, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        let explained = self.node.explain(request.into_inner()).await?;
+        let explained = explained.map_err(|refused| status::status(&refused))?;
+        Ok(Response::new(explained))
     }
 
     async fn get(&self, _: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {

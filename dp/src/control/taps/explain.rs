@@ -1,0 +1,175 @@
+//! Where a packet would be led, by the tables that workers have and a packet that exists on paper only.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use twinseal_api::v1;
+use zerocopy::IntoBytes;
+
+use super::{missing, parse};
+use crate::control::compile::Wanted;
+use crate::control::health;
+use crate::control::model::VrfName;
+use crate::control::node::Node;
+use crate::control::refusal::{Code, Refused};
+use crate::pipeline::reason::DropReason;
+use crate::pipeline::trace;
+use crate::tables::{CircuitIndex, NeighbourKey, Target, Via};
+use crate::wire::ip;
+
+impl Node {
+    /// Where it would go, and why it would not arrive there as far as this node knows.
+    pub fn explain(&self, request: &v1::ExplainRequest) -> Result<v1::ExplainResponse, Refused> {
+        let item = "explain";
+        let mut refused = Refused::default();
+        let vrf = VrfName::new(&request.vrf)
+            .and_then(|name| Some((self.compiler.vrf_index(&name)?, name)));
+        if vrf.is_none() {
+            refused.append(missing(item, "vrf", "vrf", &request.vrf));
+        }
+        let to = parse::address(&request.destination, "destination", item, &mut refused);
+        let from = match request.source.as_str() {
+            "" => None,
+            text => parse::address(text, "source", item, &mut refused),
+        };
+        let protocol = parse::number(Some(request.protocol), "protocol", item, &mut refused);
+        let mut port = |field, port| parse::number(Some(port), field, item, &mut refused);
+        let ports = port("source_port", request.source_port)
+            .zip(port("destination_port", request.destination_port));
+        if let (Some(from), Some(to)) = (from, to)
+            && from.is_ipv4() != to.is_ipv4()
+        {
+            let why = "source and destination are of two families".to_owned();
+            let fix = "give addresses of one family";
+            refused.append(Refused::about(item, Code::Invalid, "source", why, fix));
+        }
+        refused.unless(())?;
+        let (Some((index, vrf)), Some(to)) = (vrf, to) else {
+            return Ok(v1::ExplainResponse::default());
+        };
+        let packet = packet(
+            from,
+            to,
+            protocol.unwrap_or_default(),
+            ports.unwrap_or_default(),
+        );
+        let (_, target) = trace::route(self.compiler.tables(), index, &packet);
+        let mut told = v1::ExplainResponse {
+            route: self.route(&vrf, to),
+            ..Default::default()
+        };
+        match target {
+            Some(Target::Circuit(circuit)) => self.lead_into(circuit, &mut told),
+            Some(Target::Via(via)) => {
+                let via = self.compiler.tables().vias[via.0];
+                self.lead_out_of(via, to, &mut told);
+            }
+            Some(Target::Blackhole) => told.problem = problem(DropReason::Blackhole),
+            Some(Target::Group(_)) | None => told.problem = problem(DropReason::NoRoute),
+        }
+        Ok(told)
+    }
+
+    fn lead_into(&self, index: CircuitIndex, told: &mut v1::ExplainResponse) {
+        let tables = self.compiler.tables();
+        let circuit = tables.circuit(index);
+        let link = tables.link(circuit.link);
+        let names = self.compiler.names(&Wanted {
+            links: [circuit.link.0].into(),
+            circuits: [index.0].into(),
+            ..Wanted::default()
+        });
+        let name = names.link(circuit.link);
+        told.into = Some(v1::Passage {
+            link: name.map(ToString::to_string).unwrap_or_default(),
+            receiver_index: link.transmit.as_ref().map_or(0, |it| it.receiver),
+            link_epoch: link.transmit.as_ref().map_or(0, |it| it.sa.epoch()),
+            label: circuit.label,
+            circuit: names
+                .circuit(index)
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            circuit_epoch: circuit.transmit.as_ref().map_or(0, |sa| sa.epoch()),
+            ..Default::default()
+        });
+        told.out_port = self.port_name(link.port);
+        let sources = self.sources();
+        if let Some(it) = name.and_then(|name| self.state.links.get(name)) {
+            told.next_hop = it.neighbour().to_string();
+        }
+        let mac = name.and_then(|name| sources.next_hop(name));
+        told.next_hop_mac = mac.map(|mac| mac.to_string()).unwrap_or_default();
+        told.problem = if circuit.transmit.is_none() {
+            problem(DropReason::NoTransmitKey)
+        } else if let Some(name) = name {
+            match health::link(&sources, &self.netlink.view, name).reason() {
+                "" => String::new(),
+                reason => format!("link {name}: {reason}"),
+            }
+        } else {
+            String::new()
+        };
+    }
+
+    fn lead_out_of(&self, via: Via, to: IpAddr, told: &mut v1::ExplainResponse) {
+        let tables = self.compiler.tables();
+        told.out_port = self.port_name(via.port);
+        let address = via.address.unwrap_or_else(|| ip::mapped(to));
+        told.next_hop = ip::unmapped(address).to_string();
+        let key = NeighbourKey {
+            port: via.port,
+            address,
+        };
+        let peer = tables.port(via.port).and_then(|port| port.peer);
+        match peer.or_else(|| tables.neighbours.get(&key).copied()) {
+            Some(mac) => told.next_hop_mac = mac.to_string(),
+            None => {
+                told.problem =
+                    "the next hop's hardware address is not known: the first packet has it asked for".to_owned();
+            }
+        }
+    }
+}
+
+/// A drop reason, as counters and traces call it.
+fn problem(reason: DropReason) -> String {
+    reason.name().to_owned()
+}
+
+/// Its headers are all that is looked at.
+fn packet(from: Option<IpAddr>, to: IpAddr, protocol: u8, ports: (u16, u16)) -> Vec<u8> {
+    let mut packet = match to {
+        IpAddr::V4(to) => ip::V4Header {
+            version_ihl: 0x45,
+            traffic_class: 0,
+            total_length: 24.into(),
+            identification: 0.into(),
+            fragment: 0.into(),
+            ttl: 64,
+            protocol,
+            checksum: 0.into(),
+            source: match from {
+                Some(IpAddr::V4(from)) => from.octets(),
+                _ => Ipv4Addr::UNSPECIFIED.octets(),
+            },
+            destination: to.octets(),
+        }
+        .as_bytes()
+        .to_vec(),
+        IpAddr::V6(to) => ip::V6Header {
+            version_class_flow: (6 << 28).into(),
+            payload_length: 4.into(),
+            next_header: protocol,
+            hop_limit: 64,
+            source: match from {
+                Some(IpAddr::V6(from)) => from.octets(),
+                _ => Ipv6Addr::UNSPECIFIED.octets(),
+            },
+            destination: to.octets(),
+        }
+        .as_bytes()
+        .to_vec(),
+    };
+    packet.extend(ports.0.to_be_bytes());
+    packet.extend(ports.1.to_be_bytes());
+    packet
+}
