@@ -223,6 +223,24 @@ fn windows_of_lanes_are_apart_and_only_commits_move_them() {
 }
 
 #[test]
+fn fetching_ahead_takes_no_counter_and_marks_nothing() {
+    let (tx, owner) = seal_sa(LINK, 2, 10).unwrap();
+    let rx = open_sa(LINK, 2048).unwrap();
+    for _ in 0..2 {
+        // Lanes that there are and are not, and counters that anyone may have made up.
+        for lane in 0..=255 {
+            tx.prefetch(lane);
+            for counter in [0, 1 << 20, MAX_COUNTER, u64::MAX] {
+                rx.prefetch(lane, counter);
+            }
+        }
+        assert!(rx.check(0, 0).is_ok() && rx.check(255, 0).is_ok());
+        rx.prepare(0);
+    }
+    assert_eq!((tx.sealed(), tx.reserve(&owner, 0, 1)), (0, Some(0)));
+}
+
+#[test]
 fn threads_that_race_for_a_new_lane_accept_each_counter_once() {
     let sa = open_sa(LINK, 4096).unwrap();
     let commit_all = || {
