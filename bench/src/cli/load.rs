@@ -45,6 +45,9 @@ pub(crate) struct Load {
     /// Updates a second at most; else as many as go.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
+    /// Packets a second meanwhile.
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pps: u32,
     /// Store the tables on disk, as a node does by default: every transaction then waits for the disk.
     #[arg(long)]
     keep_tables: bool,
@@ -90,6 +93,7 @@ impl Load {
             keyed: self.keyed,
             seconds: self.seconds,
             rate: self.rate,
+            pps: self.pps,
         };
         let report = load(config, sizes, counting::live)?;
         print(&report, self.json)?;

@@ -27,6 +27,8 @@ const TRANSACTION: usize = 10_000;
 const UPDATES: usize = 1000;
 /// Frames under way at most: fewer than a wire holds.
 const WINDOW: u64 = 256;
+/// Between two looks of who sends and receives.
+const PAUSE: Duration = Duration::from_micros(100);
 /// How long a frame may be under way.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Packets go to so many routes in turn.
@@ -51,6 +53,8 @@ pub struct LoadSizes {
     pub seconds: u64,
     /// Updates a second at most; none: as many as go.
     pub rate: Option<u32>,
+    /// Packets a second meanwhile.
+    pub pps: u32,
 }
 
 /// One kind of thing, loaded.
@@ -185,7 +189,7 @@ impl Loader {
         let done = Arc::new(AtomicBool::new(false));
         let traffic = std::thread::spawn({
             let done = Arc::clone(&done);
-            move || traffic(&hosts_in.queue(0), &hosts_out.queue(0), &done)
+            move || traffic(&hosts_in.queue(0), &hosts_out.queue(0), sizes.pps, &done)
         });
         let updated = loader.update(&v4).await;
         done.store(true, Relaxed);
@@ -329,26 +333,31 @@ fn updates(round: u64, v4: &[Route], sizes: &LoadSizes) -> v1::ApplyRequest {
 }
 
 /// Sends until `done`, and then waits for what is under way. Returns what was sent and received.
-fn traffic(hosts_in: &EndQueue, hosts_out: &EndQueue, done: &AtomicBool) -> (u64, u64) {
+fn traffic(hosts_in: &EndQueue, hosts_out: &EndQueue, pps: u32, done: &AtomicBool) -> (u64, u64) {
     let (mut sent, mut received) = (0u64, 0u64);
-    let mut last = Instant::now();
+    let begin = Instant::now();
+    let mut last = begin;
     loop {
         let done = done.load(Relaxed);
         if done && (sent == received || last.elapsed() > PATIENCE) {
             return (sent, received);
         }
         let lost = last.elapsed() > PATIENCE;
-        if !done && !lost && sent - received < WINDOW {
+        let due = (begin.elapsed().as_secs_f64() * f64::from(pps)) as u64;
+        while !done && !lost && sent < due && sent - received < WINDOW {
             // What finds no room counts as lost.
             hosts_in.send(&packet(sent % TARGETS));
             sent += 1;
         }
-        if hosts_out.receive_one(|_| ()).is_some() {
+        let before = received;
+        while hosts_out.receive_one(|_| ()).is_some() {
             received += 1;
-            last = Instant::now();
-        } else {
-            std::thread::yield_now();
         }
+        if received > before {
+            last = Instant::now();
+        }
+        // Not to take the core from the node.
+        std::thread::sleep(PAUSE);
     }
 }
 

@@ -37,6 +37,9 @@ const BACK: (f64, u32, usize) = (500.0, 4, 200);
 const QUIET: Duration = Duration::from_secs(2);
 /// Longer than any soak.
 const ENDLESS: Until = Until::Elapsed(Duration::from_secs(10 * 365 * 86_400));
+/// Events that a daemon keeps, if the configuration does not say: few, so that the ring is full long before memory is
+/// looked at. A tenant that comes and one that goes are ten events; so at two a second it is full within a minute.
+const RING: u32 = 1024;
 /// How often the loop looks what is due.
 const TICK: Duration = Duration::from_millis(10);
 /// What is sent where wires are bad and no rate without loss can be found, packets a second.
@@ -75,7 +78,15 @@ pub struct Config {
 /// When the network cannot be built, or a transaction is refused that should not be.
 pub fn run(config: &Config, say: impl Fn(&str)) -> anyhow::Result<Soak> {
     let machine = Machine::this();
-    let mut testbed = Testbed::start(&config.setup)?;
+    let mut setup = config.setup.clone();
+    if !setup
+        .config
+        .iter()
+        .any(|line| line.trim_start().starts_with("events.ring"))
+    {
+        setup.config.push(format!("events.ring = {RING}"));
+    }
+    let mut testbed = Testbed::start(&setup)?;
     let mut generator = Generator::open(&testbed.route(Host::A, false)?, &config.options)?;
     let pps = rate(config, &mut generator, &say)?;
     let before = Counts::of(&mut testbed)?;

@@ -12,20 +12,22 @@ use crate::testbed::Testbed;
 const LOOKS: u32 = 400;
 /// This part at the beginning and the end is what is compared.
 const WINDOW: usize = 10;
-/// This part at the beginning is warming up.
-const WARM_UP: usize = 5;
+/// This part at the beginning is warming up, and this time at least: until rings of events are full.
+const WARM_UP: f64 = 0.2;
+const FULL: f64 = 120.0;
 
 /// What one daemon took.
 #[derive(Debug, Serialize)]
 pub struct Daemon {
     /// Its node.
     pub name: String,
-    /// Resident memory after warming up (the first fifth of the looks), in bytes: the mean over a tenth of the looks.
+    /// Resident memory after warming up, in bytes: the mean over a tenth of the looks.
     pub rss_first: u64,
     /// Resident memory in the last tenth.
     pub rss_last: u64,
-    /// The slope of resident memory after warming up, bytes an hour, by least squares.
-    pub rss_slope: f64,
+    /// The slope of resident memory after warming up, bytes an hour, by least squares. None where the soak ended before
+    /// warming up was over: its memory is not judged.
+    pub rss_slope: Option<f64>,
     /// Descriptors after warming up.
     pub fds_first: u64,
     /// Descriptors at the end.
@@ -97,21 +99,32 @@ impl Watched {
 
 impl Daemon {
     fn new(name: String, looks: Vec<Look>) -> Self {
-        let warm = &looks[looks.len() / WARM_UP..];
-        let window = (looks.len() / WINDOW).clamp(1, warm.len().max(1));
-        let first = &warm[..window.min(warm.len())];
-        let last = &warm[warm.len() - window.min(warm.len())..];
+        let length = looks.last().map_or(0.0, |look| look.seconds);
+        let after = |seconds: f64| {
+            let cold = looks.iter().take_while(|look| look.seconds < seconds);
+            // Of a short soak the last look is all that there is.
+            &looks[cold.count().min(looks.len().saturating_sub(1))..]
+        };
+        let warm_up = (length * WARM_UP).max(FULL);
+        let (settled, warm) = (after(length * WARM_UP), after(warm_up));
         let mean = |looks: &[Look]| {
             looks.iter().map(|look| look.rss).sum::<u64>() / looks.len().max(1) as u64
         };
         let fds = |looks: &[Look]| looks.iter().map(|look| look.fds).max().unwrap_or(0);
+        let ends = |of: &[Look]| {
+            let window = (looks.len() / WINDOW)
+                .clamp(1, of.len().max(1))
+                .min(of.len());
+            (of[..window].to_vec(), of[of.len() - window..].to_vec())
+        };
+        let ((fds_first, fds_last), (rss_first, rss_last)) = (ends(settled), ends(warm));
         Self {
             name,
-            rss_first: mean(first),
-            rss_last: mean(last),
-            rss_slope: slope(warm) * 3600.0,
-            fds_first: fds(first),
-            fds_last: fds(last),
+            rss_first: mean(&rss_first),
+            rss_last: mean(&rss_last),
+            rss_slope: (length > warm_up).then(|| slope(warm) * 3600.0),
+            fds_first: fds(&fds_first),
+            fds_last: fds(&fds_last),
             looks,
         }
     }
@@ -171,28 +184,30 @@ mod tests {
 
     #[test]
     fn growth_and_slope_are_those_after_warming_up() {
-        let warming = |seconds: f64| 1e6 + 1e6 * (seconds / 40.0).min(1.0);
-        let daemon = Daemon::new("n".into(), looks(100, warming));
+        // 1000 seconds, the first 200 of which are warming up.
+        let warming = |seconds: f64| 1e6 + 1e6 * (seconds / 200.0).min(1.0);
+        let daemon = Daemon::new("n".into(), looks(500, warming));
         assert_eq!(
             (daemon.growth(), daemon.rss_last, daemon.fds_last),
             (0, 2_000_000, 20)
         );
-        assert_eq!(daemon.rss_slope, 0.0);
-        let daemon = Daemon::new("n".into(), looks(100, |seconds| 1e6 + 50.0 * seconds));
-        assert!(
-            (daemon.rss_slope - 180_000.0).abs() < 1.0,
-            "{}",
-            daemon.rss_slope
-        );
-        // From the middle of the first window to that of the last: 70 looks.
-        assert_eq!(daemon.growth(), 7_000);
+        assert_eq!(daemon.rss_slope, Some(0.0));
+        let daemon = Daemon::new("n".into(), looks(500, |seconds| 1e6 + 50.0 * seconds));
+        let slope = daemon.rss_slope.expect("it was long enough");
+        assert!((slope - 180_000.0).abs() < 1.0, "{slope}");
+        // From the middle of the first window to that of the last: 350 looks.
+        assert_eq!(daemon.growth(), 35_000);
     }
 
     #[test]
     fn few_looks_or_none_are_no_trouble() {
         for count in 0..12 {
-            assert_eq!(Daemon::new("n".into(), looks(count, |_| 5e6)).growth(), 0);
+            let daemon = Daemon::new("n".into(), looks(count, |_| 5e6));
+            assert_eq!((daemon.growth(), daemon.rss_slope), (0, None));
         }
+        // Nothing is said of a soak that ended while rings were still filling.
+        let daemon = Daemon::new("n".into(), looks(50, |seconds| 1e6 + 1e6 * seconds));
+        assert_eq!((daemon.growth(), daemon.rss_slope), (0, None));
     }
 
     #[test]

@@ -168,15 +168,22 @@ impl fmt::Display for Soak {
         }
         writeln!(f, "  {} unexplained", self.unexplained)?;
         for daemon in &self.daemons {
+            let memory = match daemon.rss_slope {
+                Some(slope) => format!(
+                    "{:.1} MiB after warming up, {:.1} at the end, {:+.2} MiB an hour",
+                    mib(daemon.rss_first),
+                    mib(daemon.rss_last),
+                    slope / f64::from(1 << 20)
+                ),
+                None => format!(
+                    "{:.1} MiB at the end, too soon to be judged",
+                    mib(daemon.rss_last)
+                ),
+            };
             writeln!(
                 f,
-                "{}: {:.1} MiB after warming up, {:.1} at the end, {:+.2} MiB an hour; {} and {} descriptors",
-                daemon.name,
-                mib(daemon.rss_first),
-                mib(daemon.rss_last),
-                daemon.rss_slope / f64::from(1 << 20),
-                daemon.fds_first,
-                daemon.fds_last
+                "{}: {memory}; {} and {} descriptors",
+                daemon.name, daemon.fds_first, daemon.fds_last
             )?;
         }
         for failure in &self.failures {
