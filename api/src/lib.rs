@@ -1,7 +1,9 @@
-//! The control protocol of Twinseal and its generated client and server.
+//! The control protocol of Twinseal: what is generated of it, and a [`client`] for controllers.
 //!
 //! The protocol itself, with the meaning of every field, is `proto/twinseal/v1/control.proto`; controllers in other
 //! languages generate their client from that file.
+
+pub mod client;
 
 /// Version 1 of the protocol.
 #[allow(missing_docs, clippy::all, unreachable_pub)]

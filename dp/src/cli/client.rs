@@ -3,15 +3,17 @@
 use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
-use twinseal_api::v1::control_client::ControlClient;
+pub(super) use twinseal_api::client::Client;
+use twinseal_api::client::{Address, Error as CallError, Tls};
 
 use crate::config::SOCKET_DIR;
 
-pub(super) type Client = ControlClient<Channel>;
+/// How long a call goes on trying to reach a node that went away: a user waits for it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How to reach a node.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -52,32 +54,28 @@ impl Target {
                 .with_context(|| format!("--tls needs {option}: both ends show certificates"))?;
             std::fs::read(path).with_context(|| format!("{option}: cannot read {}", path.display()))
         };
-        let ca = Certificate::from_pem(read("--tls-ca", &self.tls_ca)?);
-        let certificate = read("--tls-cert", &self.tls_cert)?;
-        let key = zeroize::Zeroizing::new(read("--tls-key", &self.tls_key)?);
-        let host = address
-            .rsplit_once(':')
-            .map(|(host, _)| host.trim_matches(['[', ']']))
-            .with_context(|| format!("--tls: {address} has no port: write HOST:PORT"))?;
-        let config = ClientTlsConfig::new()
-            .ca_certificate(ca)
-            .identity(Identity::from_pem(certificate, &*key))
-            .domain_name(self.tls_name.as_deref().unwrap_or(host));
-        let channel = Endpoint::from_shared(format!("https://{address}"))
-            .and_then(|endpoint| endpoint.tls_config(config))
-            .with_context(|| format!("--tls {address}: these certificates cannot be used"))?
-            .connect()
-            .await
-            .map_err(|error| {
-                let mut text = format!("cannot connect to {address}: {error}");
-                let mut cause = error.source();
+        let tls = Tls {
+            address: address.to_owned(),
+            ca: read("--tls-ca", &self.tls_ca)?,
+            certificate: read("--tls-cert", &self.tls_cert)?,
+            key: read("--tls-key", &self.tls_key)?.into(),
+            name: self.tls_name.clone(),
+        };
+        let client = Client::connect(Address::Tls(Box::new(tls))).await;
+        let mut client = client.map_err(|error| match &error {
+            CallError::Connect { source, .. } => {
+                let mut text = error.to_string();
+                let mut cause = source.source();
                 while let Some(error) = cause {
                     text += &format!(": {error}");
                     cause = error.source();
                 }
                 anyhow!("{text}")
-            })?;
-        Ok(ControlClient::new(channel).max_decoding_message_size(usize::MAX))
+            }
+            _ => anyhow!("--tls {error}"),
+        })?;
+        client.set_patience(PATIENCE);
+        Ok(client)
     }
 }
 
@@ -87,15 +85,11 @@ pub(super) async fn connect(socket: Option<PathBuf>) -> anyhow::Result<Client> {
         Some(socket) => socket,
         None => only_socket(Path::new(SOCKET_DIR))?,
     };
-    let text = socket
-        .to_str()
-        .context("the socket's path is not UTF-8: give the node another in control.socket")?;
-    let channel = Endpoint::from_shared(format!("unix:{text}"))?
-        .connect()
+    let mut client = Client::connect(Address::socket(&socket))
         .await
         .map_err(|error| unreachable(&socket, &error))?;
-    // A node may have a million routes, and it is the user's own.
-    Ok(ControlClient::new(channel).max_decoding_message_size(usize::MAX))
+    client.set_patience(PATIENCE);
+    Ok(client)
 }
 
 fn only_socket(folder: &Path) -> anyhow::Result<PathBuf> {
@@ -127,7 +121,7 @@ fn only_socket(folder: &Path) -> anyhow::Result<PathBuf> {
     }
 }
 
-fn unreachable(socket: &Path, error: &tonic::transport::Error) -> anyhow::Error {
+fn unreachable(socket: &Path, error: &CallError) -> anyhow::Error {
     let socket = socket.display();
     let mut cause: Option<&(dyn Error + 'static)> = error.source();
     while let Some(error) = cause {
@@ -150,7 +144,7 @@ fn unreachable(socket: &Path, error: &tonic::transport::Error) -> anyhow::Error 
         }
         cause = error.source();
     }
-    anyhow!("cannot connect to {socket}: {error}")
+    anyhow!("{error}")
 }
 
 /// What a failed call means to the user.
@@ -167,6 +161,14 @@ pub(super) fn explain(status: &Status) -> anyhow::Error {
             anyhow!("the node went away: {}; see its log", status.message())
         }
         _ => anyhow!("{}", status.message()),
+    }
+}
+
+/// The same of a call that the client made for us. Refusals are for who asked.
+pub(super) fn advise(error: CallError) -> anyhow::Error {
+    match error {
+        CallError::Gone(status) | CallError::Call(status) => explain(&status),
+        error => anyhow!("{error}"),
     }
 }
 

@@ -1,15 +1,12 @@
 //! The node's end: whole states and changes, and a word when anybody else changed it.
 
-use prost::Message;
-use tonic::{Status, Streaming};
+use tonic::Streaming;
+use twinseal_api::client::Error;
 use twinseal_api::v1;
 use v1::event::Event as Of;
 
 use super::status::Reason;
 use crate::cli::client::{self, Client, Target};
-
-/// Items in one message of a Replace: far below the limit of a message, whatever they are.
-const CHUNK: usize = 1000;
 
 /// A connection to the node.
 pub(super) struct Node {
@@ -54,18 +51,7 @@ impl Node {
 
     /// Makes this the node's whole state; tells the generation.
     pub(super) async fn replace(&mut self, items: Vec<v1::Item>) -> Result<u64, NotDone> {
-        let mut rest = items.into_iter().peekable();
-        let mut messages = vec![v1::ReplaceRequest {
-            refusal_in_response: true,
-            ..v1::ReplaceRequest::default()
-        }];
-        while rest.peek().is_some() {
-            messages.push(v1::ReplaceRequest {
-                items: rest.by_ref().take(CHUNK).collect(),
-                ..v1::ReplaceRequest::default()
-            });
-        }
-        let answer = self.client.replace(tokio_stream::iter(messages)).await;
+        let answer = self.client.replace(Default::default(), items).await;
         self.done(answer)
     }
 
@@ -74,30 +60,20 @@ impl Node {
         let request = v1::ApplyRequest {
             changes,
             expected_generation: Some(self.generation),
-            refusal_in_response: true,
             ..v1::ApplyRequest::default()
         };
         let answer = self.client.apply(request).await;
         self.done(answer)
     }
 
-    fn done(
-        &mut self,
-        answer: Result<tonic::Response<v1::ApplyResponse>, Status>,
-    ) -> Result<u64, NotDone> {
-        match answer.map(tonic::Response::into_inner) {
-            Ok(v1::ApplyResponse {
-                refusal: Some(refusal),
-                ..
-            }) => Err(refused(refusal)),
+    fn done(&mut self, answer: Result<v1::ApplyResponse, Error>) -> Result<u64, NotDone> {
+        match answer {
             Ok(response) => {
                 self.generation = response.generation;
                 Ok(response.generation)
             }
-            Err(status) => match v1::Refusal::decode(status.details()) {
-                Ok(refusal) if !refusal.items.is_empty() => Err(refused(refusal)),
-                _ => Err(NotDone::Gone(format!("{:#}", client::explain(&status)))),
-            },
+            Err(Error::Refused(refusal)) => Err(refused(refusal)),
+            Err(error) => Err(NotDone::Gone(format!("{:#}", client::advise(error)))),
         }
     }
 

@@ -5,17 +5,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use prost::Message;
-use tonic::Status;
+use twinseal_api::client::Error;
 use twinseal_api::v1::{self, change::Change};
 
 use super::client::{self, Client, Target};
 use crate::cli::run::forbid_dumps;
 use crate::cli::state_file::{self, StateFile};
 use crate::time;
-
-/// Octets of a message of a Replace; well below what a node takes.
-const CHUNK: usize = 1 << 20;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ApplyArgs {
@@ -45,11 +41,11 @@ pub(super) async fn apply(target: Target, args: ApplyArgs) -> anyhow::Result<Exi
         expected_generation: args.expect_generation,
         request_id: args.request_id.clone(),
         confirm_within_seconds: args.confirm_within.unwrap_or(0),
-        refusal_in_response: true,
+        ..Default::default()
     };
     let count = request.changes.len() - file.installed;
     let answer = client.apply(request).await;
-    end(&file, &args, count, answer.map(|it| it.into_inner()))
+    end(&file, &args, count, answer)
 }
 
 /// Makes the state what the file says, and nothing else.
@@ -67,20 +63,14 @@ pub(super) async fn replace(target: Target, args: ApplyArgs) -> anyhow::Result<E
     }
     let count = items.len() - file.installed;
     let head = v1::ReplaceRequest {
-        items: Vec::new(),
         request_id: args.request_id.clone(),
         dry_run: args.dry_run,
         expected_generation: args.expect_generation,
         confirm_within_seconds: args.confirm_within.unwrap_or(0),
-        refusal_in_response: true,
-    };
-    let chunks = chunks(items).into_iter().map(|items| v1::ReplaceRequest {
-        items,
         ..Default::default()
-    });
-    let messages: Vec<_> = std::iter::once(head).chain(chunks).collect();
-    let answer = client.replace(futures::stream::iter(messages)).await;
-    end(&file, &args, count, answer.map(|it| it.into_inner()))
+    };
+    let answer = client.replace(head, items).await;
+    end(&file, &args, count, answer)
 }
 
 async fn begin(target: Target, args: &ApplyArgs) -> anyhow::Result<(StateFile, Client)> {
@@ -90,38 +80,19 @@ async fn begin(target: Target, args: &ApplyArgs) -> anyhow::Result<(StateFile, C
     Ok((file, target.connect().await?))
 }
 
-/// Items in the order of the file, cut to messages.
-fn chunks(items: Vec<v1::Item>) -> Vec<Vec<v1::Item>> {
-    let mut chunks = Vec::new();
-    let (mut chunk, mut size) = (Vec::new(), 0);
-    for item in items {
-        size += item.encoded_len() + 8;
-        chunk.push(item);
-        if size >= CHUNK {
-            chunks.push(std::mem::take(&mut chunk));
-            size = 0;
-        }
-    }
-    chunks.push(chunk);
-    chunks
-}
-
 fn end(
     file: &StateFile,
     args: &ApplyArgs,
     count: usize,
-    answer: Result<v1::ApplyResponse, Status>,
+    answer: Result<v1::ApplyResponse, Error>,
 ) -> anyhow::Result<ExitCode> {
     let answer = match answer {
-        Ok(v1::ApplyResponse {
-            refusal: Some(refusal),
-            ..
-        }) => {
+        Ok(answer) => answer,
+        Err(Error::Refused(refusal)) => {
             eprint!("{}", refusal_text(file, &refusal));
             return Ok(ExitCode::FAILURE);
         }
-        Ok(answer) => answer,
-        Err(status) => return Err(client::explain(&status)),
+        Err(error) => return Err(client::advise(error)),
     };
     let mut out = io::stdout().lock();
     if let Some(diff) = &answer.diff {
@@ -250,19 +221,5 @@ mod tests {
              vrf \"b\": is wrong\n\
              refused: nothing was changed\n"
         );
-    }
-
-    #[test]
-    fn a_state_is_cut_to_messages_in_its_order() {
-        let vrf = |n: usize| v1::Item {
-            item: Some(v1::item::Item::Vrf(v1::Vrf {
-                name: format!("{n:064}"),
-            })),
-        };
-        let items: Vec<_> = (0..40_000).map(vrf).collect();
-        let chunks = chunks(items.clone());
-        assert!(chunks.len() > 2, "{}", chunks.len());
-        assert_eq!(chunks.concat(), items);
-        assert_eq!(super::chunks(Vec::new()), [Vec::new()]);
     }
 }

@@ -44,8 +44,8 @@ impl Controller {
         let (runtime, client) = self.client(router)?;
         let applied = runtime
             .block_on(client.apply(request))
-            .map_err(|status| anyhow::anyhow!("{}: {}", router.name(), status.message()))?;
-        Ok(applied.into_inner().generation)
+            .map_err(|error| anyhow::anyhow!("{}: {error}", router.name()))?;
+        Ok(applied.generation)
     }
 
     /// A router's state, and what became of it.

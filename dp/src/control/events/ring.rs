@@ -171,6 +171,11 @@ impl Shared {
 }
 
 impl Reader {
+    /// The number of the event that comes next, and the life of the node that it is of.
+    pub fn position(&self) -> (u64, u64) {
+        (self.next, self.log.shared.boot)
+    }
+
     /// The next event; waits for it. `None` once the node has stopped and all was read.
     pub async fn next(&mut self) -> Option<v1::Event> {
         loop {

@@ -136,7 +136,7 @@ impl Control for Service {
         &self,
         request: Request<v1::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        self.watch(request.into_inner()).await.map(Response::new)
+        self.watch(request.into_inner()).await
     }
 
     type UsageStream = usage::Records;

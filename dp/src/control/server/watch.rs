@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use futures::Stream;
-use tonic::Status;
+use tonic::{Response, Status};
 use twinseal_api::v1;
 
 use super::Service;
@@ -13,7 +13,10 @@ pub(super) type Events = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + 
 
 impl Service {
     /// The events that are asked for. A reader takes them at its own pace: nothing is kept for it.
-    pub(super) async fn watch(&self, request: v1::WatchRequest) -> Result<Events, Status> {
+    pub(super) async fn watch(
+        &self,
+        request: v1::WatchRequest,
+    ) -> Result<Response<Events>, Status> {
         let kinds: Vec<EventKind> = request.kinds().collect();
         if kinds.contains(&EventKind::Unspecified) || kinds.len() != request.kinds.len() {
             return Err(Status::invalid_argument(
@@ -28,10 +31,15 @@ impl Service {
             },
         };
         let reader = self.node.events().await?.read(start, kinds);
+        let (next, boot) = reader.position();
         let events = futures::stream::unfold(reader, |mut reader| async {
             let event = reader.next().await?;
             Some((Ok(event), reader))
         });
-        Ok(Box::pin(events))
+        let mut response: Response<Events> = Response::new(Box::pin(events));
+        let metadata = response.metadata_mut();
+        metadata.insert("twinseal-next-sequence", next.into());
+        metadata.insert("twinseal-boot", boot.into());
+        Ok(response)
     }
 }
