@@ -73,7 +73,7 @@ pub use commits::{Commits, Committed};
 pub use error::CryptoError;
 pub use lanes::{LaneOwner, Lanes};
 pub use replay::Replay;
-pub use sa::{Claim, MAX_WINDOW_BITS, MIN_WINDOW_BITS, OpenSa, SealSa};
+pub use sa::{MAX_WINDOW_BITS, MIN_WINDOW_BITS, OpenSa, SealSa};
 pub use secret::{Fingerprint, Secret};
 pub use suite::{Context, Direction, Layer, Suite};
 

@@ -225,26 +225,18 @@ impl OpenSa {
         self.key.packet(lane, counter, aad, data)
     }
 
-    /// Whether a packet is worth opening. It changes nothing, so it may be asked of packets that
-    /// anyone could have sent.
+    /// What [`OpenSa::commit`] would say. It changes nothing.
     ///
     /// # Errors
-    /// Why [`OpenSa::commit`] would not say [`Replay::Fresh`].
+    /// Why it would not say [`Replay::Fresh`].
     #[inline]
-    pub fn check(&self, lane: u8, counter: u64) -> Result<Claim<'_>, Replay> {
+    pub fn check(&self, lane: u8, counter: u64) -> Result<(), Replay> {
         let (nth, place) = place(lane);
-        let windows = self.windows[nth].get();
-        match windows {
-            Some(windows) => windows.lane(place).check(counter)?,
-            None if counter < MAX_COUNTER => {}
-            None => return Err(Replay::TooOld),
+        match self.windows[nth].get() {
+            Some(windows) => windows.lane(place).check(counter),
+            None if counter < MAX_COUNTER => Ok(()),
+            None => Err(Replay::TooOld),
         }
-        Ok(Claim {
-            sa: self,
-            windows,
-            counter,
-            lane,
-        })
     }
 
     /// Marks a packet as received. Call it only after the packet's tag has verified, and drop the
@@ -254,6 +246,16 @@ impl OpenSa {
     pub fn commit(&self, lane: u8, counter: u64) -> Replay {
         let (nth, place) = place(lane);
         self.windows(nth).lane(place).commit(counter)
+    }
+
+    /// As [`OpenSa::commit`], together with others of a batch, in which this packet is number `nth`, 0 to 63.
+    #[inline]
+    pub fn commit_with<'a>(&'a self, batch: &mut Commits<'a>, nth: usize, lane: u8, counter: u64) {
+        // The lanes of a key side by side, so that they do not drive each other out.
+        let key = std::ptr::from_ref(self).addr() / LINE;
+        let slot = key.wrapping_mul(5).wrapping_add(lane.into());
+        let (some, place) = place(lane);
+        batch.add(nth, self.windows(some).lane(place), counter, slot);
     }
 
     /// Makes a lane's replay window now instead of with its first packet.
@@ -272,6 +274,7 @@ impl OpenSa {
         }
     }
 
+    #[inline]
     fn windows(&self, nth: usize) -> &Windows {
         self.windows[nth].get_or_init(|| Windows::new(TOGETHER, self.window_bits / BUCKET_BITS))
     }
@@ -293,38 +296,6 @@ impl OpenSa {
 #[inline]
 fn place(lane: u8) -> (usize, usize) {
     (usize::from(lane) / TOGETHER, usize::from(lane) % TOGETHER)
-}
-
-/// A packet that its replay window would take, to be marked with others once it has verified.
-#[derive(Clone, Copy)]
-#[must_use = "a packet that is not committed can be replayed"]
-pub struct Claim<'a> {
-    sa: &'a OpenSa,
-    /// None while the lane has none.
-    windows: Option<&'a Windows>,
-    counter: u64,
-    lane: u8,
-}
-
-impl<'a> Claim<'a> {
-    /// The lane that it came on.
-    #[inline]
-    #[must_use]
-    pub fn lane(&self) -> u8 {
-        self.lane
-    }
-
-    /// Has the packet marked as received with the others of its batch, in which it is number `nth`, 0 to 63. As
-    /// with [`OpenSa::commit`], its tag must have verified.
-    #[inline]
-    pub fn commit(&self, nth: usize, batch: &mut Commits<'a>) {
-        // The lanes of a key side by side, so that they do not drive each other out.
-        let key = std::ptr::from_ref(self.sa).addr() / LINE;
-        let slot = key.wrapping_mul(5).wrapping_add(self.lane.into());
-        let (some, place) = place(self.lane);
-        let windows = self.windows.unwrap_or_else(|| self.sa.windows(some));
-        batch.add(nth, windows.lane(place), self.counter, slot);
-    }
 }
 
 /// What both kinds of SA hold of their key.

@@ -238,7 +238,6 @@ fn any_flipped_bit_is_noticed_and_moves_no_window() {
         let reason = match bit / 8 - OUTER {
             2 | 3 => DropReason::BadLinkHeader,
             4..8 => DropReason::UnknownReceiver,
-            8..11 => DropReason::LinkTooOld,
             _ => DropReason::LinkAuthentication,
         };
         dropped(&mut path.transit, WEST, &flipped, reason);
@@ -347,7 +346,12 @@ fn every_way_to_be_no_packet_of_ours() {
     edit(DropReason::Truncated, 38, &[0, 71], false);
     edit(DropReason::Truncated, 38, &[0xff, 0xff], false);
     edit(DropReason::BadLinkHeader, OUTER, &[0x12], false);
-    edit(DropReason::LinkTooOld, LINK_COUNTER, &[0xff; 8], false);
+    edit(
+        DropReason::LinkAuthentication,
+        LINK_COUNTER,
+        &[0xff; 8],
+        false,
+    );
     for (frame, reason) in &cases {
         dropped(&mut path.transit, WEST, frame, *reason);
     }

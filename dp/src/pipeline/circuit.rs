@@ -4,7 +4,7 @@ use twinseal_crypto::{Replay, TAG_LEN};
 use twinseal_xsk::Frame;
 use zerocopy::FromBytes;
 
-use super::jobs::{Opening, Sealing};
+use super::jobs::{Opened, Opening, Sealing};
 use super::reason::DropReason;
 use super::{Batch, Meta, Packet, Stage, State, at, refuse};
 use crate::tables::traffic::{Tally, Traffic};
@@ -18,14 +18,24 @@ const HEADER: usize = size_of::<CircuitHeader>();
 pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
     let opened = {
         let mut opening = Opening::new();
-        for packet in at(batch, Stage::CircuitOpen) {
-            let circuit = tables.circuit(packet.meta.circuit);
-            if let Err(reason) = unwrap(circuit, &mut packet.frame, &mut opening) {
-                refuse(&mut packet.disposition, &mut packet.stage, reason);
-            }
-        }
+        gather(tables, batch, &mut opening);
         opening.open()
     };
+    accept_all(state, tables, batch, &opened);
+}
+
+#[inline(never)]
+fn gather<'a>(tables: &'a Tables, batch: &'a mut Batch, opening: &mut Opening<'a>) {
+    for packet in at(batch, Stage::CircuitOpen) {
+        let circuit = tables.circuit(packet.meta.circuit);
+        if let Err(reason) = unwrap(circuit, &mut packet.frame, opening) {
+            refuse(&mut packet.disposition, &mut packet.stage, reason);
+        }
+    }
+}
+
+#[inline(never)]
+fn accept_all(state: &State, tables: &Tables, batch: &mut Batch, opened: &Opened) {
     let mut tally = Tally::new(state.worker, Traffic::received);
     for (nth, packet) in at(batch, Stage::CircuitOpen).enumerate() {
         if opened.fresh(nth) {
@@ -60,9 +70,8 @@ fn unwrap<'a>(
         .as_ref()
         .ok_or(DropReason::UnknownEpoch)?;
     let (lane, counter) = (header.lane, header.counter.get());
-    opening
-        .push(sa, lane, counter, header.aad(circuit.id), sealed)
-        .map_err(stale)
+    opening.push(sa, lane, counter, header.aad(circuit.id), sealed);
+    Ok(())
 }
 
 /// Why a packet that is not fresh is dropped.

@@ -1,17 +1,18 @@
 //! Gathers a stage's packets into one call of the AEAD.
 
 use arrayvec::ArrayVec;
-use twinseal_crypto::{self as crypto, AAD_LEN, Claim, Commits, Committed, OpenSa, Packet, Replay};
+use twinseal_crypto::{self as crypto, AAD_LEN, Commits, Committed, OpenSa, Packet, Replay};
 
 use super::BATCH;
 
 /// Packets to seal, in the order of their batch.
 pub(super) struct Sealing<'a>(ArrayVec<Packet<'a>, BATCH>);
 
-/// Packets to open, in the order of their batch, each with its claim to a place in a replay window.
+/// Packets to open, in the order of their batch.
 pub(super) struct Opening<'a> {
     packets: ArrayVec<Packet<'a>, BATCH>,
-    claims: ArrayVec<Claim<'a>, BATCH>,
+    /// Each one's place in the replay windows: key, lane and counter.
+    places: [Option<(&'a OpenSa, u8, u64)>; BATCH],
 }
 
 /// Which packets were sealed, a bit each.
@@ -55,12 +56,12 @@ impl<'a> Opening<'a> {
     pub(super) fn new() -> Self {
         Self {
             packets: ArrayVec::new(),
-            claims: ArrayVec::new(),
+            places: [None; BATCH],
         }
     }
 
-    /// Adds a packet, unless its replay window knows already that it is not fresh.
-    #[inline]
+    /// Adds a packet.
+    #[inline(always)]
     pub(super) fn push(
         &mut self,
         sa: &'a OpenSa,
@@ -68,21 +69,27 @@ impl<'a> Opening<'a> {
         counter: u64,
         aad: [u8; AAD_LEN],
         data: &'a mut [u8],
-    ) -> Result<(), Replay> {
-        self.claims.push(sa.check(lane, counter)?);
+    ) {
+        self.places[self.packets.len() % BATCH] = Some((sa, lane, counter));
         self.packets.push(sa.packet(lane, counter, aad, data));
-        Ok(())
     }
 
     /// Opens all, and marks in their replay windows those that verified.
-    #[inline]
+    // Windows are not asked before: what they know of a counter that nobody has verified saves nothing, as whoever
+    // replays packets can as well send any counter.
+    #[inline(always)]
     pub(super) fn open(&mut self) -> Opened {
         crypto::open(&mut self.packets);
+        self.commit()
+    }
+
+    #[inline(never)]
+    fn commit(&self) -> Opened {
         let mut commits = Commits::default();
         let mut verified = 0;
-        for (nth, (packet, claim)) in self.packets.iter().zip(&self.claims).enumerate() {
-            if packet.ok {
-                claim.commit(nth, &mut commits);
+        for (nth, (packet, place)) in self.packets.iter().zip(&self.places).enumerate() {
+            if let (true, Some((sa, lane, counter))) = (packet.ok, place) {
+                sa.commit_with(&mut commits, nth, *lane, *counter);
                 verified |= 1 << nth;
             }
         }

@@ -2,26 +2,16 @@
 
 use zerocopy::FromBytes;
 
-use super::lookups::Lookups;
+use super::lookups::Found;
 use super::reason::DropReason;
 use super::{Account, Batch, Packet, Stage, at};
-use crate::tables::trie::Number;
 use crate::tables::{LabelAction, Swap, Tables, hash};
 use crate::wire::ecn;
 use crate::wire::overlay::CircuitHeader;
 
-pub(super) fn look_up(tables: &Tables, batch: &mut Batch) {
-    let mut lookups = Lookups::new();
-    for packet in at(batch, Stage::Label) {
-        match CircuitHeader::ref_from_prefix(packet.frame.data()) {
-            Ok((header, _)) => {
-                let link = tables.link(packet.meta.link);
-                lookups.push(&link.labels, Number(header.label.get()));
-            }
-            Err(_) => packet.drop(DropReason::Truncated),
-        }
-    }
-    let found = lookups.find(&tables.tries);
+/// Follows the labels, of which `found` is what their links know.
+#[inline(never)]
+pub(super) fn follow(tables: &Tables, batch: &mut Batch, found: &Found) {
     for (packet, leaf) in at(batch, Stage::Label).zip(found.iter()) {
         match act(tables.label_action(leaf), packet) {
             Ok(stage) => packet.stage = stage,

@@ -6,9 +6,9 @@
 //! | stage | from | does |
 //! |---|---|---|
 //! | [`parse`] | ports | Ethernet; on the underlay also IP and UDP |
-//! | [`link::open`] | underlay | link header, key lookup, replay pre-check; opens the link seal, commits the replay window |
-//! | [`label::look_up`] | links | swaps the label, or takes the packet out at its circuit's end |
-//! | [`circuit::open`] | labels | opens the circuit seal, commits the replay window |
+//! | [`link::open`] | underlay | link header, key lookup; opens the link seal, marks the replay window, looks for labels |
+//! | [`label::follow`] | links | swaps the label, or takes the packet out at its circuit's end |
+//! | [`circuit::open`] | labels | opens the circuit seal, marks the replay window |
 //! | [`route::forward`] | hosts, circuits | IP checks, TTL, longest-prefix match, next hop |
 //! | [`circuit::seal`] | routes | circuit header and seal |
 //! | [`link::seal`] | circuits, labels | link header and seal, outer headers |
@@ -256,9 +256,9 @@ pub fn process_probed(
     parse::parse(tables, batch);
     probe.passed(Stage::Parse as usize, tables, batch);
     if waiting(batch, Stage::LinkOpen) {
-        link::open(state, tables, batch);
+        let labels = link::open(state, tables, batch);
         probe.passed(Stage::LinkOpen as usize, tables, batch);
-        label::look_up(tables, batch);
+        label::follow(tables, batch, &labels);
         probe.passed(Stage::Label as usize, tables, batch);
     }
     if waiting(batch, Stage::CircuitOpen) {

@@ -1,55 +1,91 @@
 //! Routing of inner packets: what RFC 1812 and RFC 8200 ask of a router, and the way to the next hop.
 
-use arrayvec::ArrayVec;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::lookups::Lookups;
+use super::lookups::{Found, Lookups};
 use super::reason::{DropReason, Refused};
-use super::{Account, BATCH, Batch, Packet, Stage, State, Waiting, at, count_drop, flow, icmp};
+use super::{Account, Batch, Packet, Stage, State, Waiting, at, count_drop, flow, icmp};
 use crate::tables::hash::Memo;
 use crate::tables::trie::{Leaf, NO_ROUTE};
 use crate::tables::{CircuitIndex, NeighbourKey, Tables, Target, Via};
 use crate::wire::ethernet::Mac;
+use crate::wire::ip::Mapped;
 use crate::wire::overlay::OVERHEAD;
 use crate::wire::{ecn, ethernet, ip};
 
 /// Looked up again and again: most packets of a batch go to one gateway or a few hosts.
 type Neighbours<'t> = Memo<'t, NeighbourKey, Mac>;
 
-/// Where a packet is routed by.
+/// Where a packet is routed to.
 #[derive(Clone, Copy)]
 enum Destination {
     V4([u8; 4]),
     V6([u8; 16]),
 }
 
+/// Of an IP packet whose header was checked.
+#[derive(Clone, Copy)]
+enum Version {
+    V4,
+    V6,
+}
+
+impl Version {
+    #[inline(always)]
+    fn of(packet: &Packet) -> Self {
+        match packet.frame.data().first() {
+            Some(first) if first >> 4 == 4 => Self::V4,
+            _ => Self::V6,
+        }
+    }
+}
+
 pub(super) fn forward(state: &mut State, tables: &Tables, batch: &mut Batch) {
     let mut neighbours = Memo::new(&tables.neighbours);
-    let mut destinations = ArrayVec::<_, BATCH>::new();
+    let (v4, v6) = look_up(state, tables, &mut neighbours, batch);
+    follow(state, tables, &mut neighbours, batch, &v4, &v6);
+}
+
+/// Checks the headers, and looks for routes.
+#[inline(never)]
+fn look_up(
+    state: &mut State,
+    tables: &Tables,
+    neighbours: &mut Neighbours<'_>,
+    batch: &mut Batch,
+) -> (Found, Found) {
     let (mut v4, mut v6) = (Lookups::new(), Lookups::new());
     for packet in at(batch, Stage::Route) {
         let vrf = &tables.vrfs[packet.meta.vrf.0];
         match check(packet, true) {
-            Ok(destination) => {
-                match destination {
-                    Destination::V4(address) => v4.push(&vrf.routes_v4, address),
-                    Destination::V6(address) => v6.push(&vrf.routes_v6, address),
-                }
-                destinations.push(destination);
-            }
-            Err(refused) => answer(state, tables, &mut neighbours, packet, refused),
+            Ok(Destination::V4(address)) => v4.push(&vrf.routes_v4, address),
+            Ok(Destination::V6(address)) => v6.push(&vrf.routes_v6, address),
+            Err(refused) => answer(state, tables, neighbours, packet, refused),
         }
     }
-    let (v4, v6) = (v4.find(&tables.tries), v6.find(&tables.tries));
+    (v4.find(&tables.tries), v6.find(&tables.tries))
+}
+
+/// Sends packets where their routes lead.
+#[inline(never)]
+fn follow(
+    state: &mut State,
+    tables: &Tables,
+    neighbours: &mut Neighbours<'_>,
+    batch: &mut Batch,
+    v4: &Found,
+    v6: &Found,
+) {
     let (mut v4, mut v6) = (v4.iter(), v6.iter());
-    for (packet, destination) in at(batch, Stage::Route).zip(destinations) {
-        let leaf = match destination {
-            Destination::V4(_) => v4.next(),
-            Destination::V6(_) => v6.next(),
+    for packet in at(batch, Stage::Route) {
+        let version = Version::of(packet);
+        let leaf = match version {
+            Version::V4 => v4.next(),
+            Version::V6 => v6.next(),
         };
         let leaf = leaf.unwrap_or(NO_ROUTE);
-        if let Err(refused) = resolve(state, tables, &mut neighbours, packet, destination, leaf) {
-            answer(state, tables, &mut neighbours, packet, refused);
+        if let Err(refused) = resolve(state, tables, neighbours, packet, version, leaf) {
+            answer(state, tables, neighbours, packet, refused);
         }
     }
 }
@@ -84,12 +120,11 @@ fn route(
     packet: &mut Packet,
 ) -> Result<(), Refused> {
     let vrf = &tables.vrfs[packet.meta.vrf.0];
-    let destination = check(packet, false)?;
-    let leaf = match destination {
+    let leaf = match check(packet, false)? {
         Destination::V4(address) => tables.tries.lookup(&vrf.routes_v4, address),
         Destination::V6(address) => tables.tries.lookup(&vrf.routes_v6, address),
     };
-    resolve(state, tables, neighbours, packet, destination, leaf)
+    resolve(state, tables, neighbours, packet, Version::of(packet), leaf)
 }
 
 /// Checks the IP header, cuts off what is not the packet, and takes a hop off if the packet is in `transit` and not our
@@ -191,7 +226,7 @@ fn resolve(
     tables: &Tables,
     neighbours: &mut Neighbours<'_>,
     packet: &mut Packet,
-    destination: Destination,
+    version: Version,
     leaf: Leaf,
 ) -> Result<(), Refused> {
     let target = match Target::of(leaf) {
@@ -202,7 +237,7 @@ fn resolve(
         Some(Target::Circuit(circuit)) => enter(tables, packet, circuit),
         Some(Target::Via(via)) => {
             let via = &tables.vias[via.0];
-            deliver(state, tables, neighbours, packet, via, destination)
+            deliver(state, tables, neighbours, packet, version, via)
         }
         Some(Target::Blackhole) => Err(DropReason::Blackhole.into()),
         // A group has no groups as members.
@@ -234,8 +269,8 @@ fn deliver(
     tables: &Tables,
     neighbours: &mut Neighbours<'_>,
     packet: &mut Packet,
+    version: Version,
     via: &Via,
-    destination: Destination,
 ) -> Result<(), Refused> {
     let port = tables.port(via.port).ok_or(DropReason::PortGone)?;
     if packet.frame.len() > usize::from(port.mtu) {
@@ -244,15 +279,18 @@ fn deliver(
             mtu: port.mtu,
         });
     }
-    let (ethertype, destination) = match destination {
-        Destination::V4(address) => (ethernet::IPV4, ip::mapped_v4(address)),
-        Destination::V6(address) => (ethernet::IPV6, ip::mapped_v6(address)),
-    };
     let key = NeighbourKey {
         port: via.port,
-        address: via.address.unwrap_or(destination),
+        address: match via.address {
+            Some(address) => address,
+            None => destination(packet, version).ok_or(DropReason::Truncated)?,
+        },
     };
     let neighbour = port.peer.or_else(|| neighbours.get(key).copied());
+    let ethertype = match version {
+        Version::V4 => ethernet::IPV4,
+        Version::V6 => ethernet::IPV6,
+    };
     let header = ethernet::Header {
         destination: neighbour.unwrap_or_default(),
         source: port.mac,
@@ -267,6 +305,16 @@ fn deliver(
         None => ask(state, packet, key),
     }
     Ok(())
+}
+
+/// The destination of a packet whose header was checked.
+#[inline(always)]
+fn destination(packet: &Packet, version: Version) -> Option<Mapped> {
+    let packet = packet.frame.data();
+    Some(match version {
+        Version::V4 => ip::mapped_v4(ip::V4Header::ref_from_prefix(packet).ok()?.0.destination),
+        Version::V6 => ip::mapped_v6(ip::V6Header::ref_from_prefix(packet).ok()?.0.destination),
+    })
 }
 
 /// Has a neighbour looked for, and the packet wait for it.
