@@ -68,9 +68,8 @@ fn mark(sa: &OpenSa, batch: u64, order: Order) {
     let mut commits = Commits::default();
     for nth in 0..BATCH {
         let (lane, counter) = order(batch, nth);
-        sa.check(lane, counter)
-            .expect("a new counter")
-            .commit(nth, &mut commits);
+        sa.check(lane, counter).expect("a new counter");
+        sa.commit_with(&mut commits, nth, lane, counter);
     }
     let committed = commits.finish();
     assert!((0..BATCH).all(|nth| committed.of(nth) == Replay::Fresh));

@@ -8,18 +8,27 @@ use twinseal::pipeline::{BATCH, Batch};
 use twinseal::wire::overlay::{CircuitHeader, LinkHeader};
 use twinseal::wire::{ethernet, ip, udp};
 use twinseal_crypto::{
-    self as crypto, AAD_LEN, CryptoError, Lanes, Layer, OpenSa, Provider, SealSa, Suite, TAG_LEN,
+    self as crypto, AAD_LEN, CryptoError, Lanes, Layer, Layered, OpenSa, Provider, SealSa, Suite,
+    TAG_LEN,
 };
 use twinseal_xsk::Frame;
 
 use crate::{BenchError, Rig, Role};
 
-/// Both seals that a role makes or opens for every packet, by a call each.
+/// Both seals that a role makes or opens for every packet, by as many calls as the pipeline: one for an ingress, which is
+/// two calls a packet of a library, and else two.
 pub struct Alone {
     role: Role,
-    first: Call,
-    second: Call,
+    calls: Calls,
     clock: Duration,
+}
+
+/// What a batch goes through.
+enum Calls {
+    /// Its packets are opened, and opened or sealed again.
+    Two(Box<[Call; 2]>),
+    /// Both seals at once.
+    Both { circuit: SealSa, link: SealSa },
 }
 
 /// One call a packet.
@@ -42,22 +51,23 @@ impl Alone {
     /// No key.
     pub fn new(provider: &dyn Provider, suite: Suite, role: Role) -> Result<Self, BenchError> {
         let (lanes, _) = Lanes::split(1, 4)?;
-        let seal = |seal: Seal| seal.seal_sa(provider, suite, lanes).map(Key::Seal);
+        let seal = |seal: Seal| seal.seal_sa(provider, suite, lanes);
         let open = |seal: Seal| {
             let sa = seal.open_sa(provider, suite)?;
             Ok::<_, CryptoError>(Key::Open(Box::new(sa)))
         };
         let call = |key, layer, shape| Call { key, layer, shape };
-        let (first, second) = match role {
-            Role::Ingress => (
-                call(seal(Seal::Circuit)?, Layer::Circuit, from_host),
-                call(seal(Seal::FirstLink)?, Layer::Link, into_link),
-            ),
-            Role::Transit => (
+        let two = |first, second| Calls::Two(Box::new([first, second]));
+        let calls = match role {
+            Role::Ingress => Calls::Both {
+                circuit: seal(Seal::Circuit)?,
+                link: seal(Seal::FirstLink)?,
+            },
+            Role::Transit => two(
                 call(open(Seal::FirstLink)?, Layer::Link, from_link),
-                call(seal(Seal::SecondLink)?, Layer::Link, |_| true),
+                call(Key::Seal(seal(Seal::SecondLink)?), Layer::Link, |_| true),
             ),
-            Role::Egress => (
+            Role::Egress => two(
                 call(open(Seal::SecondLink)?, Layer::Link, from_link),
                 call(open(Seal::Circuit)?, Layer::Circuit, out_of_link),
             ),
@@ -65,8 +75,7 @@ impl Alone {
         };
         Ok(Self {
             role,
-            first,
-            second,
+            calls,
             clock: clock(),
         })
     }
@@ -78,7 +87,10 @@ impl Alone {
     pub fn round(&self, rig: &mut Rig<'_>) -> Result<Duration, BenchError> {
         rig.round_instead(|batch| {
             // Batch by batch, as the pipeline does: the second call finds the octets where the first left them.
-            Some(self.time(&self.first, batch)? + self.time(&self.second, batch)?)
+            match &self.calls {
+                Calls::Two(calls) => calls.iter().map(|call| self.time(call, batch)).sum(),
+                Calls::Both { circuit, link } => self.time_both(circuit, link, batch),
+            }
         })
         .into_iter()
         .sum::<Option<Duration>>()
@@ -98,6 +110,36 @@ impl Alone {
         let time = start.elapsed().saturating_sub(self.clock);
         packets.iter().all(|packet| packet.ok).then_some(time)
     }
+
+    fn time_both(&self, circuit: &SealSa, link: &SealSa, batch: &mut Batch) -> Option<Duration> {
+        let mut packets = batch
+            .iter_mut()
+            .map(|packet| double(circuit, link, &mut packet.frame))
+            .collect::<Option<ArrayVec<_, BATCH>>>()?;
+        let start = Instant::now();
+        crypto::seal_layers(&mut packets);
+        let time = start.elapsed().saturating_sub(self.clock);
+        packets.iter().all(|packet| packet.link.ok).then_some(time)
+    }
+}
+
+/// A frame of a host that takes both seals. The headers are whatever the frame holds: here a nonce may repeat, as nothing
+/// is sent.
+fn double<'a>(circuit: &'a SealSa, link: &'a SealSa, frame: &'a mut Frame) -> Option<Layered<'a>> {
+    if !frame.trim_front(ethernet::LEN) || !frame.prepend(2 * AAD_LEN) || !frame.append(2 * TAG_LEN)
+    {
+        return None;
+    }
+    let (outer, data) = frame.data_mut().split_first_chunk_mut::<AAD_LEN>()?;
+    let inner = data.first_chunk::<AAD_LEN>()?;
+    let outer: LinkHeader = zerocopy::transmute!(*outer);
+    let inner: CircuitHeader = zerocopy::transmute!(*inner);
+    let circuit = circuit.seal(inner.lane, inner.counter.get(), inner.aad(CIRCUIT_ID));
+    let link = link.packet(outer.lane, outer.counter.get(), outer.aad(), data);
+    Some(Layered {
+        circuit: Some(circuit),
+        link,
+    })
 }
 
 impl Call {
@@ -122,14 +164,6 @@ impl Call {
             Key::Open(sa) => sa.packet(lane, counter, aad, data),
         })
     }
-}
-
-fn from_host(frame: &mut Frame) -> bool {
-    frame.trim_front(ethernet::LEN) && frame.prepend(AAD_LEN) && frame.append(TAG_LEN)
-}
-
-fn into_link(frame: &mut Frame) -> bool {
-    frame.prepend(AAD_LEN) && frame.append(TAG_LEN)
 }
 
 fn from_link(frame: &mut Frame) -> bool {

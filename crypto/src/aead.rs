@@ -4,6 +4,7 @@ use crate::{
     AAD_LEN, CryptoError, HEADER_LEN, Nonce, Suite, TAG_LEN,
     aes_gcm::{self, GcmKey},
     libs,
+    prefetch::prefetch_all,
 };
 
 /// One packet of a batch.
@@ -88,20 +89,13 @@ pub fn open(batch: &mut [Packet<'_>]) {
 /// circuits' keys and then with the links', and faster at every length where both keys are of our own kernel and of
 /// one size. A library makes one seal after the other.
 #[inline]
-pub fn seal_layers(batch: &mut [Layered<'_>]) {
+pub fn seal_layers(mut batch: &mut [Layered<'_>]) {
     let mut kernel = aes_gcm::Layers::new();
-    let fetch = |Layered { circuit, link }: &Layered<'_>, behind: Option<&Layered<'_>>| {
-        let same = behind.and_then(|behind| behind.circuit.as_ref());
-        if let Some(circuit) = circuit
-            && !same.is_some_and(|same| std::ptr::eq(same.key, circuit.key))
-        {
-            circuit.key.prefetch(link.data.len());
+    while let Some((Layered { circuit, link }, rest)) = batch.split_first_mut() {
+        if let Some(next) = rest.first() {
+            let circuit = next.circuit.as_ref().map(|circuit| circuit.key);
+            prefetch_long(circuit.unwrap_or(next.link.key), next.link.data);
         }
-        if !behind.is_some_and(|behind| std::ptr::eq(behind.link.key, link.key)) {
-            link.key.prefetch(link.data.len());
-        }
-    };
-    for_each_fetched(batch, fetch, |Layered { circuit, link }| {
         match (&*circuit, &link.key.0) {
             (None, Kind::Kernel(key)) => kernel.push_one(key, link),
             (None, Kind::Library(aead)) => {
@@ -112,7 +106,8 @@ pub fn seal_layers(batch: &mut [Layered<'_>]) {
             }
             (Some(circuit), _) => one_by_one(circuit, link),
         }
-    });
+        batch = rest;
+    }
     kernel.finish();
 }
 
@@ -130,51 +125,38 @@ fn one_by_one(circuit: &Seal<'_>, link: &mut Packet<'_>) {
 }
 
 #[inline]
-fn each<const OPEN: bool>(batch: &mut [Packet<'_>]) {
+fn each<const OPEN: bool>(mut batch: &mut [Packet<'_>]) {
     let mut kernel = aes_gcm::Batch::<OPEN>::new();
-    let fetch = |packet: &Packet<'_>, behind: Option<&Packet<'_>>| {
-        if !behind.is_some_and(|behind| std::ptr::eq(behind.key, packet.key)) {
-            packet.key.prefetch(packet.data.len());
+    while let Some((packet, rest)) = batch.split_first_mut() {
+        if let Some(next) = rest.first() {
+            prefetch_long(next.key, next.data);
         }
-    };
-    for_each_fetched(batch, fetch, |packet| match &packet.key.0 {
-        Kind::Library(aead) => {
-            let Packet { nonce, aad, .. } = packet;
-            packet.ok = if OPEN {
-                aead.open_one(nonce, aad, packet.data)
-            } else {
-                aead.seal_one(nonce, aad, packet.data)
-            };
+        match &packet.key.0 {
+            Kind::Library(aead) => {
+                let Packet { nonce, aad, .. } = packet;
+                packet.ok = if OPEN {
+                    aead.open_one(nonce, aad, packet.data)
+                } else {
+                    aead.seal_one(nonce, aad, packet.data)
+                };
+            }
+            Kind::Kernel(key) => kernel.push(key, packet),
         }
-        Kind::Kernel(key) => kernel.push(key, packet),
-    });
+        batch = rest;
+    }
     kernel.finish();
 }
 
-/// How many packets' keys are fetched at a time, while as many packets before them are worked on.
-const AHEAD: usize = 4;
-
-/// Calls `work` with each, and before it `fetch` with those that come soon and, if there is one, the one before.
-#[inline]
-fn for_each_fetched<'p, T>(
-    batch: &'p mut [T],
-    fetch: impl Fn(&T, Option<&T>),
-    mut work: impl FnMut(&'p mut T),
-) {
-    let fetch_some = |some: &[T]| {
-        let mut behind = None;
-        for packet in &some[..AHEAD.min(some.len())] {
-            fetch(packet, behind);
-            behind = Some(packet);
+/// Asks the processor for a packet and its key while another is being worked on, if it is long: the processor guesses the
+/// rest of it only after its first lines, and those of short ones are at hand with their headers.
+#[inline(always)]
+fn prefetch_long(key: &Key, data: &[u8]) {
+    const LONG: usize = 256;
+    if data.len() > LONG {
+        prefetch_all(data);
+        if let Kind::Kernel(key) = &key.0 {
+            key.prefetch_powers();
         }
-    };
-    let mut rest = batch;
-    fetch_some(rest);
-    while !rest.is_empty() {
-        let (now, later) = rest.split_at_mut(AHEAD.min(rest.len()));
-        fetch_some(later);
-        now.iter_mut().for_each(&mut work);
-        rest = later;
     }
 }
 
@@ -202,21 +184,20 @@ impl Key {
         Self(Kind::Kernel(key))
     }
 
+    /// Asks the processor for what a short packet needs of it.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self) {
+        if let Kind::Kernel(key) = &self.0 {
+            key.prefetch();
+        }
+    }
+
     /// The algorithm.
     #[must_use]
     pub fn suite(&self) -> Suite {
         match &self.0 {
             Kind::Library(aead) => aead.suite(),
             Kind::Kernel(key) => key.suite(),
-        }
-    }
-
-    /// Has the CPU fetch what a packet needs of the key whose data, with the tag, is `len` bytes long. It reads where
-    /// the key is; of a library's it fetches nothing.
-    #[inline]
-    fn prefetch(&self, len: usize) {
-        if let Kind::Kernel(key) = &self.0 {
-            key.prefetch(len);
         }
     }
 

@@ -25,7 +25,7 @@ const SLOTS: usize = 8;
 /// Packets of one bucket that are not marked yet.
 #[derive(Clone, Copy)]
 struct Slot<'a> {
-    window: Window<'a>,
+    window: &'a Window,
     bucket: u64,
     bits: u32,
     packets: u64,
@@ -45,12 +45,12 @@ impl<'a> Commits<'a> {
     /// Has packet `nth`, 0 to 63, marked, which was not added before. Packets of one `slot` are gathered
     /// together as long as they are of one bucket.
     #[inline]
-    pub(crate) fn add(&mut self, nth: usize, window: Window<'a>, counter: u64, slot: usize) {
+    pub(crate) fn add(&mut self, nth: usize, window: &'a Window, counter: u64, slot: usize) {
         let nth = nth % 64;
         let (bucket, bit) = locate(counter);
         self.bits[nth] = bit;
         match &mut self.slots[slot % SLOTS] {
-            Some(slot) if slot.bucket == bucket && slot.window.is(window) => {
+            Some(slot) if slot.bucket == bucket && std::ptr::eq(slot.window, window) => {
                 // A second packet of one counter is left out, and so counts as replayed.
                 if slot.bits & bit == 0 {
                     slot.bits |= bit;
@@ -114,22 +114,20 @@ mod tests {
 
     use super::*;
     use crate::MAX_COUNTER;
-    use crate::replay::Windows;
     use crate::replay::tests::{BUCKETS, Model, check, moves};
 
     proptest! {
         /// Whole batches over several windows: what is new and still inside is fresh, and nothing is fresh twice.
         #[test]
         fn batches_agree_with_the_model(batches in prop::collection::vec(prop::collection::vec((0..3usize, moves()), 1..=64), 1..20)) {
-            let all = Windows::new(3, BUCKETS);
-            let windows: [_; 3] = std::array::from_fn(|lane| all.lane(lane));
+            let windows: [_; 3] = std::array::from_fn(|_| Window::new(BUCKETS));
             let (mut models, mut top) = (<[Model; 3]>::default(), 0i64);
             for batch in batches {
                 let mut commits = Commits::default();
                 let mut found = Vec::new();
                 for (which, (relative, value)) in batch {
                     let counter = if relative { (top + value).max(0) } else { value } as u64;
-                    let before = check(windows[which], counter);
+                    let before = check(&windows[which], counter);
                     prop_assert_eq!(before, models[which].check(counter));
                     if before == Replay::Fresh {
                         found.push((which, counter));
@@ -139,7 +137,7 @@ mod tests {
                     }
                 }
                 for (nth, (which, counter)) in found.iter().enumerate() {
-                    commits.add(nth, windows[*which], *counter, which / 2);
+                    commits.add(nth, &windows[*which], *counter, which / 2);
                 }
                 let committed = commits.finish();
                 let tops: Vec<_> = (0..3).map(|which| found.iter().filter(|f| f.0 == which).map(|f| f.1).max()).collect();
@@ -164,12 +162,11 @@ mod tests {
 
     #[test]
     fn a_batch_is_told_what_another_thread_marked_meanwhile() {
-        let windows = Windows::new(1, BUCKETS);
-        let window = windows.lane(0);
+        let window = Window::new(BUCKETS);
         assert_eq!(window.commit(8), Replay::Fresh);
         let mut commits = Commits::default();
         for (nth, counter) in [7, 8, 7, 9].into_iter().enumerate() {
-            commits.add(nth, window, counter, 0);
+            commits.add(nth, &window, counter, 0);
         }
         let committed = commits.finish();
         let said: Vec<_> = (0..4).map(|nth| committed.of(nth)).collect();
@@ -189,7 +186,7 @@ mod tests {
             "the same word, generations later"
         );
         let mut commits = Commits::default();
-        commits.add(63, window, 10, 0);
+        commits.add(63, &window, 10, 0);
         assert_eq!(commits.finish().of(63), Replay::TooOld);
     }
 }
@@ -199,7 +196,6 @@ mod loom_tests {
     use loom::{sync::Arc, thread};
 
     use super::*;
-    use crate::replay::Windows;
 
     fn fresh(said: &[(u64, Replay)], counter: u64) -> usize {
         let of = (counter, Replay::Fresh);
@@ -210,15 +206,14 @@ mod loom_tests {
     #[test]
     fn loom_batches_accept_each_counter_once() {
         loom::model(|| {
-            let windows = Arc::new(Windows::new(1, 2));
+            let window = Arc::new(Window::new(2));
             let batch = |counters: [u64; 3]| {
-                let windows = Arc::clone(&windows);
+                let window = Arc::clone(&window);
                 thread::spawn(move || {
-                    let window = windows.lane(0);
                     let mut commits = Commits::default();
                     for (nth, counter) in counters.into_iter().enumerate() {
                         if window.check(counter).is_ok() {
-                            commits.add(nth, window, counter, counter as usize);
+                            commits.add(nth, &window, counter, counter as usize);
                         }
                     }
                     let committed = commits.finish();

@@ -1,11 +1,10 @@
 //! The transmit counters of an SA.
 
-use std::mem::offset_of;
-
 use crossbeam_utils::CachePadded;
 
 use crate::{
-    LaneOwner, Lanes, prefetch,
+    LaneOwner, Lanes,
+    prefetch::prefetch,
     sync::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -16,18 +15,14 @@ use crate::{
 /// locked addition and cost a tenth; an owner that moves to another thread takes its writes with
 /// it. Others only read, for figures, and nothing else is published through a counter: `Relaxed`
 /// suffices.
-#[repr(C)]
 pub(crate) struct Counters {
     cells: Box<[CachePadded<AtomicU64>]>,
+    lanes: Lanes,
     /// Zero once the SA is stopped.
     limit: AtomicU64,
-    lanes: Lanes,
 }
 
 impl Counters {
-    /// Bytes from the first on that reserving reads: all but the number of lanes.
-    pub(crate) const HOT: usize = offset_of!(Self, lanes) + size_of::<u64>();
-
     /// Counters at zero, that end before `limit`.
     pub(crate) fn new(lanes: Lanes, limit: u64) -> Self {
         Self {
@@ -36,6 +31,14 @@ impl Counters {
                 .collect(),
             lanes,
             limit: AtomicU64::new(limit),
+        }
+    }
+
+    /// Asks the processor for a lane's counter.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, lane: u8) {
+        if let Some(cell) = self.cells.get(usize::from(lane)) {
+            prefetch(cell);
         }
     }
 
@@ -56,14 +59,6 @@ impl Counters {
             // Never down: that would hand out counters twice.
             cell.store(next.max(limit), Relaxed);
             None
-        }
-    }
-
-    /// Has the CPU fetch a lane's counter.
-    #[inline]
-    pub(crate) fn prefetch(&self, lane: u8) {
-        if let Some(cell) = self.cells.get(usize::from(lane)) {
-            prefetch::one(cell);
         }
     }
 

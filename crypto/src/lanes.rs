@@ -8,7 +8,6 @@ use crate::{CryptoError, MAX_LANES};
 
 /// The lanes of a node, shared out among its workers. Transmit SAs are made for them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(C)]
 pub struct Lanes {
     /// Different for each share-out of this process.
     id: u64,

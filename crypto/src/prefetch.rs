@@ -1,42 +1,25 @@
-//! Asks for memory ahead of its use.
+//! The processor's hint to fetch what will be read soon.
 
-/// Bytes that the CPU fetches at once.
+/// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// Has the CPU fetch a value that begins a line, from line number `FIRST` on, into its second-level cache: it is too
-/// much for the first.
-///
-/// How many lines these are the compiler knows: a loop's end that the CPU guesses wrong costs as much as ten of them.
-#[inline]
-pub(crate) fn many<const FIRST: usize, T>(value: &T) {
-    const { assert!(align_of::<T>().is_multiple_of(LINE)) };
-    let start = std::ptr::from_ref(value).cast::<u8>();
-    for at in FIRST..size_of::<T>() / LINE {
-        fetch::<false>(start.wrapping_add(LINE * at));
-    }
-}
-
-/// Has the CPU fetch the line that a value begins in.
-#[inline]
-pub(crate) fn one<T>(value: &T) {
-    fetch::<true>(std::ptr::from_ref(value).cast());
-}
-
-#[inline]
-fn fetch<const FIRST_LEVEL: bool>(at: *const u8) {
+/// Asks for the cache line where `place` begins. Changes nothing but time.
+#[inline(always)]
+pub(crate) fn prefetch<T>(place: &T) {
     #[cfg(target_arch = "x86_64")]
     {
-        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing that the program can see and does not fault, whatever the address; the
-        // instruction is in SSE, which every x86-64 processor has.
-        unsafe {
-            if FIRST_LEVEL {
-                _mm_prefetch::<_MM_HINT_T0>(at.cast());
-            } else {
-                _mm_prefetch::<_MM_HINT_T1>(at.cast());
-            }
-        }
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing that the program can see and does not fault; the instruction is in SSE, which
+        // every x86-64 processor has.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
+    let _ = place;
+}
+
+/// As [`prefetch`], for every cache line of an array that begins with one.
+#[inline(always)]
+pub(crate) fn prefetch_all<T>(places: &[T]) {
+    let step = (LINE / size_of::<T>()).max(1);
+    places.iter().step_by(step).for_each(prefetch);
 }

@@ -15,7 +15,8 @@
 //! it make one `Fresh` again.
 
 use crate::{
-    MAX_COUNTER, prefetch,
+    MAX_COUNTER,
+    prefetch::prefetch,
     sync::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -34,87 +35,38 @@ pub enum Replay {
 /// Counters a bucket.
 pub(crate) const BUCKET_BITS: u32 = 32;
 
-/// The windows of some lanes, in one piece: how far each has come, and its buckets. A look at one is at two lines whose
-/// addresses are known at once.
-pub(crate) struct Windows {
-    /// For each lane one that begins with the highest bucket number that was committed to, not reduced to the ring, and
-    /// then its buckets. No two lanes share one.
-    lines: Box<[Line]>,
-    /// log2 of the number of buckets of a lane.
-    shift: u32,
-}
-
-/// Words of a cache line.
-const WORDS: usize = 8;
-
-#[repr(align(64))]
-struct Line([AtomicU64; WORDS]);
-
 /// The window of one lane. It covers the bucket of the highest counter and all but one bucket's
 /// worth before it, so at least `buckets * 32 - 31` counters.
-#[derive(Clone, Copy)]
-pub(crate) struct Window<'a> {
-    lines: &'a [Line],
-    shift: u32,
+pub(crate) struct Window {
+    /// The highest bucket number that was committed to, not reduced to the ring; then the buckets. In one piece, so that
+    /// a window that is not in the cache costs one wait for memory.
+    words: Box<[AtomicU64]>,
 }
 
-impl Windows {
-    /// Windows of `buckets` buckets, a power of two.
-    pub(crate) fn new(lanes: usize, buckets: u32) -> Self {
+impl Window {
+    /// A window of `buckets` buckets, a power of two.
+    pub(crate) fn new(buckets: u32) -> Self {
         debug_assert!(buckets.is_power_of_two());
-        let shift = buckets.trailing_zeros();
-        let lines = lanes * Self::lines(shift);
         Self {
-            lines: (0..lines)
-                .map(|_| Line(std::array::from_fn(|_| AtomicU64::new(0))))
-                .collect(),
-            shift,
+            words: (0..=buckets).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
-    /// Lines of a lane.
-    #[inline]
-    fn lines(shift: u32) -> usize {
-        1 + (1_usize << shift).div_ceil(WORDS)
-    }
-
-    /// The window of one of the lanes.
-    #[inline]
-    pub(crate) fn lane(&self, nth: usize) -> Window<'_> {
-        let count = Self::lines(self.shift);
-        Window {
-            lines: &self.lines[nth * count..][..count],
-            shift: self.shift,
-        }
-    }
-}
-
-impl Window<'_> {
-    /// Whether it is the same.
-    #[inline]
-    pub(crate) fn is(self, other: Self) -> bool {
-        std::ptr::eq(self.lines, other.lines)
-    }
-
-    /// Has the CPU fetch what looking at this counter takes.
-    #[inline]
-    pub(crate) fn prefetch(self, counter: u64) {
+    /// Asks the processor for what [`Window::mark`] reads.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, counter: u64) {
         let (bucket, _) = locate(counter);
-        prefetch::one(self.top());
-        prefetch::one(self.word(bucket));
+        let (top, buckets) = self.parts();
+        prefetch(top);
+        prefetch(&buckets[bucket as usize & (buckets.len() - 1)]);
     }
 
-    /// A hint how far the window has come: the highest bucket.
-    #[inline]
-    fn top(&self) -> &AtomicU64 {
-        &self.lines[0].0[0]
-    }
-
-    /// The word where a bucket is kept, or another in its place in the ring.
-    #[inline]
-    fn word(&self, bucket: u64) -> &AtomicU64 {
-        let place = (bucket & ((1 << self.shift) - 1)) as usize;
-        &self.lines[1 + place / WORDS].0[place % WORDS]
+    #[inline(always)]
+    fn parts(&self) -> (&AtomicU64, &[AtomicU64]) {
+        match &*self.words {
+            [top, buckets @ ..] => (top, buckets),
+            [] => unreachable!("made with one more word than buckets"),
+        }
     }
 
     /// Whether a commit would mark this counter, or why it would not. Changes nothing.
@@ -156,8 +108,9 @@ impl Window<'_> {
                 Err(changed) => now = changed,
             }
         }
-        if bucket > self.top().load(Relaxed) {
-            self.top().fetch_max(bucket, Relaxed);
+        let (top, _) = self.parts();
+        if bucket > top.load(Relaxed) {
+            top.fetch_max(bucket, Relaxed);
         }
         // Of an older generation, nothing counts.
         let same = now >> BUCKET_BITS == place.generation;
@@ -167,15 +120,16 @@ impl Window<'_> {
     /// Where a bucket is kept, or nothing when it is behind the window or not below the limit.
     #[inline]
     fn find(&self, bucket: u64) -> Option<Place<'_>> {
-        let count = 1 << self.shift;
+        let (top, buckets) = self.parts();
+        let count = buckets.len() as u64;
         let end = MAX_COUNTER / u64::from(BUCKET_BITS);
-        if bucket >= end || bucket + count <= self.top().load(Relaxed) {
+        if bucket >= end || bucket + count <= top.load(Relaxed) {
             return None;
         }
         Some(Place {
-            word: self.word(bucket),
+            word: &buckets[(bucket & (count - 1)) as usize],
             // One more, so that a word that was never used, zero, is older than every generation.
-            generation: (bucket >> self.shift) + 1,
+            generation: (bucket >> count.trailing_zeros()) + 1,
         })
     }
 }
@@ -251,7 +205,7 @@ pub(crate) mod tests {
         }
     }
 
-    pub(crate) fn check(window: Window<'_>, counter: u64) -> Replay {
+    pub(crate) fn check(window: &Window, counter: u64) -> Replay {
         window.check(counter).err().unwrap_or(Replay::Fresh)
     }
 
@@ -270,12 +224,11 @@ pub(crate) mod tests {
     proptest! {
         #[test]
         fn agrees_with_the_model(steps in prop::collection::vec(moves(), 1..400)) {
-            let windows = Windows::new(2, BUCKETS);
-            let (window, mut model, mut top) = (windows.lane(1), Model::default(), 0i64);
+            let (window, mut model, mut top) = (Window::new(BUCKETS), Model::default(), 0i64);
             for (relative, value) in steps {
                 let counter = if relative { (top + value).max(0) } else { value };
                 let counter = counter as u64;
-                prop_assert_eq!(check(window, counter), model.check(counter), "check {}", counter);
+                prop_assert_eq!(check(&window, counter), model.check(counter), "check {}", counter);
                 let said = model.commit(counter);
                 prop_assert_eq!(window.commit(counter), said, "commit {}", counter);
                 if said == Replay::Fresh {
@@ -286,25 +239,8 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn lanes_are_apart() {
-        for buckets in [2, 64, 256] {
-            let windows = Windows::new(3, buckets);
-            let end = u64::from(buckets * BUCKET_BITS);
-            for counter in 0..end {
-                assert_eq!(windows.lane(1).commit(counter), Replay::Fresh);
-            }
-            for counter in 0..end {
-                assert_eq!(check(windows.lane(0), counter), Replay::Fresh);
-                assert_eq!(check(windows.lane(1), counter), Replay::Replayed);
-                assert_eq!(check(windows.lane(2), counter), Replay::Fresh);
-            }
-        }
-    }
-
-    #[test]
     fn covers_what_it_promises_and_no_more() {
-        let windows = Windows::new(1, BUCKETS);
-        let window = windows.lane(0);
+        let window = Window::new(BUCKETS);
         let top = 1_000_031; // the last counter of its bucket, so the window reaches back the least
         assert_eq!(top % 32, 31);
         assert_eq!(window.commit(top), Replay::Fresh);
@@ -312,9 +248,9 @@ pub(crate) mod tests {
         assert_eq!(window.commit(top - 2047), Replay::Replayed);
         assert_eq!(window.commit(top - 2048), Replay::TooOld);
         assert_eq!(window.commit(top + 1), Replay::Fresh);
-        assert_eq!(check(window, top - 2016), Replay::TooOld);
+        assert_eq!(check(&window, top - 2016), Replay::TooOld);
         assert_eq!(
-            check(window, top - 2015),
+            check(&window, top - 2015),
             Replay::Fresh,
             "2048 - 31 counters with the top one"
         );
@@ -322,15 +258,14 @@ pub(crate) mod tests {
 
     #[test]
     fn the_first_and_last_counters_count_once() {
-        let windows = Windows::new(1, BUCKETS);
-        let window = windows.lane(0);
+        let window = Window::new(BUCKETS);
         for counter in [0, MAX_COUNTER - 1] {
-            assert_eq!(check(window, counter), Replay::Fresh);
+            assert_eq!(check(&window, counter), Replay::Fresh);
             assert_eq!(window.commit(counter), Replay::Fresh);
             assert_eq!(window.commit(counter), Replay::Replayed);
         }
         for counter in [MAX_COUNTER, u64::MAX, 0] {
-            assert_eq!(check(window, counter), Replay::TooOld);
+            assert_eq!(check(&window, counter), Replay::TooOld);
             assert_eq!(window.commit(counter), Replay::TooOld);
         }
     }
@@ -338,8 +273,7 @@ pub(crate) mod tests {
     #[test]
     fn threads_that_race_accept_each_counter_once() {
         const COUNTERS: u64 = 20_000;
-        let windows = Windows::new(1, 1024);
-        let window = windows.lane(0);
+        let window = Window::new(1024);
         let fresh: u64 = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
                 .map(|_| {
@@ -368,16 +302,16 @@ mod loom_tests {
         buckets: u32,
         one: &'static [u64],
         two: &'static [u64],
-        judge: fn(Window<'_>, &[(u64, Replay)]),
+        judge: fn(&Window, &[(u64, Replay)]),
     ) {
         loom::model(move || {
-            let windows = Arc::new(Windows::new(1, buckets));
+            let window = Arc::new(Window::new(buckets));
             let commit = |counters: &'static [u64]| {
-                let windows = Arc::clone(&windows);
+                let window = Arc::clone(&window);
                 thread::spawn(move || {
                     counters
                         .iter()
-                        .map(|&c| (c, windows.lane(0).commit(c)))
+                        .map(|&c| (c, window.commit(c)))
                         .collect::<Vec<_>>()
                 })
             };
@@ -390,7 +324,7 @@ mod loom_tests {
                     .count();
                 assert!(fresh <= 1, "{counter} was accepted twice: {said:?}");
             }
-            judge(windows.lane(0), &said);
+            judge(&window, &said);
         });
     }
 

@@ -1,6 +1,5 @@
 //! Security associations: one direction's key state in one epoch.
 
-use std::mem::offset_of;
 use std::sync::OnceLock;
 
 use zeroize::Zeroizing;
@@ -10,7 +9,8 @@ use crate::{
     MAX_LANES, Nonce, Packet, Provider, Replay, Seal, Secret, Suite,
     counter::Counters,
     kdf,
-    replay::{BUCKET_BITS, Windows},
+    prefetch::prefetch,
+    replay::{BUCKET_BITS, Window},
 };
 
 /// The smallest replay window, in counters.
@@ -19,13 +19,10 @@ pub const MIN_WINDOW_BITS: u32 = 2048;
 pub const MAX_WINDOW_BITS: u32 = 1 << 20;
 
 /// A transmit SA: a key, and the counters that make its nonces unique.
-///
-/// What sealing reads of it is in its first cache line.
-#[repr(C, align(64))]
 pub struct SealSa {
     key: Keyed,
-    counters: Counters,
     fingerprint: Fingerprint,
+    counters: Counters,
 }
 
 impl SealSa {
@@ -65,10 +62,17 @@ impl SealSa {
         self.counters.reserve(owner, lane, n)
     }
 
-    /// Has the CPU fetch a lane's counter. To be called some packets ahead; it reads the SA's first line, which is to
-    /// be there by then. The key is fetched when a batch is sealed.
-    #[inline]
+    /// Asks the processor for what [`SealSa::prefetch`] reads of this.
+    #[inline(always)]
+    pub fn prefetch_self(&self) {
+        prefetch(&self.key);
+        prefetch(&self.counters);
+    }
+
+    /// Asks the processor for the key and for the lane's counter: some packets before they are sealed.
+    #[inline(always)]
     pub fn prefetch(&self, lane: u8) {
+        self.key.key.prefetch();
         self.counters.prefetch(lane);
     }
 
@@ -156,33 +160,26 @@ impl SealSa {
     }
 }
 
-/// A receive SA: a key, and replay windows for lanes that have sent something.
-///
-/// What opening reads of it is in its first cache line, if the lane is one of the first few.
-#[repr(C, align(64))]
+/// A receive SA: a key, and a replay window for every lane that has sent something.
 pub struct OpenSa {
     key: Keyed,
-    /// Those of a few lanes each. Empty until the first packet of one of them has verified: nobody without the key
-    /// makes us allocate.
-    windows: [OnceLock<Windows>; MAX_LANES as usize / TOGETHER],
+    windows: Windows,
     window_bits: u32,
 }
 
-/// Lanes whose windows are in one piece: as many as a sender with a core or two has.
-const TOGETHER: usize = 8;
+/// The window of each lane, empty until its first packet has verified: nobody without the key makes us allocate.
+struct Windows {
+    /// Of the first lanes, which are most senders' only ones: with no other place to look at in between.
+    first: [OnceLock<Window>; NEAR],
+    rest: OnceLock<Box<[OnceLock<Window>; MAX_LANES as usize - NEAR]>>,
+}
 
-/// Bytes of a cache line.
-const LINE: usize = 64;
-// Loom's atomics are larger.
-const _: () = assert!(
-    cfg!(loom)
-        || offset_of!(SealSa, counters) + Counters::HOT <= LINE
-            && offset_of!(OpenSa, windows) + size_of::<OnceLock<Windows>>() <= LINE
-);
+/// Lanes whose windows are found without a detour.
+const NEAR: usize = 8;
 
 impl OpenSa {
     /// Derives the key for this context, with a replay window of `window_bits` counters for each
-    /// lane, which takes an eighth of an octet a counter and as much again. Eight lanes' are made at once.
+    /// lane.
     ///
     /// # Errors
     /// [`CryptoError::WindowBits`] unless the window is a power of two from [`MIN_WINDOW_BITS`] to
@@ -200,7 +197,10 @@ impl OpenSa {
         }
         Ok(Self {
             key: Keyed::new(provider, secret, context)?,
-            windows: [const { OnceLock::new() }; MAX_LANES as usize / TOGETHER],
+            windows: Windows {
+                first: [const { OnceLock::new() }; NEAR],
+                rest: OnceLock::new(),
+            },
             window_bits,
         })
     }
@@ -231,9 +231,8 @@ impl OpenSa {
     /// Why it would not say [`Replay::Fresh`].
     #[inline]
     pub fn check(&self, lane: u8, counter: u64) -> Result<(), Replay> {
-        let (nth, place) = place(lane);
-        match self.windows[nth].get() {
-            Some(windows) => windows.lane(place).check(counter),
+        match self.windows.get(lane) {
+            Some(window) => window.check(counter),
             None if counter < MAX_COUNTER => Ok(()),
             None => Err(Replay::TooOld),
         }
@@ -244,39 +243,47 @@ impl OpenSa {
     /// counter, also when threads race.
     #[inline]
     pub fn commit(&self, lane: u8, counter: u64) -> Replay {
-        let (nth, place) = place(lane);
-        self.windows(nth).lane(place).commit(counter)
+        self.window(lane).commit(counter)
     }
 
     /// As [`OpenSa::commit`], together with others of a batch, in which this packet is number `nth`, 0 to 63.
     #[inline]
     pub fn commit_with<'a>(&'a self, batch: &mut Commits<'a>, nth: usize, lane: u8, counter: u64) {
         // The lanes of a key side by side, so that they do not drive each other out.
-        let key = std::ptr::from_ref(self).addr() / LINE;
+        let key = std::ptr::from_ref(self).addr() >> 4;
         let slot = key.wrapping_mul(5).wrapping_add(lane.into());
-        let (some, place) = place(lane);
-        batch.add(nth, self.windows(some).lane(place), counter, slot);
+        batch.add(nth, self.window(lane), counter, slot);
     }
 
     /// Makes a lane's replay window now instead of with its first packet.
     pub fn prepare(&self, lane: u8) {
-        self.windows(place(lane).0);
+        self.window(lane);
     }
 
-    /// Has the CPU fetch a packet's place in its replay window. To be called some packets ahead; it reads the SA's
-    /// first line, which is to be there by then. The key is fetched when a batch is opened. It changes nothing, so it
-    /// may be called for packets that anyone could have sent.
     #[inline]
-    pub fn prefetch(&self, lane: u8, counter: u64) {
-        let (nth, place) = place(lane);
-        if let Some(windows) = self.windows[nth].get() {
-            windows.lane(place).prefetch(counter);
+    fn window(&self, lane: u8) -> &Window {
+        match self.windows.get(lane) {
+            Some(window) => window,
+            None => self.windows.make(lane, self.window_bits / BUCKET_BITS),
         }
     }
 
-    #[inline]
-    fn windows(&self, nth: usize) -> &Windows {
-        self.windows[nth].get_or_init(|| Windows::new(TOGETHER, self.window_bits / BUCKET_BITS))
+    /// Asks the processor for what [`OpenSa::prefetch`] reads of this.
+    #[inline(always)]
+    pub fn prefetch_self(&self, lane: u8) {
+        prefetch(&self.key);
+        if let Some(window) = self.windows.first.get(usize::from(lane)) {
+            prefetch(window);
+        }
+    }
+
+    /// Asks the processor for the key, and for what marking this counter reads: some packets before they are opened.
+    #[inline(always)]
+    pub fn prefetch(&self, lane: u8, counter: u64) {
+        self.key.key.prefetch();
+        if let Some(window) = self.windows.get(lane) {
+            window.prefetch(counter);
+        }
     }
 
     /// The epoch that the key was derived for.
@@ -292,14 +299,28 @@ impl OpenSa {
     }
 }
 
-/// Whose windows a lane's is among, and which of them it is.
-#[inline]
-fn place(lane: u8) -> (usize, usize) {
-    (usize::from(lane) / TOGETHER, usize::from(lane) % TOGETHER)
+impl Windows {
+    #[inline(always)]
+    fn get(&self, lane: u8) -> Option<&Window> {
+        let lane = usize::from(lane);
+        match self.first.get(lane) {
+            Some(place) => place.get(),
+            None => self.rest.get()?[lane - NEAR].get(),
+        }
+    }
+
+    #[cold]
+    fn make(&self, lane: u8, buckets: u32) -> &Window {
+        let lane = usize::from(lane);
+        let place = self.first.get(lane).unwrap_or_else(|| {
+            let rest = || Box::new([const { OnceLock::new() }; MAX_LANES as usize - NEAR]);
+            &self.rest.get_or_init(rest)[lane - NEAR]
+        });
+        place.get_or_init(|| Window::new(buckets))
+    }
 }
 
 /// What both kinds of SA hold of their key.
-#[repr(C)]
 struct Keyed {
     key: Key,
     iv: Zeroizing<Nonce>,

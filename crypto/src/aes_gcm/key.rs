@@ -13,15 +13,15 @@ use super::{
     cpu::{Cpu, Form},
     ghash,
 };
-use crate::{CryptoError, Suite, prefetch};
+use crate::{CryptoError, Suite, prefetch::prefetch_all};
 
 type Block = [u8; 16];
 
 /// The powers of H in a key: one reduction then serves a step of 32 blocks, or as many and the few
 /// that are left with their lengths.
 pub(super) const POWERS: usize = 36;
-/// The first cache lines of a key, with four high powers each, which packets of less than 100 bytes do not need.
-const SHORT: usize = 7;
+/// The first power that a short packet reads, on a cache line of its own.
+const SHORT: usize = 28;
 /// Round keys of AES-256, which has the most.
 const ROUND_KEYS: usize = 15;
 
@@ -67,20 +67,20 @@ impl GcmKey {
         Ok(made)
     }
 
-    pub(crate) fn suite(&self) -> Suite {
-        self.suite
+    /// Asks the processor for what a short packet needs of it.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self) {
+        prefetch_all(&self.table[SHORT..]);
     }
 
-    /// Has the CPU fetch what a packet of `len` bytes needs, its tag among them.
-    #[inline]
-    pub(crate) fn prefetch(&self, len: usize) {
-        // A power for each block of text, one for the AAD, one for the lengths.
-        let powers = len.div_ceil(16) + 1;
-        if powers > POWERS - 4 * SHORT {
-            prefetch::many::<0, _>(self);
-        } else {
-            prefetch::many::<SHORT, _>(self);
-        }
+    /// Asks the processor for what only a longer one needs besides.
+    #[inline(always)]
+    pub(crate) fn prefetch_powers(&self) {
+        prefetch_all(&self.table[..SHORT]);
+    }
+
+    pub(crate) fn suite(&self) -> Suite {
+        self.suite
     }
 
     /// Whether it is one of 256 bits.

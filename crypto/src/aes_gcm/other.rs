@@ -18,11 +18,15 @@ pub(crate) fn missing() -> Vec<&'static str> {
 pub(crate) enum GcmKey {}
 
 impl GcmKey {
-    pub(crate) fn suite(&self) -> Suite {
+    pub(crate) fn prefetch(&self) {
         match *self {}
     }
 
-    pub(crate) fn prefetch(&self, _: usize) {
+    pub(crate) fn prefetch_powers(&self) {
+        match *self {}
+    }
+
+    pub(crate) fn suite(&self) -> Suite {
         match *self {}
     }
 

@@ -1,10 +1,10 @@
 //! The circuit seal: edge to edge, over the inner packet.
 
-use twinseal_crypto::{Replay, TAG_LEN};
+use twinseal_crypto::{Replay, Seal, TAG_LEN};
 use twinseal_xsk::Frame;
 use zerocopy::FromBytes;
 
-use super::jobs::{Opened, Opening, Sealing};
+use super::jobs::{Opened, Opening};
 use super::reason::DropReason;
 use super::{Batch, Meta, Packet, Stage, State, at, refuse};
 use crate::tables::traffic::{Tally, Traffic};
@@ -16,6 +16,7 @@ const HEADER: usize = size_of::<CircuitHeader>();
 
 /// Opens; afterwards the frame is the inner packet.
 pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
+    prefetch_receive(state, tables, batch);
     let opened = {
         let mut opening = Opening::new();
         gather(tables, batch, &mut opening);
@@ -106,40 +107,83 @@ fn accept<'t>(circuit: &'t Circuit, tally: &mut Tally<'t>, packet: &mut Packet) 
     packet.stage = Stage::Route;
 }
 
-/// Seals the inner packet; afterwards the frame begins with the circuit header and ends with the circuit tag.
-pub(super) fn seal(state: &State, tables: &Tables, batch: &mut Batch) {
-    let sealed = {
-        let mut sealing = Sealing::new();
-        for packet in at(batch, Stage::CircuitSeal) {
-            let circuit = tables.circuit(packet.meta.circuit);
-            let Packet { frame, meta, .. } = packet;
-            if let Err(reason) = wrap(state, circuit, meta, frame, &mut sealing) {
-                refuse(&mut packet.disposition, &mut packet.stage, reason);
+/// Asks the processor for keys and replay windows: first for where they are, then for them.
+#[inline(never)]
+fn prefetch_receive(state: &State, tables: &Tables, batch: &mut Batch) {
+    for near in [true, false] {
+        let mut last = None;
+        for packet in at(batch, Stage::CircuitOpen) {
+            let circuit = packet.meta.circuit;
+            // What the packet before has asked for needs no asking.
+            if last.replace(circuit) == Some(circuit) {
+                continue;
+            }
+            let Ok((header, _)) = CircuitHeader::ref_from_prefix(packet.frame.data()) else {
+                continue;
+            };
+            let circuit = tables.circuit(circuit);
+            let sa = circuit.receive[usize::from(header.epoch_low())].as_ref();
+            let (lane, counter) = (header.lane, header.counter.get());
+            if near {
+                sa.inspect(|sa| sa.prefetch_self(lane));
+                circuit.traffic.prefetch_self();
+            } else {
+                sa.inspect(|sa| sa.prefetch(lane, counter));
+                circuit.traffic.prefetch(state.worker);
             }
         }
-        sealing.seal()
-    };
-    let mut tally = Tally::new(state.worker, Traffic::sent);
-    for (nth, packet) in at(batch, Stage::CircuitSeal).enumerate() {
-        if !sealed.ok(nth) {
-            packet.drop(DropReason::NoTransmitKey);
-            continue;
-        }
-        let circuit = tables.circuit(packet.meta.circuit);
-        tally.add(&circuit.traffic, packet.frame.len() - HEADER - TAG_LEN);
-        packet.meta.link = circuit.link;
-        packet.stage = Stage::LinkSeal;
     }
 }
 
-/// Puts on the tag's room and the circuit header; adds what is to be sealed.
-#[inline]
-fn wrap<'a>(
+/// As [`prefetch_receive`], for what packets are sealed with.
+#[inline(never)]
+fn prefetch_transmit(state: &State, tables: &Tables, batch: &mut Batch) {
+    let mut last = None;
+    for packet in at(batch, Stage::CircuitEnter) {
+        let circuit = packet.meta.circuit;
+        if last.replace(circuit) == Some(circuit) {
+            continue;
+        }
+        let circuit = tables.circuit(circuit);
+        if let Some(sa) = &circuit.transmit {
+            sa.prefetch(state.lane(packet.meta.flow));
+        }
+        circuit.traffic.prefetch(state.worker);
+    }
+}
+
+/// Makes room for the tag and puts the circuit header on; [`link::seal`](super::link::seal) seals.
+#[inline(never)]
+pub(super) fn enter(state: &State, tables: &Tables, batch: &mut Batch) {
+    prefetch_transmit(state, tables, batch);
+    for packet in at(batch, Stage::CircuitEnter) {
+        let circuit = tables.circuit(packet.meta.circuit);
+        match wrap(state, circuit, &mut packet.meta, &mut packet.frame) {
+            Ok(()) => {
+                packet.meta.link = circuit.link;
+                packet.meta.enters = true;
+                packet.stage = Stage::LinkSeal;
+            }
+            Err(reason) => packet.drop(reason),
+        }
+    }
+}
+
+/// The seal of a frame that begins with the header of this circuit.
+#[inline(always)]
+pub(super) fn seal<'a>(circuit: &'a Circuit, frame: &Frame) -> Result<Seal<'a>, DropReason> {
+    let sa = circuit.transmit.as_ref().ok_or(DropReason::NoTransmitKey)?;
+    let (header, _) =
+        CircuitHeader::ref_from_prefix(frame.data()).map_err(|_| DropReason::Truncated)?;
+    Ok(sa.seal(header.lane, header.counter.get(), header.aad(circuit.id)))
+}
+
+#[inline(always)]
+fn wrap(
     state: &State,
-    circuit: &'a Circuit,
+    circuit: &Circuit,
     meta: &mut Meta,
-    frame: &'a mut Frame,
-    sealing: &mut Sealing<'a>,
+    frame: &mut Frame,
 ) -> Result<(), DropReason> {
     // All that can fail comes before a counter is taken.
     let sa = circuit.transmit.as_ref().ok_or(DropReason::NoTransmitKey)?;
@@ -150,9 +194,9 @@ fn wrap<'a>(
     if !frame.append(TAG_LEN) || !frame.prepend(HEADER) {
         return Err(DropReason::NoHeadroom);
     }
-    let (room, sealed) = frame
+    let room = frame
         .data_mut()
-        .split_first_chunk_mut::<HEADER>()
+        .first_chunk_mut::<HEADER>()
         .ok_or(DropReason::NoHeadroom)?;
     let lane = state.lane(meta.flow);
     let counter = sa
@@ -172,6 +216,5 @@ fn wrap<'a>(
         counter: counter.into(),
     };
     *room = zerocopy::transmute!(header);
-    sealing.push(sa.packet(lane, counter, header.aad(circuit.id), sealed));
     Ok(())
 }

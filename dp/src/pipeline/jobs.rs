@@ -1,12 +1,14 @@
 //! Gathers a stage's packets into one call of the AEAD.
 
 use arrayvec::ArrayVec;
-use twinseal_crypto::{self as crypto, AAD_LEN, Commits, Committed, OpenSa, Packet, Replay};
+use twinseal_crypto::{
+    self as crypto, AAD_LEN, Commits, Committed, Layered, OpenSa, Packet, Replay, Seal,
+};
 
 use super::BATCH;
 
-/// Packets to seal, in the order of their batch.
-pub(super) struct Sealing<'a>(ArrayVec<Packet<'a>, BATCH>);
+/// Packets to seal, in the order of their batch: for a link, and before that for their circuit if they enter one.
+pub(super) struct Sealing<'a>(ArrayVec<Layered<'a>, BATCH>);
 
 /// Packets to open, in the order of their batch.
 pub(super) struct Opening<'a> {
@@ -30,16 +32,16 @@ impl<'a> Sealing<'a> {
         Self(ArrayVec::new())
     }
 
-    #[inline]
-    pub(super) fn push(&mut self, packet: Packet<'a>) {
-        self.0.push(packet);
+    #[inline(always)]
+    pub(super) fn push(&mut self, circuit: Option<Seal<'a>>, link: Packet<'a>) {
+        self.0.push(Layered { circuit, link });
     }
 
     #[inline]
     pub(super) fn seal(&mut self) -> Sealed {
-        crypto::seal(&mut self.0);
+        crypto::seal_layers(&mut self.0);
         let bits = self.0.iter().rev();
-        Sealed(bits.fold(0, |bits, packet| bits << 1 | u64::from(packet.ok)))
+        Sealed(bits.fold(0, |bits, job| bits << 1 | u64::from(job.link.ok)))
     }
 }
 

@@ -12,6 +12,7 @@ use crate::wire::overlay::CircuitHeader;
 /// Follows the labels, of which `found` is what their links know.
 #[inline(never)]
 pub(super) fn follow(tables: &Tables, batch: &mut Batch, found: &Found) {
+    tables.prefetch_labels(found.distinct());
     for (packet, leaf) in at(batch, Stage::Label).zip(found.iter()) {
         match act(tables.label_action(leaf), packet) {
             Ok(stage) => packet.stage = stage,

@@ -1,18 +1,20 @@
 //! The link seal: hop to hop, over the circuit header and everything in it.
 
-use twinseal_crypto::{Replay, TAG_LEN};
+use twinseal_crypto::{self as crypto, Replay, TAG_LEN};
 use twinseal_xsk::Frame;
 use zerocopy::FromBytes;
 
-use super::jobs::{Opened, Opening, Sealing};
+use super::jobs::{Opened, Opening, Sealed, Sealing};
 use super::lookups::{Found, Lookups};
 use super::reason::DropReason;
-use super::{Account, Batch, Meta, Packet, Stage, State, at, refuse};
+use super::{Account, Batch, Meta, Packet, Stage, State, at, circuit, refuse};
 use crate::tables::traffic::{Tally, Traffic};
 use crate::tables::trie::Number;
 use crate::tables::{Link, Receiver, Tables};
 use crate::wire::ethernet;
-use crate::wire::overlay::{CircuitHeader, LinkHeader, SOURCE_PORT_BASE, SOURCE_PORTS, TYPE_DATA};
+use crate::wire::overlay::{
+    CircuitHeader, LinkHeader, OVERHEAD, SOURCE_PORT_BASE, SOURCE_PORTS, TYPE_DATA,
+};
 
 const HEADER: usize = size_of::<LinkHeader>();
 
@@ -125,38 +127,70 @@ fn accept(state: &State, tables: &Tables, batch: &mut Batch, opened: &Opened) ->
     labels.find(&tables.tries)
 }
 
-/// Seals what begins with a circuit header and puts the outer headers on.
+/// Seals what begins with a circuit header, for the circuit too if it enters one here, and puts the outer headers on.
 pub(super) fn seal(state: &State, tables: &Tables, batch: &mut Batch) {
     let sealed = {
         let mut sealing = Sealing::new();
-        for packet in at(batch, Stage::LinkSeal) {
-            let link = tables.link(packet.meta.link);
-            if let Err(reason) = wrap(state, link, packet.meta, &mut packet.frame, &mut sealing) {
-                refuse(&mut packet.disposition, &mut packet.stage, reason);
-            }
-        }
+        gather_to_seal(state, tables, batch, &mut sealing);
         sealing.seal()
     };
-    let mut tally = Tally::new(state.worker, Traffic::sent);
+    leave(state, tables, batch, &sealed);
+}
+
+#[inline(never)]
+fn gather_to_seal<'a>(
+    state: &State,
+    tables: &'a Tables,
+    batch: &'a mut Batch,
+    sealing: &mut Sealing<'a>,
+) {
+    for packet in at(batch, Stage::LinkSeal) {
+        let Packet { frame, meta, .. } = packet;
+        let wrapped = match meta.enters {
+            true => circuit::seal(tables.circuit(meta.circuit), frame).map(Some),
+            false => Ok(None),
+        };
+        let link = tables.link(meta.link);
+        let wrapped = wrapped.and_then(|inner| {
+            wrap(state, link, *meta, frame, |packet| {
+                sealing.push(inner, packet);
+            })
+        });
+        if let Err(reason) = wrapped {
+            refuse(&mut packet.disposition, &mut packet.stage, reason);
+        }
+    }
+}
+
+/// Sends packets by their links.
+#[inline(never)]
+fn leave(state: &State, tables: &Tables, batch: &mut Batch, sealed: &Sealed) {
+    let mut circuits = Tally::new(state.worker, Traffic::sent);
+    let mut links = Tally::new(state.worker, Traffic::sent);
     for (nth, packet) in at(batch, Stage::LinkSeal).enumerate() {
         if !sealed.ok(nth) {
             packet.drop(DropReason::NoTransmitKey);
             continue;
         }
         let link = tables.link(packet.meta.link);
-        tally.add(&link.traffic, packet.frame.len() - link.outer.len());
+        let payload = packet.frame.len() - link.outer.len();
+        links.add(&link.traffic, payload);
+        if packet.meta.enters {
+            let circuit = tables.circuit(packet.meta.circuit);
+            circuits.add(&circuit.traffic, payload.saturating_sub(OVERHEAD));
+        }
         packet.send(link.port);
     }
 }
 
-/// Puts on the tag's room, the link header and the outer headers; adds what is to be sealed.
-#[inline]
+/// Puts on the tag's room, the link header and the outer headers; passes on what is to be sealed.
+#[inline(always)]
 fn wrap<'a>(
     state: &State,
     link: &'a Link,
     meta: Meta,
     frame: &'a mut Frame,
-    sealing: &mut Sealing<'a>,
+    push: impl FnOnce(crypto::Packet<'a>),
 ) -> Result<(), DropReason> {
     // All that can fail comes before a counter is taken.
     if !link.outer.resolved {
@@ -193,6 +227,6 @@ fn wrap<'a>(
         counter: counter.into(),
     };
     *room = header.aad();
-    sealing.push(transmit.sa.packet(lane, counter, header.aad(), sealed));
+    push(transmit.sa.packet(lane, counter, header.aad(), sealed));
     Ok(())
 }

@@ -15,6 +15,8 @@ pub(super) struct Lookups<'t, K> {
 /// What was found, in the same order.
 pub(super) struct Found {
     leaves: [Leaf; BATCH],
+    /// How many of them there are.
+    distinct: usize,
     of: ArrayVec<u8, BATCH>,
 }
 
@@ -49,12 +51,19 @@ impl<'t, K: Key + PartialEq> Lookups<'t, K> {
         }
         Found {
             leaves,
+            distinct: self.queries.len(),
             of: self.of,
         }
     }
 }
 
 impl Found {
+    /// What was found; of equal lookups in a row once.
+    #[inline]
+    pub(super) fn distinct(&self) -> &[Leaf] {
+        self.leaves.get(..self.distinct).unwrap_or_default()
+    }
+
     #[inline]
     pub(super) fn iter(&self) -> impl Iterator<Item = Leaf> {
         self.of

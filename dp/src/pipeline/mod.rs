@@ -10,8 +10,8 @@
 //! | [`label::follow`] | links | swaps the label, or takes the packet out at its circuit's end |
 //! | [`circuit::open`] | labels | opens the circuit seal, marks the replay window |
 //! | [`route::forward`] | hosts, circuits | IP checks, TTL, longest-prefix match, next hop |
-//! | [`circuit::seal`] | routes | circuit header and seal |
-//! | [`link::seal`] | circuits, labels | link header and seal, outer headers |
+//! | [`circuit::enter`] | routes | circuit header |
+//! | [`link::seal`] | circuits, labels | link header, circuit seal of what enters one, link seal, outer headers |
 
 mod circuit;
 mod flow;
@@ -91,7 +91,7 @@ enum Stage {
     Label,
     CircuitOpen,
     Route,
-    CircuitSeal,
+    CircuitEnter,
     LinkSeal,
     Done,
 }
@@ -111,6 +111,8 @@ struct Meta {
     traffic_class: u8,
     /// Whether the inner packet came out of a circuit, so the congestion marks of `traffic_class` are to be kept.
     tunnelled: bool,
+    /// Whether it enters that circuit here, and is to be sealed for it.
+    enters: bool,
     /// Whose drop it is, should it be dropped.
     account: Account,
     /// Why a packet was dropped, if this is the ICMP error about it.
@@ -185,6 +187,7 @@ impl Packet {
                 flow: 0,
                 traffic_class: 0,
                 tunnelled: false,
+                enters: false,
                 account: Account::Node,
                 answered: None,
             },
@@ -235,7 +238,7 @@ pub const STAGES: [&str; Stage::Done as usize] = [
     "label",
     "circuit_open",
     "route",
-    "circuit_seal",
+    "circuit_enter",
     "link_seal",
 ];
 
@@ -269,9 +272,9 @@ pub fn process_probed(
         route::forward(state, tables, batch);
         probe.passed(Stage::Route as usize, tables, batch);
     }
-    if waiting(batch, Stage::CircuitSeal) {
-        circuit::seal(state, tables, batch);
-        probe.passed(Stage::CircuitSeal as usize, tables, batch);
+    if waiting(batch, Stage::CircuitEnter) {
+        circuit::enter(state, tables, batch);
+        probe.passed(Stage::CircuitEnter as usize, tables, batch);
     }
     if waiting(batch, Stage::LinkSeal) {
         link::seal(state, tables, batch);

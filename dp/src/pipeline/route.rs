@@ -43,6 +43,8 @@ impl Version {
 pub(super) fn forward(state: &mut State, tables: &Tables, batch: &mut Batch) {
     let mut neighbours = Memo::new(&tables.neighbours);
     let (v4, v6) = look_up(state, tables, &mut neighbours, batch);
+    tables.prefetch_targets(v4.distinct());
+    tables.prefetch_targets(v6.distinct());
     follow(state, tables, &mut neighbours, batch, &v4, &v6);
 }
 
@@ -249,7 +251,12 @@ fn resolve(
 #[inline(always)]
 fn enter(tables: &Tables, packet: &mut Packet, circuit: CircuitIndex) -> Result<(), Refused> {
     (packet.meta.circuit, packet.meta.account) = (circuit, Account::Circuit);
-    let link = tables.link(tables.circuit(circuit).link);
+    let circuit = tables.circuit(circuit);
+    if let Some(sa) = &circuit.transmit {
+        sa.prefetch_self();
+    }
+    circuit.traffic.prefetch_self();
+    let link = tables.link(circuit.link);
     let overhead = link.outer.len() - ethernet::LEN + OVERHEAD;
     if packet.frame.len() + overhead > usize::from(link.mtu) {
         return Err(Refused {
@@ -258,7 +265,7 @@ fn enter(tables: &Tables, packet: &mut Packet, circuit: CircuitIndex) -> Result<
         });
     }
     packet.meta.flow = flow::of(packet.frame.data());
-    packet.stage = Stage::CircuitSeal;
+    packet.stage = Stage::CircuitEnter;
     Ok(())
 }
 

@@ -137,8 +137,8 @@ impl Trace {
                 self.vrf = Some(meta.vrf);
                 self.packet = Brief::of_packet(data);
             }
-            (Stage::Route, Stage::CircuitSeal) => self.into.circuit = Some(meta.circuit),
-            (Stage::CircuitSeal, Stage::LinkSeal) => {
+            (Stage::Route, Stage::CircuitEnter) => self.into.circuit = Some(meta.circuit),
+            (Stage::CircuitEnter, Stage::LinkSeal) => {
                 self.into.link = Some(meta.link);
                 if let Ok((header, _)) = CircuitHeader::ref_from_prefix(data) {
                     let sa = tables.circuit(meta.circuit).transmit.as_ref();
@@ -227,7 +227,7 @@ mod tests {
             let (in_a, outer) = trace(&mut path.a, EDGE, &frame);
             assert_eq!(
                 stages(&in_a),
-                ["parse", "route", "circuit_seal", "link_seal"]
+                ["parse", "route", "circuit_enter", "link_seal"]
             );
             assert_eq!(in_a.from, Passage::default());
             assert_eq!((in_a.packet, in_a.vrf), (brief, Some(VrfIndex(0))));

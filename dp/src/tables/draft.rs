@@ -142,6 +142,31 @@ impl Tables {
         self.receivers.get(leaf)
     }
 
+    /// Asks the processor for where leaves of a link's labels lead.
+    #[inline(always)]
+    pub fn prefetch_labels(&self, leaves: &[Leaf]) {
+        for &leaf in leaves {
+            match Target::of(leaf) {
+                Some(Target::Circuit(circuit)) => self.circuits.prefetch(circuit.0),
+                Some(Target::Via(swap)) => self.swaps.prefetch(swap.0),
+                _ => {}
+            }
+        }
+    }
+
+    /// Asks the processor for where leaves of routes lead.
+    #[inline(always)]
+    pub fn prefetch_targets(&self, leaves: &[Leaf]) {
+        for &leaf in leaves {
+            match Target::of(leaf) {
+                Some(Target::Circuit(circuit)) => self.circuits.prefetch(circuit.0),
+                Some(Target::Via(via)) => self.vias.prefetch(via.0),
+                Some(Target::Group(group)) => self.groups.prefetch(group.0),
+                _ => {}
+            }
+        }
+    }
+
     /// All receive keys of links.
     pub fn receivers(&self) -> impl Iterator<Item = &Receiver> {
         self.receivers.iter().map(|(_, receiver)| receiver)

@@ -129,22 +129,23 @@ impl Outer {
         let udp_len = (payload + udp::LEN) as u16;
         match &self.headers {
             Headers::V4(headers) => {
-                let mut headers = *headers;
+                let Ok(room) = V4Headers::mut_from_bytes(room) else {
+                    return;
+                };
+                // Copied whole and then filled in: put together field by field it is twice the work.
+                *room = *headers;
                 let total = udp_len + ip::V4_LEN as u16;
-                headers.ip.total_length = total.into();
-                headers.ip.traffic_class = traffic_class;
+                room.ip.total_length = total.into();
+                room.ip.traffic_class = traffic_class;
                 // Length and traffic class were zero: what they add is one sum (RFC 1624, equation 3).
                 let sum = u32::from(!headers.ip.checksum.get())
                     + u32::from(total)
                     + u32::from(traffic_class);
                 let sum = (sum & 0xffff) + (sum >> 16);
                 let sum = (sum & 0xffff) + (sum >> 16);
-                headers.ip.checksum = (!(sum as u16)).into();
-                headers.udp.source = source_port.into();
-                headers.udp.length = udp_len.into();
-                if let Ok(room) = V4Headers::mut_from_bytes(room) {
-                    *room = headers;
-                }
+                room.ip.checksum = (!(sum as u16)).into();
+                room.udp.source = source_port.into();
+                room.udp.length = udp_len.into();
             }
             Headers::V6(headers) => {
                 let mut headers = *headers;

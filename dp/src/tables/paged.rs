@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
+use super::prefetch::prefetch_all;
+
 /// Entries of a page: few enough that copying one is cheap, enough that the list of pages is short.
 const PAGE: usize = 32;
 
@@ -22,6 +24,15 @@ impl<T> Paged<T> {
     pub fn get(&self, place: u32) -> Option<&T> {
         let place = place as usize;
         self.pages.get(place / PAGE)?[place % PAGE].as_ref()
+    }
+
+    /// Asks the processor for the entry at `place`.
+    #[inline(always)]
+    pub fn prefetch(&self, place: u32) {
+        let place = place as usize;
+        if let Some(page) = self.pages.get(place / PAGE) {
+            prefetch_all(&page[place % PAGE]);
+        }
     }
 
     /// The entries, with their places.

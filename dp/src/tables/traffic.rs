@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam::utils::CachePadded;
 
+use super::prefetch::prefetch;
+
 /// Counters that live as long as their link or circuit, over all snapshots.
 #[derive(Debug)]
 pub struct Traffic {
@@ -49,6 +51,20 @@ impl Traffic {
         Self {
             cells: (0..workers).map(|_| CachePadded::default()).collect(),
             drops: Box::new(std::array::from_fn(|_| AtomicU64::new(0))),
+        }
+    }
+
+    /// Asks the processor for where a worker's share is.
+    #[inline(always)]
+    pub(crate) fn prefetch_self(&self) {
+        prefetch(&self.cells);
+    }
+
+    /// Asks the processor for a worker's share.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, worker: usize) {
+        if let Some(cell) = self.cells.get(worker) {
+            prefetch(cell);
         }
     }
 
