@@ -229,8 +229,10 @@ fn fetching_ahead_takes_no_counter_and_marks_nothing() {
     for _ in 0..2 {
         // Lanes that there are and are not, and counters that anyone may have made up.
         for lane in 0..=255 {
+            tx.prefetch_self();
             tx.prefetch(lane);
             for counter in [0, 1 << 20, MAX_COUNTER, u64::MAX] {
+                rx.prefetch_self(lane);
                 rx.prefetch(lane, counter);
             }
         }
