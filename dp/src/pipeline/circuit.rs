@@ -16,7 +16,6 @@ const HEADER: usize = size_of::<CircuitHeader>();
 
 /// Opens; afterwards the frame is the inner packet.
 pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
-    prefetch_receive(state, tables, batch);
     let opened = {
         let mut opening = Opening::new();
         gather(tables, batch, &mut opening);
@@ -107,9 +106,10 @@ fn accept<'t>(circuit: &'t Circuit, tally: &mut Tally<'t>, packet: &mut Packet) 
     packet.stage = Stage::Route;
 }
 
-/// Asks the processor for keys and replay windows: first for where they are, then for them.
+/// Asks the processor for keys and replay windows, which a batch of one label needs not: first for where they are, then for
+/// them.
 #[inline(never)]
-fn prefetch_receive(state: &State, tables: &Tables, batch: &mut Batch) {
+pub(super) fn prefetch_receive(state: &State, tables: &Tables, batch: &mut Batch) {
     for near in [true, false] {
         let mut last = None;
         for packet in at(batch, Stage::CircuitOpen) {
@@ -135,9 +135,9 @@ fn prefetch_receive(state: &State, tables: &Tables, batch: &mut Batch) {
     }
 }
 
-/// As [`prefetch_receive`], for what packets are sealed with.
+/// As [`prefetch_receive`], for what packets are sealed with, which a batch of one destination needs not.
 #[inline(never)]
-fn prefetch_transmit(state: &State, tables: &Tables, batch: &mut Batch) {
+pub(super) fn prefetch_transmit(state: &State, tables: &Tables, batch: &mut Batch) {
     let mut last = None;
     for packet in at(batch, Stage::CircuitEnter) {
         let circuit = packet.meta.circuit;
@@ -155,7 +155,6 @@ fn prefetch_transmit(state: &State, tables: &Tables, batch: &mut Batch) {
 /// Makes room for the tag and puts the circuit header on; [`link::seal`](super::link::seal) seals.
 #[inline(never)]
 pub(super) fn enter(state: &State, tables: &Tables, batch: &mut Batch) {
-    prefetch_transmit(state, tables, batch);
     for packet in at(batch, Stage::CircuitEnter) {
         let circuit = tables.circuit(packet.meta.circuit);
         match wrap(state, circuit, &mut packet.meta, &mut packet.frame) {

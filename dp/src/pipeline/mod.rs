@@ -263,6 +263,9 @@ pub fn process_probed(
         probe.passed(Stage::LinkOpen as usize, tables, batch);
         label::follow(tables, batch, &labels);
         probe.passed(Stage::Label as usize, tables, batch);
+        if labels.distinct().len() > 1 {
+            circuit::prefetch_receive(state, tables, batch);
+        }
     }
     if waiting(batch, Stage::CircuitOpen) {
         circuit::open(state, tables, batch);

@@ -4,17 +4,14 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::lookups::{Found, Lookups};
 use super::reason::{DropReason, Refused};
-use super::{Account, Batch, Packet, Stage, State, Waiting, at, count_drop, flow, icmp};
-use crate::tables::hash::Memo;
+use super::{
+    Account, Batch, Disposition, Packet, Stage, State, Waiting, at, circuit, count_drop, flow, icmp,
+};
 use crate::tables::trie::{Leaf, NO_ROUTE};
-use crate::tables::{CircuitIndex, NeighbourKey, Tables, Target, Via};
-use crate::wire::ethernet::Mac;
+use crate::tables::{CircuitIndex, NeighbourKey, PortIndex, Tables, Target, Via};
 use crate::wire::ip::Mapped;
 use crate::wire::overlay::OVERHEAD;
 use crate::wire::{ecn, ethernet, ip};
-
-/// Looked up again and again: most packets of a batch go to one gateway or a few hosts.
-type Neighbours<'t> = Memo<'t, NeighbourKey, Mac>;
 
 /// Where a packet is routed to.
 #[derive(Clone, Copy)]
@@ -24,7 +21,7 @@ enum Destination {
 }
 
 /// Of an IP packet whose header was checked.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Version {
     V4,
     V6,
@@ -41,28 +38,25 @@ impl Version {
 }
 
 pub(super) fn forward(state: &mut State, tables: &Tables, batch: &mut Batch) {
-    let mut neighbours = Memo::new(&tables.neighbours);
-    let (v4, v6) = look_up(state, tables, &mut neighbours, batch);
+    let (v4, v6) = look_up(state, tables, batch);
     tables.prefetch_targets(v4.distinct());
     tables.prefetch_targets(v6.distinct());
-    follow(state, tables, &mut neighbours, batch, &v4, &v6);
+    follow(state, tables, batch, &v4, &v6);
+    if v4.distinct().len() + v6.distinct().len() > 1 {
+        circuit::prefetch_transmit(state, tables, batch);
+    }
 }
 
 /// Checks the headers, and looks for routes.
 #[inline(never)]
-fn look_up(
-    state: &mut State,
-    tables: &Tables,
-    neighbours: &mut Neighbours<'_>,
-    batch: &mut Batch,
-) -> (Found, Found) {
+fn look_up(state: &mut State, tables: &Tables, batch: &mut Batch) -> (Found, Found) {
     let (mut v4, mut v6) = (Lookups::new(), Lookups::new());
     for packet in at(batch, Stage::Route) {
         let vrf = &tables.vrfs[packet.meta.vrf.0];
         match check(packet, true) {
             Ok(Destination::V4(address)) => v4.push(&vrf.routes_v4, address),
             Ok(Destination::V6(address)) => v6.push(&vrf.routes_v6, address),
-            Err(refused) => answer(state, tables, neighbours, packet, refused),
+            Err(refused) => answer(state, tables, packet, refused),
         }
     }
     (v4.find(&tables.tries), v6.find(&tables.tries))
@@ -70,15 +64,9 @@ fn look_up(
 
 /// Sends packets where their routes lead.
 #[inline(never)]
-fn follow(
-    state: &mut State,
-    tables: &Tables,
-    neighbours: &mut Neighbours<'_>,
-    batch: &mut Batch,
-    v4: &Found,
-    v6: &Found,
-) {
+fn follow(state: &mut State, tables: &Tables, batch: &mut Batch, v4: &Found, v6: &Found) {
     let (mut v4, mut v6) = (v4.iter(), v6.iter());
+    let mut recent: Option<Recent> = None;
     for packet in at(batch, Stage::Route) {
         let version = Version::of(packet);
         let leaf = match version {
@@ -86,25 +74,80 @@ fn follow(
             Version::V6 => v6.next(),
         };
         let leaf = leaf.unwrap_or(NO_ROUTE);
-        if let Err(refused) = resolve(state, tables, neighbours, packet, version, leaf) {
-            answer(state, tables, neighbours, packet, refused);
+        if let Some(recent) = recent.as_ref()
+            && recent.repeat(packet, version, leaf)
+        {
+            continue;
         }
+        match resolve(state, tables, packet, version, leaf) {
+            Ok(()) if packet.stage == Stage::Done => {
+                recent = Recent::new(tables, packet, version, leaf).or(recent);
+            }
+            Ok(()) => {}
+            Err(refused) => answer(state, tables, packet, refused),
+        }
+    }
+}
+
+/// How a packet was delivered: as a rule the next one goes to the same gateway or host.
+struct Recent {
+    leaf: Leaf,
+    version: Version,
+    /// Whose, if it leads to whatever packets are for; a gateway's is not asked.
+    destination: Option<Mapped>,
+    port: PortIndex,
+    mtu: u16,
+    header: [u8; ethernet::LEN],
+}
+
+impl Recent {
+    /// Of a packet whose route was followed; `None` if it was not delivered, or by a group.
+    #[inline(never)]
+    fn new(tables: &Tables, packet: &Packet, version: Version, leaf: Leaf) -> Option<Self> {
+        let Some(Target::Via(via)) = Target::of(leaf) else {
+            return None;
+        };
+        let Disposition::Send(port) = packet.disposition else {
+            return None;
+        };
+        let (header, inside) = packet.frame.data().split_first_chunk()?;
+        Some(Self {
+            leaf,
+            version,
+            destination: match tables.vias[via.0].address {
+                Some(_) => None,
+                None => Some(destination(inside, version)?),
+            },
+            port,
+            mtu: tables.port(port)?.mtu,
+            header: *header,
+        })
+    }
+
+    /// Delivers another packet alike, if it is.
+    #[inline(always)]
+    fn repeat(&self, packet: &mut Packet, version: Version, leaf: Leaf) -> bool {
+        let alike = leaf == self.leaf
+            && version == self.version
+            && packet.frame.len() <= usize::from(self.mtu)
+            && (self.destination.is_none()
+                || self.destination == destination(packet.frame.data(), version));
+        if !alike || !packet.frame.prepend(ethernet::LEN) {
+            return false;
+        }
+        packet.frame.data_mut()[..ethernet::LEN].copy_from_slice(&self.header);
+        packet.send(self.port);
+        true
     }
 }
 
 /// The sender of a packet that goes no further hears of it where ICMP provides for that; the drop counts either way.
 #[cold]
-fn answer(
-    state: &mut State,
-    tables: &Tables,
-    neighbours: &mut Neighbours<'_>,
-    packet: &mut Packet,
-    refused: Refused,
-) {
+fn answer(state: &mut State, tables: &Tables, packet: &mut Packet, refused: Refused) {
     // The answer goes its own way, maybe into another circuit; what it answers stays on its account.
     let meta = packet.meta;
-    let answered = icmp::answer(state, tables, packet, refused)
-        && route(state, tables, neighbours, packet).is_ok();
+    let answered =
+        icmp::answer(state, tables, packet, refused) && route(state, tables, packet).is_ok();
     if answered {
         packet.meta.answered = Some(refused.reason);
         count_drop(state, tables, &meta, refused.reason);
@@ -115,18 +158,13 @@ fn answer(
 }
 
 /// Follows the route of a packet of our own.
-fn route(
-    state: &mut State,
-    tables: &Tables,
-    neighbours: &mut Neighbours<'_>,
-    packet: &mut Packet,
-) -> Result<(), Refused> {
+fn route(state: &mut State, tables: &Tables, packet: &mut Packet) -> Result<(), Refused> {
     let vrf = &tables.vrfs[packet.meta.vrf.0];
     let leaf = match check(packet, false)? {
         Destination::V4(address) => tables.tries.lookup(&vrf.routes_v4, address),
         Destination::V6(address) => tables.tries.lookup(&vrf.routes_v6, address),
     };
-    resolve(state, tables, neighbours, packet, Version::of(packet), leaf)
+    resolve(state, tables, packet, Version::of(packet), leaf)
 }
 
 /// Checks the IP header, cuts off what is not the packet, and takes a hop off if the packet is in `transit` and not our
@@ -226,7 +264,6 @@ fn check_v6(packet: &mut Packet, transit: bool) -> Result<Destination, Refused> 
 fn resolve(
     state: &mut State,
     tables: &Tables,
-    neighbours: &mut Neighbours<'_>,
     packet: &mut Packet,
     version: Version,
     leaf: Leaf,
@@ -239,7 +276,7 @@ fn resolve(
         Some(Target::Circuit(circuit)) => enter(tables, packet, circuit),
         Some(Target::Via(via)) => {
             let via = &tables.vias[via.0];
-            deliver(state, tables, neighbours, packet, version, via)
+            deliver(state, tables, packet, version, via)
         }
         Some(Target::Blackhole) => Err(DropReason::Blackhole.into()),
         // A group has no groups as members.
@@ -274,7 +311,6 @@ fn enter(tables: &Tables, packet: &mut Packet, circuit: CircuitIndex) -> Result<
 fn deliver(
     state: &mut State,
     tables: &Tables,
-    neighbours: &mut Neighbours<'_>,
     packet: &mut Packet,
     version: Version,
     via: &Via,
@@ -290,10 +326,10 @@ fn deliver(
         port: via.port,
         address: match via.address {
             Some(address) => address,
-            None => destination(packet, version).ok_or(DropReason::Truncated)?,
+            None => destination(packet.frame.data(), version).ok_or(DropReason::Truncated)?,
         },
     };
-    let neighbour = port.peer.or_else(|| neighbours.get(key).copied());
+    let neighbour = port.peer.or_else(|| tables.neighbours.get(&key).copied());
     let ethertype = match version {
         Version::V4 => ethernet::IPV4,
         Version::V6 => ethernet::IPV6,
@@ -316,8 +352,7 @@ fn deliver(
 
 /// The destination of a packet whose header was checked.
 #[inline(always)]
-fn destination(packet: &Packet, version: Version) -> Option<Mapped> {
-    let packet = packet.frame.data();
+fn destination(packet: &[u8], version: Version) -> Option<Mapped> {
     Some(match version {
         Version::V4 => ip::mapped_v4(ip::V4Header::ref_from_prefix(packet).ok()?.0.destination),
         Version::V6 => ip::mapped_v6(ip::V6Header::ref_from_prefix(packet).ok()?.0.destination),

@@ -1,37 +1,10 @@
 //! Hashing on the fast path: of table keys and of flows.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hasher};
 
 /// A map whose keys no stranger chooses, or chooses within what a controller configured; lookups are a multiply away.
 pub type FastMap<K, V> = HashMap<K, V, FoldState>;
-
-/// Looks up the same key again and again, as the packets of a batch do, with one look at the map.
-pub struct Memo<'t, K, V> {
-    map: &'t FastMap<K, V>,
-    last: Option<(K, &'t V)>,
-}
-
-impl<'t, K: Copy + Eq + Hash, V> Memo<'t, K, V> {
-    /// Remembers nothing yet.
-    #[inline]
-    pub fn new(map: &'t FastMap<K, V>) -> Self {
-        Self { map, last: None }
-    }
-
-    /// The value of `key`.
-    #[inline]
-    pub fn get(&mut self, key: K) -> Option<&'t V> {
-        match self.last {
-            Some((last, value)) if last == key => Some(value),
-            _ => {
-                let value = self.map.get(&key)?;
-                self.last = Some((key, value));
-                Some(value)
-            }
-        }
-    }
-}
 
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
