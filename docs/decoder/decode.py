@@ -125,11 +125,11 @@ class Decoder:
         keys = [key for key in self.links if key.entry["receiver_index"] == receiver]
         if not keys:
             raise Dropped("unknown_receiver")
-        if counter >= COUNTER_LIMIT:
-            raise Dropped("link_too_old")
         opened = next(filter(None, (key.open(lane, counter, header, payload[HEADER:]) for key in keys)), None)
         if opened is None:
             raise Dropped("link_authentication")
+        if counter >= COUNTER_LIMIT:
+            raise Dropped("link_too_old")
         self.circuit(opened[:HEADER], opened[HEADER:], said)
 
     def circuit(self, header: bytes, sealed: bytes, said: dict) -> None:
@@ -145,8 +145,6 @@ class Decoder:
         keys = [key for key in keys if key.entry["epoch"] & 15 == epoch]
         if not keys:
             raise Dropped("unknown_epoch")
-        if counter >= COUNTER_LIMIT:
-            raise Dropped("circuit_too_old")
         for key in keys:
             aad = circuit_aad(key.entry["id"], traffic_class, lane, payload_epoch)
             inner = key.open(lane, counter, aad, sealed)
@@ -154,6 +152,8 @@ class Decoder:
                 break
         else:
             raise Dropped("circuit_authentication")
+        if counter >= COUNTER_LIMIT:
+            raise Dropped("circuit_too_old")
         said |= {"circuit_id": key.entry["id"], "circuit_epoch": key.entry["epoch"], "inner": inner.hex()}
         version, least = {1: (4, 20), 2: (6, 40)}[kind]
         if len(inner) < least or inner[0] >> 4 != version:

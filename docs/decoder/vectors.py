@@ -194,8 +194,6 @@ def refuses(v: dict) -> None:
         changed[bit // 8] ^= 0x80 >> bit % 8
         at = bit // 8
         by_place = "bad_link_header" if at in (0, 2, 3) else "unknown_receiver" if 4 <= at < 8 else "link_authentication"
-        if 8 <= at < 11:
-            by_place = "link_too_old"
         check(f"{v['name']}: bit {bit}", error_of(keys, bytes(changed)), by_place)
     check("too short", error_of(keys, payload[:63]), "truncated")
     other = {"direction": "b-to-a" if v["direction"] == "a-to-b" else "a-to-b", "secret": secret(0xE0), "id": v["circuit_id"] ^ 1}

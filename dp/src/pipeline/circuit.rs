@@ -47,7 +47,7 @@ fn accept_all(state: &State, tables: &Tables, batch: &mut Batch, opened: &Opened
     }
 }
 
-/// Reads the circuit header, finds its key and asks the replay window; adds what is to be opened. That it is long
+/// Reads the circuit header and finds its key; adds what is to be opened. That it is long
 /// enough for a header and a tag, stage `parse` saw to.
 #[inline]
 fn unwrap<'a>(

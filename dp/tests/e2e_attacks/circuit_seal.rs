@@ -132,7 +132,6 @@ fn changed_circuit_bits(attack: &mut Attack<'_>, east: &Forger, good: &[u8]) {
             5 if (plain[5] ^ good[5]) & 3 != 0 => return None,
             7 if (plain[7] ^ good[7]) & 0xf0 != 0 => DropReason::UnsupportedPayload,
             7 => DropReason::UnknownEpoch,
-            8..11 => DropReason::CircuitTooOld,
             _ => DropReason::CircuitAuthentication,
         };
         Some((reason, east.frame(&plain)))

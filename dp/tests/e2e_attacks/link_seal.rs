@@ -71,7 +71,7 @@ fn wrong_keys(attack: &mut Attack<'_>, stranger: &Forger, other_receiver: u32) {
         counter: counter.into(),
         ..stranger.link_header()
     });
-    attack.dropped(DropReason::LinkTooOld, &beyond.map(packet));
+    attack.dropped(DropReason::LinkAuthentication, &beyond.map(packet));
     let with_receiver = |receiver: u32| LinkHeader {
         receiver: receiver.into(),
         ..stranger.link_header()
@@ -139,8 +139,6 @@ fn changed_bits(attack: &mut Attack<'_>, outer: &UdpFrame, good: &[u8]) {
         let reason = match at {
             0 | 2 | 3 => DropReason::BadLinkHeader,
             4..8 => DropReason::UnknownReceiver,
-            // The counter is then beyond its limit.
-            8..11 => DropReason::LinkTooOld,
             _ => DropReason::LinkAuthentication,
         };
         (reason, frame(outer, &payload))
