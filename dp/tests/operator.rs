@@ -456,7 +456,7 @@ fn traces_tell_the_way_of_packets() {
         assert_eq!(packets.len(), 5);
         let it = &packets[0];
         assert_eq!((it.port.as_str(), it.vrf.as_str()), ("hosts", "red"));
-        assert_eq!(it.stages, ["parse", "route", "circuit_seal", "link_seal"]);
+        assert_eq!(it.stages, ["parse", "route", "circuit_enter", "link_seal"]);
         let packet = it.packet.as_ref().expect("an edge sees it");
         assert_eq!(
             (packet.source.as_str(), packet.destination.as_str()),
