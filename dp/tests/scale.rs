@@ -14,8 +14,10 @@ use node::*;
 
 /// Routes that change, each a /24 under 20.0.0.0/8; half as many come and go within them.
 const ROUTES: u32 = 2000;
-/// Transactions, each of all routes.
-const TRANSACTIONS: u32 = 40;
+/// Transactions, each of all routes: 3000 changes, one every [`PACE`], are 100,000 changes a second for ten seconds. A
+/// machine that cannot keep up takes longer.
+const TRANSACTIONS: u32 = 334;
+const PACE: Duration = Duration::from_millis(30);
 /// Frames that may be under way: fewer than a wire or a worker's memory holds.
 const WINDOW: u64 = 256;
 /// How long a packet may be under way.
@@ -159,7 +161,9 @@ fn nothing_is_lost_while_routes_change() {
         });
         let start = Instant::now();
         let mut changes = 0;
+        let mut pace = tokio::time::interval(PACE);
         for number in 1..=TRANSACTIONS {
+            pace.tick().await;
             let request = generation(number);
             changes += request.changes.len();
             client.apply(request).await.expect("sound");
