@@ -155,10 +155,7 @@ pub(super) async fn trace(mut client: Client, args: TraceArgs) -> anyhow::Result
                 false => args.output.one(&mut out, &print::traced_json(packet))?,
             }
         }
-        seen.lost = message.lost;
-        if message.end() != v1::TapEnd::Unspecified {
-            seen.end = message.end();
-        }
+        seen.stands(message.lost, message.end());
     }
     seen.over("packets");
     Ok(ExitCode::from(u8::from(seen.count == 0)))
@@ -242,10 +239,7 @@ pub(super) async fn capture(mut client: Client, args: CaptureArgs) -> anyhow::Re
             // Whoever reads on the other side of a pipe sees them now.
             file.flush()?;
         }
-        seen.lost = message.lost;
-        if message.end() != v1::TapEnd::Unspecified {
-            seen.end = message.end();
-        }
+        seen.stands(message.lost, message.end());
     }
     if let Some(file) = &mut file {
         file.end(unix_nanos(), seen.lost)?;
@@ -303,6 +297,14 @@ impl Seen {
             "{what}: at most {} within {} s",
             limits.count, limits.seconds
         );
+    }
+
+    /// What each message says of the tap itself.
+    fn stands(&mut self, lost: u64, end: v1::TapEnd) {
+        self.lost = lost;
+        if end != v1::TapEnd::Unspecified {
+            self.end = end;
+        }
     }
 
     fn over(&self, what: &str) {
