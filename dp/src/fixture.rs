@@ -18,7 +18,7 @@ use twinseal_xsk::{HugePages, Umem, UmemConfig, XskError};
 use crate::pipeline::{Batch, Disposition, FRAME_HEADROOM, Packet, State, process};
 use crate::tables::draft::Draft;
 use crate::tables::traffic::Traffic;
-use crate::tables::trie::Root;
+use crate::tables::trie::burst::Root;
 use crate::tables::{
     Circuit, CircuitIndex, Dscp, LabelAction, Link, LinkIndex, LinkTransmit, NeighbourKey, Port,
     PortIndex, PortRole, Receiver, Swap, Tables, Target, Via, ViaIndex, Vrf, VrfIndex,

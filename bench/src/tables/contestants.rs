@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ip_network_table_deps_treebitmap::IpLookupTable;
 use poptrie::Poptrie;
 use prefix_trie::PrefixMap;
-use twinseal::tables::trie::{Editor, Key, Leaf, NO_ROUTE, Root, Tries};
+use twinseal::tables::trie::{Editor, Key, Leaf, NO_ROUTE, Tries};
 
 use crate::routes::Route;
 
@@ -59,6 +59,11 @@ pub(super) trait Table<A> {
     /// Sets or removes a route.
     fn update(&mut self, route: &Route, leaf: Option<Leaf>);
 
+    /// Bytes that it has from the kernel and not from the allocator.
+    fn mapped(&self) -> u64 {
+        0
+    }
+
     /// Lets readers see the updates. Where there are no snapshots, they have seen each at once, or must not have looked.
     fn publish(&mut self) {}
 }
@@ -69,15 +74,15 @@ pub(super) fn leaf_of(place: usize) -> Leaf {
 }
 
 /// Twinseal's tries.
-pub(super) struct Ours {
+pub(super) struct Ours<A: Address> {
     editor: Editor,
-    roots: Vec<Root>,
+    roots: Vec<A::Root>,
     tries: Tries,
 }
 
-impl Ours {
+impl<A: Address> Ours<A> {
     /// As [`Table::lookup`], a batch at a time, as the pipeline does.
-    pub(super) fn lookup_all<A: Address>(&self, queries: &[(u32, A)]) -> u64 {
+    pub(super) fn lookup_all(&self, queries: &[(u32, A)]) -> u64 {
         const BATCH: usize = 64;
         let mut leaves = [NO_ROUTE; BATCH];
         let mut sum = 0;
@@ -94,12 +99,12 @@ impl Ours {
     }
 }
 
-impl<A: Address> Table<A> for Ours {
+impl<A: Address> Table<A> for Ours<A> {
     const NAME: &'static str = "twinseal";
 
     fn load(routes: &[Route], vrfs: u32) -> Self {
         let mut editor = Editor::default();
-        let mut roots = vec![Root::default(); vrfs as usize];
+        let mut roots = vec![A::Root::default(); vrfs as usize];
         for (place, route) in routes.iter().enumerate() {
             let root = &mut roots[route.vrf as usize];
             editor.set(root, A::of(route.bits), route.len.into(), leaf_of(place));
@@ -126,6 +131,10 @@ impl<A: Address> Table<A> for Ours {
             Some(leaf) => self.editor.set(root, address, len, leaf),
             None => self.editor.remove(root, address, len),
         };
+    }
+
+    fn mapped(&self) -> u64 {
+        self.editor.bytes().0 as u64
     }
 
     fn publish(&mut self) {

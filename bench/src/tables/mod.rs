@@ -120,7 +120,7 @@ impl Rig {
             queries.map(|(vrf, bits)| (*vrf, A::of(*bits))).collect()
         };
         let (hits, any) = (of(&self.hits), of(&self.any));
-        let (mut ours, bytes) = self.load::<A, Ours>();
+        let (mut ours, bytes) = self.load::<A, Ours<A>>();
         let (mut pop, pop_bytes) = self.load::<A, Pop<A>>();
         let (mut patricia, patricia_bytes) = self.load::<A, Patricia<A>>();
         let (mut bitmap, bitmap_bytes) = self.load::<A, TreeBitmap<A>>();
@@ -195,7 +195,9 @@ impl Rig {
     fn load<A, T: Table<A>>(&self) -> (T, u64) {
         let before = (self.live)();
         let table = T::load(&self.routes, self.vrfs);
-        (table, (self.live)().saturating_sub(before))
+        let allocated = (self.live)().saturating_sub(before);
+        let mapped = table.mapped();
+        (table, allocated + mapped)
     }
 
     /// Changes routes drawn at random: of three, one goes and comes back, one is led elsewhere. Returns the time of one,

@@ -3,11 +3,11 @@
 use arrayvec::ArrayVec;
 
 use super::BATCH;
-use crate::tables::trie::{Key, Leaf, NO_ROUTE, Root, Tries};
+use crate::tables::trie::{Key, Leaf, NO_ROUTE, Tries};
 
 /// Lookups of one stage, in the order of their packets. Equal ones that follow each other are one.
-pub(super) struct Lookups<'t, K> {
-    queries: ArrayVec<(&'t Root, K), BATCH>,
+pub(super) struct Lookups<'t, K: Key> {
+    queries: ArrayVec<(&'t K::Root, K), BATCH>,
     /// Which of the queries is a packet's.
     of: ArrayVec<u8, BATCH>,
 }
@@ -30,7 +30,7 @@ impl<'t, K: Key + PartialEq> Lookups<'t, K> {
     }
 
     #[inline]
-    pub(super) fn push(&mut self, root: &'t Root, key: K) {
+    pub(super) fn push(&mut self, root: &'t K::Root, key: K) {
         let same = self
             .queries
             .last()
@@ -46,7 +46,7 @@ impl<'t, K: Key + PartialEq> Lookups<'t, K> {
         let mut leaves = [NO_ROUTE; BATCH];
         match self.queries.as_slice() {
             [] => {}
-            [(root, key)] => leaves[0] = tries.lookup(root, *key),
+            [(root, key)] => leaves[0] = tries.lookup(*root, *key),
             queries => tries.lookup_all(queries, &mut leaves),
         }
         Found {

@@ -1,6 +1,6 @@
 //! Tables while they are written.
 
-use super::trie::{Editor, Key, Leaf, Number, Root};
+use super::trie::{Editor, Key, Leaf, Number};
 use super::{LabelAction, LinkIndex, Receiver, Swap, Tables, Target, VrfIndex};
 
 /// The next snapshot, as the control thread makes it out of the last one.
@@ -21,17 +21,17 @@ pub struct Draft {
 /// An address family's routes of a VRF.
 pub trait Address: Key {
     /// Where they are.
-    fn root(vrf: &mut super::Vrf) -> &mut Root;
+    fn root(vrf: &mut super::Vrf) -> &mut Self::Root;
 }
 
 impl Address for [u8; 4] {
-    fn root(vrf: &mut super::Vrf) -> &mut Root {
+    fn root(vrf: &mut super::Vrf) -> &mut Self::Root {
         &mut vrf.routes_v4
     }
 }
 
 impl Address for [u8; 16] {
-    fn root(vrf: &mut super::Vrf) -> &mut Root {
+    fn root(vrf: &mut super::Vrf) -> &mut Self::Root {
         &mut vrf.routes_v6
     }
 }
@@ -72,8 +72,8 @@ impl Draft {
     /// Removes a VRF with its routes.
     pub fn remove_vrf(&mut self, vrf: VrfIndex) {
         if let Some(mut vrf) = self.tables.vrfs.remove(vrf.0) {
-            self.editor.clear(&mut vrf.routes_v4);
-            self.editor.clear(&mut vrf.routes_v6);
+            self.editor.clear::<[u8; 4]>(&mut vrf.routes_v4);
+            self.editor.clear::<[u8; 16]>(&mut vrf.routes_v6);
         }
     }
 

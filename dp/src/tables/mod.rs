@@ -27,7 +27,7 @@ use hash::FastMap;
 use outer::Outer;
 use paged::Paged;
 use traffic::Traffic;
-use trie::{Leaf, Root, Tries};
+use trie::{Leaf, Tries, bitmap, burst};
 
 /// A port's place in [`Tables::ports`] and in every worker; the same for as long as the port lives.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -78,7 +78,7 @@ pub struct Tables {
     /// Receive keys of links; see [`Tables::receiver`].
     receivers: Paged<Receiver>,
     /// Finds them by the receiver index of the link header.
-    pub receiver_root: Root,
+    pub receiver_root: burst::Root,
     /// What roots here, in links and in VRFs are looked up in.
     pub tries: Tries,
     /// Hardware addresses on edge ports.
@@ -111,9 +111,9 @@ pub enum PortRole {
 #[derive(Clone, Default, Debug)]
 pub struct Vrf {
     /// IPv4 routes; a leaf says a [`Target`].
-    pub routes_v4: Root,
+    pub routes_v4: burst::Root,
     /// IPv6 routes.
-    pub routes_v6: Root,
+    pub routes_v6: bitmap::Root,
     /// This node's IPv4 address on one of its edge ports, the source of ICMP errors; without it none are sent.
     pub v4: Option<Ipv4Addr>,
     /// The same for ICMPv6; not link-local.
@@ -184,7 +184,7 @@ pub struct Link {
     /// Offset of the lanes' source ports, so that links between the same nodes differ.
     pub source_port_salt: u16,
     /// Labels that may arrive on it; see [`Tables::label_action`].
-    pub labels: Root,
+    pub labels: burst::Root,
     /// Counters.
     pub traffic: Arc<Traffic>,
 }

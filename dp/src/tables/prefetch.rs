@@ -9,6 +9,12 @@ pub fn prefetch<T>(place: &T) {
     line(std::ptr::from_ref(place).cast());
 }
 
+/// Asks for the cache line where the `nth` of `places` begins; if there is none, for one that is of no use.
+#[inline(always)]
+pub fn prefetch_nth<T>(places: &[T], nth: usize) {
+    line(places.as_ptr().wrapping_add(nth).cast());
+}
+
 /// Asks for all cache lines of `place`.
 #[inline(always)]
 pub fn prefetch_all<T>(place: &T) {

@@ -24,7 +24,7 @@ use crate::tables::draft::Draft;
 use crate::tables::group::Group;
 use crate::tables::hash::{FastMap, FoldState};
 use crate::tables::outer::Outer;
-use crate::tables::trie::Root;
+use crate::tables::trie::burst::Root;
 use crate::tables::{
     self, Circuit, CircuitIndex, GroupIndex, Link, LinkIndex, LinkTransmit, NeighbourKey, Port,
     PortIndex, PortRole, Receiver, Swap, Tables, Vrf, VrfIndex,

@@ -1,31 +1,23 @@
-//! The memory of all tries: readers read what no writer touches any more.
+//! The memory of all tries of one kind: readers read what no writer touches any more.
 //!
-//! It is made of units, which blocks are cut from. A block that a published snapshot can reach is never written: a change
-//! writes a copy, and the old block is retired until the last snapshot that can reach it is gone. Units are atomics, so
-//! all of this is safe code; relaxed loads cost what plain ones do. What orders them is the publication: a snapshot goes
-//! to readers through a release and an acquire (arc-swap), and comes back through the release of its [`Token`]'s last
-//! reference and the acquire of [`Arc::get_mut`].
+//! It is made of units of `WORDS` words, which blocks are cut from. A block that a published snapshot can reach is never
+//! written: a change writes a copy, and the old block is retired until the last snapshot that can reach it is gone. Words
+//! are atomics, whose relaxed loads cost what plain ones do. What orders them is the publication: a snapshot goes to readers through a release and an acquire (arc-swap), and comes back through the release of its
+//! [`Token`]'s last reference and the acquire of [`Arc::get_mut`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Units of a chunk, which is 2 MiB.
-const CHUNK: usize = 1 << 16;
-/// Units of the largest block: 64 children and 126 leaves.
-pub(super) const MAX_BLOCK: usize = 64 + 16;
-/// Units of 32 bytes that an index has bits for; half of it, so that an index with one more bit for a half word does.
-const MAX_UNITS: usize = 1 << 30;
+use super::memory::Memory;
 
-/// A node, or eight leaves.
-#[derive(Default)]
-#[repr(align(32))]
-pub(super) struct Unit([AtomicU64; 4]);
-
-type Chunk = [Unit; CHUNK];
+/// Units of the largest block: a burst trie's first table.
+const MAX_BLOCK: usize = 256;
+/// Units that an index has bits for; so that an index of words fits 32 bits.
+const MAX_UNITS: usize = 1 << 29;
 
 /// Blocks that no trie has any more: first unit and size.
-type Retired = Vec<(u32, u8)>;
+type Retired = Vec<(u32, u16)>;
 
 /// Lives as long as a snapshot does.
 #[derive(Default)]
@@ -33,53 +25,33 @@ struct Token;
 
 /// A snapshot of the memory: all that was written when it was taken stays as it is while this lives.
 #[derive(Clone)]
-pub(super) struct View {
-    chunks: Arc<[Arc<Chunk>]>,
+pub(super) struct View<const WORDS: usize> {
+    memory: Arc<Memory>,
     _token: Arc<Token>,
 }
 
-impl View {
+impl<const WORDS: usize> View<WORDS> {
+    /// All words, those of unit `n` from `WORDS * n` on.
     #[inline(always)]
-    pub(super) fn unit(&self, at: u32) -> &Unit {
-        &self.chunks[at as usize / CHUNK][at as usize % CHUNK]
+    pub(super) fn words(&self) -> &[AtomicU64] {
+        self.memory.words()
     }
 }
 
-impl Unit {
-    #[inline(always)]
-    pub(super) fn words(&self) -> [u64; 4] {
-        let [a, b, c, d] = &self.0;
-        [
-            a.load(Relaxed),
-            b.load(Relaxed),
-            c.load(Relaxed),
-            d.load(Relaxed),
-        ]
-    }
-
-    /// One of eight leaves.
-    #[inline(always)]
-    pub(super) fn leaf(&self, nth: u32) -> u32 {
-        let word = self.0[nth as usize / 2 % 4].load(Relaxed);
-        (word >> (nth % 2 * 32)) as u32
-    }
-
-    fn set(&self, words: [u64; 4]) {
-        for (place, word) in self.0.iter().zip(words) {
-            place.store(word, Relaxed);
-        }
-    }
+/// The words of a unit.
+#[inline(always)]
+pub(super) fn unit<const WORDS: usize>(words: &[AtomicU64], at: u32) -> &[AtomicU64; WORDS] {
+    let first = WORDS * at as usize;
+    words[first..]
+        .first_chunk()
+        .expect("units are whole")
 }
 
 /// The writer's end. Blocks are given out, written, and taken back; [`Arena::publish`] ends a transaction.
-pub(super) struct Arena {
-    chunks: Vec<Arc<Chunk>>,
+pub(super) struct Arena<const WORDS: usize> {
     /// Units that were ever given out.
     used: usize,
-    /// Free blocks by size.
-    free: Vec<Vec<u32>>,
-    /// Units in them.
-    idle: usize,
+    free: Free,
     /// By first unit: blocks that no snapshot can reach yet.
     fresh: Vec<u64>,
     /// Those blocks, some perhaps twice, some given back meanwhile.
@@ -88,74 +60,88 @@ pub(super) struct Arena {
     retired: Retired,
     /// Those of earlier transactions, oldest first, each with the token of the newest snapshot that reaches them.
     waiting: VecDeque<(Arc<Token>, Retired)>,
-    newest: View,
+    newest: View<WORDS>,
 }
 
-impl Default for Arena {
+impl<const WORDS: usize> Default for Arena<WORDS> {
     fn default() -> Self {
         Self {
-            chunks: Vec::new(),
             used: 0,
-            free: vec![Vec::new(); MAX_BLOCK + 1],
-            idle: 0,
+            free: Free::default(),
             fresh: Vec::new(),
             made: Vec::new(),
             retired: Vec::new(),
             waiting: VecDeque::new(),
             newest: View {
-                chunks: Arc::new([]),
+                memory: Arc::new(Memory::reserve()),
                 _token: Arc::default(),
             },
         }
     }
 }
 
-impl Arena {
-    pub(super) fn unit(&self, at: u32) -> &Unit {
-        &self.chunks[at as usize / CHUNK][at as usize % CHUNK]
+impl<const WORDS: usize> Arena<WORDS> {
+    #[inline(always)]
+    fn words(&self) -> &[AtomicU64] {
+        self.newest.words()
+    }
+
+    /// A word, counted from the first of the first unit.
+    #[inline(always)]
+    pub(super) fn word(&self, at: usize) -> u64 {
+        self.words()[at].load(Relaxed)
+    }
+
+    /// Writes a word of a fresh block.
+    #[inline(always)]
+    pub(super) fn set_word(&mut self, at: usize, word: u64) {
+        self.words()[at].store(word, Relaxed);
+    }
+
+    /// What a unit holds.
+    pub(super) fn unit(&self, at: u32) -> [u64; WORDS] {
+        let unit = unit::<WORDS>(self.words(), at);
+        std::array::from_fn(|word| unit[word].load(Relaxed))
     }
 
     /// Writes a unit of a fresh block.
-    pub(super) fn set(&mut self, at: u32, words: [u64; 4]) {
-        self.unit(at).set(words);
+    pub(super) fn set(&mut self, at: u32, words: [u64; WORDS]) {
+        let unit = unit::<WORDS>(self.words(), at);
+        for (place, word) in unit.iter().zip(words) {
+            place.store(word, Relaxed);
+        }
     }
 
     /// A block of so many units, at most [`MAX_BLOCK`]; fresh, and of no particular content.
     pub(super) fn allocate(&mut self, size: usize) -> u32 {
-        // The smallest that is large enough; what is left over is a smaller free block.
-        let found = (size..=MAX_BLOCK).find(|&size| !self.free[size].is_empty());
-        let block = match found.and_then(|found| Some((found, self.free[found].pop()?))) {
-            Some((found, block)) => {
-                self.idle -= size;
-                if found > size {
-                    self.free[found - size].push(block + size as u32);
-                }
-                block
-            }
-            None => self.extend(size),
-        };
+        let block = self.free.take(size).unwrap_or_else(|| self.extend(size));
         self.fresh[block as usize / 64] |= 1 << (block % 64);
         self.made.push(block);
         block
     }
 
-    fn extend(&mut self, size: usize) -> u32 {
-        // A block lies in one chunk, though nothing depends on it but speed.
-        let left = CHUNK * self.chunks.len() - self.used;
-        if left < size {
-            if left > 0 {
-                self.free[left].push(self.used as u32);
-                self.idle += left;
-            }
-            assert!(self.used + CHUNK <= MAX_UNITS, "32 GiB of routes");
-            self.used = CHUNK * self.chunks.len();
-            let chunk: Arc<[Unit]> = (0..CHUNK).map(|_| Unit::default()).collect();
-            let chunk: Result<Arc<Chunk>, _> = chunk.try_into();
-            self.chunks.extend(chunk.ok());
-            self.fresh.resize(CHUNK * self.chunks.len() / 64, 0);
+    /// The block itself, if it is fresh; else a fresh copy, and the block is released.
+    pub(super) fn writable(&mut self, block: u32, size: usize) -> u32 {
+        if self.is_fresh(block) {
+            return block;
         }
+        let copy = self.allocate(size);
+        let (from, to) = (WORDS * block as usize, WORDS * copy as usize);
+        // SAFETY: blocks are apart; this one is published or was, so nobody writes it; the copy is fresh and ours alone.
+        unsafe { self.newest.memory.copy(from, to, WORDS * size) };
+        self.release(block, size);
+        copy
+    }
+
+    fn extend(&mut self, size: usize) -> u32 {
         let block = self.used as u32;
         self.used += size;
+        let room = MAX_UNITS.min(self.words().len() / WORDS);
+        assert!(self.used <= room, "a table of {room} units is full");
+        if self.fresh.len() * 64 < self.used {
+            let words = self.used.next_multiple_of(1 << 16) / 64;
+            self.fresh.resize(words, 0);
+        }
         block
     }
 
@@ -168,28 +154,22 @@ impl Arena {
     pub(super) fn release(&mut self, block: u32, size: usize) {
         if self.is_fresh(block) {
             self.fresh[block as usize / 64] &= !(1 << (block % 64));
-            self.free[size].push(block);
-            self.idle += size;
+            self.free.put(block, size);
         } else {
-            self.retired.push((block, size as u8));
+            self.retired.push((block, size as u16));
         }
     }
 
     /// All that was written so far; from now on it stays as it is.
-    pub(super) fn publish(&mut self) -> View {
+    pub(super) fn publish(&mut self) -> View<WORDS> {
         if self.made.is_empty() && self.retired.is_empty() {
             return self.newest.clone();
         }
         for block in self.made.drain(..) {
             self.fresh[block as usize / 64] &= !(1 << (block % 64));
         }
-        let chunks = if self.chunks.len() == self.newest.chunks.len() {
-            Arc::clone(&self.newest.chunks)
-        } else {
-            self.chunks.iter().cloned().collect()
-        };
         let view = View {
-            chunks,
+            memory: Arc::clone(&self.newest.memory),
             _token: Arc::default(),
         };
         let before = std::mem::replace(&mut self.newest, view.clone());
@@ -207,19 +187,72 @@ impl Arena {
             && let Some((_, blocks)) = self.waiting.pop_front()
         {
             for (block, size) in blocks {
-                self.free[usize::from(size)].push(block);
-                self.idle += usize::from(size);
+                self.free.put(block, size.into());
             }
         }
     }
 
-    /// Bytes that are allocated, and those of them that are in use by the trie being written or by snapshots.
+    /// Bytes that were ever in use, and those of them that are in use by the trie being written or by snapshots.
     pub(super) fn bytes(&self) -> (usize, usize) {
-        let lists: usize = self.free.iter().map(|list| list.capacity() * 4).sum();
-        let beside = lists + self.fresh.capacity() * 8 + self.made.capacity() * 4;
+        let beside = self.free.bytes() + self.fresh.capacity() * 8 + self.made.capacity() * 4;
         (
-            self.chunks.len() * CHUNK * 32 + beside,
-            (self.used - self.idle) * 32,
+            self.used * WORDS * 8 + beside,
+            (self.used - self.free.units) * WORDS * 8,
         )
+    }
+}
+
+/// Free blocks by size.
+struct Free {
+    lists: Vec<Vec<u32>>,
+    /// Of each size whether there are any.
+    any: [u64; MAX_BLOCK / 64 + 1],
+    /// Units of all of them.
+    units: usize,
+}
+
+impl Default for Free {
+    fn default() -> Self {
+        Self {
+            lists: vec![Vec::new(); MAX_BLOCK + 1],
+            any: [0; _],
+            units: 0,
+        }
+    }
+}
+
+impl Free {
+    fn put(&mut self, block: u32, size: usize) {
+        self.lists[size].push(block);
+        self.any[size / 64] |= 1 << (size % 64);
+        self.units += size;
+    }
+
+    /// Of the smallest blocks that are large enough one; what is left over is a smaller free block.
+    fn take(&mut self, size: usize) -> Option<u32> {
+        let found = self.least(size)?;
+        let block = self.lists[found].pop()?;
+        if self.lists[found].is_empty() {
+            self.any[found / 64] &= !(1 << (found % 64));
+        }
+        self.units -= found;
+        if found > size {
+            self.put(block + size as u32, found - size);
+        }
+        Some(block)
+    }
+
+    /// The smallest size, from this one on, that there is a block of.
+    fn least(&self, size: usize) -> Option<usize> {
+        let first = self.any[size / 64] & u64::MAX << (size % 64);
+        let rest = self.any.iter().copied().enumerate().skip(size / 64 + 1);
+        let mut words = std::iter::once((size / 64, first)).chain(rest);
+        let (nth, word) = words.find(|(_, word)| *word != 0)?;
+        Some(nth * 64 + word.trailing_zeros() as usize)
+    }
+
+    /// Bytes of the lists.
+    fn bytes(&self) -> usize {
+        self.lists.iter().map(|list| list.capacity() * 4).sum()
     }
 }

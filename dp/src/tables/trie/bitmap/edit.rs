@@ -2,15 +2,9 @@
 
 use arrayvec::ArrayVec;
 
-use super::arena::Arena;
 use super::node::{MAX_SKIP, Node, STRIDE};
-use super::{Key, Leaf, MAX_LEAF, NO_ROUTE, Root, Tries};
-
-/// The control thread's end of all tries. What it changes no snapshot shows but those taken afterwards.
-#[derive(Default)]
-pub struct Editor {
-    arena: Arena,
-}
+use super::{Bits, Leaf, NO_ROUTE, Root, WORDS, nth_leaf};
+use crate::tables::trie::arena::Arena;
 
 /// What a node's block holds.
 struct Contents {
@@ -20,14 +14,14 @@ struct Contents {
 
 /// A prefix as far as it is not yet decided where it stands.
 #[derive(Clone, Copy)]
-struct Prefix {
+pub(in crate::tables::trie) struct Prefix {
     /// In the high bits.
     key: u128,
     len: u32,
 }
 
 impl Prefix {
-    fn new<K: Key>(key: K, len: u32) -> Self {
+    pub(in crate::tables::trie) fn new<K: Bits>(key: K, len: u32) -> Self {
         Self {
             key: key.left(),
             len: len.min(K::BITS),
@@ -45,11 +39,14 @@ impl Prefix {
     }
 }
 
-impl Editor {
-    /// Sets the leaf, from 1 to [`MAX_LEAF`], of the prefix of the first `len` bits of `key`; returns what it was.
-    pub fn set<K: Key>(&mut self, root: &mut Root, key: K, len: u32, leaf: Leaf) -> Option<Leaf> {
-        debug_assert!((1..=MAX_LEAF).contains(&leaf));
-        let prefix = Prefix::new(key, len);
+impl Arena<WORDS> {
+    /// Sets a prefix's leaf and returns what it was.
+    pub(in crate::tables::trie) fn enter(
+        &mut self,
+        root: &mut Root,
+        prefix: Prefix,
+        leaf: Leaf,
+    ) -> Option<Leaf> {
         if prefix.len == 0 {
             let before = std::mem::replace(&mut root.default, leaf);
             return (before != NO_ROUTE).then_some(before);
@@ -58,20 +55,22 @@ impl Editor {
     }
 
     /// Removes a prefix and returns its leaf.
-    pub fn remove<K: Key>(&mut self, root: &mut Root, key: K, len: u32) -> Option<Leaf> {
-        let prefix = Prefix::new(key, len);
+    pub(in crate::tables::trie) fn strike(
+        &mut self,
+        root: &mut Root,
+        prefix: Prefix,
+    ) -> Option<Leaf> {
         if prefix.len == 0 {
             let before = std::mem::take(&mut root.default);
             return (before != NO_ROUTE).then_some(before);
         }
         // So that looking for what is not there copies nothing.
-        self.get(root, key, len)?;
+        self.find(root, prefix)?;
         self.delete(&mut root.top, 0, prefix)
     }
 
     /// The leaf of exactly this prefix.
-    pub fn get<K: Key>(&self, root: &Root, key: K, len: u32) -> Option<Leaf> {
-        let prefix = Prefix::new(key, len);
+    pub(in crate::tables::trie) fn find(&self, root: &Root, prefix: Prefix) -> Option<Leaf> {
         if prefix.len == 0 {
             return (root.default != NO_ROUTE).then_some(root.default);
         }
@@ -95,25 +94,9 @@ impl Editor {
         }
     }
 
-    /// Empties a trie.
-    pub fn clear(&mut self, root: &mut Root) {
-        let Root { top, .. } = std::mem::take(root);
-        self.drop_block(top);
-    }
-
-    /// A snapshot with all changes so far.
-    pub fn publish(&mut self) -> Tries {
-        Tries(self.arena.publish())
-    }
-
-    /// Has the memory of snapshots that are gone used again. [`Editor::publish`] does it too.
-    pub fn reclaim(&mut self) {
-        self.arena.reclaim();
-    }
-
-    /// Bytes that are allocated, and those of them that are in use.
-    pub fn bytes(&self) -> (usize, usize) {
-        self.arena.bytes()
+    /// Gives back all that a trie has.
+    pub(in crate::tables::trie) fn clear(&mut self, root: Root) {
+        self.drop_block(root.top);
     }
 
     fn insert(&mut self, node: &mut Node, depth: u32, prefix: Prefix, leaf: Leaf) -> Option<Leaf> {
@@ -176,8 +159,8 @@ impl Editor {
 
     /// A node with one child.
     fn parent(&mut self, bits: u32, child: Node) -> Node {
-        let block = self.arena.allocate(1);
-        self.arena.set(block, child.words());
+        let block = self.allocate(1);
+        self.set(block, child.words());
         Node::above(bits, block)
     }
 
@@ -247,12 +230,12 @@ impl Editor {
         }
         let bits = node.skipped() << STRIDE | node.inner.trailing_zeros();
         child.set_skip(strides, bits << (child.skip() * STRIDE) | child.skipped());
-        self.arena.release(node.block(), 1);
+        self.release(node.block(), 1);
         *node = child;
     }
 
     fn child(&self, node: Node, nth: u32) -> Node {
-        Node::new(self.arena.unit(node.block() + nth).words())
+        Node::new(self.unit(node.block() + nth))
     }
 
     fn leaf(&self, node: Node, nth: u32) -> Leaf {
@@ -260,23 +243,13 @@ impl Editor {
             return node.block();
         }
         let first = node.block() + node.children();
-        self.arena.unit(first + nth / 8).leaf(nth % 8)
+        nth_leaf(self.unit(first + nth / 8), nth % 8)
     }
 
     /// Replaces a child; the block is copied if a snapshot reaches it.
     fn set_child(&mut self, node: &mut Node, nth: u32, child: Node) {
-        let block = node.block();
-        if !self.arena.is_fresh(block) {
-            let size = size(*node);
-            let copy = self.arena.allocate(size);
-            for unit in 0..size as u32 {
-                let words = self.arena.unit(block + unit).words();
-                self.arena.set(copy + unit, words);
-            }
-            self.arena.release(block, size);
-            node.set_block(copy);
-        }
-        self.arena.set(node.block() + nth, child.words());
+        node.set_block(self.writable(node.block(), size(*node)));
+        self.set(node.block() + nth, child.words());
     }
 
     fn contents(&self, node: Node) -> Contents {
@@ -291,9 +264,9 @@ impl Editor {
     /// Writes the contents of `node`, which was `before`, and gives its old block back.
     fn store(&mut self, node: &mut Node, before: Node, contents: &Contents) {
         let (old, new) = (size(before), size(*node));
-        let in_place = old == new && old > 0 && self.arena.is_fresh(before.block());
+        let in_place = old == new && old > 0 && self.is_fresh(before.block());
         if !in_place && old > 0 {
-            self.arena.release(before.block(), old);
+            self.release(before.block(), old);
         }
         if new == 0 {
             // Nothing, or one leaf.
@@ -301,11 +274,11 @@ impl Editor {
             return;
         }
         if !in_place {
-            node.set_block(self.arena.allocate(new));
+            node.set_block(self.allocate(new));
         }
         let mut at = node.block();
         for child in &contents.children {
-            self.arena.set(at, child.words());
+            self.set(at, child.words());
             at += 1;
         }
         for eight in contents.leaves.chunks(8) {
@@ -313,7 +286,7 @@ impl Editor {
             for (nth, leaf) in eight.iter().enumerate() {
                 words[nth / 2] |= u64::from(*leaf) << (nth % 2 * 32);
             }
-            self.arena.set(at, words);
+            self.set(at, words);
             at += 1;
         }
     }
@@ -323,7 +296,7 @@ impl Editor {
             self.drop_block(self.child(node, nth));
         }
         if size(node) > 0 {
-            self.arena.release(node.block(), size(node));
+            self.release(node.block(), size(node));
         }
     }
 }
