@@ -147,15 +147,18 @@ fn each<const OPEN: bool>(mut batch: &mut [Packet<'_>]) {
     kernel.finish();
 }
 
+/// A packet from this length on takes so long that the next one's octets and key can be asked for meanwhile.
+const LONG: usize = 256;
+
 /// Asks the processor for a packet and its key while another is being worked on, if it is long: the processor guesses the
-/// rest of it only after its first lines, and those of short ones are at hand with their headers.
+/// rest of it only after its first lines. Those of short ones are at hand with their headers, and their keys have been
+/// asked for a stage ahead: see [`Key::prefetch`].
 #[inline(always)]
 fn prefetch_long(key: &Key, data: &[u8]) {
-    const LONG: usize = 256;
     if data.len() > LONG {
         prefetch_all(data);
         if let Kind::Kernel(key) = &key.0 {
-            key.prefetch_powers();
+            key.prefetch_all();
         }
     }
 }
@@ -184,11 +187,13 @@ impl Key {
         Self(Kind::Kernel(key))
     }
 
-    /// Asks the processor for what a short packet needs of it.
+    /// Asks the processor for what a packet of `len` bytes needs of it, if it is short.
     #[inline(always)]
-    pub(crate) fn prefetch(&self) {
-        if let Kind::Kernel(key) = &self.0 {
-            key.prefetch();
+    pub(crate) fn prefetch(&self, len: usize) {
+        if let Kind::Kernel(key) = &self.0
+            && len <= LONG
+        {
+            key.prefetch_short();
         }
     }
 

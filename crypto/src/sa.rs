@@ -18,11 +18,12 @@ pub const MIN_WINDOW_BITS: u32 = 2048;
 /// The largest replay window, in counters.
 pub const MAX_WINDOW_BITS: u32 = 1 << 20;
 
-/// A transmit SA: a key, and the counters that make its nonces unique.
+/// A transmit SA: a key, and the counters that make its nonces unique. What every packet needs is one cache line.
+#[repr(C, align(64))]
 pub struct SealSa {
     key: Keyed,
-    fingerprint: Fingerprint,
     counters: Counters,
+    fingerprint: Fingerprint,
 }
 
 impl SealSa {
@@ -65,14 +66,13 @@ impl SealSa {
     /// Asks the processor for what [`SealSa::prefetch`] reads of this.
     #[inline(always)]
     pub fn prefetch_self(&self) {
-        prefetch(&self.key);
-        prefetch(&self.counters);
+        prefetch(self);
     }
 
-    /// Asks the processor for the key and for the lane's counter: some packets before they are sealed.
+    /// Asks the processor for what sealing `len` bytes of data reads first: some packets before they are sealed.
     #[inline(always)]
-    pub fn prefetch(&self, lane: u8) {
-        self.key.key.prefetch();
+    pub fn prefetch(&self, lane: u8, len: usize) {
+        self.key.key.prefetch(len);
         self.counters.prefetch(lane);
     }
 
@@ -160,7 +160,8 @@ impl SealSa {
     }
 }
 
-/// A receive SA: a key, and a replay window for every lane that has sent something.
+/// A receive SA: a key, and a replay window for every lane that has sent something. What every packet needs begins with it.
+#[repr(C, align(64))]
 pub struct OpenSa {
     key: Keyed,
     windows: Windows,
@@ -271,16 +272,17 @@ impl OpenSa {
     /// Asks the processor for what [`OpenSa::prefetch`] reads of this.
     #[inline(always)]
     pub fn prefetch_self(&self, lane: u8) {
-        prefetch(&self.key);
+        prefetch(self);
         if let Some(window) = self.windows.first.get(usize::from(lane)) {
             prefetch(window);
         }
     }
 
-    /// Asks the processor for the key, and for what marking this counter reads: some packets before they are opened.
+    /// Asks the processor for what opening `len` bytes of data reads first, and marking this counter: some packets before
+    /// they are opened.
     #[inline(always)]
-    pub fn prefetch(&self, lane: u8, counter: u64) {
-        self.key.key.prefetch();
+    pub fn prefetch(&self, lane: u8, counter: u64, len: usize) {
+        self.key.key.prefetch(len);
         if let Some(window) = self.windows.get(lane) {
             window.prefetch(counter);
         }

@@ -230,10 +230,10 @@ fn fetching_ahead_takes_no_counter_and_marks_nothing() {
         // Lanes that there are and are not, and counters that anyone may have made up.
         for lane in 0..=255 {
             tx.prefetch_self();
-            tx.prefetch(lane);
+            tx.prefetch(lane, 64);
             for counter in [0, 1 << 20, MAX_COUNTER, u64::MAX] {
                 rx.prefetch_self(lane);
-                rx.prefetch(lane, counter);
+                rx.prefetch(lane, counter, 64);
             }
         }
         assert!(rx.check(0, 0).is_ok() && rx.check(255, 0).is_ok());

@@ -360,7 +360,7 @@ fn link(port: PortIndex, source: Mac, peer: Mac, local: [u8; 4], remote: [u8; 4]
         transmit: None,
         source_port_salt: 0,
         labels: Root::default(),
-        traffic: Arc::new(Traffic::new(1)),
+        traffic: Traffic::new(1),
     }
 }
 
@@ -374,7 +374,7 @@ fn circuit() -> Circuit {
         dscp: Dscp::Copy,
         transmit: None,
         receive: Default::default(),
-        traffic: Arc::new(Traffic::new(1)),
+        traffic: Traffic::new(1),
     }
 }
 

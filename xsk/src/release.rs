@@ -29,7 +29,7 @@ impl ReleaseProbe {
         const PAGE: usize = 4096;
         let call = "preparing the release probe";
         let make = || {
-            let page = Mapping::ordinary(PAGE)?;
+            let page = Mapping::ordinary(PAGE, false)?;
             let fd = sys::xdp_socket()?;
             let registration = libc::xdp_umem_reg {
                 addr: page.addr().as_ptr() as u64,

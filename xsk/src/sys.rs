@@ -25,20 +25,30 @@ pub(crate) struct Mapping {
 unsafe impl Send for Mapping {}
 
 impl Mapping {
-    /// Zeroed memory on ordinary pages, populated.
-    pub(crate) fn ordinary(len: usize) -> io::Result<Self> {
-        Self::anonymous(len, 0)
+    /// Zeroed memory on ordinary pages, populated. If they are to be `merged`, the kernel makes huge pages of them where
+    /// it can, which spares the processor misses of its translation cache.
+    pub(crate) fn ordinary(len: usize, merged: bool) -> io::Result<Self> {
+        let mapping = Self::anonymous(len, 0)?;
+        if merged {
+            // A kernel without them has the others.
+            let _ = mapping.advise(libc::MADV_HUGEPAGE);
+        }
+        mapping.advise(libc::MADV_POPULATE_WRITE)?;
+        Ok(mapping)
     }
 
     /// Zeroed memory on huge pages, populated. The kernel rounds the length up itself.
     pub(crate) fn huge(len: usize) -> io::Result<Self> {
         // munmap wants the rounded length. 1 GiB pages as the system's default size waste more, but work.
         let page = huge_page_size().unwrap_or(2 << 20);
-        Self::anonymous(len.next_multiple_of(page), libc::MAP_HUGETLB)
+        Self::anonymous(
+            len.next_multiple_of(page),
+            libc::MAP_HUGETLB | libc::MAP_POPULATE,
+        )
     }
 
     fn anonymous(len: usize, flags: libc::c_int) -> io::Result<Self> {
-        let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+        let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         let mapping = Self::map(len, flags, -1, 0)?;
         // Packets are nobody's business in a core dump.
         mapping.advise(libc::MADV_DONTDUMP)?;
@@ -72,7 +82,7 @@ impl Mapping {
     }
 
     fn advise(&self, advice: libc::c_int) -> io::Result<()> {
-        // SAFETY: the range is our mapping, and DONTFORK and DONTDUMP leave its content alone.
+        // SAFETY: the range is our mapping, and the advice that is given here leaves its content alone.
         check(unsafe { libc::madvise(self.addr.as_ptr().cast(), self.len, advice) }).map(drop)
     }
 

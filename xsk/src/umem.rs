@@ -12,7 +12,7 @@ use crate::sys::Mapping;
 /// Whether to use huge pages (`MAP_HUGETLB`, of the system's default size).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum HugePages {
-    /// If enough are free, else ordinary pages.
+    /// If enough are free, else ordinary pages, which the kernel merges into huge ones where it can.
     #[default]
     Auto,
     /// Ordinary pages.
@@ -347,7 +347,7 @@ fn map(bytes: usize, huge: HugePages) -> Result<(Mapping, Pages), XskError> {
             Err(_) => return Err(XskError::NoHugePages { bytes }),
         }
     }
-    match Mapping::ordinary(bytes) {
+    match Mapping::ordinary(bytes, huge == HugePages::Auto) {
         Ok(mapping) => Ok((mapping, Pages::Ordinary)),
         Err(source) => Err(XskError::Kernel {
             call: "mmap of packet memory",

@@ -69,14 +69,14 @@ impl GcmKey {
 
     /// Asks the processor for what a short packet needs of it.
     #[inline(always)]
-    pub(crate) fn prefetch(&self) {
+    pub(crate) fn prefetch_short(&self) {
         prefetch_all(&self.table[SHORT..]);
     }
 
-    /// Asks the processor for what only a longer one needs besides.
+    /// Asks the processor for all of it.
     #[inline(always)]
-    pub(crate) fn prefetch_powers(&self) {
-        prefetch_all(&self.table[..SHORT]);
+    pub(crate) fn prefetch_all(&self) {
+        prefetch_all(&self.table);
     }
 
     pub(crate) fn suite(&self) -> Suite {

@@ -45,8 +45,8 @@ pub enum Sa {
 #[derive(Clone, Default)]
 pub struct Live {
     sas: Table<KeyId, (Fingerprint, Sa)>,
-    links: Table<LinkName, Arc<Traffic>>,
-    circuits: Table<CircuitName, Arc<Traffic>>,
+    links: Table<LinkName, Traffic>,
+    circuits: Table<CircuitName, Traffic>,
     /// The state that they are of.
     of: State,
 }
@@ -108,7 +108,7 @@ impl Live {
             }
         });
         failed?;
-        let traffic = || Arc::new(Traffic::new(config.workers));
+        let traffic = || Traffic::new(config.workers);
         self.of
             .links
             .diff(&state.links, |name, before, now| match (before, now) {
@@ -149,22 +149,22 @@ impl Live {
     }
 
     /// The counters of all links.
-    pub fn links(&self) -> impl Iterator<Item = (&LinkName, &Arc<Traffic>)> {
+    pub fn links(&self) -> impl Iterator<Item = (&LinkName, &Traffic)> {
         self.links.iter()
     }
 
     /// The counters of all circuits.
-    pub fn circuits(&self) -> impl Iterator<Item = (&CircuitName, &Arc<Traffic>)> {
+    pub fn circuits(&self) -> impl Iterator<Item = (&CircuitName, &Traffic)> {
         self.circuits.iter()
     }
 
     /// A link's counters.
-    pub fn link(&self, name: &LinkName) -> Option<&Arc<Traffic>> {
+    pub fn link(&self, name: &LinkName) -> Option<&Traffic> {
         self.links.get(name)
     }
 
     /// A circuit's counters.
-    pub fn circuit(&self, name: &CircuitName) -> Option<&Arc<Traffic>> {
+    pub fn circuit(&self, name: &CircuitName) -> Option<&Traffic> {
         self.circuits.get(name)
     }
 

@@ -126,9 +126,8 @@ pub(super) fn prefetch_receive(state: &State, tables: &Tables, batch: &mut Batch
             let (lane, counter) = (header.lane, header.counter.get());
             if near {
                 sa.inspect(|sa| sa.prefetch_self(lane));
-                circuit.traffic.prefetch_self();
             } else {
-                sa.inspect(|sa| sa.prefetch(lane, counter));
+                sa.inspect(|sa| sa.prefetch(lane, counter, packet.frame.len()));
                 circuit.traffic.prefetch(state.worker);
             }
         }
@@ -146,7 +145,7 @@ pub(super) fn prefetch_transmit(state: &State, tables: &Tables, batch: &mut Batc
         }
         let circuit = tables.circuit(circuit);
         if let Some(sa) = &circuit.transmit {
-            sa.prefetch(state.lane(packet.meta.flow));
+            sa.prefetch(state.lane(packet.meta.flow), packet.frame.len());
         }
         circuit.traffic.prefetch(state.worker);
     }

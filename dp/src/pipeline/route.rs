@@ -67,6 +67,7 @@ fn look_up(state: &mut State, tables: &Tables, batch: &mut Batch) -> (Found, Fou
 fn follow(state: &mut State, tables: &Tables, batch: &mut Batch, v4: &Found, v6: &Found) {
     let (mut v4, mut v6) = (v4.iter(), v6.iter());
     let mut recent: Option<Recent> = None;
+    let mut last = NO_ROUTE;
     for packet in at(batch, Stage::Route) {
         let version = Version::of(packet);
         let leaf = match version {
@@ -80,10 +81,11 @@ fn follow(state: &mut State, tables: &Tables, batch: &mut Batch, v4: &Found, v6:
             continue;
         }
         match resolve(state, tables, packet, version, leaf) {
-            Ok(()) if packet.stage == Stage::Done => {
+            // One packet more the same way, and others may follow.
+            Ok(()) if leaf == last && packet.stage == Stage::Done => {
                 recent = Recent::new(tables, packet, version, leaf).or(recent);
             }
-            Ok(()) => {}
+            Ok(()) => last = leaf,
             Err(refused) => answer(state, tables, packet, refused),
         }
     }
@@ -292,7 +294,6 @@ fn enter(tables: &Tables, packet: &mut Packet, circuit: CircuitIndex) -> Result<
     if let Some(sa) = &circuit.transmit {
         sa.prefetch_self();
     }
-    circuit.traffic.prefetch_self();
     let link = tables.link(circuit.link);
     let overhead = link.outer.len() - ethernet::LEN + OVERHEAD;
     if packet.frame.len() + overhead > usize::from(link.mtu) {

@@ -159,7 +159,7 @@ impl Tables {
     pub fn prefetch_targets(&self, leaves: &[Leaf]) {
         for &leaf in leaves {
             match Target::of(leaf) {
-                Some(Target::Circuit(circuit)) => self.circuits.prefetch(circuit.0),
+                Some(Target::Circuit(circuit)) => self.circuits.prefetch_first(circuit.0),
                 Some(Target::Via(via)) => self.vias.prefetch(via.0),
                 Some(Target::Group(group)) => self.groups.prefetch(group.0),
                 _ => {}

@@ -186,7 +186,7 @@ pub struct Link {
     /// Labels that may arrive on it; see [`Tables::label_action`].
     pub labels: burst::Root,
     /// Counters.
-    pub traffic: Arc<Traffic>,
+    pub traffic: Traffic,
 }
 
 /// A link's transmit key.
@@ -207,11 +207,16 @@ pub struct Receiver {
     pub sa: Arc<OpenSa>,
 }
 
-/// An end-to-end path's edge.
+/// An end-to-end path's edge. In its first cache line is all that sealing needs; keys to open with come after it.
 #[derive(Clone)]
+#[repr(C, align(64))]
 pub struct Circuit {
     /// The same at both edges; goes into the additional data of the circuit seal.
     pub id: u64,
+    /// Counters.
+    pub traffic: Traffic,
+    /// What to seal with; `None` before a key transmits.
+    pub transmit: Option<Arc<SealSa>>,
     /// Where packets out of it are routed.
     pub vrf: VrfIndex,
     /// The first hop.
@@ -222,13 +227,11 @@ pub struct Circuit {
     pub hop_limit: u8,
     /// Of the circuit header.
     pub dscp: Dscp,
-    /// What to seal with; `None` before a key transmits.
-    pub transmit: Option<Arc<SealSa>>,
     /// What to open with, by the low four bits of the epoch.
     pub receive: [Option<Arc<OpenSa>>; 16],
-    /// Counters.
-    pub traffic: Arc<Traffic>,
 }
+
+const _: () = assert!(std::mem::offset_of!(Circuit, receive) <= 64);
 
 /// Where the DSCP of a circuit's outer headers comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,17 +1,19 @@
 //! Packet and octet counters of a link or circuit: a cell per worker, so that nobody contends. Drops, which are rare, are
 //! counted in one place by all.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam::utils::CachePadded;
 
 use super::prefetch::prefetch;
 
-/// Counters that live as long as their link or circuit, over all snapshots.
-#[derive(Debug)]
+/// Counters that live as long as their link or circuit, over all snapshots. Cloning shares them.
+#[derive(Clone, Debug)]
 pub struct Traffic {
-    cells: Box<[CachePadded<Cell>]>,
-    drops: Box<[AtomicU64; REASONS]>,
+    // Found from within the entry of the link or circuit, with no other place to look at in between.
+    cells: Arc<[CachePadded<Cell>]>,
+    drops: Arc<[AtomicU64; REASONS]>,
 }
 
 /// Reasons of drops that can be told apart, by their numbers.
@@ -50,14 +52,24 @@ impl Traffic {
     pub fn new(workers: usize) -> Self {
         Self {
             cells: (0..workers).map(|_| CachePadded::default()).collect(),
-            drops: Box::new(std::array::from_fn(|_| AtomicU64::new(0))),
+            drops: Arc::new(std::array::from_fn(|_| AtomicU64::new(0))),
         }
     }
 
-    /// Asks the processor for where a worker's share is.
-    #[inline(always)]
-    pub(crate) fn prefetch_self(&self) {
-        prefetch(&self.cells);
+    /// Whether both are the same counters.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.cells, &other.cells)
+    }
+
+    /// Whether nobody else has them.
+    pub fn is_last(&self) -> bool {
+        Arc::strong_count(&self.cells) == 1 && Arc::strong_count(&self.drops) == 1
+    }
+
+    /// Where they are: the same only for the same counters.
+    #[cfg(test)]
+    pub(crate) fn place(&self) -> *const () {
+        Arc::as_ptr(&self.cells).cast()
     }
 
     /// Asks the processor for a worker's share.

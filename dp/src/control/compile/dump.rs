@@ -58,7 +58,7 @@ impl Compiler {
                 circuit.hop_limit,
                 circuit.dscp,
                 circuit.transmit.as_ref().map(Arc::as_ptr),
-                Arc::as_ptr(&circuit.traffic),
+                circuit.traffic.place(),
             );
         }
         for name in state.links.keys() {
@@ -73,7 +73,7 @@ impl Compiler {
                 link.mtu,
                 transmit.map(|transmit| (Arc::as_ptr(&transmit.sa), transmit.receiver)),
                 link.source_port_salt,
-                Arc::as_ptr(&link.traffic),
+                link.traffic.place(),
             );
             for (_, label) in state.labels.keys() {
                 let leaf = tries.lookup(&link.labels, Number(*label));

@@ -270,7 +270,7 @@ impl Compiler {
             dscp: circuit.dscp,
             transmit: key.and_then(|id| live.seal(&id).cloned()),
             receive,
-            traffic: Arc::clone(live.circuit(name)?),
+            traffic: live.circuit(name)?.clone(),
         })
     }
 
@@ -460,7 +460,7 @@ fn link(from: &Sources<'_>, name: &LinkName, labels: Root) -> Option<Link> {
         transmit,
         source_port_salt: salt(name),
         labels,
-        traffic: Arc::clone(live.link(name)?),
+        traffic: live.link(name)?.clone(),
     })
 }
 

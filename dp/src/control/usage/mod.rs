@@ -13,7 +13,6 @@ mod scan;
 mod store;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use twinseal_api::v1;
 
@@ -41,7 +40,7 @@ pub struct Meter {
 struct Entry {
     name: CircuitName,
     circuit: Circuit,
-    traffic: Arc<Traffic>,
+    traffic: Traffic,
     /// How far the counters were when the interval began.
     counted: Counts,
 }
@@ -111,7 +110,7 @@ impl Meter {
                 continue;
             };
             match self.circuits.get_mut(name) {
-                Some(entry) if Arc::ptr_eq(&entry.traffic, traffic) => {
+                Some(entry) if entry.traffic.is(traffic) => {
                     if !told_alike(&entry.circuit, circuit) {
                         self.parts.extend(entry.take(self.start, self.interval));
                     }
@@ -127,8 +126,8 @@ impl Meter {
     }
 
     /// A circuit that is new, or was deleted and is back with its counters, as after a transaction that was rolled back.
-    fn begin(&mut self, name: &CircuitName, circuit: &Circuit, traffic: &Arc<Traffic>) -> Entry {
-        let back = |entry: &Entry| Arc::ptr_eq(&entry.traffic, traffic);
+    fn begin(&mut self, name: &CircuitName, circuit: &Circuit, traffic: &Traffic) -> Entry {
+        let back = |entry: &Entry| entry.traffic.is(traffic);
         let mut counted = Counts::default();
         if let Some(nth) = self.deleted.iter().position(back) {
             let mut entry = self.deleted.swap_remove(nth);
@@ -138,7 +137,7 @@ impl Meter {
         Entry {
             name: name.clone(),
             circuit: circuit.clone(),
-            traffic: Arc::clone(traffic),
+            traffic: traffic.clone(),
             counted,
         }
     }
@@ -166,7 +165,7 @@ impl Meter {
         let mut records = std::mem::take(&mut self.parts);
         self.deleted.retain_mut(|entry| {
             // Looked at first: once we are the last to hold it, nobody counts any more.
-            let last = Arc::strong_count(&entry.traffic) == 1;
+            let last = entry.traffic.is_last();
             records.extend(entry.take(start, interval));
             !last
         });

@@ -42,9 +42,7 @@ impl<const WORDS: usize> View<WORDS> {
 #[inline(always)]
 pub(super) fn unit<const WORDS: usize>(words: &[AtomicU64], at: u32) -> &[AtomicU64; WORDS] {
     let first = WORDS * at as usize;
-    words[first..]
-        .first_chunk()
-        .expect("units are whole")
+    words[first..].first_chunk().expect("units are whole")
 }
 
 /// The writer's end. Blocks are given out, written, and taken back; [`Arena::publish`] ends a transaction.

@@ -178,30 +178,23 @@ struct Going {
 
 /// All take a step, then all the next; buckets are looked at last. Without branches but those of the loops.
 #[inline(always)]
-pub(super) fn batch<K: Bits>(
-    words: &[AtomicU64],
-    queries: &[(&Root, K)],
-    leaves: &mut [Leaf],
-) {
+pub(super) fn batch<K: Bits>(words: &[AtomicU64], queries: &[(&Root, K)], leaves: &mut [Leaf]) {
     let mut found = [NO_ROUTE; BATCH];
     let mut going = [Going::default(); BATCH];
     let mut ending = [(0u32, 0u32); BATCH];
     let (mut more, mut last) = (0, 0);
     // Dense lists, so that those who are done cost nothing.
-    let mut arrive = |entry: Entry,
-                      mut rest: u32,
-                      nth: u32,
-                      going: &mut [Going; BATCH],
-                      more: &mut usize| {
-        let place = &mut found[nth as usize % BATCH];
-        *place = or(entry.leaf(), *place);
-        let at = step(entry, &mut rest);
-        prefetch_nth(words, at as usize);
-        going[*more % BATCH] = Going { at, rest, nth };
-        *more += usize::from(entry.kind() > BUCKET);
-        ending[last % BATCH] = (at / WORDS as u32, nth);
-        last += usize::from(entry.kind() == BUCKET);
-    };
+    let mut arrive =
+        |entry: Entry, mut rest: u32, nth: u32, going: &mut [Going; BATCH], more: &mut usize| {
+            let place = &mut found[nth as usize % BATCH];
+            *place = or(entry.leaf(), *place);
+            let at = step(entry, &mut rest);
+            prefetch_nth(words, at as usize);
+            going[*more % BATCH] = Going { at, rest, nth };
+            *more += usize::from(entry.kind() > BUCKET);
+            ending[last % BATCH] = (at / WORDS as u32, nth);
+            last += usize::from(entry.kind() == BUCKET);
+        };
     for (nth, (root, key)) in (0..).zip(queries) {
         arrive(root.0, key.bits(), nth, &mut going, &mut more);
     }

@@ -77,14 +77,17 @@ fn descend(
     let mut next = Lanes([0; BATCH]);
     let mut going = [0xffu8; VECTORS];
     while going != [0; VECTORS] {
-        for vector in 0..VECTORS {
-            if going[vector] == 0 {
+        for (vector, going) in going.iter_mut().enumerate() {
+            if *going == 0 {
                 continue;
             }
             let entry = entries.get(vector);
             let leaf = _mm512_srli_epi64::<34>(entry);
             let known = _mm512_test_epi64_mask(leaf, leaf);
-            found.set(vector, _mm512_mask_mov_epi64(found.get(vector), known, leaf));
+            found.set(
+                vector,
+                _mm512_mask_mov_epi64(found.get(vector), known, leaf),
+            );
 
             let kind = _mm512_and_epi64(entry, _mm512_set1_epi64(15));
             let one = _mm512_set1_epi64(BUCKET.into());
@@ -95,10 +98,7 @@ fn descend(
                 _mm512_slli_epi64::<2>(entry),
                 _mm512_set1_epi64(((1 << 30) - 1) << 6),
             );
-            let below = _mm512_add_epi64(
-                unit,
-                _mm512_set1_epi64(words.as_ptr().addr() as i64),
-            );
+            let below = _mm512_add_epi64(unit, _mm512_set1_epi64(words.as_ptr().addr() as i64));
             let shifted = _mm512_sllv_epi64(rests.get(vector), kind);
             let low = _mm512_set1_epi64(0xffff_ffff);
             rests.set(vector, _mm512_and_epi64(shifted, low));
@@ -112,10 +112,10 @@ fn descend(
             for address in next.0.as_chunks::<8>().0[vector] {
                 _mm_prefetch::<_MM_HINT_T0>(address as *const i8);
             }
-            going[vector] = table;
+            *going = table;
         }
-        for vector in 0..VECTORS {
-            if going[vector] == 0 {
+        for (vector, &going) in going.iter().enumerate() {
+            if going == 0 {
                 continue;
             }
             // SAFETY: where `going` has a bit, these are entries of tables that the snapshot reaches, so they are in
@@ -123,7 +123,7 @@ fn descend(
             let entry = unsafe {
                 _mm512_mask_i64gather_epi64::<1>(
                     _mm512_setzero_si512(),
-                    going[vector],
+                    going,
                     next.get(vector),
                     std::ptr::null(),
                 )
@@ -144,10 +144,7 @@ unsafe fn longest(bucket: *const u64, key: u64) -> Leaf {
     let words = unsafe { _mm512_loadu_epi64(bucket.cast()) };
     let none = _mm512_set1_epi64(super::bucket::LEAF as i64);
     let prefixes = _mm512_andnot_epi64(none, words);
-    let markers = _mm512_and_epi64(
-        prefixes,
-        _mm512_sub_epi64(_mm512_setzero_si512(), prefixes),
-    );
+    let markers = _mm512_and_epi64(prefixes, _mm512_sub_epi64(_mm512_setzero_si512(), prefixes));
     let differ = _mm512_xor_epi64(words, _mm512_set1_epi64((key << 32) as i64));
     let hold = _mm512_cmplt_epu64_mask(_mm512_srli_epi64::<1>(differ), markers);
     let nth = (u32::from(hold) | 1).ilog2();
