@@ -28,7 +28,12 @@ enum Calls {
     /// Its packets are opened, and opened or sealed again.
     Two(Box<[Call; 2]>),
     /// Both seals at once.
-    Both { circuit: SealSa, link: SealSa },
+    Both(Box<Both>),
+}
+
+struct Both {
+    circuit: SealSa,
+    link: SealSa,
 }
 
 /// One call a packet.
@@ -59,10 +64,10 @@ impl Alone {
         let call = |key, layer, shape| Call { key, layer, shape };
         let two = |first, second| Calls::Two(Box::new([first, second]));
         let calls = match role {
-            Role::Ingress => Calls::Both {
+            Role::Ingress => Calls::Both(Box::new(Both {
                 circuit: seal(Seal::Circuit)?,
                 link: seal(Seal::FirstLink)?,
-            },
+            })),
             Role::Transit => two(
                 call(open(Seal::FirstLink)?, Layer::Link, from_link),
                 call(Key::Seal(seal(Seal::SecondLink)?), Layer::Link, |_| true),
@@ -89,7 +94,7 @@ impl Alone {
             // Batch by batch, as the pipeline does: the second call finds the octets where the first left them.
             match &self.calls {
                 Calls::Two(calls) => calls.iter().map(|call| self.time(call, batch)).sum(),
-                Calls::Both { circuit, link } => self.time_both(circuit, link, batch),
+                Calls::Both(seals) => self.time_both(seals, batch),
             }
         })
         .into_iter()
@@ -111,10 +116,10 @@ impl Alone {
         packets.iter().all(|packet| packet.ok).then_some(time)
     }
 
-    fn time_both(&self, circuit: &SealSa, link: &SealSa, batch: &mut Batch) -> Option<Duration> {
+    fn time_both(&self, seals: &Both, batch: &mut Batch) -> Option<Duration> {
         let mut packets = batch
             .iter_mut()
-            .map(|packet| double(circuit, link, &mut packet.frame))
+            .map(|packet| double(&seals.circuit, &seals.link, &mut packet.frame))
             .collect::<Option<ArrayVec<_, BATCH>>>()?;
         let start = Instant::now();
         crypto::seal_layers(&mut packets);
