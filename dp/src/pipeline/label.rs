@@ -1,23 +1,42 @@
 //! Labels: the circuit header on a transit node, or at its end.
 
+use std::mem::offset_of;
+
 use zerocopy::FromBytes;
 
 use super::lookups::Found;
 use super::reason::DropReason;
 use super::{Account, Batch, Packet, Stage, at};
-use crate::tables::{LabelAction, Swap, Tables, hash};
+use crate::tables::{Circuit, LabelAction, Swap, Tables, hash};
 use crate::wire::ecn;
 use crate::wire::overlay::CircuitHeader;
 
 /// Follows the labels, of which `found` is what their links know.
 #[inline(never)]
 pub(super) fn follow(tables: &Tables, batch: &mut Batch, found: &Found) {
-    tables.prefetch_labels(found.distinct());
+    tables.prefetch_swaps(found.distinct());
+    let many = found.distinct().len() > 1;
     for (packet, leaf) in at(batch, Stage::Label).zip(found.iter()) {
         match act(tables.label_action(leaf), packet) {
-            Ok(stage) => packet.stage = stage,
+            Ok(stage) => {
+                packet.stage = stage;
+                if many && stage == Stage::CircuitOpen {
+                    prefetch_circuit(tables, packet);
+                }
+            }
             Err(reason) => packet.drop(reason),
         }
+    }
+}
+
+/// Asks the processor for what opening reads of the circuit's entry.
+#[inline]
+fn prefetch_circuit(tables: &Tables, packet: &Packet) {
+    if let Ok((header, _)) = CircuitHeader::ref_from_prefix(packet.frame.data()) {
+        let epoch = usize::from(header.epoch_low());
+        let key = offset_of!(Circuit, receive) + epoch * size_of::<usize>();
+        tables.circuits.prefetch(packet.meta.circuit.0, 0);
+        tables.circuits.prefetch(packet.meta.circuit.0, key);
     }
 }
 

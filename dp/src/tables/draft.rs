@@ -142,15 +142,11 @@ impl Tables {
         self.receivers.get(leaf)
     }
 
-    /// Asks the processor for where leaves of a link's labels lead.
+    /// Asks the processor for what leaves of a link's labels are swapped to.
     #[inline(always)]
-    pub fn prefetch_labels(&self, leaves: &[Leaf]) {
-        for &leaf in leaves {
-            match Target::of(leaf) {
-                Some(Target::Circuit(circuit)) => self.circuits.prefetch(circuit.0),
-                Some(Target::Via(swap)) => self.swaps.prefetch(swap.0),
-                _ => {}
-            }
+    pub fn prefetch_swaps(&self, leaves: &[Leaf]) {
+        for swap in leaves.iter().filter_map(|&leaf| swap_place(leaf)) {
+            self.swaps.prefetch(swap, 0);
         }
     }
 
@@ -159,9 +155,9 @@ impl Tables {
     pub fn prefetch_targets(&self, leaves: &[Leaf]) {
         for &leaf in leaves {
             match Target::of(leaf) {
-                Some(Target::Circuit(circuit)) => self.circuits.prefetch_first(circuit.0),
-                Some(Target::Via(via)) => self.vias.prefetch(via.0),
-                Some(Target::Group(group)) => self.groups.prefetch(group.0),
+                Some(Target::Circuit(circuit)) => self.circuits.prefetch(circuit.0, 0),
+                Some(Target::Via(via)) => self.vias.prefetch(via.0, 0),
+                Some(Target::Group(group)) => self.groups.prefetch(group.0, 0),
                 _ => {}
             }
         }

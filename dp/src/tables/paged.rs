@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
-use super::prefetch::{prefetch, prefetch_all};
+use super::prefetch::prefetch_within;
 
 /// Entries of a page: few enough that copying one is cheap, enough that the list of pages is short.
 const PAGE: usize = 32;
@@ -26,21 +26,12 @@ impl<T> Paged<T> {
         self.pages.get(place / PAGE)?[place % PAGE].as_ref()
     }
 
-    /// Asks the processor for the entry at `place`.
+    /// Asks the processor for the cache line that is `offset` bytes into the entry at `place`.
     #[inline(always)]
-    pub fn prefetch(&self, place: u32) {
+    pub fn prefetch(&self, place: u32, offset: usize) {
         let place = place as usize;
         if let Some(page) = self.pages.get(place / PAGE) {
-            prefetch_all(&page[place % PAGE]);
-        }
-    }
-
-    /// Asks the processor for the cache line that the entry at `place` begins in.
-    #[inline(always)]
-    pub fn prefetch_first(&self, place: u32) {
-        let place = place as usize;
-        if let Some(page) = self.pages.get(place / PAGE) {
-            prefetch(&page[place % PAGE]);
+            prefetch_within(&page[place % PAGE], offset);
         }
     }
 

@@ -1,8 +1,5 @@
 //! The processor's hint to fetch cache lines that will be read soon.
 
-/// Bytes of a cache line.
-const LINE: usize = 64;
-
 /// Asks for the cache line where `place` begins. Changes nothing but time.
 #[inline(always)]
 pub fn prefetch<T>(place: &T) {
@@ -15,17 +12,10 @@ pub fn prefetch_nth<T>(places: &[T], nth: usize) {
     line(places.as_ptr().wrapping_add(nth).cast());
 }
 
-/// Asks for all cache lines of `place`.
+/// Asks for the cache line that is `offset` bytes into `place`.
 #[inline(always)]
-pub fn prefetch_all<T>(place: &T) {
-    let first = std::ptr::from_ref(place).cast::<u8>();
-    let mut at = 0;
-    while at < size_of::<T>() {
-        line(first.wrapping_add(at));
-        at += LINE;
-    }
-    // It need not begin with a line.
-    line(first.wrapping_add(size_of::<T>().saturating_sub(1)));
+pub fn prefetch_within<T>(place: &T, offset: usize) {
+    line(std::ptr::from_ref(place).cast::<u8>().wrapping_add(offset));
 }
 
 #[inline(always)]
