@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use tempfile::TempDir;
 use twinseal::control::{NodeConfig, SocketConfig};
-use twinseal::workers::{Idle, PoolConfig};
+use twinseal::workers::{DEFAULT_SLICE, Idle, PoolConfig};
 use twinseal_bench::load::{LoadSizes, load};
 use twinseal_crypto::{DEFAULT_PROVIDER, MAX_COUNTER};
 use twinseal_xsk::HugePages;
@@ -73,6 +73,7 @@ impl Load {
                 huge_pages: HugePages::Never,
                 ring: 256,
                 idle: Idle::Sleep,
+                slice: DEFAULT_SLICE,
                 lanes: 2,
             },
             events: Default::default(),

@@ -6,7 +6,7 @@ use twinseal::fixture::{EAST, Path, RECEIVER_AT_B, Seal, WEST};
 use twinseal::ports::{Device, PortSpec, Steering};
 use twinseal::tables::LinkTransmit;
 use twinseal::wire::overlay::DEFAULT_PORT;
-use twinseal::workers::{Idle, Pool, PoolConfig};
+use twinseal::workers::{DEFAULT_SLICE, Idle, Pool, PoolConfig};
 use twinseal_crypto::{Lanes, Provider, Suite};
 use twinseal_ebpf::XdpMode;
 use twinseal_xsk::{BindMode, HugePages};
@@ -42,6 +42,7 @@ impl Transit {
             huge_pages: HugePages::Auto,
             ring: 2048,
             idle: Idle::Sleep,
+            slice: DEFAULT_SLICE,
             lanes: 4,
         };
         // The workers' threads are born where this one is, and so are the sockets they open.

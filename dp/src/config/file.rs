@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -92,6 +93,7 @@ struct Workers {
     #[serde(default)]
     idle: Idle,
     lanes: Option<Spanned<u8>>,
+    slice_us: Option<Spanned<u64>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -209,6 +211,13 @@ impl Check<'_> {
             Idle::Sleep => workers::Idle::Sleep,
             Idle::Spin => workers::Idle::Spin,
         };
+        let slice = self.number(
+            file.workers.slice_us,
+            "workers.slice_us",
+            workers::DEFAULT_SLICE.as_micros() as u64,
+            100..=100_000,
+        );
+        let slice = Duration::from_micros(slice);
         Config {
             allow_core_dumps: file.node.allow_core_dumps,
             socket,
@@ -230,7 +239,7 @@ impl Check<'_> {
                 bytes: file.crypto.key_bytes,
                 seconds: file.crypto.key_seconds,
             },
-            pool: self.pool(cpus, lanes, idle, file.memory),
+            pool: self.pool(cpus, lanes, (idle, slice), file.memory),
             events: self.events(file.events),
             usage: self.usage(file.usage),
             name,
@@ -485,7 +494,7 @@ impl Check<'_> {
         &mut self,
         cpus: Vec<Option<usize>>,
         lanes: u8,
-        idle: workers::Idle,
+        (idle, slice): (workers::Idle, Duration),
         memory: Memory,
     ) -> PoolConfig {
         let ring = self.power_of_two(memory.ring, "memory.ring", DEFAULT_RING, 64..=MAX_RING);
@@ -542,6 +551,7 @@ impl Check<'_> {
             huge_pages,
             ring,
             idle,
+            slice,
             lanes,
         }
     }

@@ -85,6 +85,7 @@ key_seconds = 7
 [workers]
 cpus = [0]
 idle = "spin"
+slice_us = 3000
 lanes = 255
 [memory]
 frames = 4096
@@ -144,8 +145,8 @@ keep_days = 7
     );
     let pool = config.pool;
     assert_eq!(
-        (pool.cpus, pool.lanes, pool.idle),
-        (vec![Some(0)], 255, Idle::Spin)
+        (pool.cpus, pool.lanes, pool.idle, pool.slice.as_micros()),
+        (vec![Some(0)], 255, Idle::Spin, 3000)
     );
     assert_eq!((pool.frames, pool.frame_size, pool.ring), (4096, 4096, 512));
     assert_eq!(pool.jumbo_frames, 0);
@@ -404,6 +405,13 @@ fn names_the_place_of_what_makes_no_sense() {
             "workers.lanes",
             "0 lanes",
             "1 to 255",
+        ),
+        (
+            "[workers]\nslice_us = 50",
+            "4:12",
+            "workers.slice_us",
+            "50",
+            "100 to 100000",
         ),
         (
             "[memory]\nring = 1000",

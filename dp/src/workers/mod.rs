@@ -1,5 +1,6 @@
 //! Workers: pinned threads that run packets to completion, and the control thread's handle of them.
 
+mod sched;
 pub mod stats;
 pub mod taps;
 mod wait;
@@ -8,6 +9,7 @@ mod worker;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam::channel::{self, Receiver, Sender};
 use rustix::event::{EventfdFlags, eventfd};
@@ -20,6 +22,7 @@ use crate::ports::afxdp::{self, Opened, Opener};
 use crate::ports::{Device, Outcome, PortError, PortSpec, Steering, memory, tap};
 use crate::tables::publish::Publisher;
 use crate::tables::{MAX_PORTS, PortIndex, Tables};
+pub use sched::DEFAULT_SLICE;
 use stats::{Cells, PortTotals, Snapshot, WorkerTotals};
 use taps::capture::Capture;
 use taps::trace::Tracing;
@@ -44,6 +47,8 @@ pub struct PoolConfig {
     pub ring: u32,
     /// What a worker does when there are no packets.
     pub idle: Idle,
+    /// How long a worker computes at most before another program on its core has a turn.
+    pub slice: Duration,
     /// Lanes of a worker: into how many ordered slices its flows fall, for the spread over the underlay's paths. Times
     /// the number of workers, at most 256.
     pub lanes: u8,
@@ -137,10 +142,13 @@ impl Pool {
             },
             self.config.idle,
         );
-        let cpu = self.config.cpus[number];
+        let (cpu, slice) = (self.config.cpus[number], self.config.slice);
         let thread = std::thread::Builder::new()
             .name(format!("worker-{number}"))
-            .spawn(move || worker.run(cpu))
+            .spawn(move || {
+                sched::prepare(cpu, slice);
+                worker.run();
+            })
             .map_err(|source| system("starting a worker's thread", source))?;
         Ok(Handle {
             commands,

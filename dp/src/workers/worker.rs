@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arrayvec::ArrayVec;
 use crossbeam::channel::{Receiver, Sender};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::thread::{CpuSet, sched_setaffinity, sched_yield};
+use rustix::thread::sched_yield;
 use twinseal_xsk::{Frame, Umem};
 
 use super::NeighbourRequest;
@@ -128,14 +128,7 @@ impl Worker {
     }
 
     /// Runs until told to stop.
-    pub(super) fn run(mut self, cpu: Option<usize>) {
-        if let Some(cpu) = cpu {
-            let mut set = CpuSet::new();
-            set.set(cpu);
-            if let Err(error) = sched_setaffinity(None, &set) {
-                tracing::warn!(cpu, %error, "worker not pinned");
-            }
-        }
+    pub(super) fn run(mut self) {
         let mut busy = 0;
         self.keep_house();
         while !self.stop {

@@ -14,7 +14,7 @@ use twinseal::control::lines::Reopen;
 use twinseal::control::usage::UsageConfig;
 use twinseal::control::{self, ControlError, NodeConfig, SocketConfig};
 use twinseal::ports::memory::{End, EndQueue as Wire};
-use twinseal::workers::{Idle, PoolConfig};
+use twinseal::workers::{DEFAULT_SLICE, Idle, PoolConfig};
 use twinseal_api::v1::control_client::ControlClient;
 use twinseal_api::v1::{self, change::Change, item::Item};
 
@@ -91,6 +91,7 @@ pub fn config(dir: &Path, name: &str) -> NodeConfig {
             huge_pages: twinseal_xsk::HugePages::Never,
             ring: 256,
             idle: Idle::Sleep,
+            slice: DEFAULT_SLICE,
             lanes: 2,
         },
     }

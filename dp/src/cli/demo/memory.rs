@@ -26,7 +26,7 @@ use crate::control::{self, NodeConfig, SocketConfig};
 use crate::ports::memory::{End, EndQueue};
 use crate::wire::ethernet::{self, Mac};
 use crate::wire::ip;
-use crate::workers::{Idle, PoolConfig};
+use crate::workers::{DEFAULT_SLICE, Idle, PoolConfig};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Where test packets go.
@@ -160,6 +160,7 @@ impl Node {
                 huge_pages: HugePages::Auto,
                 ring: 2048,
                 idle: Idle::Sleep,
+                slice: DEFAULT_SLICE,
                 lanes: 4,
             },
         };
