@@ -1,8 +1,10 @@
 //! What a worker's thread asks of the scheduler.
 
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::time::Duration;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -57,8 +59,55 @@ fn set_slice(slice: Duration) -> io::Result<()> {
     }
 }
 
+/// How long the calling thread has been ready to run, and others ran.
+///
+/// What time it was without its core does not tell: a hypervisor may have taken that from the whole machine, and then
+/// nobody here wants it.
+#[derive(Default)]
+pub(super) struct Queued {
+    file: Option<File>,
+    /// What it had been the last time, and when that was.
+    last: Option<(Duration, Instant)>,
+}
+
+/// How often it is looked at without a reason, so that many short times do not look like one.
+const REFRESH: Duration = Duration::from_millis(10);
+
+impl Queued {
+    /// Whether that was more than `least` since the last look, if there is a reason to `ask`. Always true where the system
+    /// does not say. All calls are from one thread.
+    #[inline]
+    pub(super) fn for_more_than(&mut self, least: Duration, now: Instant, ask: bool) -> bool {
+        let last = match self.last {
+            Some((_, then)) if !ask && now - then < REFRESH => return false,
+            last => last.map(|(queued, _)| queued),
+        };
+        let queued = self.read();
+        self.last = Some((queued.unwrap_or_default(), now));
+        ask && match (queued, last) {
+            (Some(queued), Some(last)) => queued.saturating_sub(last) > least,
+            _ => true,
+        }
+    }
+
+    /// The second number of `schedstat` (proc(5)), in nanoseconds.
+    #[cold]
+    fn read(&mut self) -> Option<Duration> {
+        if self.file.is_none() {
+            self.file = File::open("/proc/thread-self/schedstat").ok();
+        }
+        let mut text = [0; 64];
+        let length = self.file.as_ref()?.read_at(&mut text, 0).ok()?;
+        let text = str::from_utf8(text.get(..length)?).ok()?;
+        let nanos = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
+        Some(Duration::from_nanos(nanos))
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
     use super::*;
 
     /// Whether Linux is of this version or a later one.
@@ -66,6 +115,49 @@ mod tests {
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let mut numbers = release.split(['.', '-']).map(|it| it.parse().unwrap_or(0));
         (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
+    }
+
+    #[test]
+    fn who_sleeps_is_not_queued_and_who_shares_a_core_is() {
+        const SLICE: Duration = Duration::from_millis(3);
+        let share = |others: usize| {
+            let done = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                for _ in 0..others {
+                    scope.spawn(|| {
+                        prepare(Some(first_cpu()), SLICE);
+                        while !done.load(Relaxed) {
+                            std::hint::spin_loop();
+                        }
+                    });
+                }
+                let asked = scope.spawn(|| {
+                    prepare(Some(first_cpu()), SLICE);
+                    let mut queued = Queued::default();
+                    queued.for_more_than(Duration::ZERO, Instant::now(), true);
+                    std::thread::sleep(Duration::from_millis(20));
+                    let begin = Instant::now();
+                    while begin.elapsed() < Duration::from_millis(50) {}
+                    queued.for_more_than(Duration::from_millis(5), Instant::now(), true)
+                });
+                let asked = asked.join();
+                done.store(true, Relaxed);
+                asked.expect("it ran")
+            })
+        };
+        if !std::path::Path::new("/proc/thread-self/schedstat").exists() {
+            return eprintln!("SKIPPED: this kernel does not say how long threads wait");
+        }
+        assert!(share(2), "two others wanted its core");
+        // With nobody else; other programs of the machine may be in the way.
+        assert!((0..20).any(|_| !share(0)), "nobody wanted its core");
+    }
+
+    fn first_cpu() -> usize {
+        let set = rustix::thread::sched_getaffinity(None).expect("a set");
+        (0..CpuSet::MAX_CPU)
+            .find(|&cpu| set.is_set(cpu))
+            .expect("a CPU")
     }
 
     #[test]

@@ -11,9 +11,12 @@
 //!   runs at once.
 //! - If it did not get the core back soon ([`AWAY`]), somebody has real work to do. It then sleeps without spinning for a
 //!   while ([`HOLD_OFF`]), twice as long each time that this repeats: as a sleeper it is woken before a program that has
-//!   computed all the while, as a spinner it would have to wait for its turn.
+//!   computed all the while, as a spinner it would have to wait for its turn. A hypervisor that takes the core away from
+//!   all of its programs is not somebody ([`Queued`]).
 
 use std::time::{Duration, Instant};
+
+use super::sched::Queued;
 
 /// What a worker does when it has no packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -46,7 +49,7 @@ const LIMIT: Duration = Duration::from_millis(1);
 /// Having been away from the core for longer, the worker knows that others need it.
 const AWAY: Duration = Duration::from_micros(200);
 /// How long the worker does not spin then, the first time and at most.
-const HOLD_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+const HOLD_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
 /// Empty loops between two looks at the clock: a fraction of a microsecond.
 const LOOK: u32 = 16;
 /// Empty loops before [`Idle::Sleep`] sleeps, and between two calls of the house.
@@ -67,6 +70,7 @@ pub(super) struct Wait {
     /// Of the last waits those that were over within the limit, in parts of [`ALL`]; an eighth is of the last one.
     short: u32,
     crowd: Option<Crowd>,
+    queued: Queued,
 }
 
 /// Others need the core.
@@ -85,6 +89,7 @@ impl Wait {
             looked: None,
             short: ALL,
             crowd: None,
+            queued: Queued::default(),
         }
     }
 
@@ -105,7 +110,14 @@ impl Wait {
             return Step::Again;
         }
         match self.policy {
-            Idle::Adaptive => self.look(Instant::now()),
+            Idle::Adaptive => {
+                let now = Instant::now();
+                let away = self.was_away(now);
+                if self.queued.for_more_than(AWAY / 2, now, away) {
+                    self.crowded(now);
+                }
+                self.look(now)
+            }
             Idle::Sleep if self.loops >= SHORT => Step::Sleep,
             Idle::Spin if self.loops.is_multiple_of(SHORT) => Step::House,
             Idle::Sleep | Idle::Spin => Step::Again,
@@ -120,13 +132,14 @@ impl Wait {
         (self.since, self.looked) = (None, None);
     }
 
+    /// Whether it had not looked for long.
+    fn was_away(&self, now: Instant) -> bool {
+        self.looked.is_some_and(|looked| now - looked > AWAY)
+    }
+
     fn look(&mut self, now: Instant) -> Step {
         let since = *self.since.get_or_insert(now);
-        if let Some(looked) = self.looked.replace(now)
-            && now - looked > AWAY
-        {
-            self.crowded(now);
-        }
+        self.looked = Some(now);
         let crowded = self.crowd.is_some_and(|crowd| now < crowd.until);
         if crowded || self.short < QUARTER || now - since >= LIMIT {
             self.looked = None;
@@ -175,6 +188,9 @@ mod tests {
         fn look(&mut self, after: Duration) -> Step {
             self.now += after;
             self.wait.loops += 1;
+            if self.wait.was_away(self.now) {
+                self.wait.crowded(self.now);
+            }
             self.wait.look(self.now)
         }
 

@@ -1,9 +1,10 @@
 //! Tries of keys of 32 bits, made for few reads: a burst trie (Heinz, Zobel and Williams, 2002) of prefixes.
 //!
 //! What is below an [`Entry`] is a bucket, a cache line of up to eight whole prefixes, or a table of 4 to 256 entries, by
-//! the next two to eight bits; the first of a trie may have 1024, by ten. A bucket that gets a ninth prefix bursts: it becomes a table of buckets. A table has as many
-//! entries as leave its buckets about half full, and is made anew when that is no longer so; so a thousand routes are one
-//! table and then buckets, whatever their lengths, and a million are three tables deep.
+//! the next two to eight bits; the first of a trie may have 1024, by ten. A bucket that gets a ninth prefix bursts: it
+//! becomes a table of buckets. A table has as many entries as leave its buckets about half full, and is made anew when that
+//! is no longer so; so a thousand routes are one table and then buckets, whatever their lengths, and a million are one
+//! table more.
 //!
 //! A prefix that ends within a table's bits is not in the buckets: it stands in every entry that it holds, unless a longer
 //! one does. So an update touches at most 256 entries of one table. What the entries cannot tell, which shorter prefixes

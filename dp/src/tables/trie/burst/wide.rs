@@ -1,7 +1,7 @@
 //! Lookups eight to a vector, for processors with AVX-512.
 //!
-//! Tables are read by gathers, a level at a time for the whole batch, so that the processor waits for many lines at once
-//! without being asked to fetch them. A bucket is one vector, and is compared whole.
+//! All take a step, and ask for the line of the next one; then all take that, by gathers. A bucket is one vector, and is
+//! compared whole.
 
 use std::arch::x86_64::*;
 use std::sync::atomic::AtomicU64;
@@ -47,7 +47,9 @@ pub(super) fn batch<K: Bits>(words: &[AtomicU64], queries: &[(&Root, K)], leaves
     }
     let mut found = Lanes([0; BATCH]);
     let mut buckets = Lanes([(&raw const EMPTY).addr() as u64; BATCH]);
-    descend(words, &mut entries, &keys, &mut found, &mut buckets);
+    let mut going = [0u8; VECTORS];
+    going[..queries.len().div_ceil(8)].fill(0xff);
+    descend(words, going, &mut entries, &keys, &mut found, &mut buckets);
     for ((leaf, found), (bucket, key)) in leaves
         .iter_mut()
         .zip(&found.0)
@@ -60,11 +62,13 @@ pub(super) fn batch<K: Bits>(words: &[AtomicU64], queries: &[(&Root, K)], leaves
     }
 }
 
-/// Goes through all tables: leaves what they found in `found`, and where the buckets are in `buckets`.
+/// Goes through all tables with the lanes of `going`, a bit each: leaves what they found in `found`, and where the buckets
+/// are in `buckets`.
 #[inline]
 #[target_feature(enable = "avx512f,bmi2,lzcnt")]
 fn descend(
     words: &[AtomicU64],
+    mut going: [u8; VECTORS],
     entries: &mut Lanes,
     keys: &Lanes,
     found: &mut Lanes,
@@ -75,7 +79,6 @@ fn descend(
         rests.set(vector, keys.get(vector));
     }
     let mut next = Lanes([0; BATCH]);
-    let mut going = [0xffu8; VECTORS];
     while going != [0; VECTORS] {
         for (vector, going) in going.iter_mut().enumerate() {
             if *going == 0 {
