@@ -6,6 +6,8 @@ use super::{
     clear::clear,
     cpu::Form,
     double,
+    long::long,
+    tail::Tail,
     text::{LANES, VECTOR},
 };
 use crate::{HEADER_LEN, Nonce, Packet, Seal, TAG_LEN, aead::inside};
@@ -73,6 +75,8 @@ pub(super) type Inner<'p, 'a> = (&'p GcmKey, &'p Seal<'a>);
 pub(crate) struct Batch<'p, 'a, const OPEN: bool> {
     /// For each kind, a packet that waits for another.
     waiting: [Option<Outer<'p, 'a>>; KINDS],
+    /// Of the longer packets.
+    tail: Tail<'p, OPEN>,
     used: Used,
 }
 
@@ -81,6 +85,7 @@ impl<'p, 'a, const OPEN: bool> Batch<'p, 'a, OPEN> {
     pub(crate) fn new() -> Self {
         Self {
             waiting: [const { None }; KINDS],
+            tail: Tail::new(),
             used: Used::default(),
         }
     }
@@ -89,8 +94,20 @@ impl<'p, 'a, const OPEN: bool> Batch<'p, 'a, OPEN> {
     pub(crate) fn push(&mut self, key: &'p GcmKey, packet: &'p mut Packet<'a>) {
         self.used.note(key);
         let len = packet.data.len();
-        if !(TAG_LEN..=MAX_VECTORS * VECTOR).contains(&len) || key.form() != Form::Vaes512 {
+        if !(TAG_LEN..=MAX_TEXT + TAG_LEN).contains(&len) || key.form() != Form::Vaes512 {
             one::<OPEN>(key, packet);
+            return;
+        }
+        if len > MAX_VECTORS * VECTOR {
+            let Packet {
+                nonce,
+                aad,
+                data,
+                ok,
+                ..
+            } = packet;
+            // SAFETY: there are keys of this form, so the CPU has the features.
+            unsafe { long::<OPEN>(key, nonce, aad, data, ok, &mut self.tail) };
             return;
         }
         let kind = Kind::of(len, key);
@@ -121,6 +138,10 @@ impl<'p, 'a, const OPEN: bool> Batch<'p, 'a, OPEN> {
             if let Some((key, packet)) = waiting.take() {
                 one::<OPEN>(key, packet);
             }
+        }
+        if self.used.0 == Some(Form::Vaes512) {
+            // SAFETY: a key of this form was used, so the CPU has the features.
+            unsafe { self.tail.finish() };
         }
         self.used.clear();
     }
@@ -163,7 +184,8 @@ impl<'p, 'a> Layers<'p, 'a> {
             return;
         }
         if len > MAX_VECTORS * VECTOR {
-            two(circuit, link);
+            // SAFETY: there are keys of this form, so the CPU has the features.
+            unsafe { double::long(circuit, link, &mut self.once.tail) };
             return;
         }
         let kind = Kind::of(len, link.0);

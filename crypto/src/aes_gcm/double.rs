@@ -21,20 +21,18 @@
 use std::arch::x86_64::*;
 
 use super::{
-    avx512::{STEP, share, step_powers},
     batch::{Inner, Outer},
     ghash::{self, Sum},
     key::GcmKey,
-    stream::{Counters, stream, streams},
+    long::{LAST, STEP, WHOLE, hash_share},
+    stream::{AES_128, AES_256, ANY, Counters, share, slots, stream, streams},
     tag::settle,
+    tail::{Place, Tail},
     text::{LANES, Text, VECTOR},
 };
-use crate::{AAD_LEN, Nonce};
+use crate::{AAD_LEN, Nonce, Packet};
 
-/// Vectors for those of a step: none is the last, nor the last but one.
-const WHOLE: usize = STEP + 2;
-
-/// Seals one packet.
+/// Seals one packet of at most four vectors.
 #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,vaes,vpclmulqdq")]
 pub(super) fn one(circuit: Inner<'_, '_>, link: Outer<'_, '_>) {
     let lanes = link.1.data.len().div_ceil(16);
@@ -46,8 +44,7 @@ pub(super) fn one(circuit: Inner<'_, '_>, link: Outer<'_, '_>) {
         (3, false) => short::<3, false>(circuit, link),
         (3, true) => short::<3, true>(circuit, link),
         (4, false) => short::<4, false>(circuit, link),
-        (4, true) => short::<4, true>(circuit, link),
-        _ => long(circuit, link),
+        _ => short::<4, true>(circuit, link),
     }
 }
 
@@ -55,7 +52,7 @@ pub(super) fn one(circuit: Inner<'_, '_>, link: Outer<'_, '_>) {
 #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,vaes,vpclmulqdq")]
 fn short<const N: usize, const FULL: bool>(circuit: Inner<'_, '_>, (key, packet): Outer<'_, '_>) {
     let both = Both::new(circuit, (key, &mut *packet));
-    let streams = streams::<N, 2>([&both.circuit.counters, &both.link.counters], |_| ());
+    let streams = streams::<N, 2, ANY>([&both.circuit.counters, &both.link.counters], |_| ());
     let [pad, link_pad] = [
         _mm512_extracti32x4_epi32::<1>(streams[0][0]),
         _mm512_castsi512_si128(streams[1][0]),
@@ -83,7 +80,7 @@ pub(super) fn pair<const N: usize, const FULL: bool>(
 ) {
     let a = Both::new(c, (k, &mut *p));
     let b = Both::new(d, (l, &mut *q));
-    let [c, d] = streams::<N, 2>([&a.circuit.counters, &b.circuit.counters], |_| ());
+    let [c, d] = streams::<N, 2, ANY>([&a.circuit.counters, &b.circuit.counters], |_| ());
     let pads = [
         _mm512_extracti32x4_epi32::<1>(c[0]),
         _mm512_extracti32x4_epi32::<1>(d[0]),
@@ -93,7 +90,7 @@ pub(super) fn pair<const N: usize, const FULL: bool>(
         unsafe { (a.encrypt::<N, 1>(&c), b.encrypt::<N, 2>(&d)) };
     let (mut sum_a, mut sum_b) = (Sum::zero(), Sum::zero());
     let mut tags = pads;
-    let [e, f] = streams::<N, 2>([&a.link.counters, &b.link.counters], |slot| {
+    let [e, f] = streams::<N, 2, ANY>([&a.link.counters, &b.link.counters], |slot| {
         if slot < N {
             let vector = N - 1 - slot;
             a.circuit
@@ -117,51 +114,174 @@ pub(super) fn pair<const N: usize, const FULL: bool>(
     q.ok = settle::<false>(q.data, tag_b);
 }
 
-/// Seals a packet that is too long for two key streams at once.
+/// Seals a packet of more than four vectors. It gets its tag with the next one, or in [`Tail::finish`].
+#[inline]
 #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,vaes,vpclmulqdq")]
-fn long(circuit: Inner<'_, '_>, (key, packet): Outer<'_, '_>) {
-    let mut both = Both::new(circuit, (key, &mut *packet));
-    let mut behind = None;
-    // A step takes nothing but text of the circuit.
-    if both.circuit.text.left() >= STEP * VECTOR {
-        let mut circuit = stream::<STEP>(&both.circuit.counters, |_| ());
-        let pad = _mm512_extracti32x4_epi32::<1>(circuit[0]);
-        let mut link_pad = None;
-        let cipher = loop {
-            let (cipher, link) = both.step(circuit);
-            link_pad.get_or_insert(link);
-            if both.circuit.text.left() < STEP * VECTOR {
-                break cipher;
-            }
-            circuit = both
-                .link
-                .stream_behind::<STEP, 0>(&both.circuit.counters, &cipher);
-        };
-        behind = Some(Behind {
-            cipher,
-            pads: [pad, link_pad.unwrap_or(pad)],
-        });
+pub(super) fn long<'p>(circuit: Inner<'p, '_>, link: Outer<'p, '_>, tail: &mut Tail<'p, false>) {
+    match link.0.is_long() {
+        false => steps::<AES_128>(circuit, link, tail),
+        true => steps::<AES_256>(circuit, link, tail),
     }
-    let tag = match both.link.text.left().div_ceil(VECTOR) {
-        1 => both.last::<1>(behind),
-        2 => both.last::<2>(behind),
-        3 => both.last::<3>(behind),
-        4 => both.last::<4>(behind),
-        5 => both.last::<5>(behind),
-        6 => both.last::<6>(behind),
-        7 => both.last::<7>(behind),
-        8 => both.last::<8>(behind),
-        _ => both.last::<9>(behind),
-    };
-    packet.ok = settle::<false>(packet.data, tag);
 }
 
-/// What the steps through a packet leave to its last vectors.
-struct Behind {
-    /// The link's ciphertext of the last step, not yet hashed.
-    cipher: [__m512i; STEP],
-    /// The circuit's and the link's.
-    pads: [__m128i; 2],
+#[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,vaes,vpclmulqdq")]
+fn steps<'p, const ROUNDS: usize>(
+    circuit: Inner<'p, '_>,
+    (key, packet): Outer<'p, '_>,
+    tail: &mut Tail<'p, false>,
+) {
+    let mut long = Long::<ROUNDS>(Both::new(circuit, (key, &mut *packet)));
+    let place: Place<'p> = (packet.data, &mut packet.ok);
+    if long.0.link.text.left() <= LAST {
+        return match long.0.link.text.left().div_ceil(VECTOR) {
+            ..=5 => long.only::<5>(place, tail),
+            6 => long.only::<6>(place, tail),
+            7 => long.only::<7>(place, tail),
+            8 => long.only::<8>(place, tail),
+            _ => long.only::<9>(place, tail),
+        };
+    }
+    let circuit = tail.stream::<STEP, ROUNDS, 2>(&long.0.circuit.counters);
+    let pad = _mm512_extracti32x4_epi32::<1>(circuit[0]);
+    let (mut cipher, link_pad) = long.step::<0>(circuit);
+    while long.0.link.text.left() > LAST {
+        let circuit = long.circuit_stream::<STEP, 0>(&cipher);
+        (cipher, _) = long.step::<1>(circuit);
+    }
+    let pads = [pad, link_pad];
+    match long.0.link.text.left().div_ceil(VECTOR) {
+        ..=1 => long.end::<1>(place, pads, &cipher, tail),
+        2 => long.end::<2>(place, pads, &cipher, tail),
+        3 => long.end::<3>(place, pads, &cipher, tail),
+        4 => long.end::<4>(place, pads, &cipher, tail),
+        5 => long.end::<5>(place, pads, &cipher, tail),
+        6 => long.end::<6>(place, pads, &cipher, tail),
+        7 => long.end::<7>(place, pads, &cipher, tail),
+        8 => long.end::<8>(place, pads, &cipher, tail),
+        _ => long.end::<9>(place, pads, &cipher, tail),
+    }
+}
+
+/// What of a longer packet is not yet sealed. Every caller has a number, so that all is inlined.
+struct Long<'p, const ROUNDS: usize>(Both<'p>);
+
+impl<'p, const ROUNDS: usize> Long<'p, ROUNDS> {
+    /// Seals a packet of `N` vectors.
+    #[inline]
+    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,vaes,vpclmulqdq")]
+    fn only<const N: usize>(self, place: Place<'p>, tail: &mut Tail<'p, false>) {
+        let circuit = tail.stream::<N, ROUNDS, 3>(&self.0.circuit.counters);
+        self.last::<N, 3>(place, circuit, None, tail);
+    }
+
+    /// Seals the `N` vectors after the steps, of which the last is not hashed.
+    #[inline]
+    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,vaes,vpclmulqdq")]
+    fn end<const N: usize>(
+        mut self,
+        place: Place<'p>,
+        pads: [__m128i; 2],
+        behind: &[__m512i; STEP],
+        tail: &mut Tail<'p, false>,
+    ) {
+        let circuit = self.circuit_stream::<N, 1>(behind);
+        self.last::<N, 4>(place, circuit, Some(pads), tail);
+    }
+
+    /// Makes `N` vectors of the circuit's key stream, while a step of the link's ciphertext is hashed.
+    #[inline]
+    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    fn circuit_stream<const N: usize, const CALLER: usize>(
+        &mut self,
+        behind: &[__m512i; STEP],
+    ) -> [__m512i; N] {
+        let Both { circuit, link } = &mut self.0;
+        let mut sum = Sum::zero();
+        let stream = stream::<N, ROUNDS>(&circuit.counters, |slot| {
+            hash_share::<ROUNDS>(&mut sum, slot, behind, link.hash, link.counters.key);
+        });
+        link.hash = _mm512_zextsi128_si512(sum.reduce());
+        stream
+    }
+
+    /// Encrypts a whole step, by the circuit's key stream and then by the link's, which is made while
+    /// the circuit's ciphertext is hashed. Gives the link's ciphertext, not yet hashed, and the first
+    /// lane of its key stream.
+    #[inline]
+    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    fn step<const CALLER: usize>(
+        &mut self,
+        circuit_stream: [__m512i; STEP],
+    ) -> ([__m512i; STEP], __m128i) {
+        let Both { circuit, link } = &mut self.0;
+        circuit.counters.reload_key();
+        link.counters.reload_key();
+        let mut once = circuit_stream;
+        let mut header = _mm512_setzero_si512();
+        for vector in 0..STEP {
+            // SAFETY: there is a whole step.
+            let text = unsafe { link.text.load::<WHOLE>(vector) };
+            let inner = _mm512_xor_si512(text, circuit_stream[vector]);
+            once[vector] = circuit.text.only::<WHOLE>(vector, inner);
+            if vector == 0 {
+                header = circuit.text.before(text);
+            }
+        }
+        let mut sum = Sum::zero();
+        let stream = stream::<STEP, ROUNDS>(&link.counters, |slot| {
+            hash_share::<ROUNDS>(&mut sum, slot, &once, circuit.hash, circuit.counters.key);
+        });
+        circuit.hash = _mm512_zextsi128_si512(sum.reduce());
+        let mut cipher = once;
+        cipher[0] = _mm512_xor_si512(cipher[0], header);
+        for vector in 0..STEP {
+            let outer = _mm512_xor_si512(cipher[vector], stream[vector]);
+            // SAFETY: there is a whole step.
+            cipher[vector] = unsafe { link.text.store::<WHOLE>(vector, outer) };
+        }
+        circuit.advance::<STEP>();
+        link.advance::<STEP>();
+        (cipher, _mm512_castsi512_si128(stream[0]))
+    }
+
+    /// Seals the last `N` vectors and leaves them to the tail.
+    #[inline]
+    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,vaes,vpclmulqdq")]
+    fn last<const N: usize, const CALLER: usize>(
+        self,
+        place: Place<'p>,
+        circuit: [__m512i; N],
+        pads: Option<[__m128i; 2]>,
+        tail: &mut Tail<'p, false>,
+    ) {
+        let both = self.0;
+        // SAFETY: there are as many vectors.
+        let (once, header) = unsafe { both.encrypt::<N, CALLER>(&circuit) };
+        let mut sum = Sum::zero();
+        let mut hash = _mm_setzero_si128();
+        // The circuit's tag is made before AES has done, for the link's last vectors wait for it.
+        let hashed = slots(ROUNDS) - 3;
+        let stream = stream::<N, ROUNDS>(&both.link.counters, |slot| {
+            for vector in share(N, slot, hashed) {
+                both.circuit
+                    .add_last::<N, false>(&mut sum, vector, once[vector]);
+                sum.pin();
+            }
+            if slot == hashed {
+                hash = sum.reduce();
+            }
+        });
+        let [pad, link_pad] = pads.unwrap_or([
+            _mm512_extracti32x4_epi32::<1>(circuit[0]),
+            _mm512_castsi512_si128(stream[0]),
+        ]);
+        let tag = _mm_xor_si128(ghash::reverse_one(hash), pad);
+        let cipher = both.outer::<N, CALLER>(once, header, tag, &stream);
+        let link = both.link;
+        let lanes = link.text.left().div_ceil(16);
+        let hash = [link.hash, _mm512_zextsi128_si512(link.lengths)];
+        tail.put(link.counters.key, place, (&cipher, lanes), hash, link_pad);
+    }
 }
 
 /// What of a packet is not yet sealed.
@@ -184,78 +304,12 @@ struct Side<'a> {
 impl<'a> Both<'a> {
     #[inline]
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn new((circuit, seal): Inner<'a, '_>, (link, packet): Outer<'a, '_>) -> Self {
+    fn new((circuit, seal): Inner<'a, '_>, (link, packet): (&'a GcmKey, &mut Packet<'_>)) -> Self {
         let texts = Text::nested(packet.data);
         Self {
             circuit: Side::new::<1>(circuit, &seal.nonce, &seal.aad, texts[0]),
             link: Side::new::<0>(link, &packet.nonce, &packet.aad, texts[1]),
         }
-    }
-
-    /// Encrypts a whole step, by the circuit's key stream and then by the link's, which is made while
-    /// the circuit's ciphertext is hashed. Gives the link's ciphertext, not yet hashed, and the first
-    /// lane of its key stream.
-    #[inline]
-    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn step(&mut self, circuit: [__m512i; STEP]) -> ([__m512i; STEP], __m128i) {
-        self.circuit.counters.reload_key();
-        self.link.counters.reload_key();
-        let mut once = circuit;
-        let mut header = _mm512_setzero_si512();
-        for vector in 0..STEP {
-            // SAFETY: there is a whole step.
-            let text = unsafe { self.link.text.load::<WHOLE>(vector) };
-            let inner = _mm512_xor_si512(text, circuit[vector]);
-            once[vector] = self.circuit.text.only::<WHOLE>(vector, inner);
-            if vector == 0 {
-                header = self.circuit.text.before(text);
-            }
-        }
-        let link = self
-            .circuit
-            .stream_behind::<STEP, 1>(&self.link.counters, &once);
-        once[0] = _mm512_xor_si512(once[0], header);
-        for vector in 0..STEP {
-            // SAFETY: there is a whole step.
-            unsafe {
-                let outer = _mm512_xor_si512(once[vector], link[vector]);
-                once[vector] = self.link.text.store::<WHOLE>(vector, outer);
-            }
-        }
-        self.circuit.advance::<STEP>();
-        self.link.advance::<STEP>();
-        (once, _mm512_castsi512_si128(link[0]))
-    }
-
-    /// Seals the last `N` vectors. Gives the link's tag.
-    #[inline]
-    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,vaes,vpclmulqdq")]
-    fn last<const N: usize>(mut self, behind: Option<Behind>) -> __m128i {
-        let circuit = match &behind {
-            None => stream::<N>(&self.circuit.counters, |_| ()),
-            Some(Behind { cipher, .. }) => self
-                .link
-                .stream_behind::<N, 2>(&self.circuit.counters, cipher),
-        };
-        // SAFETY: there are as many vectors.
-        let (once, header) = unsafe { self.encrypt::<N, 3>(&circuit) };
-        let mut sum = Sum::zero();
-        let link = stream::<N>(&self.link.counters, |slot| {
-            for vector in share::<N>(slot) {
-                self.circuit
-                    .add_last::<N, false>(&mut sum, vector, once[vector]);
-                sum.pin();
-            }
-        });
-        let [pad, link_pad] = match behind {
-            None => [
-                _mm512_extracti32x4_epi32::<1>(circuit[0]),
-                _mm512_castsi512_si128(link[0]),
-            ],
-            Some(Behind { pads, .. }) => pads,
-        };
-        let tag = _mm_xor_si128(ghash::reverse_one(sum.reduce()), pad);
-        self.finish::<N, true, 3>(once, header, tag, &link, link_pad)
     }
 
     /// Encrypts the last `N` vectors for the circuit. Gives its ciphertext, and what is before it in
@@ -285,8 +339,35 @@ impl<'a> Both<'a> {
         (once, header)
     }
 
-    /// Encrypts the last `N` vectors of the circuit's ciphertext and its tag for the link. Gives the
-    /// link's tag.
+    /// Encrypts the last `N` vectors of the circuit's ciphertext and its tag for the link. Gives its
+    /// ciphertext.
+    #[inline]
+    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,vaes,vpclmulqdq")]
+    fn outer<const N: usize, const CALLER: usize>(
+        &self,
+        once: [__m512i; N],
+        header: __m512i,
+        tag: __m128i,
+        stream: &[__m512i; N],
+    ) -> [__m512i; N] {
+        let tag = self.circuit.text.turn_to_end(tag);
+        let mut cipher = once;
+        for (vector, cipher) in cipher.iter_mut().enumerate() {
+            let mut outer = _mm512_xor_si512(*cipher, stream[vector]);
+            if vector == 0 {
+                outer = _mm512_xor_si512(outer, header);
+            }
+            if vector + 2 >= N {
+                let tag = self.circuit.text.beyond::<N>(vector, tag);
+                outer = _mm512_xor_si512(outer, tag);
+            }
+            // SAFETY: there are as many vectors.
+            *cipher = unsafe { self.link.text.store::<N>(vector, outer) };
+        }
+        cipher
+    }
+
+    /// As `outer`, of a packet with no other vectors. Gives the link's tag.
     #[inline]
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,vaes,vpclmulqdq")]
     fn finish<const N: usize, const FULL: bool, const CALLER: usize>(
@@ -297,20 +378,11 @@ impl<'a> Both<'a> {
         stream: &[__m512i; N],
         pad: __m128i,
     ) -> __m128i {
-        let tag = self.circuit.text.turn_to_end(tag);
+        let cipher = self.outer::<N, CALLER>(once, header, tag, stream);
         let mut sum = Sum::zero();
         for vector in 0..N {
-            let mut outer = _mm512_xor_si512(once[vector], stream[vector]);
-            if vector == 0 {
-                outer = _mm512_xor_si512(outer, header);
-            }
-            if vector + 2 >= N {
-                let tag = self.circuit.text.beyond::<N>(vector, tag);
-                outer = _mm512_xor_si512(outer, tag);
-            }
-            // SAFETY: there are as many vectors.
-            let cipher = unsafe { self.link.text.store::<N>(vector, outer) };
-            self.link.add_last::<N, FULL>(&mut sum, vector, cipher);
+            self.link
+                .add_last::<N, FULL>(&mut sum, vector, cipher[vector]);
         }
         if FULL {
             sum.add(
@@ -348,31 +420,6 @@ impl<'a> Side<'a> {
     fn advance<const N: usize>(&mut self) {
         self.text = self.text.after::<N>();
         self.counters = self.counters.after::<N>();
-    }
-
-    /// Makes `N` vectors of a key stream, while a step of this side's ciphertext is hashed.
-    #[inline]
-    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn stream_behind<const N: usize, const CALLER: usize>(
-        &mut self,
-        counters: &Counters<'_>,
-        behind: &[__m512i; STEP],
-    ) -> [__m512i; N] {
-        let mut sum = Sum::zero();
-        let stream = stream::<N>(counters, |slot| {
-            for pair in share::<{ STEP / 2 }>(slot) {
-                let mut blocks = [
-                    ghash::reverse(behind[2 * pair]),
-                    ghash::reverse(behind[2 * pair + 1]),
-                ];
-                if pair == 0 {
-                    blocks[0] = _mm512_xor_si512(blocks[0], self.hash);
-                }
-                sum.add_two(blocks, step_powers(self.counters.key, pair));
-            }
-        });
-        self.hash = _mm512_zextsi128_si512(sum.reduce());
-        stream
     }
 
     /// Adds one of the last `N` vectors of ciphertext to the sum, and the lengths if there is a lane.

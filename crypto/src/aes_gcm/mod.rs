@@ -20,12 +20,16 @@ mod double;
 mod ghash;
 #[cfg(target_arch = "x86_64")]
 mod key;
+#[cfg(target_arch = "x86_64")]
+mod long;
 #[cfg(not(target_arch = "x86_64"))]
 mod other;
 #[cfg(target_arch = "x86_64")]
 mod stream;
 #[cfg(target_arch = "x86_64")]
 mod tag;
+#[cfg(target_arch = "x86_64")]
+mod tail;
 #[cfg(target_arch = "x86_64")]
 mod text;
 
