@@ -20,7 +20,8 @@ use super::{
     ghash::{self, Sum},
     key::GcmKey,
     long::long,
-    stream::{ANY, Counters, share, slots, stream, streams},
+    open::open,
+    stream::{ANY, Counters, none, share, slots, stream, streams},
     tag::settle,
     tail::Tail,
     text::{LANES, Text},
@@ -49,9 +50,10 @@ pub(super) fn one<const OPEN: bool>(
         (3, true) => short::<OPEN, 3, true>(key, nonce, aad, data),
         (4, false) => short::<OPEN, 4, false>(key, nonce, aad, data),
         (4, true) => short::<OPEN, 4, true>(key, nonce, aad, data),
+        _ if OPEN => open(key, nonce, aad, data),
         _ => {
             let (mut ok, mut tail) = (false, Tail::new());
-            long::<OPEN>(key, nonce, aad, data, &mut ok, &mut tail);
+            long(key, nonce, aad, data, &mut ok, &mut tail);
             tail.finish();
             ok
         }
@@ -83,12 +85,13 @@ pub(super) fn pair<const OPEN: bool, const N: usize, const FULL: bool>(
 ) {
     let a = Rest::new(k, &p.nonce, &p.aad, p.data);
     let b = Rest::new(l, &q.nonce, &q.aad, q.data);
-    let [stream_a, stream_b] = streams::<N, 2, ANY>([&a.counters, &b.counters], |_| ());
+    let [stream_a, stream_b] =
+        streams::<N, 2, ANY>([&a.counters, &b.counters], |_| (), |_, _| none());
     // SAFETY: there are as many vectors.
     let (cipher_a, cipher_b) = unsafe {
         (
-            add::<OPEN, N, N>(a.text, &stream_a),
-            add::<OPEN, N, N>(b.text, &stream_b),
+            add::<OPEN, N>(a.text, &stream_a),
+            add::<OPEN, N>(b.text, &stream_b),
         )
     };
     let (mut sum_a, mut sum_b) = (Sum::zero(), Sum::zero());
@@ -145,17 +148,21 @@ impl<'a> Rest<'a> {
     fn vectors<const OPEN: bool, const N: usize, const FULL: bool>(self) -> (__m128i, __m128i) {
         let text = self.text;
         let mut sum = Sum::zero();
-        let stream = stream::<N, ANY>(&self.counters, |slot| {
-            if OPEN {
-                for vector in share(N, slot, slots(ANY)) {
-                    // SAFETY: there are as many vectors.
-                    let cipher = unsafe { text.load::<N>(vector) };
-                    self.hash_last::<N, FULL>(&mut sum, vector, cipher);
+        let stream = stream::<N, ANY>(
+            &self.counters,
+            |slot| {
+                if OPEN {
+                    for vector in share(N, slot, slots(ANY)) {
+                        // SAFETY: there are as many vectors.
+                        let cipher = unsafe { text.load::<N>(vector) };
+                        self.hash_last::<N, FULL>(&mut sum, vector, cipher);
+                    }
                 }
-            }
-        });
+            },
+            |_| none(),
+        );
         // SAFETY: there are as many vectors.
-        let cipher = unsafe { add::<OPEN, N, N>(text, &stream) };
+        let cipher = unsafe { add::<OPEN, N>(text, &stream) };
         if !OPEN {
             for vector in (0..N).rev() {
                 self.hash_last::<N, FULL>(&mut sum, vector, cipher[vector]);
@@ -174,7 +181,7 @@ impl<'a> Rest<'a> {
     /// Adds one of the last `N` vectors of ciphertext to the sum, and the lengths if there is a lane.
     #[inline]
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn hash_last<const N: usize, const FULL: bool>(
+    pub(super) fn hash_last<const N: usize, const FULL: bool>(
         &self,
         sum: &mut Sum,
         vector: usize,
@@ -201,16 +208,13 @@ impl<'a> Rest<'a> {
 /// As for [`Text::load`].
 #[inline]
 #[target_feature(enable = "bmi2,avx512f,avx512bw")]
-pub(super) unsafe fn add<const OPEN: bool, const N: usize, const REACH: usize>(
-    text: Text,
-    stream: &[__m512i; N],
-) -> [__m512i; N] {
+unsafe fn add<const OPEN: bool, const N: usize>(text: Text, stream: &[__m512i; N]) -> [__m512i; N] {
     let mut cipher = *stream;
     for (vector, cipher) in cipher.iter_mut().enumerate() {
         // SAFETY: the caller promises it.
         unsafe {
-            let before = text.load::<REACH>(vector);
-            let after = text.store::<REACH>(vector, _mm512_xor_si512(before, stream[vector]));
+            let before = text.load::<N>(vector);
+            let after = text.store::<N>(vector, _mm512_xor_si512(before, stream[vector]));
             *cipher = if OPEN { before } else { after };
         }
     }

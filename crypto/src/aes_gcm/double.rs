@@ -24,11 +24,9 @@ use super::{
     batch::{Inner, Outer},
     ghash::{self, Sum},
     key::GcmKey,
-    long::{LAST, STEP, WHOLE, hash_share},
-    stream::{AES_128, AES_256, ANY, Counters, share, slots, stream, streams},
+    stream::{ANY, Counters, none, streams},
     tag::settle,
-    tail::{Place, Tail},
-    text::{LANES, Text, VECTOR},
+    text::{LANES, Text},
 };
 use crate::{AAD_LEN, Nonce, Packet};
 
@@ -52,7 +50,11 @@ pub(super) fn one(circuit: Inner<'_, '_>, link: Outer<'_, '_>) {
 #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,vaes,vpclmulqdq")]
 fn short<const N: usize, const FULL: bool>(circuit: Inner<'_, '_>, (key, packet): Outer<'_, '_>) {
     let both = Both::new(circuit, (key, &mut *packet));
-    let streams = streams::<N, 2, ANY>([&both.circuit.counters, &both.link.counters], |_| ());
+    let streams = streams::<N, 2, ANY>(
+        [&both.circuit.counters, &both.link.counters],
+        |_| (),
+        |_, _| none(),
+    );
     let [pad, link_pad] = [
         _mm512_extracti32x4_epi32::<1>(streams[0][0]),
         _mm512_castsi512_si128(streams[1][0]),
@@ -80,7 +82,11 @@ pub(super) fn pair<const N: usize, const FULL: bool>(
 ) {
     let a = Both::new(c, (k, &mut *p));
     let b = Both::new(d, (l, &mut *q));
-    let [c, d] = streams::<N, 2, ANY>([&a.circuit.counters, &b.circuit.counters], |_| ());
+    let [c, d] = streams::<N, 2, ANY>(
+        [&a.circuit.counters, &b.circuit.counters],
+        |_| (),
+        |_, _| none(),
+    );
     let pads = [
         _mm512_extracti32x4_epi32::<1>(c[0]),
         _mm512_extracti32x4_epi32::<1>(d[0]),
@@ -90,23 +96,27 @@ pub(super) fn pair<const N: usize, const FULL: bool>(
         unsafe { (a.encrypt::<N, 1>(&c), b.encrypt::<N, 2>(&d)) };
     let (mut sum_a, mut sum_b) = (Sum::zero(), Sum::zero());
     let mut tags = pads;
-    let [e, f] = streams::<N, 2, ANY>([&a.link.counters, &b.link.counters], |slot| {
-        if slot < N {
-            let vector = N - 1 - slot;
-            a.circuit
-                .add_last::<N, false>(&mut sum_a, vector, once_a[vector]);
-            b.circuit
-                .add_last::<N, false>(&mut sum_b, vector, once_b[vector]);
-            sum_a.pin();
-            sum_b.pin();
-        }
-        if slot == N {
-            tags = [
-                _mm_xor_si128(ghash::reverse_one(sum_a.reduce()), pads[0]),
-                _mm_xor_si128(ghash::reverse_one(sum_b.reduce()), pads[1]),
-            ];
-        }
-    });
+    let [e, f] = streams::<N, 2, ANY>(
+        [&a.link.counters, &b.link.counters],
+        |slot| {
+            if slot < N {
+                let vector = N - 1 - slot;
+                a.circuit
+                    .add_last::<N, false>(&mut sum_a, vector, once_a[vector]);
+                b.circuit
+                    .add_last::<N, false>(&mut sum_b, vector, once_b[vector]);
+                sum_a.pin();
+                sum_b.pin();
+            }
+            if slot == N {
+                tags = [
+                    _mm_xor_si128(ghash::reverse_one(sum_a.reduce()), pads[0]),
+                    _mm_xor_si128(ghash::reverse_one(sum_b.reduce()), pads[1]),
+                ];
+            }
+        },
+        |_, _| none(),
+    );
     let pads = [_mm512_castsi512_si128(e[0]), _mm512_castsi512_si128(f[0])];
     let tag_a = a.finish::<N, FULL, 1>(once_a, header_a, tags[0], &e, pads[0]);
     let tag_b = b.finish::<N, FULL, 2>(once_b, header_b, tags[1], &f, pads[1]);
@@ -114,197 +124,30 @@ pub(super) fn pair<const N: usize, const FULL: bool>(
     q.ok = settle::<false>(q.data, tag_b);
 }
 
-/// Seals a packet of more than four vectors. It gets its tag with the next one, or in [`Tail::finish`].
-#[inline]
-#[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,vaes,vpclmulqdq")]
-pub(super) fn long<'p>(circuit: Inner<'p, '_>, link: Outer<'p, '_>, tail: &mut Tail<'p, false>) {
-    match link.0.is_long() {
-        false => steps::<AES_128>(circuit, link, tail),
-        true => steps::<AES_256>(circuit, link, tail),
-    }
-}
-
-#[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,vaes,vpclmulqdq")]
-fn steps<'p, const ROUNDS: usize>(
-    circuit: Inner<'p, '_>,
-    (key, packet): Outer<'p, '_>,
-    tail: &mut Tail<'p, false>,
-) {
-    let mut long = Long::<ROUNDS>(Both::new(circuit, (key, &mut *packet)));
-    let place: Place<'p> = (packet.data, &mut packet.ok);
-    if long.0.link.text.left() <= LAST {
-        return match long.0.link.text.left().div_ceil(VECTOR) {
-            ..=5 => long.only::<5>(place, tail),
-            6 => long.only::<6>(place, tail),
-            7 => long.only::<7>(place, tail),
-            8 => long.only::<8>(place, tail),
-            _ => long.only::<9>(place, tail),
-        };
-    }
-    let circuit = tail.stream::<STEP, ROUNDS, 2>(&long.0.circuit.counters);
-    let pad = _mm512_extracti32x4_epi32::<1>(circuit[0]);
-    let (mut cipher, link_pad) = long.step::<0>(circuit);
-    while long.0.link.text.left() > LAST {
-        let circuit = long.circuit_stream::<STEP, 0>(&cipher);
-        (cipher, _) = long.step::<1>(circuit);
-    }
-    let pads = [pad, link_pad];
-    match long.0.link.text.left().div_ceil(VECTOR) {
-        ..=1 => long.end::<1>(place, pads, &cipher, tail),
-        2 => long.end::<2>(place, pads, &cipher, tail),
-        3 => long.end::<3>(place, pads, &cipher, tail),
-        4 => long.end::<4>(place, pads, &cipher, tail),
-        5 => long.end::<5>(place, pads, &cipher, tail),
-        6 => long.end::<6>(place, pads, &cipher, tail),
-        7 => long.end::<7>(place, pads, &cipher, tail),
-        8 => long.end::<8>(place, pads, &cipher, tail),
-        _ => long.end::<9>(place, pads, &cipher, tail),
-    }
-}
-
-/// What of a longer packet is not yet sealed. Every caller has a number, so that all is inlined.
-struct Long<'p, const ROUNDS: usize>(Both<'p>);
-
-impl<'p, const ROUNDS: usize> Long<'p, ROUNDS> {
-    /// Seals a packet of `N` vectors.
-    #[inline]
-    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,vaes,vpclmulqdq")]
-    fn only<const N: usize>(self, place: Place<'p>, tail: &mut Tail<'p, false>) {
-        let circuit = tail.stream::<N, ROUNDS, 3>(&self.0.circuit.counters);
-        self.last::<N, 3>(place, circuit, None, tail);
-    }
-
-    /// Seals the `N` vectors after the steps, of which the last is not hashed.
-    #[inline]
-    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,vaes,vpclmulqdq")]
-    fn end<const N: usize>(
-        mut self,
-        place: Place<'p>,
-        pads: [__m128i; 2],
-        behind: &[__m512i; STEP],
-        tail: &mut Tail<'p, false>,
-    ) {
-        let circuit = self.circuit_stream::<N, 1>(behind);
-        self.last::<N, 4>(place, circuit, Some(pads), tail);
-    }
-
-    /// Makes `N` vectors of the circuit's key stream, while a step of the link's ciphertext is hashed.
-    #[inline]
-    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn circuit_stream<const N: usize, const CALLER: usize>(
-        &mut self,
-        behind: &[__m512i; STEP],
-    ) -> [__m512i; N] {
-        let Both { circuit, link } = &mut self.0;
-        let mut sum = Sum::zero();
-        let stream = stream::<N, ROUNDS>(&circuit.counters, |slot| {
-            hash_share::<ROUNDS>(&mut sum, slot, behind, link.hash, link.counters.key);
-        });
-        link.hash = _mm512_zextsi128_si512(sum.reduce());
-        stream
-    }
-
-    /// Encrypts a whole step, by the circuit's key stream and then by the link's, which is made while
-    /// the circuit's ciphertext is hashed. Gives the link's ciphertext, not yet hashed, and the first
-    /// lane of its key stream.
-    #[inline]
-    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn step<const CALLER: usize>(
-        &mut self,
-        circuit_stream: [__m512i; STEP],
-    ) -> ([__m512i; STEP], __m128i) {
-        let Both { circuit, link } = &mut self.0;
-        circuit.counters.reload_key();
-        link.counters.reload_key();
-        let mut once = circuit_stream;
-        let mut header = _mm512_setzero_si512();
-        for vector in 0..STEP {
-            // SAFETY: there is a whole step.
-            let text = unsafe { link.text.load::<WHOLE>(vector) };
-            let inner = _mm512_xor_si512(text, circuit_stream[vector]);
-            once[vector] = circuit.text.only::<WHOLE>(vector, inner);
-            if vector == 0 {
-                header = circuit.text.before(text);
-            }
-        }
-        let mut sum = Sum::zero();
-        let stream = stream::<STEP, ROUNDS>(&link.counters, |slot| {
-            hash_share::<ROUNDS>(&mut sum, slot, &once, circuit.hash, circuit.counters.key);
-        });
-        circuit.hash = _mm512_zextsi128_si512(sum.reduce());
-        let mut cipher = once;
-        cipher[0] = _mm512_xor_si512(cipher[0], header);
-        for vector in 0..STEP {
-            let outer = _mm512_xor_si512(cipher[vector], stream[vector]);
-            // SAFETY: there is a whole step.
-            cipher[vector] = unsafe { link.text.store::<WHOLE>(vector, outer) };
-        }
-        circuit.advance::<STEP>();
-        link.advance::<STEP>();
-        (cipher, _mm512_castsi512_si128(stream[0]))
-    }
-
-    /// Seals the last `N` vectors and leaves them to the tail.
-    #[inline]
-    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,vaes,vpclmulqdq")]
-    fn last<const N: usize, const CALLER: usize>(
-        self,
-        place: Place<'p>,
-        circuit: [__m512i; N],
-        pads: Option<[__m128i; 2]>,
-        tail: &mut Tail<'p, false>,
-    ) {
-        let both = self.0;
-        // SAFETY: there are as many vectors.
-        let (once, header) = unsafe { both.encrypt::<N, CALLER>(&circuit) };
-        let mut sum = Sum::zero();
-        let mut hash = _mm_setzero_si128();
-        // The circuit's tag is made before AES has done, for the link's last vectors wait for it.
-        let hashed = slots(ROUNDS) - 3;
-        let stream = stream::<N, ROUNDS>(&both.link.counters, |slot| {
-            for vector in share(N, slot, hashed) {
-                both.circuit
-                    .add_last::<N, false>(&mut sum, vector, once[vector]);
-                sum.pin();
-            }
-            if slot == hashed {
-                hash = sum.reduce();
-            }
-        });
-        let [pad, link_pad] = pads.unwrap_or([
-            _mm512_extracti32x4_epi32::<1>(circuit[0]),
-            _mm512_castsi512_si128(stream[0]),
-        ]);
-        let tag = _mm_xor_si128(ghash::reverse_one(hash), pad);
-        let cipher = both.outer::<N, CALLER>(once, header, tag, &stream);
-        let link = both.link;
-        let lanes = link.text.left().div_ceil(16);
-        let hash = [link.hash, _mm512_zextsi128_si512(link.lengths)];
-        tail.put(link.counters.key, place, (&cipher, lanes), hash, link_pad);
-    }
-}
-
 /// What of a packet is not yet sealed.
-struct Both<'a> {
-    circuit: Side<'a>,
-    link: Side<'a>,
+pub(super) struct Both<'a> {
+    pub(super) circuit: Side<'a>,
+    pub(super) link: Side<'a>,
 }
 
 /// One of the two seals.
-struct Side<'a> {
-    counters: Counters<'a>,
+pub(super) struct Side<'a> {
+    pub(super) counters: Counters<'a>,
     /// What GHASH adds to the next vector: the AAD, later the hash so far. Byte-reversed.
-    hash: __m512i,
+    pub(super) hash: __m512i,
     /// The last block of GHASH, byte-reversed: the bits of AAD and text.
-    lengths: __m128i,
+    pub(super) lengths: __m128i,
     /// What it encrypts.
-    text: Text,
+    pub(super) text: Text,
 }
 
 impl<'a> Both<'a> {
     #[inline]
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn new((circuit, seal): Inner<'a, '_>, (link, packet): (&'a GcmKey, &mut Packet<'_>)) -> Self {
+    pub(super) fn new(
+        (circuit, seal): Inner<'a, '_>,
+        (link, packet): (&'a GcmKey, &mut Packet<'_>),
+    ) -> Self {
         let texts = Text::nested(packet.data);
         Self {
             circuit: Side::new::<1>(circuit, &seal.nonce, &seal.aad, texts[0]),
@@ -321,7 +164,7 @@ impl<'a> Both<'a> {
     // every caller has a number.
     #[inline]
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    unsafe fn encrypt<const N: usize, const CALLER: usize>(
+    pub(super) unsafe fn encrypt<const N: usize, const CALLER: usize>(
         &self,
         stream: &[__m512i; N],
     ) -> ([__m512i; N], __m512i) {
@@ -343,7 +186,7 @@ impl<'a> Both<'a> {
     /// ciphertext.
     #[inline]
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,avx512vbmi,vaes,vpclmulqdq")]
-    fn outer<const N: usize, const CALLER: usize>(
+    pub(super) fn outer<const N: usize, const CALLER: usize>(
         &self,
         once: [__m512i; N],
         header: __m512i,
@@ -380,9 +223,8 @@ impl<'a> Both<'a> {
     ) -> __m128i {
         let cipher = self.outer::<N, CALLER>(once, header, tag, stream);
         let mut sum = Sum::zero();
-        for vector in 0..N {
-            self.link
-                .add_last::<N, FULL>(&mut sum, vector, cipher[vector]);
+        for (vector, cipher) in cipher.into_iter().enumerate() {
+            self.link.add_last::<N, FULL>(&mut sum, vector, cipher);
         }
         if FULL {
             sum.add(
@@ -417,7 +259,7 @@ impl<'a> Side<'a> {
 
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn advance<const N: usize>(&mut self) {
+    pub(super) fn advance<const N: usize>(&mut self) {
         self.text = self.text.after::<N>();
         self.counters = self.counters.after::<N>();
     }
@@ -425,7 +267,7 @@ impl<'a> Side<'a> {
     /// Adds one of the last `N` vectors of ciphertext to the sum, and the lengths if there is a lane.
     #[inline]
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn add_last<const N: usize, const FULL: bool>(
+    pub(super) fn add_last<const N: usize, const FULL: bool>(
         &self,
         sum: &mut Sum,
         vector: usize,

@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::{
-    avx512::{Rest, add},
+    avx512::Rest,
     ghash::{self, Sum},
     key::{GcmKey, POWERS},
     stream::{AES_128, AES_256, share, slots, stream},
@@ -23,39 +23,39 @@ pub(super) const WHOLE: usize = STEP + 2;
 pub(super) const LAST: usize = 16 * (POWERS - 1);
 
 /// The ciphertext of a step.
-type Step = [__m512i; STEP];
+pub(super) type Step = [__m512i; STEP];
 
-/// Seals or opens a packet of more than four vectors. It gets its tag with the next one, or in [`Tail::finish`].
+/// Seals a packet of more than four vectors. It gets its tag with the next one, or in [`Tail::finish`].
 #[inline]
 #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-pub(super) fn long<'p, const OPEN: bool>(
+pub(super) fn long<'p>(
     key: &'p GcmKey,
     nonce: &Nonce,
     aad: &[u8],
     data: &'p mut [u8],
     ok: &'p mut bool,
-    tail: &mut Tail<'p, OPEN>,
+    tail: &mut Tail<'p>,
 ) {
     match (data.len() > LAST, key.is_long()) {
-        (false, false) => middling::<OPEN, AES_128>(key, nonce, aad, data, ok, tail),
-        (false, true) => middling::<OPEN, AES_256>(key, nonce, aad, data, ok, tail),
-        (true, false) => steps::<OPEN, AES_128>(key, nonce, aad, data, ok, tail),
-        (true, true) => steps::<OPEN, AES_256>(key, nonce, aad, data, ok, tail),
+        (false, false) => middling::<AES_128>(key, nonce, aad, data, ok, tail),
+        (false, true) => middling::<AES_256>(key, nonce, aad, data, ok, tail),
+        (true, false) => steps::<AES_128>(key, nonce, aad, data, ok, tail),
+        (true, true) => steps::<AES_256>(key, nonce, aad, data, ok, tail),
     }
 }
 
-/// Seals or opens a packet without a step.
+/// Seals a packet without a step.
 #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn middling<'p, const OPEN: bool, const ROUNDS: usize>(
+fn middling<'p, const ROUNDS: usize>(
     key: &'p GcmKey,
     nonce: &Nonce,
     aad: &[u8],
     data: &'p mut [u8],
     ok: &'p mut bool,
-    tail: &mut Tail<'p, OPEN>,
+    tail: &mut Tail<'p>,
 ) {
     let vectors = data.len().div_ceil(VECTOR);
-    let long = Long::<OPEN, ROUNDS>::new(key, nonce, aad, data);
+    let long = Long::<ROUNDS>::new(key, nonce, aad, data);
     let place = (data, ok);
     match vectors {
         ..=5 => long.only::<5>(place, tail),
@@ -66,25 +66,21 @@ fn middling<'p, const OPEN: bool, const ROUNDS: usize>(
     }
 }
 
-/// Seals or opens a packet of a step or more.
+/// Seals a packet of a step or more.
 #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn steps<'p, const OPEN: bool, const ROUNDS: usize>(
+fn steps<'p, const ROUNDS: usize>(
     key: &'p GcmKey,
     nonce: &Nonce,
     aad: &[u8],
     data: &'p mut [u8],
     ok: &'p mut bool,
-    tail: &mut Tail<'p, OPEN>,
+    tail: &mut Tail<'p>,
 ) {
-    let mut long = Long::<OPEN, ROUNDS>::new(key, nonce, aad, data);
+    let mut long = Long::<ROUNDS>::new(key, nonce, aad, data);
     let place = (data, ok);
-    let stream = tail.stream::<STEP, ROUNDS, 1>(&long.0.counters);
-    let pad = _mm512_castsi512_si128(stream[0]);
-    let mut cipher = long.add_step(&stream);
+    let (mut cipher, pad) = long.first_step(tail);
     while long.0.text.left() > LAST {
-        long.0.counters.reload_key();
-        let stream = long.behind::<STEP, 0>(&cipher);
-        cipher = long.add_step(&stream);
+        cipher = long.step(&cipher);
     }
     match long.0.text.left().div_ceil(VECTOR) {
         ..=1 => long.end::<1>(place, pad, &cipher, tail),
@@ -99,29 +95,57 @@ fn steps<'p, const OPEN: bool, const ROUNDS: usize>(
     }
 }
 
-/// What of a packet is not yet sealed or opened.
+/// What of a packet is not yet sealed.
 ///
 /// What is not inlined passes its vectors through memory, and what has one caller is inlined: so all that is called from
 /// here is of its own type for every kind of packet, or has a number for every caller.
-struct Long<'p, const OPEN: bool, const ROUNDS: usize>(Rest<'p>);
+struct Long<'p, const ROUNDS: usize>(Rest<'p>);
 
-impl<'p, const OPEN: bool, const ROUNDS: usize> Long<'p, OPEN, ROUNDS> {
+impl<'p, const ROUNDS: usize> Long<'p, ROUNDS> {
     #[inline]
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
     fn new(key: &'p GcmKey, nonce: &Nonce, aad: &[u8], data: &mut [u8]) -> Self {
         Self(Rest::new(key, nonce, aad, data))
     }
 
-    /// Seals or opens a packet of `N` vectors.
+    /// Seals a packet of `N` vectors.
     #[inline]
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn only<const N: usize>(self, place: Place<'p>, tail: &mut Tail<'p, OPEN>) {
-        let stream = tail.stream::<N, ROUNDS, 0>(&self.0.counters);
-        let pad = _mm512_castsi512_si128(stream[0]);
-        self.last::<N, 0>(place, pad, &stream, tail);
+    fn only<const N: usize>(self, place: Place<'p>, tail: &mut Tail<'p>) {
+        let text = self.0.text;
+        let sealed = tail.stream::<N, ROUNDS, 0>(&self.0.counters, |vector| {
+            // SAFETY: there are as many vectors.
+            unsafe { text.load::<N>(vector) }
+        });
+        self.last::<N, 0>(place, _mm512_castsi512_si128(sealed[0]), &sealed, tail);
     }
 
-    /// Seals or opens the `N` vectors after the steps, of which the last is not hashed.
+    /// Seals the first step. Gives its ciphertext and the first lane's key stream.
+    #[inline]
+    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    fn first_step(&mut self, tail: &mut Tail<'p>) -> (Step, __m128i) {
+        let text = self.0.text;
+        let sealed = tail.stream::<STEP, ROUNDS, 1>(&self.0.counters, |vector| {
+            // SAFETY: there is a whole step.
+            unsafe { text.load::<WHOLE>(vector) }
+        });
+        (self.put_step(&sealed), _mm512_castsi512_si128(sealed[0]))
+    }
+
+    /// Seals a step while the one before is hashed. Gives its ciphertext.
+    #[inline]
+    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    fn step(&mut self, behind: &Step) -> Step {
+        self.0.counters.reload_key();
+        let text = self.0.text;
+        let sealed = self.behind::<STEP, 0>(behind, |vector| {
+            // SAFETY: there is a whole step.
+            unsafe { text.load::<WHOLE>(vector) }
+        });
+        self.put_step(&sealed)
+    }
+
+    /// Seals the `N` vectors after the steps, of which the last is not hashed.
     #[inline]
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
     fn end<const N: usize>(
@@ -129,57 +153,73 @@ impl<'p, const OPEN: bool, const ROUNDS: usize> Long<'p, OPEN, ROUNDS> {
         place: Place<'p>,
         pad: __m128i,
         behind: &Step,
-        tail: &mut Tail<'p, OPEN>,
+        tail: &mut Tail<'p>,
     ) {
-        let stream = self.behind::<N, 1>(behind);
-        self.last::<N, 1>(place, pad, &stream, tail);
+        let text = self.0.text;
+        let sealed = self.behind::<N, 1>(behind, |vector| {
+            // SAFETY: there are as many vectors.
+            unsafe { text.load::<N>(vector) }
+        });
+        self.last::<N, 1>(place, pad, &sealed, tail);
     }
 
-    /// Seals or opens the last `N` vectors and leaves them to the tail.
+    /// Makes `N` vectors of key stream and adds them to text, while a step of ciphertext is hashed.
+    #[inline]
+    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    fn behind<const N: usize, const CALLER: usize>(
+        &mut self,
+        behind: &Step,
+        text: impl Fn(usize) -> __m512i,
+    ) -> [__m512i; N] {
+        let rest = &mut self.0;
+        let hash = _mm512_zextsi128_si512(rest.hash);
+        let mut sum = Sum::zero();
+        let sealed = stream::<N, ROUNDS>(
+            &rest.counters,
+            |slot| hash_share::<ROUNDS>(&mut sum, slot, behind, hash, rest.counters.key),
+            text,
+        );
+        rest.hash = sum.reduce();
+        sealed
+    }
+
+    /// Puts a step back. Gives its ciphertext.
+    #[inline]
+    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
+    fn put_step(&mut self, sealed: &Step) -> Step {
+        let rest = &mut self.0;
+        let mut cipher = *sealed;
+        for (vector, cipher) in cipher.iter_mut().enumerate() {
+            // SAFETY: there is a whole step.
+            *cipher = unsafe { rest.text.store::<WHOLE>(vector, *cipher) };
+        }
+        rest.text = rest.text.after::<STEP>();
+        rest.counters = rest.counters.after::<STEP>();
+        cipher
+    }
+
+    /// Puts the last `N` vectors back and leaves them to the tail.
     #[inline]
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
     fn last<const N: usize, const CALLER: usize>(
         self,
         place: Place<'p>,
         pad: __m128i,
-        stream: &[__m512i; N],
-        tail: &mut Tail<'p, OPEN>,
+        sealed: &[__m512i; N],
+        tail: &mut Tail<'p>,
     ) {
         let rest = self.0;
-        // SAFETY: there are as many vectors.
-        let cipher = unsafe { add::<OPEN, N, N>(rest.text, stream) };
+        let mut cipher = *sealed;
+        for (vector, cipher) in cipher.iter_mut().enumerate() {
+            // SAFETY: there are as many vectors.
+            *cipher = unsafe { rest.text.store::<N>(vector, *cipher) };
+        }
         let lanes = rest.text.left().div_ceil(16);
         let hash = [
             _mm512_zextsi128_si512(rest.hash),
             _mm512_zextsi128_si512(rest.lengths),
         ];
         tail.put(rest.counters.key, place, (&cipher, lanes), hash, pad);
-    }
-
-    /// Seals or opens a step. Gives its ciphertext.
-    #[inline]
-    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn add_step(&mut self, stream: &Step) -> Step {
-        let rest = &mut self.0;
-        // SAFETY: there is a whole step.
-        let cipher = unsafe { add::<OPEN, STEP, WHOLE>(rest.text, stream) };
-        rest.text = rest.text.after::<STEP>();
-        rest.counters = rest.counters.after::<STEP>();
-        cipher
-    }
-
-    /// Makes `N` vectors of key stream while a step of ciphertext is hashed.
-    #[inline]
-    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn behind<const N: usize, const CALLER: usize>(&mut self, behind: &Step) -> [__m512i; N] {
-        let rest = &mut self.0;
-        let hash = _mm512_zextsi128_si512(rest.hash);
-        let mut sum = Sum::zero();
-        let stream = stream::<N, ROUNDS>(&rest.counters, |slot| {
-            hash_share::<ROUNDS>(&mut sum, slot, behind, hash, rest.counters.key);
-        });
-        rest.hash = sum.reduce();
-        stream
     }
 }
 

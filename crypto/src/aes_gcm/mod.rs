@@ -17,11 +17,15 @@ mod cpu;
 #[cfg(target_arch = "x86_64")]
 mod double;
 #[cfg(target_arch = "x86_64")]
+mod double_long;
+#[cfg(target_arch = "x86_64")]
 mod ghash;
 #[cfg(target_arch = "x86_64")]
 mod key;
 #[cfg(target_arch = "x86_64")]
 mod long;
+#[cfg(target_arch = "x86_64")]
+mod open;
 #[cfg(not(target_arch = "x86_64"))]
 mod other;
 #[cfg(target_arch = "x86_64")]

@@ -138,6 +138,7 @@ fn advance(vectors: usize) -> __m512i {
 pub(super) fn streams<const N: usize, const P: usize, const ROUNDS: usize>(
     counters: [&Counters<'_>; P],
     mut slot: impl FnMut(usize),
+    text: impl Fn(usize, usize) -> __m512i,
 ) -> [[__m512i; N]; P] {
     let mut states = [[_mm512_setzero_si512(); N]; P];
     for p in 0..P {
@@ -184,8 +185,10 @@ pub(super) fn streams<const N: usize, const P: usize, const ROUNDS: usize>(
         let key = counters[p].key;
         let rounds = if ROUNDS == ANY { key.rounds() } else { ROUNDS };
         let round_key = key.round_key(rounds);
-        for state in &mut states[p] {
-            *state = _mm512_aesenclast_epi128(*state, round_key);
+        for (vector, state) in states[p].iter_mut().enumerate() {
+            // The round key is what AES adds last: so the text is added first, while AES is at work.
+            let key = _mm512_xor_si512(round_key, text(p, vector));
+            *state = _mm512_aesenclast_epi128(*state, key);
         }
     }
     states
@@ -212,8 +215,9 @@ fn aes_round<const N: usize, const P: usize>(
 pub(super) fn stream<const N: usize, const ROUNDS: usize>(
     counters: &Counters<'_>,
     slot: impl FnMut(usize),
+    text: impl Fn(usize) -> __m512i,
 ) -> [__m512i; N] {
-    let [stream] = streams::<N, 1, ROUNDS>([counters], slot);
+    let [stream] = streams::<N, 1, ROUNDS>([counters], slot, |_, vector| text(vector));
     stream
 }
 
@@ -223,6 +227,13 @@ pub(super) fn stream<const N: usize, const ROUNDS: usize>(
 pub(super) fn share(parts: usize, slot: usize, slots: usize) -> impl Iterator<Item = usize> {
     (parts.min(slot * parts / slots)..parts.min((slot + 1) * parts / slots))
         .map(move |part| parts - 1 - part)
+}
+
+/// No text.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn none() -> __m512i {
+    _mm512_setzero_si512()
 }
 
 /// A vector that is made here, in the order of the source.

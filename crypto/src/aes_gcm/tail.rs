@@ -16,17 +16,18 @@ use std::{
 
 use super::{
     ghash::{self, Sum},
-    key::GcmKey,
+    key::{GcmKey, POWERS},
     stream::{AES_128, Counters, share, slots, stream},
     tag::settle,
     text::LANES,
 };
 
-/// The most vectors that wait, one for a slot.
+/// The most vectors that wait, one for a slot: as many as there are powers of H.
 const MOST: usize = slots(AES_128);
+const _: () = assert!(LANES * MOST == POWERS);
 
 /// The packet that waits for its tag, if one does.
-pub(super) struct Tail<'p, const OPEN: bool> {
+pub(super) struct Tail<'p> {
     key: Option<&'p GcmKey>,
     place: Option<Place<'p>>,
     /// Of GHASH, the lengths among them; none if no packet waits.
@@ -43,7 +44,7 @@ struct Vectors {
     pad: __m128i,
 }
 
-impl<'p, const OPEN: bool> Tail<'p, OPEN> {
+impl<'p> Tail<'p> {
     #[inline]
     pub(super) fn new() -> Self {
         Self {
@@ -54,30 +55,38 @@ impl<'p, const OPEN: bool> Tail<'p, OPEN> {
         }
     }
 
-    /// Makes the first `N` vectors of a packet's key stream. The one that waits gets its tag meanwhile.
+    /// Makes the first `N` vectors of a packet's key stream and adds them to text. The packet that waits gets its tag
+    /// meanwhile, and no longer waits.
+    // What has one caller is inlined: so every caller has a number.
     #[inline]
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    // What has one caller is inlined, so every caller has a number.
     pub(super) fn stream<const N: usize, const ROUNDS: usize, const CALLER: usize>(
         &mut self,
         counters: &Counters<'_>,
+        text: impl Fn(usize) -> __m512i,
     ) -> [__m512i; N] {
+        // No lanes: nothing to hash.
         let (key, lanes) = (self.key.unwrap_or(counters.key), self.lanes);
         let mut sum = Sum::zero();
-        let stream = stream::<N, ROUNDS>(counters, |slot| {
-            for vector in share(MOST, slot, slots(ROUNDS)) {
-                // SAFETY: a packet waits, if there are lanes.
-                unsafe { self.hash(&mut sum, vector, key, lanes) };
-            }
-        });
+        let stream = stream::<N, ROUNDS>(
+            counters,
+            |slot| {
+                for vector in share(MOST, slot, slots(ROUNDS)) {
+                    // SAFETY: a packet waits, if there are lanes.
+                    unsafe { self.hash(&mut sum, vector, key, lanes) };
+                }
+            },
+            text,
+        );
         self.settle(sum);
+        self.lanes = 0;
         stream
     }
 
     /// Gives the packet that waits its tag, and keeps nothing of it.
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
     pub(super) fn finish(&mut self) {
-        let Some(key) = self.key else {
+        let Some(key) = self.key.take() else {
             return;
         };
         let mut sum = Sum::zero();
@@ -116,11 +125,12 @@ impl<'p, const OPEN: bool> Tail<'p, OPEN> {
             // SAFETY: a packet waits, and its pad was put there.
             let pad = unsafe { (*self.vectors.as_ptr()).pad };
             let tag = _mm_xor_si128(ghash::reverse_one(sum.reduce()), pad);
-            *ok = settle::<OPEN>(data, tag);
+            *ok = settle::<false>(data, tag);
         }
     }
 
-    /// Lets a packet wait with its last `N` vectors of ciphertext, which are in so many lanes.
+    /// Lets a packet wait with its last `N` vectors of ciphertext, which are in so many lanes: fewer than there are
+    /// powers of H.
     ///
     /// `hash` is what GHASH adds to them, `lengths` its last block, both byte-reversed.
     #[inline]
@@ -147,7 +157,7 @@ impl<'p, const OPEN: bool> Tail<'p, OPEN> {
             if vector + 1 == N && !full {
                 blocks = _mm512_xor_si512(blocks, lengths);
             }
-            // SAFETY: there is a place for it.
+            // SAFETY: it is within `self`.
             unsafe { (*vectors).blocks[vector] = blocks };
         }
         if N < MOST {
