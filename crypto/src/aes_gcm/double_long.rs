@@ -11,7 +11,7 @@ use super::{
     double::Both,
     ghash::{self, Sum},
     long::{LAST, STEP, Step, WHOLE, hash_share},
-    stream::{AES_128, AES_256, none, share, slots, stream},
+    stream::{AES_128, AES_256, align_frame, none, share, slots, stream},
     tail::{Place, Tail},
     text::VECTOR,
 };
@@ -32,6 +32,7 @@ fn steps<'p, const ROUNDS: usize>(
     (key, packet): Outer<'p, '_>,
     tail: &mut Tail<'p>,
 ) {
+    align_frame();
     let mut long = Long::<ROUNDS>(Both::new(circuit, (key, &mut *packet)));
     let place: Place<'p> = (packet.data, &mut packet.ok);
     if long.0.link.text.left() <= LAST {
@@ -165,7 +166,7 @@ impl<'p, const ROUNDS: usize> Long<'p, ROUNDS> {
         let (once, header) = unsafe { both.encrypt::<N, CALLER>(&circuit) };
         let mut sum = Sum::zero();
         let mut hash = _mm_setzero_si128();
-        // The circuit's tag is made before AES has done, for the link's last vectors wait for it.
+        // The circuit's tag is made before AES has done: the link's last vectors wait for it.
         let hashed = slots(ROUNDS) - 3;
         let stream = stream::<N, ROUNDS>(
             &both.link.counters,

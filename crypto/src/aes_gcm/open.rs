@@ -7,7 +7,7 @@ use super::{
     ghash::{self, Sum},
     key::GcmKey,
     long::{LAST, STEP, WHOLE, hash_share},
-    stream::{AES_128, AES_256, share, slots, stream},
+    stream::{AES_128, AES_256, align_frame, share, slots, stream},
     tag::settle,
     text::VECTOR,
 };
@@ -42,6 +42,7 @@ fn middling<const ROUNDS: usize>(key: &GcmKey, nonce: &Nonce, aad: &[u8], data: 
 /// Opens a packet of a step or more.
 #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
 fn steps<const ROUNDS: usize>(key: &GcmKey, nonce: &Nonce, aad: &[u8], data: &mut [u8]) -> bool {
+    align_frame();
     let mut open = Open::<ROUNDS>(Rest::new(key, nonce, aad, data));
     let pad = open.step::<0>();
     while open.0.text.left() > LAST {
