@@ -12,10 +12,6 @@
 //! The pad and the hash make the tag. So the vectors of text begin 16 bytes before it; what is
 //! outside the text, there and after its end, is masked: neither read nor written, and zero to
 //! GHASH.
-//!
-//! AES and GHASH keep different parts of the CPU busy, so in long packets they are interleaved. To
-//! open, a step is hashed while its own key stream is made. To seal, there is no ciphertext yet, so
-//! GHASH is a step behind.
 
 use std::arch::x86_64::*;
 
@@ -23,14 +19,15 @@ use super::{
     batch::Outer,
     ghash::{self, Sum},
     key::GcmKey,
-    stream::{Counters, SLOTS, stream, streams},
+    long::long,
+    open::open,
+    stream::{ANY, Counters, none, share, slots, stream, streams},
     tag::settle,
-    text::{LANES, Text, VECTOR},
+    tail::Tail,
+    text::{LANES, Text},
 };
 use crate::{Nonce, TAG_LEN};
 
-/// Vectors of one step through a long packet.
-pub(super) const STEP: usize = 8;
 /// The longest text, in bytes: the block counter has 32 bits and starts at 2.
 pub(super) const MAX_TEXT: usize = ((1 << 32) - 2) * 16;
 
@@ -53,14 +50,13 @@ pub(super) fn one<const OPEN: bool>(
         (3, true) => short::<OPEN, 3, true>(key, nonce, aad, data),
         (4, false) => short::<OPEN, 4, false>(key, nonce, aad, data),
         (4, true) => short::<OPEN, 4, true>(key, nonce, aad, data),
-        (5, false) => short::<OPEN, 5, false>(key, nonce, aad, data),
-        (5, true) => short::<OPEN, 5, true>(key, nonce, aad, data),
-        (6, false) => short::<OPEN, 6, false>(key, nonce, aad, data),
-        (6, true) => short::<OPEN, 6, true>(key, nonce, aad, data),
-        (7, false) => short::<OPEN, 7, false>(key, nonce, aad, data),
-        (7, true) => short::<OPEN, 7, true>(key, nonce, aad, data),
-        (8, false) => short::<OPEN, 8, false>(key, nonce, aad, data),
-        _ => long::<OPEN>(key, nonce, aad, data),
+        _ if OPEN => open(key, nonce, aad, data),
+        _ => {
+            let (mut ok, mut tail) = (false, Tail::new());
+            long(key, nonce, aad, data, &mut ok, &mut tail);
+            tail.finish();
+            ok
+        }
     }
 }
 
@@ -73,7 +69,7 @@ fn short<const OPEN: bool, const N: usize, const FULL: bool>(
     data: &mut [u8],
 ) -> bool {
     let rest = Rest::new(key, nonce, aad, data);
-    let (hash, pad) = rest.vectors::<OPEN, N, FULL>(None);
+    let (hash, pad) = rest.vectors::<OPEN, N, FULL>();
     settle::<OPEN>(data, _mm_xor_si128(ghash::reverse_one(hash), pad))
 }
 
@@ -89,7 +85,8 @@ pub(super) fn pair<const OPEN: bool, const N: usize, const FULL: bool>(
 ) {
     let a = Rest::new(k, &p.nonce, &p.aad, p.data);
     let b = Rest::new(l, &q.nonce, &q.aad, q.data);
-    let [stream_a, stream_b] = streams::<N, 2>([&a.counters, &b.counters], |_| ());
+    let [stream_a, stream_b] =
+        streams::<N, 2, ANY>([&a.counters, &b.counters], |_| (), |_, _| none());
     // SAFETY: there are as many vectors.
     let (cipher_a, cipher_b) = unsafe {
         (
@@ -122,55 +119,20 @@ pub(super) fn pair<const OPEN: bool, const N: usize, const FULL: bool>(
     q.ok = settle::<OPEN>(q.data, tag_b);
 }
 
-/// Seals or opens a packet of at least a step, if only just: with one lane less it is short.
-#[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-fn long<const OPEN: bool>(key: &GcmKey, nonce: &Nonce, aad: &[u8], data: &mut [u8]) -> bool {
-    let mut rest = Rest::new(key, nonce, aad, data);
-    let (mut cipher, pad) = if OPEN {
-        rest.open_step::<true>()
-    } else {
-        rest.seal_first_step()
-    };
-    // The lanes of what remains and one for the lengths must not need more powers than there are.
-    while rest.text.left() > STEP * VECTOR - 16 {
-        if OPEN {
-            rest.open_step::<false>();
-        } else {
-            cipher = rest.seal_step(&cipher);
-        }
-    }
-    let behind = if OPEN { None } else { Some(&cipher) };
-    let (hash, _) = match rest.text.left().div_ceil(VECTOR) {
-        0 => rest.nothing(behind),
-        1 => rest.vectors::<OPEN, 1, true>(behind),
-        2 => rest.vectors::<OPEN, 2, true>(behind),
-        3 => rest.vectors::<OPEN, 3, true>(behind),
-        4 => rest.vectors::<OPEN, 4, true>(behind),
-        5 => rest.vectors::<OPEN, 5, true>(behind),
-        6 => rest.vectors::<OPEN, 6, true>(behind),
-        7 => rest.vectors::<OPEN, 7, true>(behind),
-        _ => rest.vectors::<OPEN, 8, true>(behind),
-    };
-    settle::<OPEN>(data, _mm_xor_si128(ghash::reverse_one(hash), pad))
-}
-
 /// What of a packet is not yet sealed or opened.
-struct Rest<'a> {
-    counters: Counters<'a>,
+pub(super) struct Rest<'a> {
+    pub(super) counters: Counters<'a>,
     /// What GHASH adds to the next lane: the AAD, later the hash so far. Byte-reversed.
-    hash: __m128i,
+    pub(super) hash: __m128i,
     /// The last block of GHASH, byte-reversed: the bits of AAD and text.
-    lengths: __m128i,
-    text: Text,
+    pub(super) lengths: __m128i,
+    pub(super) text: Text,
 }
-
-/// The ciphertext of a step.
-type Step = [__m512i; STEP];
 
 impl<'a> Rest<'a> {
     #[inline]
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn new(key: &'a GcmKey, nonce: &Nonce, aad: &[u8], data: &mut [u8]) -> Self {
+    pub(super) fn new(key: &'a GcmKey, nonce: &Nonce, aad: &[u8], data: &mut [u8]) -> Self {
         Self {
             counters: Counters::new(key, nonce),
             hash: hash_aad(key, aad),
@@ -179,95 +141,26 @@ impl<'a> Rest<'a> {
         }
     }
 
-    /// Seals the first step, which is not hashed yet. Gives it and the first lane's key stream.
+    /// Seals or opens all `N` vectors. If they are `FULL`, the lengths are hashed apart, else in the lane after the text.
+    /// Gives the hash and the first lane's key stream.
     #[inline]
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn seal_first_step(&mut self) -> (Step, __m128i) {
-        let stream = stream::<STEP>(&self.counters, |_| ());
-        // SAFETY: there is a whole step.
-        let cipher = unsafe { add::<false, STEP>(self.text, &stream) };
-        self.advance();
-        (cipher, _mm512_castsi512_si128(stream[0]))
-    }
-
-    /// Seals a step while the one before is hashed.
-    #[inline]
-    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn seal_step(&mut self, behind: &Step) -> Step {
-        self.counters.reload_key();
-        let mut sum = Sum::zero();
-        let stream = stream::<STEP>(&self.counters, |slot| {
-            self.hash_share(&mut sum, slot, behind);
-        });
-        self.hash = sum.reduce();
-        // SAFETY: there is a whole step.
-        let cipher = unsafe { add::<false, STEP>(self.text, &stream) };
-        self.advance();
-        cipher
-    }
-
-    /// Opens a step while it is hashed, the first or, as code of its own, another. Gives its ciphertext and the first lane's key stream.
-    #[inline]
-    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn open_step<const FIRST: bool>(&mut self) -> (Step, __m128i) {
-        self.counters.reload_key();
-        let mut cipher = [_mm512_setzero_si512(); STEP];
-        for (vector, cipher) in cipher.iter_mut().enumerate() {
-            // SAFETY: there is a whole step.
-            *cipher = unsafe { self.text.load::<STEP>(vector) };
-        }
-        let mut sum = Sum::zero();
-        let stream = stream::<STEP>(&self.counters, |slot| {
-            self.hash_share(&mut sum, slot, &cipher);
-        });
-        self.hash = sum.reduce();
-        for vector in 0..STEP {
-            let plain = _mm512_xor_si512(cipher[vector], stream[vector]);
-            // SAFETY: there is a whole step.
-            unsafe { self.text.store::<STEP>(vector, plain) };
-        }
-        self.advance();
-        (cipher, _mm512_castsi512_si128(stream[0]))
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn advance(&mut self) {
-        self.text = self.text.after::<STEP>();
-        self.counters = self.counters.after::<STEP>();
-    }
-
-    /// Seals or opens the last `N` vectors, and hashes a step before them that is sealed already. If they are `FULL`,
-    /// the lengths are hashed apart, else in the lane after the text. Gives the hash and the first lane's key stream.
-    #[inline]
-    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn vectors<const OPEN: bool, const N: usize, const FULL: bool>(
-        mut self,
-        behind: Option<&Step>,
-    ) -> (__m128i, __m128i) {
+    fn vectors<const OPEN: bool, const N: usize, const FULL: bool>(self) -> (__m128i, __m128i) {
         let text = self.text;
         let mut sum = Sum::zero();
-        let stream = if OPEN {
-            stream::<N>(&self.counters, |slot| {
-                for vector in share::<N>(slot) {
-                    // SAFETY: there are as many vectors.
-                    let cipher = unsafe { text.load::<N>(vector) };
-                    self.hash_last::<N, FULL>(&mut sum, vector, cipher);
+        let stream = stream::<N, ANY>(
+            &self.counters,
+            |slot| {
+                if OPEN {
+                    for vector in share(N, slot, slots(ANY)) {
+                        // SAFETY: there are as many vectors.
+                        let cipher = unsafe { text.load::<N>(vector) };
+                        self.hash_last::<N, FULL>(&mut sum, vector, cipher);
+                    }
                 }
-            })
-        } else {
-            match behind {
-                Some(behind) => {
-                    let mut sum = Sum::zero();
-                    let stream = stream::<N>(&self.counters, |slot| {
-                        self.hash_share(&mut sum, slot, behind);
-                    });
-                    self.hash = sum.reduce();
-                    stream
-                }
-                None => stream::<N>(&self.counters, |_| ()),
-            }
-        };
+            },
+            |_| none(),
+        );
         // SAFETY: there are as many vectors.
         let cipher = unsafe { add::<OPEN, N>(text, &stream) };
         if !OPEN {
@@ -285,50 +178,10 @@ impl<'a> Rest<'a> {
         (sum.reduce(), _mm512_castsi512_si128(stream[0]))
     }
 
-    /// As `vectors`, after a step that was the last.
-    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn nothing(mut self, behind: Option<&Step>) -> (__m128i, __m128i) {
-        if let Some(behind) = behind {
-            let mut sum = Sum::zero();
-            for pair in (0..STEP / 2).rev() {
-                self.hash_pair(&mut sum, pair, behind);
-            }
-            self.hash = sum.reduce();
-        }
-        let last = _mm_xor_si128(self.hash, self.lengths);
-        (
-            ghash::multiply(last, self.counters.key.h()),
-            _mm_setzero_si128(),
-        )
-    }
-
-    /// Adds a slot's share of a step of ciphertext to the sum.
-    #[inline]
-    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn hash_share(&self, sum: &mut Sum, slot: usize, behind: &Step) {
-        for pair in share::<{ STEP / 2 }>(slot) {
-            self.hash_pair(sum, pair, behind);
-        }
-    }
-
-    /// Adds a pair of vectors of a step of ciphertext to the sum.
-    #[inline]
-    #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn hash_pair(&self, sum: &mut Sum, pair: usize, behind: &Step) {
-        let mut blocks = [
-            ghash::reverse(behind[2 * pair]),
-            ghash::reverse(behind[2 * pair + 1]),
-        ];
-        if pair == 0 {
-            blocks[0] = _mm512_xor_si512(blocks[0], _mm512_zextsi128_si512(self.hash));
-        }
-        sum.add_two(blocks, step_powers(self.counters.key, pair));
-    }
-
     /// Adds one of the last `N` vectors of ciphertext to the sum, and the lengths if there is a lane.
     #[inline]
     #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-    fn hash_last<const N: usize, const FULL: bool>(
+    pub(super) fn hash_last<const N: usize, const FULL: bool>(
         &self,
         sum: &mut Sum,
         vector: usize,
@@ -346,21 +199,6 @@ impl<'a> Rest<'a> {
         }
         sum.add(blocks, self.counters.key.powers(lanes + 1 - LANES * vector));
     }
-}
-
-/// The powers of H for a pair of vectors of a step.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn step_powers(key: &GcmKey, pair: usize) -> [__m512i; 2] {
-    let power = LANES * (STEP - 2 * pair);
-    [key.powers(power), key.powers(power - LANES)]
-}
-
-/// The share of `N` vectors, or pairs of them, that a slot hashes. The first comes last: it waits for
-/// the hash so far.
-#[inline]
-pub(super) fn share<const N: usize>(slot: usize) -> impl Iterator<Item = usize> {
-    (slot * N / SLOTS..(slot + 1) * N / SLOTS).map(|part| N - 1 - part)
 }
 
 /// Adds the key stream to `N` vectors of text, and gives the ciphertext: what they held, to open, or

@@ -5,7 +5,9 @@ use super::{
     avx512::{self, MAX_TEXT},
     clear::clear,
     cpu::Form,
-    double,
+    double, double_long,
+    long::long,
+    tail::Tail,
     text::{LANES, VECTOR},
 };
 use crate::{HEADER_LEN, Nonce, Packet, Seal, TAG_LEN, aead::inside};
@@ -29,7 +31,7 @@ impl Used {
     }
 
     #[inline]
-    fn clear(self) {
+    fn clear(&self) {
         if let Some(form) = self.0 {
             clear(form);
         }
@@ -73,6 +75,8 @@ pub(super) type Inner<'p, 'a> = (&'p GcmKey, &'p Seal<'a>);
 pub(crate) struct Batch<'p, 'a, const OPEN: bool> {
     /// For each kind, a packet that waits for another.
     waiting: [Option<Outer<'p, 'a>>; KINDS],
+    /// Of the longer packets.
+    tail: Tail<'p>,
     used: Used,
 }
 
@@ -81,6 +85,7 @@ impl<'p, 'a, const OPEN: bool> Batch<'p, 'a, OPEN> {
     pub(crate) fn new() -> Self {
         Self {
             waiting: [const { None }; KINDS],
+            tail: Tail::new(),
             used: Used::default(),
         }
     }
@@ -90,7 +95,7 @@ impl<'p, 'a, const OPEN: bool> Batch<'p, 'a, OPEN> {
         self.used.note(key);
         let len = packet.data.len();
         if !(TAG_LEN..=MAX_VECTORS * VECTOR).contains(&len) || key.form() != Form::Vaes512 {
-            one::<OPEN>(key, packet);
+            self.alone(key, packet);
             return;
         }
         let kind = Kind::of(len, key);
@@ -114,13 +119,36 @@ impl<'p, 'a, const OPEN: bool> Batch<'p, 'a, OPEN> {
         }
     }
 
-    /// What found no other.
+    /// Seals or opens what makes no pair. A call of its own, so that short packets do not pay for its arguments.
+    #[inline(never)]
+    fn alone(&mut self, key: &'p GcmKey, packet: &'p mut Packet<'a>) {
+        let sizes = MAX_VECTORS * VECTOR + 1..=MAX_TEXT + TAG_LEN;
+        if OPEN || key.form() != Form::Vaes512 || !sizes.contains(&packet.data.len()) {
+            one::<OPEN>(key, packet);
+            return;
+        }
+        let Packet {
+            nonce,
+            aad,
+            data,
+            ok,
+            ..
+        } = packet;
+        // SAFETY: there are keys of this form, so the CPU has the features.
+        unsafe { long(key, nonce, aad, data, ok, &mut self.tail) };
+    }
+
+    /// What found no other, and what waits for its tag. It is not moved: nothing of it must be left behind.
     #[inline]
-    pub(crate) fn finish(mut self) {
+    pub(crate) fn finish(&mut self) {
         for waiting in &mut self.waiting {
             if let Some((key, packet)) = waiting.take() {
                 one::<OPEN>(key, packet);
             }
+        }
+        if self.used.0 == Some(Form::Vaes512) {
+            // SAFETY: a key of this form was used, so the CPU has the features.
+            unsafe { self.tail.finish() };
         }
         self.used.clear();
     }
@@ -163,7 +191,8 @@ impl<'p, 'a> Layers<'p, 'a> {
             return;
         }
         if len > MAX_VECTORS * VECTOR {
-            two(circuit, link);
+            // SAFETY: there are keys of this form, so the CPU has the features.
+            unsafe { double_long::long(circuit, link, &mut self.once.tail) };
             return;
         }
         let kind = Kind::of(len, link.0);
@@ -188,7 +217,7 @@ impl<'p, 'a> Layers<'p, 'a> {
     }
 
     #[inline]
-    pub(crate) fn finish(mut self) {
+    pub(crate) fn finish(&mut self) {
         for waiting in &mut self.waiting {
             if let Some((circuit, link)) = waiting.take() {
                 two(circuit, link);

@@ -17,15 +17,23 @@ mod cpu;
 #[cfg(target_arch = "x86_64")]
 mod double;
 #[cfg(target_arch = "x86_64")]
+mod double_long;
+#[cfg(target_arch = "x86_64")]
 mod ghash;
 #[cfg(target_arch = "x86_64")]
 mod key;
+#[cfg(target_arch = "x86_64")]
+mod long;
+#[cfg(target_arch = "x86_64")]
+mod open;
 #[cfg(not(target_arch = "x86_64"))]
 mod other;
 #[cfg(target_arch = "x86_64")]
 mod stream;
 #[cfg(target_arch = "x86_64")]
 mod tag;
+#[cfg(target_arch = "x86_64")]
+mod tail;
 #[cfg(target_arch = "x86_64")]
 mod text;
 

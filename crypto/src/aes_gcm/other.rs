@@ -50,7 +50,7 @@ impl<const OPEN: bool> Batch<OPEN> {
         match *key {}
     }
 
-    pub(crate) fn finish(self) {}
+    pub(crate) fn finish(&mut self) {}
 }
 
 pub(crate) struct Layers;
@@ -72,5 +72,5 @@ impl Layers {
         match *key {}
     }
 
-    pub(crate) fn finish(self) {}
+    pub(crate) fn finish(&mut self) {}
 }

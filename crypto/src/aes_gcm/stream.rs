@@ -1,19 +1,30 @@
 //! AES in counter mode (NIST SP 800-38D, section 6.5) on vectors of four blocks.
 
-use std::arch::{
-    asm,
-    x86_64::{
-        __m512i, _mm_maskz_loadu_epi32, _mm_set_epi32, _mm512_add_epi32, _mm512_aesenc_epi128,
-        _mm512_aesenclast_epi128, _mm512_broadcast_i32x4, _mm512_loadu_si512, _mm512_set_epi32,
-        _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_xor_si512,
+use std::{
+    arch::{
+        asm,
+        x86_64::{
+            __m512i, _mm_maskz_loadu_epi32, _mm_set_epi32, _mm512_add_epi32, _mm512_aesenc_epi128,
+            _mm512_aesenclast_epi128, _mm512_broadcast_i32x4, _mm512_loadu_si512, _mm512_set_epi32,
+            _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_xor_si512,
+        },
     },
+    mem::MaybeUninit,
 };
 
 use super::{key::GcmKey, text::LANES};
 use crate::Nonce;
 
-/// The slots for GHASH while a key stream is made: as many as AES-128 has rounds before the last.
-pub(super) const SLOTS: usize = 9;
+/// The rounds of AES-128 and AES-256.
+pub(super) const AES_128: usize = 10;
+pub(super) const AES_256: usize = 14;
+/// Of either, found out at run time.
+pub(super) const ANY: usize = 0;
+
+/// The slots for GHASH while a key stream is made: one before every round but the last.
+pub(super) const fn slots(rounds: usize) -> usize {
+    if rounds == AES_256 { 13 } else { 9 }
+}
 
 /// What the counters of each of a few vectors are, exclusive-or'ed with those of the first, if that
 /// one's first block number is a multiple of 32: as the blocks have them.
@@ -124,12 +135,13 @@ fn advance(vectors: usize) -> __m512i {
 }
 
 /// Makes `N` vectors of key stream for each of `P` packets with keys of one size, and calls `slot`
-/// with every number below [`SLOTS`] meanwhile.
+/// with every number below [`slots`] meanwhile. Gives them with the `text` of each packet and vector added.
 #[inline]
 #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-pub(super) fn streams<const N: usize, const P: usize>(
+pub(super) fn streams<const N: usize, const P: usize, const ROUNDS: usize>(
     counters: [&Counters<'_>; P],
     mut slot: impl FnMut(usize),
+    text: impl Fn(usize, usize) -> __m512i,
 ) -> [[__m512i; N]; P] {
     let mut states = [[_mm512_setzero_si512(); N]; P];
     for p in 0..P {
@@ -156,7 +168,17 @@ pub(super) fn streams<const N: usize, const P: usize>(
     aes_round(&mut states, counters, 8);
     slot(8);
     aes_round(&mut states, counters, 9);
-    if counters[0].key.is_long() {
+    if ROUNDS == AES_256 {
+        slot(9);
+        aes_round(&mut states, counters, 10);
+        slot(10);
+        aes_round(&mut states, counters, 11);
+        slot(11);
+        aes_round(&mut states, counters, 12);
+        slot(12);
+        aes_round(&mut states, counters, 13);
+    }
+    if ROUNDS == ANY && counters[0].key.is_long() {
         aes_round(&mut states, counters, 10);
         aes_round(&mut states, counters, 11);
         aes_round(&mut states, counters, 12);
@@ -164,9 +186,12 @@ pub(super) fn streams<const N: usize, const P: usize>(
     }
     for p in 0..P {
         let key = counters[p].key;
-        let round_key = key.round_key(key.rounds());
-        for state in &mut states[p] {
-            *state = _mm512_aesenclast_epi128(*state, round_key);
+        let rounds = if ROUNDS == ANY { key.rounds() } else { ROUNDS };
+        let round_key = key.round_key(rounds);
+        for (vector, state) in states[p].iter_mut().enumerate() {
+            // The last round key is what AES adds last: text that is added to it waits for nothing.
+            let key = _mm512_xor_si512(round_key, text(p, vector));
+            *state = _mm512_aesenclast_epi128(*state, key);
         }
     }
     states
@@ -190,12 +215,41 @@ fn aes_round<const N: usize, const P: usize>(
 /// As [`streams`] for one packet.
 #[inline]
 #[target_feature(enable = "aes,bmi2,avx512f,avx512bw,avx512vl,vaes,vpclmulqdq")]
-pub(super) fn stream<const N: usize>(
+pub(super) fn stream<const N: usize, const ROUNDS: usize>(
     counters: &Counters<'_>,
     slot: impl FnMut(usize),
+    text: impl Fn(usize) -> __m512i,
 ) -> [__m512i; N] {
-    let [stream] = streams::<N, 1>([counters], slot);
+    let [stream] = streams::<N, 1, ROUNDS>([counters], slot, |_, vector| text(vector));
     stream
+}
+
+/// The share that a slot of so many has of so many vectors, or pairs of them. The first comes last: it waits for the
+/// hash so far.
+#[inline]
+pub(super) fn share(parts: usize, slot: usize, slots: usize) -> impl Iterator<Item = usize> {
+    (parts.min(slot * parts / slots)..parts.min((slot + 1) * parts / slots))
+        .map(move |part| parts - 1 - part)
+}
+
+/// Has the compiler begin the caller's frame at a cache line.
+///
+/// It would keep vectors that find no register wherever the stack happens to be: half of them across two lines, from
+/// where they are slow to come back.
+#[inline]
+pub(super) fn align_frame() {
+    let vector = MaybeUninit::<__m512i>::uninit();
+    // SAFETY: there are no instructions.
+    unsafe {
+        asm!("/* {0} */", in(reg) vector.as_ptr(), options(nostack, preserves_flags));
+    }
+}
+
+/// No text to add to a key stream.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn none() -> __m512i {
+    _mm512_setzero_si512()
 }
 
 /// A vector that is made here, in the order of the source.
