@@ -238,6 +238,7 @@ impl Path {
         let via = Via {
             port: EDGE,
             address: None,
+            mac: None,
         };
         b.tables.vias.set(0, via);
         b.route([10, 2, 0, 0], "2001:db8:2::", Target::Via(ViaIndex(0)));

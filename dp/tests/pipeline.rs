@@ -435,6 +435,7 @@ fn senders_hear_of_packets_that_are_too_big_or_ran_out_of_hops() {
         let via = Via {
             port: EDGE,
             address: None,
+            mac: None,
         };
         path.a.tables.vias.set(0, via);
         path.a.write(|draft| {

@@ -330,7 +330,8 @@ fn deliver(
             None => destination(packet.frame.data(), version).ok_or(DropReason::Truncated)?,
         },
     };
-    let neighbour = port.peer.or_else(|| tables.neighbours.get(&key).copied());
+    let known = port.peer.or(via.mac);
+    let neighbour = known.or_else(|| tables.neighbours.get(&key).copied());
     let ethertype = match version {
         Version::V4 => ethernet::IPV4,
         Version::V6 => ethernet::IPV6,

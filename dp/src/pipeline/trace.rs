@@ -288,6 +288,7 @@ mod tests {
         let via = Via {
             port: EDGE,
             address: None,
+            mac: None,
         };
         path.a.tables.vias.set(0, via);
         path.a.write(|draft| {

@@ -168,6 +168,8 @@ pub struct Via {
     pub port: PortIndex,
     /// The neighbour; `None`: the packet's own destination.
     pub address: Option<Mapped>,
+    /// That neighbour's hardware address in [`Tables::neighbours`], which then need not be searched.
+    pub mac: Option<Mac>,
 }
 
 /// A hop to another node.

@@ -120,7 +120,9 @@ impl Compiler {
 
         // First the places of what is new, then what points at them.
         let mut changes = self.find_changes(&old, from.state);
-        if ports_changed || !kernel.is_empty() || !old.neighbours.same(&from.state.neighbours) {
+        let neighbours_changed =
+            ports_changed || !kernel.is_empty() || !old.neighbours.same(&from.state.neighbours);
+        if neighbours_changed {
             self.links_by_neighbour(&old, from, ports_changed, &kernel, &mut changes);
             self.draft.tables.neighbours = Arc::new(neighbours(from)?);
         }
@@ -138,6 +140,8 @@ impl Compiler {
         self.receivers(&old, from)?;
         if ports_changed {
             self.draft.tables.ports = self.make_ports(from)?;
+        }
+        if neighbours_changed {
             self.move_vias(from);
         }
         self.groups(&old, from, &changes)?;

@@ -71,7 +71,8 @@ impl Compiler {
             Hop::Via(via) => {
                 let (place, new) = self.places.vias.take(via);
                 if new {
-                    self.draft.tables.vias.set(place, compiled(from, via)?);
+                    let via = self.compiled(from, via)?;
+                    self.draft.tables.vias.set(place, via);
                 }
                 tables::Target::Via(tables::ViaIndex(place))
             }
@@ -87,20 +88,29 @@ impl Compiler {
         }
     }
 
-    /// Has next hops leave by their ports as these are now.
+    /// Has next hops leave by their ports, and to their neighbours, as these are now.
     pub(super) fn move_vias(&mut self, from: &Sources<'_>) {
         for (via, place) in self.places.vias.iter() {
             // The last use of one whose port is gone goes in this very update.
-            if let Some(via) = compiled(from, via) {
+            if let Some(via) = self.compiled(from, via)
+                && self.draft.tables.vias.get(place) != Some(&via)
+            {
                 self.draft.tables.vias.set(place, via);
             }
         }
     }
-}
 
-fn compiled(from: &Sources<'_>, via: &Via) -> Option<tables::Via> {
-    Some(tables::Via {
-        port: from.ports.get(&via.port)?.index,
-        address: via.address.map(mapped),
-    })
+    fn compiled(&self, from: &Sources<'_>, via: &Via) -> Option<tables::Via> {
+        let port = from.ports.get(&via.port)?.index;
+        let address = via.address.map(mapped);
+        let known = |address| {
+            let key = NeighbourKey { port, address };
+            self.draft.tables.neighbours.get(&key).copied()
+        };
+        Some(tables::Via {
+            port,
+            address,
+            mac: address.and_then(known),
+        })
+    }
 }
