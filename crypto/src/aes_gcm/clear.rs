@@ -14,13 +14,22 @@ const STACK: usize = if cfg!(debug_assertions) { 16384 } else { 4096 };
 /// Wipes the vector registers, and the stack below the caller.
 #[inline]
 pub(super) fn clear(form: Form) {
-    stack();
     match form {
         // SAFETY: the caller has used the form, so the CPU has the features.
-        Form::Vaes512 => unsafe { registers_512() },
-        // SAFETY: as above.
-        Form::Vaes256 => unsafe { registers_256() },
+        Form::Vaes512 => unsafe { clear_512() },
+        Form::Vaes256 => {
+            stack();
+            // SAFETY: as above.
+            unsafe { registers_256() }
+        }
     }
+}
+
+/// As [`clear`], after whatever used vectors of 512 bits.
+#[target_feature(enable = "avx512f")]
+pub(crate) fn clear_512() {
+    stack();
+    registers_512();
 }
 
 #[inline(never)]

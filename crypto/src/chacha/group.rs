@@ -1,0 +1,149 @@
+//! A group of packets, of any keys and lengths.
+//!
+//! The first block of each gives the one-time key of its Poly1305; the others are added to its text. They take the
+//! lanes in this order: all first blocks, then the blocks of the first text, of the second and so on.
+
+use std::{arch::x86_64::*, ops::Range};
+
+use super::{
+    hash::OneTimeKeys,
+    key::ChaChaKey,
+    stream::{BLOCK, Inputs, LANES, Lanes, State},
+    transpose,
+};
+use crate::{Nonce, TAG_LEN};
+
+/// The longest text, in bytes: the block counter has 32 bits and starts at 1.
+pub(super) const MAX_TEXT: usize = ((1 << 32) - 1) * BLOCK;
+
+/// A packet to seal or to open.
+pub(super) struct Job<'a> {
+    pub(super) key: &'a [u8; 32],
+    pub(super) nonce: &'a Nonce,
+    pub(super) aad: &'a [u8],
+    pub(super) data: &'a mut [u8],
+    /// Whether there is something to do; then, as [`Packet`](crate::Packet) has it.
+    pub(super) ok: bool,
+}
+
+impl<'a> Job<'a> {
+    pub(super) fn new(
+        key: &'a ChaChaKey,
+        nonce: &'a Nonce,
+        aad: &'a [u8],
+        data: &'a mut [u8],
+    ) -> Self {
+        Self {
+            key: key.words(),
+            nonce,
+            aad,
+            ok: (TAG_LEN..=MAX_TEXT + TAG_LEN).contains(&data.len()),
+            data,
+        }
+    }
+
+    /// No packet, which is not `ok`.
+    pub(super) fn none() -> Self {
+        Self {
+            key: &[0; 32],
+            nonce: &[0; 12],
+            aad: &[],
+            data: &mut [],
+            ok: false,
+        }
+    }
+
+    /// What is before the tag, if there is something to do.
+    #[inline]
+    pub(super) fn text(&self) -> &[u8] {
+        let len = if self.ok {
+            self.data.len() - TAG_LEN
+        } else {
+            0
+        };
+        &self.data[..len]
+    }
+}
+
+/// Seals or opens up to [`LANES`] packets.
+#[target_feature(enable = "bmi2,avx512f,avx512bw,avx512ifma,avx512vl")]
+pub(super) fn run<const OPEN: bool>(jobs: &mut [Job<'_>]) {
+    let inputs = Inputs::new(jobs);
+    let mut lanes = Lanes::default();
+    for (packet, number) in lanes.packets.iter_mut().zip(0..jobs.len() as u32) {
+        *packet = number;
+    }
+    let mut texts = Texts::default();
+    let end = texts.fill(&mut lanes, jobs.len(), jobs);
+    let mut state = [_mm512_setzero_si512(); 16];
+    inputs.blocks(&lanes, &mut state);
+    let keys = OneTimeKeys::new(&state);
+    if OPEN {
+        keys.settle::<OPEN>(jobs);
+    }
+    add(jobs, &lanes, jobs.len()..end, &state);
+    loop {
+        let end = texts.fill(&mut lanes, 0, jobs);
+        if end == 0 {
+            break;
+        }
+        inputs.blocks(&lanes, &mut state);
+        add(jobs, &lanes, 0..end, &state);
+    }
+    if !OPEN {
+        keys.settle::<OPEN>(jobs);
+    }
+}
+
+/// Where the next lane's block is.
+#[derive(Default)]
+struct Texts {
+    packet: usize,
+    /// Blocks before it in its packet.
+    block: usize,
+}
+
+impl Texts {
+    /// Gives the lanes from one of them on to the next blocks, and says where the lanes that have one end.
+    #[inline]
+    fn fill(&mut self, lanes: &mut Lanes, from: usize, jobs: &[Job<'_>]) -> usize {
+        let mut lane = from;
+        while lane < LANES
+            && let Some(job) = jobs.get(self.packet)
+        {
+            if self.block < job.text().len().div_ceil(BLOCK) {
+                self.block += 1;
+                lanes.packets[lane] = self.packet as u32;
+                lanes.counters[lane] = self.block as u32;
+                lane += 1;
+            } else {
+                self.packet += 1;
+                self.block = 0;
+            }
+        }
+        lane
+    }
+}
+
+/// Adds the blocks in these lanes to their texts.
+#[inline]
+#[target_feature(enable = "bmi2,avx512f,avx512bw")]
+fn add(jobs: &mut [Job<'_>], lanes: &Lanes, used: Range<usize>, state: &State) {
+    let blocks = transpose::words(*state);
+    for lane in used {
+        let job = &mut jobs[lanes.packets[lane] as usize];
+        let from = BLOCK * (lanes.counters[lane] as usize - 1);
+        let len = job.text().len();
+        // None is left where a packet that does not open had lanes.
+        let Some(text) = job.data[..len].get_mut(from..) else {
+            continue;
+        };
+        let mask = _bzhi_u64(!0, text.len().min(BLOCK) as u32);
+        // SAFETY: the mask admits bytes of the text only, and no other is touched.
+        unsafe {
+            let before = _mm512_maskz_loadu_epi8(mask, text.as_ptr().cast());
+            let after = _mm512_xor_si512(before, blocks[lane]);
+            _mm512_mask_storeu_epi8(text.as_mut_ptr().cast(), mask, after);
+        }
+    }
+}
