@@ -60,18 +60,19 @@ impl Inputs {
     #[target_feature(enable = "avx512f")]
     pub(super) fn blocks(&self, lanes: &Lanes, state: &mut State) {
         let begin = self.state(lanes);
-        let mut words = begin;
+        let mut rows = begin;
         for _ in 0..10 {
-            double_round(&mut words);
+            rows = double_round(rows);
         }
-        for (at, word) in state.iter_mut().enumerate() {
-            *word = _mm512_add_epi32(words[at], begin[at]);
+        let words = rows.as_flattened().iter().zip(begin.as_flattened());
+        for (word, (end, begin)) in state.iter_mut().zip(words) {
+            *word = _mm512_add_epi32(*end, *begin);
         }
     }
 
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn state(&self, lanes: &Lanes) -> State {
+    fn state(&self, lanes: &Lanes) -> [Row; 4] {
         // SAFETY: there are sixteen words in each.
         let (packets, counters) = unsafe {
             (
@@ -79,49 +80,56 @@ impl Inputs {
                 _mm512_loadu_si512(lanes.counters.as_ptr().cast()),
             )
         };
-        let mut state = [counters; 16];
-        for (word, constant) in state.iter_mut().zip(CONSTANTS) {
-            *word = _mm512_set1_epi32(constant as i32);
-        }
-        for (word, key) in state[4..].iter_mut().zip(self.key) {
-            *word = _mm512_permutexvar_epi32(packets, key);
-        }
-        for (word, nonce) in state[13..].iter_mut().zip(self.nonce) {
-            *word = _mm512_permutexvar_epi32(packets, nonce);
-        }
-        state
+        let of_packet = |words: __m512i| _mm512_permutexvar_epi32(packets, words);
+        let [k0, k1, k2, k3, k4, k5, k6, k7] = self.key.map(of_packet);
+        let [n0, n1, n2] = self.nonce.map(of_packet);
+        [
+            CONSTANTS.map(|constant| _mm512_set1_epi32(constant as i32)),
+            [k0, k1, k2, k3],
+            [k4, k5, k6, k7],
+            [counters, n0, n1, n2],
+        ]
     }
+}
+
+/// Four words of a state in a row.
+type Row = [__m512i; 4];
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn double_round([a, b, c, d]: [Row; 4]) -> [Row; 4] {
+    let [a, b, c, d] = quarter_rounds([a, b, c, d]);
+    // The diagonals become columns, and then what they were.
+    let [a, b, c, d] = quarter_rounds([a, turn::<1>(b), turn::<2>(c), turn::<3>(d)]);
+    [a, turn::<3>(b), turn::<2>(c), turn::<1>(d)]
+}
+
+#[inline]
+fn turn<const BY: usize>(row: Row) -> Row {
+    [
+        row[BY],
+        row[(BY + 1) % 4],
+        row[(BY + 2) % 4],
+        row[(BY + 3) % 4],
+    ]
+}
+
+/// Those of four columns side by side: each waits for itself at every step.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn quarter_rounds([a, b, c, d]: [Row; 4]) -> [Row; 4] {
+    let (a, d) = step::<16>(a, b, d);
+    let (c, b) = step::<12>(c, d, b);
+    let (a, d) = step::<8>(a, b, d);
+    let (c, b) = step::<7>(c, d, b);
+    [a, b, c, d]
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn double_round(state: &mut State) {
-    let a = [0, 1, 2, 3];
-    quarter_rounds(state, a, [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]);
-    quarter_rounds(state, a, [5, 6, 7, 4], [10, 11, 8, 9], [15, 12, 13, 14]);
-}
-
-/// Four quarter rounds side by side: each waits for itself at every step.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn quarter_rounds(state: &mut State, a: Four, b: Four, c: Four, d: Four) {
-    step::<16>(state, a, b, d);
-    step::<12>(state, c, d, b);
-    step::<8>(state, a, b, d);
-    step::<7>(state, c, d, b);
-}
-
-/// The numbers of four words.
-type Four = [usize; 4];
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn step<const BITS: i32>(state: &mut State, sum: Four, other: Four, turned: Four) {
-    for at in 0..4 {
-        state[sum[at]] = _mm512_add_epi32(state[sum[at]], state[other[at]]);
-    }
-    for at in 0..4 {
-        let word = _mm512_xor_si512(state[turned[at]], state[sum[at]]);
-        state[turned[at]] = _mm512_rol_epi32::<BITS>(word);
-    }
+fn step<const BITS: i32>(sum: Row, other: Row, last: Row) -> (Row, Row) {
+    let sum: Row = std::array::from_fn(|at| _mm512_add_epi32(sum[at], other[at]));
+    let last =
+        std::array::from_fn(|at| _mm512_rol_epi32::<BITS>(_mm512_xor_si512(last[at], sum[at])));
+    (sum, last)
 }
