@@ -9,7 +9,7 @@ use crate::{Packet, Seal, aead::inside, aes_gcm::clear_512};
 
 /// Bytes of packets that a group has enough with: they stay in the first-level cache while they are worked on, and
 /// fill the lanes.
-const ENOUGH: usize = 16 * 1024;
+const ENOUGH: usize = 32 * 1024;
 
 /// A packet with the key of its seal, or of its outer one.
 type Outer<'p, 'a> = (&'p ChaChaKey, &'p mut Packet<'a>);
@@ -77,43 +77,37 @@ impl<'p, 'a, const OPEN: bool> Batch<'p, 'a, OPEN> {
 
     #[inline(never)]
     fn flush(&mut self) {
-        let waiting = &mut self.waiting[..self.packets];
         let mut inner_ok = [true; LANES];
+        let mut outer_ok = inner_ok;
+        let waiting = &mut self.waiting[..self.packets];
         if self.inner {
-            let mut jobs = jobs(waiting, |(inner, (_, packet))| match inner {
-                Some((key, seal)) => inside(packet.data).map_or(Job::none(), |text| {
-                    Job::new(key, &seal.nonce, &seal.aad, text)
-                }),
-                None => Job::none(),
-            });
+            let mut jobs = [const { Job::none() }; LANES];
+            for (job, (inner, (_, packet))) in jobs.iter_mut().zip(waiting.iter_mut().flatten()) {
+                if let Some((key, seal)) = inner
+                    && let Some(text) = inside(packet.data)
+                {
+                    *job = Job::new(key, &seal.nonce, &seal.aad, text);
+                }
+            }
             // SAFETY: there is a key, so the CPU has the features.
             unsafe { run::<OPEN>(&mut jobs[..self.packets]) };
-            inner_ok = jobs.map(|job| job.ok);
+            for (ok, job) in inner_ok.iter_mut().zip(&jobs) {
+                *ok = job.ok;
+            }
         }
-        let mut jobs = jobs(waiting, |(_, (key, packet))| {
-            Job::new(key, &packet.nonce, &packet.aad, packet.data)
-        });
+        let mut jobs = [const { Job::none() }; LANES];
+        for (job, (_, (key, packet))) in jobs.iter_mut().zip(waiting.iter_mut().flatten()) {
+            *job = Job::new(key, &packet.nonce, &packet.aad, packet.data);
+        }
         // SAFETY: as above.
         unsafe { run::<OPEN>(&mut jobs[..self.packets]) };
-        let outer_ok = jobs.map(|job| job.ok);
-        for ((waiting, inner_ok), outer_ok) in self.waiting.iter_mut().zip(inner_ok).zip(outer_ok) {
-            if let Some((inner, (_, packet))) = waiting.take() {
-                packet.ok = outer_ok && (inner_ok || inner.is_none());
-            }
+        for (ok, job) in outer_ok.iter_mut().zip(&jobs) {
+            *ok = job.ok;
+        }
+        let packets = waiting.iter_mut().flatten();
+        for (at, (inner, (_, packet))) in packets.enumerate() {
+            packet.ok = outer_ok[at] && (inner_ok[at] || inner.is_none());
         }
         (self.packets, self.bytes, self.inner, self.used) = (0, 0, false, true);
     }
-}
-
-/// A job for each packet that waits, and none for the lanes that are left.
-#[inline]
-fn jobs<'j, T>(
-    waiting: &'j mut [Option<T>],
-    job: impl Fn(&'j mut T) -> Job<'j>,
-) -> [Job<'j>; LANES] {
-    let mut waiting = waiting.iter_mut();
-    std::array::from_fn(|_| match waiting.next() {
-        Some(Some(waiting)) => job(waiting),
-        _ => Job::none(),
-    })
 }

@@ -97,7 +97,7 @@ impl Element {
 
     /// The 128 lower bits of the element as a number below 2^130 - 5, plus those of `pad`.
     #[inline]
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn finish(self, pad: [__m512i; 2]) -> [__m512i; 2] {
         // The second time there is so little to carry that the lowest limb has room for what comes around.
         let [a, b, c] = carry(carry(self.0));
@@ -126,15 +126,14 @@ impl Element {
 
 /// Brings the limbs to their size, but for the lowest, which has a few units more.
 #[inline]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512ifma")]
 fn carry([a, b, c]: [__m512i; 3]) -> [__m512i; 3] {
     let b = _mm512_add_epi64(b, _mm512_srli_epi64::<LIMB>(a));
     let c = _mm512_add_epi64(c, _mm512_srli_epi64::<LIMB>(b));
     // 2^130 is 5.
     let over = _mm512_srli_epi64::<TOP>(c);
-    let five_times = _mm512_add_epi64(over, _mm512_slli_epi64::<2>(over));
     [
-        _mm512_add_epi64(low::<LIMB>(a), five_times),
+        _mm512_madd52lo_epu64(low::<LIMB>(a), over, _mm512_set1_epi64(5)),
         low::<LIMB>(b),
         low::<TOP>(c),
     ]
@@ -183,29 +182,22 @@ impl Sum {
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn add(&mut self, Element([a, b, c]): Element, factor: &Factor) {
         let ([r, s, t], [s20, t20]) = (factor.element.0, factor.wrapped);
-        for (limb, products) in [
-            [(a, r), (b, t20), (c, s20)],
-            [(a, s), (b, r), (c, t20)],
-            [(a, t), (b, s), (c, r)],
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            for (x, y) in products {
-                self.lower[limb] = _mm512_madd52lo_epu64(self.lower[limb], x, y);
+        for (x, factors) in [(a, [r, s, t]), (b, [t20, r, s]), (c, [s20, t20, r])] {
+            for limb in [2, 0, 1] {
+                let y = factors[limb];
                 self.upper[limb] = _mm512_madd52hi_epu64(self.upper[limb], x, y);
+                self.lower[limb] = _mm512_madd52lo_epu64(self.lower[limb], x, y);
             }
         }
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512ifma")]
     pub(super) fn reduce(self) -> Element {
         let ([a, b, c], [d, e, f]) = (self.lower, self.upper);
-        // 52 bits are a limb and 8 bits; beyond the highest limb, 20 times as much is 2^10 and 2^12.
-        let wrapped = _mm512_add_epi64(_mm512_slli_epi64::<10>(f), _mm512_slli_epi64::<12>(f));
+        // 52 bits are a limb and 8 bits. Beyond the highest limb, that is 20 times as much.
         Element(carry([
-            _mm512_add_epi64(a, wrapped),
+            _mm512_madd52lo_epu64(a, f, _mm512_set1_epi64(20 << 8)),
             _mm512_add_epi64(b, _mm512_slli_epi64::<8>(d)),
             _mm512_add_epi64(c, _mm512_slli_epi64::<8>(e)),
         ]))

@@ -16,6 +16,9 @@ use crate::{Nonce, TAG_LEN};
 /// The longest text, in bytes: the block counter has 32 bits and starts at 1.
 pub(super) const MAX_TEXT: usize = ((1 << 32) - 1) * BLOCK;
 
+/// Texts of fewer bytes are never long to Poly1305.
+const MIN_LONG: usize = 256;
+
 /// A packet to seal or to open.
 pub(super) struct Job<'a> {
     pub(super) key: &'a [u8; 32],
@@ -43,7 +46,7 @@ impl<'a> Job<'a> {
     }
 
     /// No packet, which is not `ok`.
-    pub(super) fn none() -> Self {
+    pub(super) const fn none() -> Self {
         Self {
             key: &[0; 32],
             nonce: &[0; 12],
@@ -65,33 +68,111 @@ impl<'a> Job<'a> {
     }
 }
 
+/// What the packets of a group have of bytes, as vectors.
+///
+/// It is written well before it is read: a vector that was written as words just before waits for all that the CPU is
+/// still at.
+#[repr(C, align(64))]
+pub(super) struct Lens {
+    aads: [u64; LANES],
+    texts: [u64; LANES],
+    /// A bit for each packet that is much longer than the others.
+    long: u16,
+}
+
+impl Lens {
+    #[inline]
+    fn new(jobs: &[Job<'_>]) -> Self {
+        let mut lens = Self {
+            aads: [0; LANES],
+            texts: [0; LANES],
+            long: 0,
+        };
+        let mut total = 0;
+        for (at, job) in jobs.iter().enumerate() {
+            lens.aads[at] = job.aad.len() as u64;
+            lens.texts[at] = job.text().len() as u64;
+            total += job.text().len();
+        }
+        // If it had half as much again as all lanes on average, they would wait for it.
+        let long = (total * 3 / 2 / LANES).max(MIN_LONG) as u64;
+        for (at, &len) in lens.texts.iter().enumerate() {
+            lens.long |= u16::from(len > long) << at;
+        }
+        lens
+    }
+
+    #[inline]
+    pub(super) fn is_long(&self, packet: usize) -> bool {
+        self.long >> packet & 1 == 1
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn aads(&self) -> [__m512i; 2] {
+        vectors(&self.aads)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn texts(&self) -> [__m512i; 2] {
+        vectors(&self.texts)
+    }
+
+    /// With zero for long ones.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn short_texts(&self) -> [__m512i; 2] {
+        let [a, b] = self.texts();
+        [
+            _mm512_maskz_mov_epi64(!self.long as u8, a),
+            _mm512_maskz_mov_epi64((!self.long >> 8) as u8, b),
+        ]
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn vectors(words: &[u64; LANES]) -> [__m512i; 2] {
+    // SAFETY: there are twice eight words.
+    unsafe {
+        [
+            _mm512_loadu_si512(words.as_ptr().cast()),
+            _mm512_loadu_si512(words[8..].as_ptr().cast()),
+        ]
+    }
+}
+
 /// Seals or opens up to [`LANES`] packets.
 #[target_feature(enable = "bmi2,avx512f,avx512bw,avx512ifma,avx512vl")]
 pub(super) fn run<const OPEN: bool>(jobs: &mut [Job<'_>]) {
-    let inputs = Inputs::new(jobs);
+    let lens = Lens::new(jobs);
     let mut lanes = Lanes::default();
     for (packet, number) in lanes.packets.iter_mut().zip(0..jobs.len() as u32) {
         *packet = number;
     }
     let mut texts = Texts::default();
-    let end = texts.fill(&mut lanes, jobs.len(), jobs);
+    let mut used = jobs.len()..texts.fill(&mut lanes, jobs.len(), jobs);
+    let inputs = Inputs::new(jobs);
     let mut state = [_mm512_setzero_si512(); 16];
     inputs.blocks(&lanes, &mut state);
     let keys = OneTimeKeys::new(&state);
     if OPEN {
-        keys.settle::<OPEN>(jobs);
+        keys.settle::<OPEN>(jobs, &lens);
     }
-    add(jobs, &lanes, jobs.len()..end, &state);
     loop {
-        let end = texts.fill(&mut lanes, 0, jobs);
+        // Before what follows, for the same reason as `Lens`.
+        let mut next = Lanes::default();
+        let end = texts.fill(&mut next, 0, jobs);
+        add(jobs, &lanes, used, &state);
         if end == 0 {
             break;
         }
+        (lanes, used) = (next, 0..end);
         inputs.blocks(&lanes, &mut state);
-        add(jobs, &lanes, 0..end, &state);
     }
     if !OPEN {
-        keys.settle::<OPEN>(jobs);
+        keys.settle::<OPEN>(jobs, &lens);
     }
 }
 

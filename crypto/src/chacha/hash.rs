@@ -1,23 +1,22 @@
 //! Poly1305 (RFC 8439, section 2.5) of a group's packets.
 //!
-//! A lane has a packet, and takes a block of it at a time. A long packet gets all lanes for itself.
+//! A lane has a packet, and takes a block of it at a time: two vectors of lanes, as each waits for itself. A packet that
+//! is much longer than the others gets all lanes of a vector for itself.
 
 use std::arch::x86_64::*;
 
 use super::{
-    field::{Element, Factor},
-    group::Job,
+    field::{Element, Factor, Sum},
+    group::{Job, Lens},
     stream::State,
     transpose,
 };
 use crate::aes_gcm::settle;
 
-/// Packets at a time, or blocks of a long one.
-const LANES: usize = 8;
+/// Packets of a vector, or blocks of a long one.
+pub(super) const LANES: usize = 8;
 /// Bytes of a block.
 const BLOCK: usize = 16;
-/// Texts of more bytes than this are long.
-const LONG: usize = 512;
 
 /// The lane that has block `n` of eight in a row, as unpacking two vectors places them.
 const PLACES: [usize; LANES] = [0, 2, 4, 6, 1, 3, 5, 7];
@@ -35,14 +34,11 @@ const PLACES_FROM: [__mmask8; LANES] = {
 };
 
 /// The keys of Poly1305 of a group.
-pub(super) struct OneTimeKeys([Half; 2]);
-
-/// Of eight packets.
-struct Half {
+pub(super) struct OneTimeKeys {
     /// What is multiplied by.
-    r: Factor,
+    r: [Factor; 2],
     /// What is added at the end.
-    s: [__m512i; 2],
+    s: [[__m512i; 2]; 2],
 }
 
 impl OneTimeKeys {
@@ -50,156 +46,192 @@ impl OneTimeKeys {
     #[inline]
     #[target_feature(enable = "avx512f")]
     pub(super) fn new(state: &State) -> Self {
-        let lower = |word: __m512i| _mm512_cvtepu32_epi64(_mm512_castsi512_si256(word));
-        let upper = |word: __m512i| _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64::<1>(word));
         let [r0, r1, r2, r3, s0, s1, s2, s3, ..] = *state;
-        Self([
-            Half::new([r0, r1, r2, r3].map(lower), [s0, s1, s2, s3].map(lower)),
-            Half::new([r0, r1, r2, r3].map(upper), [s0, s1, s2, s3].map(upper)),
-        ])
+        let [r_lower, r_upper] = [pairs(r0, r1), pairs(r2, r3)];
+        let [s_lower, s_upper] = [pairs(s0, s1), pairs(s2, s3)];
+        let clamp = |value, mask: u64| _mm512_and_si512(value, _mm512_set1_epi64(mask as i64));
+        Self {
+            r: [0, 1].map(|half| {
+                Factor::new(Element::new([
+                    clamp(r_lower[half], 0x0fff_fffc_0fff_ffff),
+                    clamp(r_upper[half], 0x0fff_fffc_0fff_fffc),
+                ]))
+            }),
+            s: [0, 1].map(|half| [s_lower[half], s_upper[half]]),
+        }
     }
 
     /// Puts the tags behind the texts, or compares them, wipes the texts with wrong ones, and says which are right.
     #[inline]
     #[target_feature(enable = "bmi2,avx512f,avx512bw,avx512ifma,avx512vl")]
-    pub(super) fn settle<const OPEN: bool>(&self, jobs: &mut [Job<'_>]) {
-        for (half, jobs) in self.0.iter().zip(jobs.chunks_mut(LANES)) {
-            let tags = half.tags(jobs);
-            for (job, tag) in jobs.iter_mut().zip(tags) {
-                if job.ok {
-                    job.ok = settle::<OPEN>(job.data, tag);
+    pub(super) fn settle<const OPEN: bool>(&self, jobs: &mut [Job<'_>], lens: &Lens) {
+        let mut tags = [[_mm512_setzero_si512(); 2]; 2];
+        if jobs.len() > LANES {
+            self.tags::<2>(jobs, lens, &mut tags);
+        } else {
+            self.tags::<1>(jobs, lens, &mut tags);
+        }
+        for (at, job) in jobs.iter_mut().enumerate() {
+            let of = &tags[at / LANES][at % 2];
+            // SAFETY: a vector has four blocks.
+            let tag = unsafe {
+                _mm_loadu_si128(
+                    std::ptr::from_ref(of)
+                        .cast::<__m128i>()
+                        .wrapping_add(at % LANES / 2),
+                )
+            };
+            if job.ok {
+                job.ok = settle::<OPEN>(job.data, tag);
+            }
+        }
+    }
+
+    /// The tags of `H` vectors of packets: of those in even lanes and of those in odd ones.
+    #[inline(never)]
+    #[target_feature(enable = "bmi2,avx512f,avx512bw,avx512ifma")]
+    fn tags<const H: usize>(&self, jobs: &[Job<'_>], lens: &Lens, tags: &mut [[__m512i; 2]; 2]) {
+        let mut hash = [Element::zero(); H];
+        self.absorb(&mut hash, &each(jobs, |_, job| job.aad), lens.aads());
+        let short = each(jobs, |at, job| {
+            let text = job.text();
+            if lens.is_long(at) { &text[..0] } else { text }
+        });
+        self.absorb(&mut hash, &short, lens.short_texts());
+        for (at, job) in jobs.iter().enumerate() {
+            if lens.is_long(at) {
+                let (half, lane) = (at / LANES, at % LANES);
+                let long = absorb_long(&self.r[half].element, &hash[half], lane, job.text());
+                hash[half] = hash[half].with(1 << lane, long);
+            }
+        }
+        let (aads, texts) = (lens.aads(), lens.texts());
+        for half in 0..H {
+            let lengths = Element::of_block([aads[half], texts[half]], !0);
+            let sum = hash[half].plus(lengths).times(&self.r[half]);
+            let [lower, upper] = sum.finish(self.s[half]);
+            tags[half] = [
+                _mm512_unpacklo_epi64(lower, upper),
+                _mm512_unpackhi_epi64(lower, upper),
+            ];
+        }
+    }
+
+    /// Adds texts, each with zeros up to whole blocks, to the hashes in their lanes.
+    #[inline]
+    #[target_feature(enable = "bmi2,avx512f,avx512bw,avx512ifma")]
+    fn absorb<const H: usize>(
+        &self,
+        hash: &mut [Element; H],
+        texts: &[[&[u8]; LANES]; H],
+        lens: [__m512i; 2],
+    ) {
+        let longest = texts.as_flattened().iter().map(|text| text.len()).max();
+        for first in (0..longest.unwrap_or(0)).step_by(4 * BLOCK) {
+            let words: [_; H] = std::array::from_fn(|half| {
+                transpose::long_words(texts[half].map(|text| load(text, first)))
+            });
+            for block in 0..4 {
+                let at = first + BLOCK * block;
+                for half in 0..H {
+                    let has = _mm512_cmpgt_epu64_mask(lens[half], _mm512_set1_epi64(at as i64));
+                    let block = [words[half][2 * block], words[half][2 * block + 1]];
+                    let sum = hash[half].plus(Element::of_block(block, has));
+                    hash[half] = hash[half].with(has, sum.times(&self.r[half]));
                 }
             }
         }
     }
 }
 
-impl Half {
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn new(r: [__m512i; 4], s: [__m512i; 4]) -> Self {
-        let pair = |lower, upper| _mm512_or_si512(lower, _mm512_slli_epi64::<32>(upper));
-        let clamp = |value, mask: u64| _mm512_and_si512(value, _mm512_set1_epi64(mask as i64));
-        let r = [
-            clamp(pair(r[0], r[1]), 0x0fff_fffc_0fff_ffff),
-            clamp(pair(r[2], r[3]), 0x0fff_fffc_0fff_fffc),
-        ];
-        Self {
-            r: Factor::new(Element::new(r)),
-            s: [pair(s[0], s[1]), pair(s[2], s[3])],
-        }
-    }
+/// Adds a long text to the hash in a lane, and gives the new hash in all lanes.
+///
+/// Each lane has every eighth block and is multiplied by r^8 each time, at the last time by the power that is
+/// still missing. The last vector is whole; the first may begin before the text.
+#[inline(never)]
+#[target_feature(enable = "bmi2,avx512f,avx512bw,avx512ifma")]
+fn absorb_long(r: &Element, hash: &Element, lane: usize, text: &[u8]) -> Element {
+    let square = |factor: &Factor| Factor::new(factor.element.times(factor));
+    let r = Factor::new(r.spread(lane, !0));
+    let r2 = square(&r);
+    let r4 = square(&r2);
+    let r8 = square(&r4);
+    let r16 = square(&r8);
+    // From block 7, which takes r, down: the bits of what is to be added to that exponent.
+    let last = r.element.with(0x33, r2.element);
+    let last = last.with(0x0f, last.times(&r2));
+    let last = last.with(0x55, last.times(&r4));
 
-    #[inline(never)]
-    #[target_feature(enable = "bmi2,avx512f,avx512bw,avx512ifma")]
-    fn tags(&self, jobs: &[Job<'_>]) -> [__m128i; LANES] {
-        let texts = each(jobs, Job::text);
-        let aads = each(jobs, |job| job.aad);
-        let mut hash = self.absorb(Element::zero(), aads);
-        let short = texts.map(|text| if text.len() > LONG { &[] } else { text });
-        hash = self.absorb(hash, short);
-        for (lane, text) in texts.iter().enumerate() {
-            if text.len() > LONG {
-                hash = hash.with(1 << lane, self.absorb_long(hash, lane, text));
-            }
-        }
-        let lengths = [aads, texts].map(|parts| vector(&parts.map(|part| part.len() as u64)));
-        let [lower, upper] = hash
-            .plus(Element::of_block(lengths, !0))
-            .times(&self.r)
-            .finish(self.s);
-        let (even, odd) = (
-            _mm512_unpacklo_epi64(lower, upper),
-            _mm512_unpackhi_epi64(lower, upper),
-        );
-        [
-            _mm512_extracti32x4_epi32::<0>(even),
-            _mm512_extracti32x4_epi32::<0>(odd),
-            _mm512_extracti32x4_epi32::<1>(even),
-            _mm512_extracti32x4_epi32::<1>(odd),
-            _mm512_extracti32x4_epi32::<2>(even),
-            _mm512_extracti32x4_epi32::<2>(odd),
-            _mm512_extracti32x4_epi32::<3>(even),
-            _mm512_extracti32x4_epi32::<3>(odd),
-        ]
+    let missing = text.len().div_ceil(BLOCK).wrapping_neg() % LANES;
+    let mut vectors = text.len().div_ceil(BLOCK * LANES);
+    let mut has = PLACES_FROM[missing];
+    let mut at = -((BLOCK * missing) as isize);
+    let mut next = || {
+        let (a, b) = (load_from(text, at), load_from(text, at + 64));
+        let blocks = [_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b)];
+        let element = Element::of_block(blocks, has);
+        at += (BLOCK * LANES) as isize;
+        has = !0;
+        element
+    };
+    let mut hash = hash.spread(lane, 1 << PLACES[missing]);
+    while vectors > 2 {
+        let mut sum = Sum::zero();
+        sum.add(hash.plus(next()), &r16);
+        sum.add(next(), &r8);
+        hash = sum.reduce();
+        vectors -= 2;
     }
-
-    /// Adds texts, each with zeros up to whole blocks, to the hashes in their lanes.
-    #[inline]
-    #[target_feature(enable = "bmi2,avx512f,avx512bw,avx512ifma")]
-    fn absorb(&self, mut hash: Element, texts: [&[u8]; LANES]) -> Element {
-        let counts = texts.map(|text| text.len().div_ceil(BLOCK) as u64);
-        let end = counts.into_iter().max().unwrap_or(0);
-        let counts = vector(&counts);
-        for first in (0..end).step_by(4) {
-            let words = transpose::long_words(texts.map(|text| {
-                let at = BLOCK * first as usize;
-                load(text, at as isize)
-            }));
-            for (block, number) in words.as_chunks::<2>().0.iter().zip(first..end) {
-                let has = _mm512_cmpgt_epu64_mask(counts, _mm512_set1_epi64(number as i64));
-                let sum = hash.plus(Element::of_block(*block, has));
-                hash = hash.with(has, sum.times(&self.r));
-            }
-        }
-        hash
+    if vectors == 2 {
+        hash = hash.plus(next()).times(&r8);
     }
-
-    /// As `absorb`, with one long text. Gives the hash in all lanes.
-    ///
-    /// Each lane has every eighth block and is multiplied by r^8 each time, at the last time by the power that is
-    /// still missing. The last vector is whole; the first may begin before the text.
-    #[inline(never)]
-    #[target_feature(enable = "bmi2,avx512f,avx512bw,avx512ifma")]
-    fn absorb_long(&self, hash: Element, lane: usize, text: &[u8]) -> Element {
-        let square = |factor: &Factor| Factor::new(factor.element.times(factor));
-        let r = Factor::new(self.r.element.spread(lane, !0));
-        let r2 = square(&r);
-        let r4 = square(&r2);
-        let r8 = square(&r4);
-        // From block 7, which takes r, down: the bits of what is to be added to that exponent.
-        let last = r.element.with(0x33, r2.element);
-        let last = last.with(0x0f, last.times(&r2));
-        let last = last.with(0x55, last.times(&r4));
-
-        let missing = text.len().div_ceil(BLOCK).wrapping_neg() % LANES;
-        let mut has = PLACES_FROM[missing];
-        let mut at = -((BLOCK * missing) as isize);
-        let mut hash = hash.spread(lane, 1 << PLACES[missing]);
-        loop {
-            let (a, b) = (load(text, at), load(text, at + 64));
-            let blocks = [_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b)];
-            hash = hash.plus(Element::of_block(blocks, has));
-            has = !0;
-            at += (BLOCK * LANES) as isize;
-            if at >= text.len() as isize {
-                return hash.times(&Factor::new(last)).total();
-            }
-            hash = hash.times(&r8);
-        }
-    }
+    hash.plus(next()).times(&Factor::new(last)).total()
 }
 
-/// A part of each packet, which is empty in lanes without one.
-#[inline]
-fn each<'j, 'a>(jobs: &'j [Job<'a>], part: impl Fn(&'j Job<'a>) -> &'j [u8]) -> [&'j [u8]; LANES] {
-    std::array::from_fn(|at| jobs.get(at).map_or(&[][..], &part))
-}
-
+/// Two words of 32 bits each in one of 64: of the first eight lanes, and of the others.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn vector(words: &[u64; LANES]) -> __m512i {
-    // SAFETY: there are eight words.
-    unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
+fn pairs(lower: __m512i, upper: __m512i) -> [__m512i; 2] {
+    let first = |words| _mm512_cvtepu32_epi64(_mm512_castsi512_si256(words));
+    let other = |words| _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64::<1>(words));
+    let pair = |lower, upper| _mm512_or_si512(lower, _mm512_slli_epi64::<32>(upper));
+    [
+        pair(first(lower), first(upper)),
+        pair(other(lower), other(upper)),
+    ]
 }
 
-/// 64 bytes of a text from one of them on, with zero for what is before or behind it.
+/// A part of each packet, which is empty in lanes without one. That is somewhere in memory too: a load that admits no byte
+/// takes long where there is none.
+#[inline(always)]
+fn each<'j, 'a, const H: usize>(
+    jobs: &'j [Job<'a>],
+    part: impl Fn(usize, &'j Job<'a>) -> &'j [u8],
+) -> [[&'j [u8]; LANES]; H] {
+    let mut parts = [[&jobs[0].nonce[..0]; LANES]; H];
+    for ((at, of), job) in parts.as_flattened_mut().iter_mut().enumerate().zip(jobs) {
+        *of = part(at, job);
+    }
+    parts
+}
+
+/// 64 bytes of a text from one of them on, with zero for what is behind it.
 #[inline]
 #[target_feature(enable = "bmi2,avx512f,avx512bw")]
-fn load(text: &[u8], at: isize) -> __m512i {
-    let begin = (-at).clamp(0, 64) as u32;
-    let end = (text.len() as isize - at).clamp(0, 64) as u32;
-    let mask = _bzhi_u64(!0, end) & !_bzhi_u64(!0, begin);
+fn load(text: &[u8], at: usize) -> __m512i {
+    let rest = text.get(at..).unwrap_or(&text[text.len()..]);
+    let mask = _bzhi_u64(!0, rest.len().min(64) as u32);
     // SAFETY: the mask admits bytes of the text only, and no other is touched.
+    unsafe { _mm512_maskz_loadu_epi8(mask, rest.as_ptr().cast()) }
+}
+
+/// As `load`, from a place that may be before the text, with zero for what is there.
+#[inline]
+#[target_feature(enable = "bmi2,avx512f,avx512bw")]
+fn load_from(text: &[u8], at: isize) -> __m512i {
+    let begin = (-at).clamp(0, 64) as u32;
+    let end = (text.len() as isize - at).min(64) as u32;
+    let mask = _bzhi_u64(!0, end) & !_bzhi_u64(!0, begin);
+    // SAFETY: as above.
     unsafe { _mm512_maskz_loadu_epi8(mask, text.as_ptr().wrapping_offset(at).cast()) }
 }
