@@ -147,29 +147,28 @@ fn vectors(words: &[u64; LANES]) -> [__m512i; 2] {
 #[target_feature(enable = "bmi2,avx512f,avx512bw,avx512ifma,avx512vl")]
 pub(super) fn run<const OPEN: bool>(jobs: &mut [Job<'_>]) {
     let lens = Lens::new(jobs);
-    let mut lanes = Lanes::default();
+    let (mut lanes, mut next) = (&mut Lanes::default(), &mut Lanes::default());
     for (packet, number) in lanes.packets.iter_mut().zip(0..jobs.len() as u32) {
         *packet = number;
     }
     let mut texts = Texts::default();
-    let mut used = jobs.len()..texts.fill(&mut lanes, jobs.len(), jobs);
+    let mut used = jobs.len()..texts.fill(lanes, jobs.len(), jobs);
     let inputs = Inputs::new(jobs);
     let mut state = [_mm512_setzero_si512(); 16];
-    inputs.blocks(&lanes, &mut state);
+    inputs.blocks(lanes, &mut state);
     let keys = OneTimeKeys::new(&state);
     if OPEN {
         keys.settle::<OPEN>(jobs, &lens);
     }
     loop {
         // Before what follows, for the same reason as `Lens`.
-        let mut next = Lanes::default();
-        let end = texts.fill(&mut next, 0, jobs);
-        add(jobs, &lanes, used, &state);
+        let end = texts.fill(next, 0, jobs);
+        add(jobs, lanes, used, &state);
         if end == 0 {
             break;
         }
-        (lanes, used) = (next, 0..end);
-        inputs.blocks(&lanes, &mut state);
+        (lanes, next, used) = (next, lanes, 0..end);
+        inputs.blocks(lanes, &mut state);
     }
     if !OPEN {
         keys.settle::<OPEN>(jobs, &lens);

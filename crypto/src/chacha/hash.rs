@@ -126,13 +126,17 @@ impl OneTimeKeys {
         texts: &[[&[u8]; LANES]; H],
         lens: [__m512i; 2],
     ) {
-        let longest = texts.as_flattened().iter().map(|text| text.len()).max();
-        for first in (0..longest.unwrap_or(0)).step_by(4 * BLOCK) {
+        let lengths = texts.as_flattened().iter().map(|text| text.len());
+        let longest = lengths.max().unwrap_or(0);
+        for first in (0..longest).step_by(4 * BLOCK) {
             let words: [_; H] = std::array::from_fn(|half| {
                 transpose::long_words(texts[half].map(|text| load(text, first)))
             });
             for block in 0..4 {
                 let at = first + BLOCK * block;
+                if at >= longest {
+                    break;
+                }
                 for half in 0..H {
                     let has = _mm512_cmpgt_epu64_mask(lens[half], _mm512_set1_epi64(at as i64));
                     let block = [words[half][2 * block], words[half][2 * block + 1]];

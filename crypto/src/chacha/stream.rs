@@ -127,9 +127,10 @@ fn quarter_rounds([a, b, c, d]: [Row; 4]) -> [Row; 4] {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn step<const BITS: i32>(sum: Row, other: Row, last: Row) -> (Row, Row) {
-    let sum: Row = std::array::from_fn(|at| _mm512_add_epi32(sum[at], other[at]));
-    let last =
-        std::array::from_fn(|at| _mm512_rol_epi32::<BITS>(_mm512_xor_si512(last[at], sum[at])));
+fn step<const BITS: i32>(mut sum: Row, other: Row, mut last: Row) -> (Row, Row) {
+    for at in 0..4 {
+        sum[at] = _mm512_add_epi32(sum[at], other[at]);
+        last[at] = _mm512_rol_epi32::<BITS>(_mm512_xor_si512(last[at], sum[at]));
+    }
     (sum, last)
 }
