@@ -191,12 +191,14 @@ impl Texts {
         while lane < LANES
             && let Some(job) = jobs.get(self.packet)
         {
-            if self.block < job.text().len().div_ceil(BLOCK) {
+            let blocks = job.text().len().div_ceil(BLOCK);
+            while lane < LANES && self.block < blocks {
                 self.block += 1;
                 lanes.packets[lane] = self.packet as u32;
                 lanes.counters[lane] = self.block as u32;
                 lane += 1;
-            } else {
+            }
+            if self.block == blocks {
                 self.packet += 1;
                 self.block = 0;
             }
@@ -210,20 +212,25 @@ impl Texts {
 #[target_feature(enable = "bmi2,avx512f,avx512bw")]
 fn add(jobs: &mut [Job<'_>], lanes: &Lanes, used: Range<usize>, state: &State) {
     let blocks = transpose::words(*state);
-    for lane in used {
+    let mut lane = used.start;
+    while lane < used.end {
         let job = &mut jobs[lanes.packets[lane] as usize];
-        let from = BLOCK * (lanes.counters[lane] as usize - 1);
+        let mut at = BLOCK * (lanes.counters[lane] as usize - 1);
         let len = job.text().len();
-        // None is left where a packet that does not open had lanes.
-        let Some(text) = job.data[..len].get_mut(from..) else {
-            continue;
-        };
-        let mask = _bzhi_u64(!0, text.len().min(BLOCK) as u32);
-        // SAFETY: the mask admits bytes of the text only, and no other is touched.
-        unsafe {
-            let before = _mm512_maskz_loadu_epi8(mask, text.as_ptr().cast());
-            let after = _mm512_xor_si512(before, blocks[lane]);
-            _mm512_mask_storeu_epi8(text.as_mut_ptr().cast(), mask, after);
+        let text = &mut job.data[..len];
+        // Nothing is left where a packet that does not open had lanes.
+        lane += usize::from(at >= len);
+        while at < len && lane < used.end {
+            let mask = _bzhi_u64(!0, (len - at).min(BLOCK) as u32);
+            let place = text.as_mut_ptr().wrapping_add(at);
+            // SAFETY: the mask admits bytes of the text only, and no other is touched.
+            unsafe {
+                let before = _mm512_maskz_loadu_epi8(mask, place.cast_const().cast());
+                let after = _mm512_xor_si512(before, blocks[lane]);
+                _mm512_mask_storeu_epi8(place.cast(), mask, after);
+            }
+            at += BLOCK;
+            lane += 1;
         }
     }
 }
