@@ -81,7 +81,7 @@ pub(super) struct Lens {
 }
 
 impl Lens {
-    #[inline]
+    #[inline(always)]
     fn new(jobs: &[Job<'_>]) -> Self {
         let mut lens = Self {
             aads: [0; LANES],
@@ -211,6 +211,9 @@ impl Texts {
 #[inline]
 #[target_feature(enable = "bmi2,avx512f,avx512bw")]
 fn add(jobs: &mut [Job<'_>], lanes: &Lanes, used: Range<usize>, state: &State) {
+    if used.is_empty() {
+        return;
+    }
     let blocks = transpose::words(*state);
     let mut lane = used.start;
     while lane < used.end {
