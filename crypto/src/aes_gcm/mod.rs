@@ -32,7 +32,7 @@ mod text;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use batch::{Batch, Layers};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use clear::clear_512;
+pub(crate) use clear::clear_deep;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use cpu::{kernel, kernels, missing};
 #[cfg(target_arch = "x86_64")]

@@ -5,7 +5,7 @@ use super::{
     key::ChaChaKey,
     stream::LANES,
 };
-use crate::{Packet, Seal, aead::inside, aes_gcm::clear_512};
+use crate::{Packet, Seal, aead::inside, aes_gcm::clear_deep};
 
 /// Bytes of packets that a group has enough with: they stay in the first-level cache while they are worked on, and
 /// fill the lanes.
@@ -71,7 +71,7 @@ impl<'p, 'a, const OPEN: bool> Batch<'p, 'a, OPEN> {
         }
         if self.used {
             // SAFETY: there was a key, so the CPU has the features.
-            unsafe { clear_512() };
+            unsafe { clear_deep() };
         }
     }
 

@@ -203,3 +203,45 @@ impl Sum {
         ]))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chacha::Cpu;
+
+    /// The first lane's.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn finished(limbs: [u64; 3], pad: [u64; 2]) -> [u64; 2] {
+        let spread = |word: u64| _mm512_set1_epi64(word as i64);
+        let bits = Element(limbs.map(spread)).finish(pad.map(spread));
+        bits.map(|bits| _mm_cvtsi128_si64(_mm512_castsi512_si128(bits)) as u64)
+    }
+
+    #[test]
+    fn numbers_beyond_the_prime_come_around() {
+        if Cpu::detect().is_none() {
+            eprintln!("SKIPPED: this CPU cannot run the kernel");
+            return;
+        }
+        const M: u64 = (1 << LIMB) - 1;
+        const T: u64 = (1 << TOP) - 1;
+        for (limbs, pad, wanted) in [
+            ([0, 0, 0], [0, 0], [0, 0]),
+            // 2^130 - 6, the greatest that stays; then 2^130 - 5, - 1 and 2^130.
+            ([M - 5, M, T], [0, 0], [!5, !0]),
+            ([M - 4, M, T], [0, 0], [0, 0]),
+            ([M, M, T], [0, 0], [4, 0]),
+            ([0, 0, T + 1], [0, 0], [5, 0]),
+            // What is carried makes more to carry.
+            ([M + 1, M, T], [0, 0], [5, 0]),
+            ([1 << 50, M, T], [0, 0], [5 + ((1 << 6) - 1 << 44), 0]),
+            // The pad is added to 128 bits, and what is beyond is lost.
+            ([0, 0, 1 << 40], [7, 8], [7, 8]),
+            ([1, 0, 0], [!0, 0], [0, 1]),
+            ([1, 0, 0], [!0, !0], [0, 0]),
+        ] {
+            // SAFETY: there is a `Cpu`, so the CPU has the features.
+            assert_eq!(unsafe { finished(limbs, pad) }, wanted, "{limbs:x?}");
+        }
+    }
+}

@@ -76,8 +76,8 @@ impl<'a> Job<'a> {
 pub(super) struct Lens {
     aads: [u64; LANES],
     texts: [u64; LANES],
-    /// A bit for each packet that is much longer than the others.
-    long: u16,
+    /// Texts of more bytes are much longer than the others.
+    long: u64,
 }
 
 impl Lens {
@@ -94,17 +94,9 @@ impl Lens {
             lens.texts[at] = job.text().len() as u64;
             total += job.text().len();
         }
-        // If it had half as much again as all lanes on average, they would wait for it.
-        let long = (total * 3 / 2 / LANES).max(MIN_LONG) as u64;
-        for (at, &len) in lens.texts.iter().enumerate() {
-            lens.long |= u16::from(len > long) << at;
-        }
+        // With half as much again as all lanes have on average, the others would wait for it.
+        lens.long = (total * 3 / 2 / LANES).max(MIN_LONG) as u64;
         lens
-    }
-
-    #[inline]
-    pub(super) fn is_long(&self, packet: usize) -> bool {
-        self.long >> packet & 1 == 1
     }
 
     #[inline]
@@ -119,15 +111,13 @@ impl Lens {
         vectors(&self.texts)
     }
 
-    /// With zero for long ones.
+    /// A bit for each packet that is much longer than the others.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    pub(super) fn short_texts(&self) -> [__m512i; 2] {
-        let [a, b] = self.texts();
-        [
-            _mm512_maskz_mov_epi64(!self.long as u8, a),
-            _mm512_maskz_mov_epi64((!self.long >> 8) as u8, b),
-        ]
+    pub(super) fn long(&self) -> [__mmask8; 2] {
+        let long = _mm512_set1_epi64(self.long as i64);
+        self.texts()
+            .map(|texts| _mm512_cmpgt_epu64_mask(texts, long))
     }
 }
 
@@ -198,7 +188,8 @@ impl Texts {
                 lanes.counters[lane] = self.block as u32;
                 lane += 1;
             }
-            if self.block == blocks {
+            // It has fewer if it did not open since.
+            if self.block >= blocks {
                 self.packet += 1;
                 self.block = 0;
             }

@@ -91,21 +91,24 @@ impl OneTimeKeys {
     #[inline(never)]
     #[target_feature(enable = "bmi2,avx512f,avx512bw,avx512ifma")]
     fn tags<const H: usize>(&self, jobs: &[Job<'_>], lens: &Lens, tags: &mut [[__m512i; 2]; 2]) {
+        let (aads, texts, long) = (lens.aads(), lens.texts(), lens.long());
+        let is_long = |at: usize| long[at / LANES] >> (at % LANES) & 1 == 1;
         let mut hash = [Element::zero(); H];
-        self.absorb(&mut hash, &each(jobs, |_, job| job.aad), lens.aads());
+        self.absorb(&mut hash, &each(jobs, |_, job| job.aad), aads);
         let short = each(jobs, |at, job| {
             let text = job.text();
-            if lens.is_long(at) { &text[..0] } else { text }
+            if is_long(at) { &text[..0] } else { text }
         });
-        self.absorb(&mut hash, &short, lens.short_texts());
-        for (at, job) in jobs.iter().enumerate() {
-            if lens.is_long(at) {
+        let short_lens =
+            std::array::from_fn(|half| _mm512_maskz_mov_epi64(!long[half], texts[half]));
+        self.absorb(&mut hash, &short, short_lens);
+        if long != [0; 2] {
+            for (at, job) in jobs.iter().enumerate().filter(|&(at, _)| is_long(at)) {
                 let (half, lane) = (at / LANES, at % LANES);
                 let long = absorb_long(&self.r[half].element, &hash[half], lane, job.text());
                 hash[half] = hash[half].with(1 << lane, long);
             }
         }
-        let (aads, texts) = (lens.aads(), lens.texts());
         for half in 0..H {
             let lengths = Element::of_block([aads[half], texts[half]], !0);
             let sum = hash[half].plus(lengths).times(&self.r[half]);
@@ -212,11 +215,13 @@ fn each<'j, 'a, const H: usize>(
     jobs: &'j [Job<'a>],
     part: impl Fn(usize, &'j Job<'a>) -> &'j [u8],
 ) -> [[&'j [u8]; LANES]; H] {
-    let mut parts = [[&jobs[0].nonce[..0]; LANES]; H];
-    for ((at, of), job) in parts.as_flattened_mut().iter_mut().enumerate().zip(jobs) {
-        *of = part(at, job);
-    }
-    parts
+    std::array::from_fn(|half| {
+        std::array::from_fn(|lane| {
+            let at = LANES * half + lane;
+            let nothing = &jobs[0].nonce[..0];
+            jobs.get(at).map_or(nothing, |job| part(at, job))
+        })
+    })
 }
 
 /// 64 bytes of a text from one of them on, with zero for what is behind it.

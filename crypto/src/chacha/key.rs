@@ -1,7 +1,7 @@
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::group::{Job, MAX_TEXT, run};
-use crate::{CryptoError, Nonce, Suite, TAG_LEN, aes_gcm::clear_512};
+use crate::{CryptoError, Nonce, Suite, TAG_LEN, aes_gcm::clear_deep};
 
 /// A proof that the CPU has all that the kernel is compiled for.
 #[derive(Clone, Copy)]
@@ -46,6 +46,8 @@ impl ChaChaKey {
             _cpu: cpu,
         });
         made.words.copy_from_slice(key);
+        // SAFETY: there is a `Cpu`, so the CPU has the features.
+        unsafe { clear_deep() };
         Ok(made)
     }
 
@@ -82,7 +84,7 @@ impl ChaChaKey {
         // SAFETY: there is a key, so there was a `Cpu`, which has the features.
         unsafe {
             run::<OPEN>(&mut jobs);
-            clear_512();
+            clear_deep();
         }
         jobs[0].ok
     }
