@@ -179,7 +179,7 @@ enum Kind {
         allow(dead_code, reason = "there is no kernel to make one")
     )]
     Kernel(Box<GcmKey>),
-    /// As well.
+    /// The other one of our own.
     #[cfg_attr(
         not(target_arch = "x86_64"),
         allow(dead_code, reason = "there is no kernel to make one")

@@ -10,8 +10,8 @@ use super::cpu::Form;
 /// Bytes of stack that are wiped: more than any function here takes with those it calls, which is 3 KiB
 /// if the compiler optimises.
 const STACK: usize = if cfg!(debug_assertions) { 16384 } else { 4096 };
-/// As [`STACK`], for [`chacha`](crate::chacha), whose functions take 7 KiB.
-const DEEP_STACK: usize = if cfg!(debug_assertions) { 65536 } else { 8192 };
+/// As [`STACK`], for [`chacha`](crate::chacha), whose functions take 8 KiB.
+const DEEP_STACK: usize = if cfg!(debug_assertions) { 65536 } else { 10240 };
 
 /// Wipes the vector registers, and the stack below the caller.
 #[inline]
