@@ -237,7 +237,7 @@ fn load(text: &[u8], at: usize) -> __m512i {
 #[target_feature(enable = "bmi2,avx512f,avx512bw")]
 fn load_from(text: &[u8], at: isize) -> __m512i {
     let begin = (-at).clamp(0, 64) as u32;
-    let end = (text.len() as isize - at).min(64) as u32;
+    let end = (text.len() as isize - at).clamp(0, 64) as u32;
     let mask = _bzhi_u64(!0, end) & !_bzhi_u64(!0, begin);
     // SAFETY: as above.
     unsafe { _mm512_maskz_loadu_epi8(mask, text.as_ptr().wrapping_offset(at).cast()) }
