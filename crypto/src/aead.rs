@@ -3,6 +3,7 @@ use std::{fmt, sync::LazyLock};
 use crate::{
     AAD_LEN, CryptoError, HEADER_LEN, Nonce, Suite, TAG_LEN,
     aes_gcm::{self, GcmKey},
+    chacha::{self, ChaChaKey},
     libs,
     prefetch::prefetch_all,
 };
@@ -90,7 +91,7 @@ pub fn open(batch: &mut [Packet<'_>]) {
 /// one size. A library makes one seal after the other.
 #[inline]
 pub fn seal_layers(mut batch: &mut [Layered<'_>]) {
-    let mut kernel = aes_gcm::Layers::new();
+    let (mut kernel, mut chacha) = (aes_gcm::Layers::new(), chacha::Batch::<false>::new());
     while let Some((Layered { circuit, link }, rest)) = batch.split_first_mut() {
         if let Some(next) = rest.first() {
             let circuit = next.circuit.as_ref().map(|circuit| circuit.key);
@@ -98,17 +99,22 @@ pub fn seal_layers(mut batch: &mut [Layered<'_>]) {
         }
         match (&*circuit, &link.key.0) {
             (None, Kind::Kernel(key)) => kernel.push_one(key, link),
+            (None, Kind::ChaCha(key)) => chacha.push(key, link),
             (None, Kind::Library(aead)) => {
                 link.ok = aead.seal_one(&link.nonce, &link.aad, link.data);
             }
             (Some(circuit), Kind::Kernel(outer)) if let Kind::Kernel(inner) = &circuit.key.0 => {
                 kernel.push_two((inner, circuit), (outer, link));
             }
+            (Some(circuit), Kind::ChaCha(outer)) if let Kind::ChaCha(inner) = &circuit.key.0 => {
+                chacha.push_two((inner, circuit), (outer, link));
+            }
             (Some(circuit), _) => one_by_one(circuit, link),
         }
         batch = rest;
     }
     kernel.finish();
+    chacha.finish();
 }
 
 /// The part of a packet's data that its inner seal is made of; none when it is too short.
@@ -126,7 +132,7 @@ fn one_by_one(circuit: &Seal<'_>, link: &mut Packet<'_>) {
 
 #[inline]
 fn each<const OPEN: bool>(mut batch: &mut [Packet<'_>]) {
-    let mut kernel = aes_gcm::Batch::<OPEN>::new();
+    let (mut kernel, mut chacha) = (aes_gcm::Batch::<OPEN>::new(), chacha::Batch::<OPEN>::new());
     while let Some((packet, rest)) = batch.split_first_mut() {
         if let Some(next) = rest.first() {
             prefetch_long(next.key, next.data);
@@ -141,10 +147,12 @@ fn each<const OPEN: bool>(mut batch: &mut [Packet<'_>]) {
                 };
             }
             Kind::Kernel(key) => kernel.push(key, packet),
+            Kind::ChaCha(key) => chacha.push(key, packet),
         }
         batch = rest;
     }
     kernel.finish();
+    chacha.finish();
 }
 
 /// A packet from this length on takes so long that the next one's octets and key can be asked for meanwhile.
@@ -174,6 +182,12 @@ enum Kind {
         allow(dead_code, reason = "there is no kernel to make one")
     )]
     Kernel(Box<GcmKey>),
+    /// The other one of our own.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        allow(dead_code, reason = "there is no kernel to make one")
+    )]
+    ChaCha(Box<ChaChaKey>),
 }
 
 impl Key {
@@ -187,13 +201,19 @@ impl Key {
         Self(Kind::Kernel(key))
     }
 
-    /// Asks the processor for what a packet of `len` bytes needs of it, if it is short.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn of_chacha(key: Box<ChaChaKey>) -> Self {
+        Self(Kind::ChaCha(key))
+    }
+
+    /// Asks the processor for what a packet of `len` bytes needs of it, if the time of the packet before is too short for
+    /// that.
     #[inline(always)]
     pub(crate) fn prefetch(&self, len: usize) {
-        if let Kind::Kernel(key) = &self.0
-            && len <= LONG
-        {
-            key.prefetch_short();
+        match &self.0 {
+            Kind::Kernel(key) if len <= LONG => key.prefetch_short(),
+            Kind::ChaCha(key) => key.prefetch(),
+            Kind::Kernel(_) | Kind::Library(_) => {}
         }
     }
 
@@ -203,6 +223,7 @@ impl Key {
         match &self.0 {
             Kind::Library(aead) => aead.suite(),
             Kind::Kernel(key) => key.suite(),
+            Kind::ChaCha(key) => key.suite(),
         }
     }
 
@@ -213,6 +234,7 @@ impl Key {
         match &self.0 {
             Kind::Library(aead) => aead.seal_one(nonce, aad, data),
             Kind::Kernel(key) => key.seal_one(nonce, aad, data),
+            Kind::ChaCha(key) => key.seal_one(nonce, aad, data),
         }
     }
 
@@ -223,6 +245,7 @@ impl Key {
         match &self.0 {
             Kind::Library(aead) => aead.open_one(nonce, aad, data),
             Kind::Kernel(key) => key.open_one(nonce, aad, data),
+            Kind::ChaCha(key) => key.open_one(nonce, aad, data),
         }
     }
 }

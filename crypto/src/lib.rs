@@ -51,6 +51,7 @@
 mod aead;
 mod aes_gcm;
 mod burn;
+mod chacha;
 mod commits;
 mod counter;
 mod error;

@@ -103,7 +103,7 @@ fn check(ours: &[&Keys], theirs: &Keys, cases: &[Case]) {
 fn every_length_alone_and_beside_others() {
     for (ours, theirs) in pairs() {
         let (ours, theirs) = (Keys::new(ours), Keys::new(theirs));
-        for suite in [Suite::Aes128Gcm, Suite::Aes256Gcm] {
+        for suite in Suite::ALL {
             let case = |len: usize| Case {
                 circuit: Some((suite, (len % 8) as u8)),
                 link: (suite, (len % 5) as u8),
@@ -143,12 +143,17 @@ fn nothing_outside_of_the_data_is_touched() {
         assert_eq!(made, 0);
         // SAFETY: the range was just made readable and writable, and there is no other reference.
         let bytes = unsafe { std::slice::from_raw_parts_mut(inner.cast::<u8>(), 4 * PAGE) };
-        for len in (0..1100).chain(5000..5100) {
+        let suites = [Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
+        let lens = || (0..1100).chain(5000..5100);
+        for (suite, len) in suites
+            .into_iter()
+            .flat_map(|suite| lens().map(move |len| (suite, len)))
+        {
             let (first, rest) = bytes.split_at_mut(len + AROUND);
             let start = rest.len() - len - AROUND;
             let mut batch = [first, &mut rest[start..]].map(|data| Layered {
-                circuit: Some(with(&ours, (Suite::Aes256Gcm, 1), 1)),
-                link: outer(&ours, (Suite::Aes256Gcm, 2), 1, data),
+                circuit: Some(with(&ours, (suite, 1), 1)),
+                link: outer(&ours, (suite, 2), 1, data),
             });
             seal_layers(&mut batch);
             assert!(batch.iter().all(|packet| packet.link.ok), "{len}");

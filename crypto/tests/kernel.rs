@@ -107,7 +107,7 @@ fn check(ours: &Keys, theirs: &Keys, cases: Vec<Case>) {
 fn every_length_alone_and_beside_others() {
     for (ours, theirs) in pairs() {
         let (ours, theirs) = (Keys::new(ours), Keys::new(theirs));
-        for suite in [Suite::Aes128Gcm, Suite::Aes256Gcm] {
+        for suite in Suite::ALL {
             let case = |len: usize| Case {
                 suite,
                 key: (len % 8) as u8,
@@ -132,7 +132,7 @@ fn every_length_alone_and_beside_others() {
 #[test]
 fn aad_of_every_length() {
     for (ours, theirs) in pairs() {
-        for suite in [Suite::Aes128Gcm, Suite::Aes256Gcm] {
+        for suite in Suite::ALL {
             let key = vec![0x3c; suite.key_len()];
             let (ours, theirs) = (
                 ours.key(suite, &key).unwrap(),
@@ -159,10 +159,15 @@ fn aad_of_every_length() {
 fn a_spoilt_tag_spoils_its_packet_only() {
     for (ours, theirs) in pairs() {
         let (ours, theirs) = (Keys::new(ours), Keys::new(theirs));
-        for len in [0, 1, 48, 64, 112, 240, 241, 500, 1400] {
+        let lens = [0, 1, 48, 64, 112, 240, 241, 500, 1400];
+        let suites = [Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
+        for (suite, len) in suites
+            .into_iter()
+            .flat_map(|suite| lens.map(|len| (suite, len)))
+        {
             let cases: Vec<_> = (0..11)
                 .map(|at| Case {
-                    suite: Suite::Aes256Gcm,
+                    suite,
                     key: at % 8,
                     gap: 3,
                     len,
@@ -210,10 +215,15 @@ fn nothing_outside_of_the_data_is_touched() {
         // SAFETY: the range was just made readable and writable, and there is no other reference.
         let bytes = unsafe { std::slice::from_raw_parts_mut(inner.cast::<u8>(), 4 * PAGE) };
 
-        for len in (0..1100).chain(5000..5100) {
+        let suites = [Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
+        let lens = || (0..1100).chain(5000..5100);
+        for (suite, len) in suites
+            .into_iter()
+            .flat_map(|suite| lens().map(move |len| (suite, len)))
+        {
             let gap = 4 * PAGE - 2 * (len + TAG_LEN);
             let case = |gap| Case {
-                suite: Suite::Aes256Gcm,
+                suite,
                 key: 1,
                 gap,
                 len,

@@ -10,11 +10,13 @@ use super::cpu::Form;
 /// Bytes of stack that are wiped: more than any function here takes with those it calls, which is 3 KiB
 /// if the compiler optimises.
 const STACK: usize = if cfg!(debug_assertions) { 16384 } else { 4096 };
+/// As [`STACK`], for [`chacha`](crate::chacha), whose functions take 8 KiB.
+const DEEP_STACK: usize = if cfg!(debug_assertions) { 65536 } else { 10240 };
 
 /// Wipes the vector registers, and the stack below the caller.
 #[inline]
 pub(super) fn clear(form: Form) {
-    stack();
+    stack::<STACK>();
     match form {
         // SAFETY: the caller has used the form, so the CPU has the features.
         Form::Vaes512 => unsafe { registers_512() },
@@ -23,9 +25,17 @@ pub(super) fn clear(form: Form) {
     }
 }
 
+/// As [`clear`], after functions of [`chacha`](crate::chacha).
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn clear_deep() {
+    stack::<DEEP_STACK>();
+    registers_512();
+}
+
 #[inline(never)]
-fn stack() {
-    let area = MaybeUninit::<[u8; STACK]>::zeroed();
+fn stack<const BYTES: usize>() {
+    let area = MaybeUninit::<[u8; BYTES]>::zeroed();
     // SAFETY: there are no instructions. As they might read the area, it must have been zeroed.
     unsafe {
         asm!("/* {0} */", in(reg) area.as_ptr(), options(nostack, preserves_flags));
@@ -154,11 +164,19 @@ mod tests {
             eprintln!("SKIPPED: this CPU cannot run the kernel");
         }
         for kernel in kernels() {
-            for suite in [Suite::Aes128Gcm, Suite::Aes256Gcm] {
+            for suite in Suite::ALL {
+                // The library's, where there is no form of our own.
+                if suite == Suite::ChaCha20Poly1305 && !kernel.label().contains("ifma") {
+                    continue;
+                }
                 let raw: Vec<u8> = (0..suite.key_len() as u8).map(|at| at ^ 0x6c).collect();
                 let key = kernel.key(suite, &raw).unwrap();
                 let (nonce, aad) = ([0x1d; 12], [0x2e; AAD_LEN]);
                 let mut secret = vec![raw.first_chunk::<16>().unwrap().map(|byte| !byte)];
+                // A word in all lanes.
+                for word in raw.as_chunks::<4>().0 {
+                    secret.push(std::array::from_fn(|at| !word[at % 4]));
+                }
                 for len in LENS {
                     secret.extend(secrets(&key, nonce, len));
                 }

@@ -1,7 +1,11 @@
 use std::sync::LazyLock;
 
 use super::{GcmKey, NAME};
-use crate::{CryptoError, Key, Provider, Suite, libs};
+use crate::{
+    CryptoError, Key, Provider, Suite,
+    chacha::{self, ChaChaKey},
+    libs,
+};
 
 /// A form of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +32,14 @@ impl Cpu {
     #[inline]
     pub(super) fn form(self) -> Form {
         self.0
+    }
+
+    /// What our own ChaCha20-Poly1305 needs; it has a wide form only.
+    fn chacha(self) -> Option<chacha::Cpu> {
+        match self.0 {
+            Form::Vaes512 => chacha::Cpu::detect(),
+            Form::Vaes256 => None,
+        }
     }
 }
 
@@ -83,9 +95,10 @@ impl Provider for Kernel {
     }
 
     fn label(&self) -> &'static str {
-        match self.0.form() {
-            Form::Vaes512 => "twinseal (vaes-512)",
-            Form::Vaes256 => "twinseal (vaes-256)",
+        match (self.0.form(), self.0.chacha()) {
+            (Form::Vaes512, Some(_)) => "twinseal (vaes-512, ifma-512)",
+            (Form::Vaes512, None) => "twinseal (vaes-512)",
+            (Form::Vaes256, _) => "twinseal (vaes-256)",
         }
     }
 
@@ -94,8 +107,10 @@ impl Provider for Kernel {
             Suite::Aes256Gcm | Suite::Aes128Gcm => {
                 GcmKey::new(self.0, suite, key).map(Key::of_kernel)
             }
-            // Of no interest where there is AES in hardware.
-            Suite::ChaCha20Poly1305 => libs::LIBRARIES[0].key(suite, key),
+            Suite::ChaCha20Poly1305 => match self.0.chacha() {
+                Some(cpu) => ChaChaKey::new(cpu, key).map(Key::of_chacha),
+                None => libs::LIBRARIES[0].key(suite, key),
+            },
         }
     }
 }

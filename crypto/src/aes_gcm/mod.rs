@@ -40,11 +40,15 @@ mod text;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use batch::{Batch, Layers};
 #[cfg(target_arch = "x86_64")]
+pub(crate) use clear::clear_deep;
+#[cfg(target_arch = "x86_64")]
 pub(crate) use cpu::{kernel, kernels, missing};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use key::GcmKey;
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) use other::{Batch, GcmKey, Layers, kernel, kernels, missing};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use tag::settle;
 
 /// The provider's name in configuration.
 pub(crate) const NAME: &str = "twinseal";

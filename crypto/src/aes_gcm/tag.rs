@@ -9,7 +9,7 @@ use crate::TAG_LEN;
 /// Puts the tag behind the text, or compares it and wipes the text if it is wrong.
 #[inline]
 #[target_feature(enable = "avx")]
-pub(super) fn settle<const OPEN: bool>(data: &mut [u8], tag: __m128i) -> bool {
+pub(crate) fn settle<const OPEN: bool>(data: &mut [u8], tag: __m128i) -> bool {
     let Some((text, end)) = data.split_last_chunk_mut::<TAG_LEN>() else {
         return false;
     };

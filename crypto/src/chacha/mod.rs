@@ -1,0 +1,29 @@
+//! Our own ChaCha20-Poly1305 (RFC 8439), for batches of packets on CPUs with AVX-512.
+//!
+//! Sixteen blocks of ChaCha20 are made at a time, each in a lane of its own, of whichever packets and
+//! keys; and Poly1305 takes eight packets at a time, or eight blocks of a long one. See
+//! `docs/sealing-kernel.md`.
+
+#[cfg(target_arch = "x86_64")]
+mod batch;
+#[cfg(target_arch = "x86_64")]
+mod field;
+#[cfg(target_arch = "x86_64")]
+mod group;
+#[cfg(target_arch = "x86_64")]
+mod hash;
+#[cfg(target_arch = "x86_64")]
+mod key;
+#[cfg(not(target_arch = "x86_64"))]
+mod other;
+#[cfg(target_arch = "x86_64")]
+mod stream;
+#[cfg(target_arch = "x86_64")]
+mod transpose;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use batch::Batch;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use key::{ChaChaKey, Cpu};
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) use other::{Batch, ChaChaKey};
