@@ -14,6 +14,8 @@
 //! counters. A racing reader may see it late, and then treat a counter as still inside; never can
 //! it make one `Fresh` again.
 
+use crossbeam_utils::CachePadded;
+
 use crate::{
     MAX_COUNTER,
     prefetch::prefetch,
@@ -39,16 +41,26 @@ pub(crate) const BUCKET_BITS: u32 = 32;
 /// worth before it, so at least `buckets * 32 - 31` counters.
 pub(crate) struct Window {
     /// The highest bucket number that was committed to, not reduced to the ring; then the buckets. In one piece, so that
-    /// a window that is not in the cache costs one wait for memory.
-    words: Box<[AtomicU64]>,
+    /// a window that is not in the cache costs one wait for memory; on cache lines of its own, as another lane's is
+    /// another worker's.
+    words: Box<[CachePadded<[AtomicU64; WORDS]>]>,
+    /// How many buckets there are.
+    buckets: u64,
 }
+
+/// Words of a piece.
+const WORDS: usize = 16;
 
 impl Window {
     /// A window of `buckets` buckets, a power of two.
     pub(crate) fn new(buckets: u32) -> Self {
         debug_assert!(buckets.is_power_of_two());
+        let zeroes = || std::array::from_fn(|_| AtomicU64::new(0));
         Self {
-            words: (0..=buckets).map(|_| AtomicU64::new(0)).collect(),
+            words: (0..=buckets as usize / WORDS)
+                .map(|_| CachePadded::new(zeroes()))
+                .collect(),
+            buckets: buckets.into(),
         }
     }
 
@@ -56,17 +68,20 @@ impl Window {
     #[inline(always)]
     pub(crate) fn prefetch(&self, counter: u64) {
         let (bucket, _) = locate(counter);
-        let (top, buckets) = self.parts();
-        prefetch(top);
-        prefetch(&buckets[bucket as usize & (buckets.len() - 1)]);
+        prefetch(self.top());
+        prefetch(self.bucket(bucket));
     }
 
     #[inline(always)]
-    fn parts(&self) -> (&AtomicU64, &[AtomicU64]) {
-        match &*self.words {
-            [top, buckets @ ..] => (top, buckets),
-            [] => unreachable!("made with one more word than buckets"),
-        }
+    fn top(&self) -> &AtomicU64 {
+        &self.words[0][0]
+    }
+
+    /// Where a bucket is kept, or was, or will be.
+    #[inline(always)]
+    fn bucket(&self, bucket: u64) -> &AtomicU64 {
+        let word = (bucket & (self.buckets - 1)) as usize + 1;
+        &self.words[word / WORDS][word % WORDS]
     }
 
     /// Whether a commit would mark this counter, or why it would not. Changes nothing.
@@ -108,7 +123,7 @@ impl Window {
                 Err(changed) => now = changed,
             }
         }
-        let (top, _) = self.parts();
+        let top = self.top();
         if bucket > top.load(Relaxed) {
             top.fetch_max(bucket, Relaxed);
         }
@@ -120,16 +135,14 @@ impl Window {
     /// Where a bucket is kept, or nothing when it is behind the window or not below the limit.
     #[inline]
     fn find(&self, bucket: u64) -> Option<Place<'_>> {
-        let (top, buckets) = self.parts();
-        let count = buckets.len() as u64;
         let end = MAX_COUNTER / u64::from(BUCKET_BITS);
-        if bucket >= end || bucket + count <= top.load(Relaxed) {
+        if bucket >= end || bucket + self.buckets <= self.top().load(Relaxed) {
             return None;
         }
         Some(Place {
-            word: &buckets[(bucket & (count - 1)) as usize],
+            word: self.bucket(bucket),
             // One more, so that a word that was never used, zero, is older than every generation.
-            generation: (bucket >> count.trailing_zeros()) + 1,
+            generation: (bucket >> self.buckets.trailing_zeros()) + 1,
         })
     }
 }
