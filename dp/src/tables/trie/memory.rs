@@ -5,8 +5,10 @@
 
 use std::sync::atomic::AtomicU64;
 
-/// Bytes of addresses to ask for: 16 GiB, on a machine that has so many.
-const RESERVE: usize = if cfg!(miri) { 1 << 20 } else { 1 << 34 };
+/// Bytes of addresses to ask for: 16 GiB.
+const RESERVE: usize = 1 << 34;
+/// The same where the kernel keeps memory for all that anyone asks for (`vm.overcommit_memory` = 2).
+const RESERVE_STRICT: usize = 1 << 29;
 /// With less there is no point.
 const LEAST: usize = if cfg!(miri) { 1 << 20 } else { 1 << 26 };
 
@@ -19,14 +21,19 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// As much as there is, up to 16 GiB.
+    /// As many addresses as there are, up to 16 GiB: some 800 million IPv4 routes.
     pub(super) fn reserve() -> Self {
         #[cfg(miri)]
         return Self {
             words: (0..LEAST / 8).map(|_| AtomicU64::new(0)).collect(),
         };
         #[cfg(not(miri))]
-        Self { map: map(RESERVE) }
+        {
+            let policy = std::fs::read_to_string("/proc/sys/vm/overcommit_memory");
+            let strict = policy.is_ok_and(|policy| policy.trim() == "2");
+            let map = map(if strict { RESERVE_STRICT } else { RESERVE });
+            Self { map }
+        }
     }
 
     #[inline(always)]
