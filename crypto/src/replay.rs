@@ -14,8 +14,6 @@
 //! counters. A racing reader may see it late, and then treat a counter as still inside; never can
 //! it make one `Fresh` again.
 
-use crossbeam_utils::CachePadded;
-
 use crate::{
     MAX_COUNTER,
     prefetch::prefetch,
@@ -41,26 +39,22 @@ pub(crate) const BUCKET_BITS: u32 = 32;
 /// worth before it, so at least `buckets * 32 - 31` counters.
 pub(crate) struct Window {
     /// The highest bucket number that was committed to, not reduced to the ring; then the buckets. In one piece, so that
-    /// a window that is not in the cache costs one wait for memory; on cache lines of its own, as another lane's is
-    /// another worker's.
-    words: Box<[CachePadded<[AtomicU64; WORDS]>]>,
-    /// How many buckets there are.
-    buckets: u64,
+    /// a window that is not in the cache costs one wait for memory. Then [`PADDING`].
+    words: Box<[AtomicU64]>,
 }
 
-/// Words of a piece.
-const WORDS: usize = 16;
+/// Words that nobody uses, two cache lines, so that none is shared with the next lane's window: that lane is as a rule
+/// another worker's.
+const PADDING: usize = 16;
 
 impl Window {
     /// A window of `buckets` buckets, a power of two.
     pub(crate) fn new(buckets: u32) -> Self {
         debug_assert!(buckets.is_power_of_two());
-        let zeroes = || std::array::from_fn(|_| AtomicU64::new(0));
         Self {
-            words: (0..=buckets as usize / WORDS)
-                .map(|_| CachePadded::new(zeroes()))
+            words: (0..=buckets as usize + PADDING)
+                .map(|_| AtomicU64::new(0))
                 .collect(),
-            buckets: buckets.into(),
         }
     }
 
@@ -68,20 +62,17 @@ impl Window {
     #[inline(always)]
     pub(crate) fn prefetch(&self, counter: u64) {
         let (bucket, _) = locate(counter);
-        prefetch(self.top());
-        prefetch(self.bucket(bucket));
+        let (top, buckets) = self.parts();
+        prefetch(top);
+        prefetch(&buckets[bucket as usize & (buckets.len() - 1)]);
     }
 
     #[inline(always)]
-    fn top(&self) -> &AtomicU64 {
-        &self.words[0][0]
-    }
-
-    /// Where a bucket is kept, or was, or will be.
-    #[inline(always)]
-    fn bucket(&self, bucket: u64) -> &AtomicU64 {
-        let word = (bucket & (self.buckets - 1)) as usize + 1;
-        &self.words[word / WORDS][word % WORDS]
+    fn parts(&self) -> (&AtomicU64, &[AtomicU64]) {
+        match self.words.split_last_chunk::<PADDING>() {
+            Some(([top, buckets @ ..], _)) => (top, buckets),
+            _ => unreachable!("made with more words than buckets and padding"),
+        }
     }
 
     /// Whether a commit would mark this counter, or why it would not. Changes nothing.
@@ -123,7 +114,7 @@ impl Window {
                 Err(changed) => now = changed,
             }
         }
-        let top = self.top();
+        let (top, _) = self.parts();
         if bucket > top.load(Relaxed) {
             top.fetch_max(bucket, Relaxed);
         }
@@ -135,14 +126,16 @@ impl Window {
     /// Where a bucket is kept, or nothing when it is behind the window or not below the limit.
     #[inline]
     fn find(&self, bucket: u64) -> Option<Place<'_>> {
+        let (top, buckets) = self.parts();
+        let count = buckets.len() as u64;
         let end = MAX_COUNTER / u64::from(BUCKET_BITS);
-        if bucket >= end || bucket + self.buckets <= self.top().load(Relaxed) {
+        if bucket >= end || bucket + count <= top.load(Relaxed) {
             return None;
         }
         Some(Place {
-            word: self.bucket(bucket),
+            word: &buckets[(bucket & (count - 1)) as usize],
             // One more, so that a word that was never used, zero, is older than every generation.
-            generation: (bucket >> self.buckets.trailing_zeros()) + 1,
+            generation: (bucket >> count.trailing_zeros()) + 1,
         })
     }
 }
