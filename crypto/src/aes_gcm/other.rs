@@ -1,4 +1,5 @@
-//! Stands in for the kernel on other architectures: there is no provider, so there are no keys.
+//! Stands in for the kernel on other architectures, and for that of ChaCha20-Poly1305: there is no provider, so there are no
+//! keys.
 
 use crate::{Nonce, Packet, Provider, Seal, Suite};
 
@@ -22,7 +23,11 @@ impl GcmKey {
         match *self {}
     }
 
-    pub(crate) fn prefetch_powers(&self) {
+    pub(crate) fn prefetch_short(&self) {
+        match *self {}
+    }
+
+    pub(crate) fn prefetch_all(&self) {
         match *self {}
     }
 
@@ -51,6 +56,16 @@ impl<const OPEN: bool> Batch<OPEN> {
     }
 
     pub(crate) fn finish(&mut self) {}
+}
+
+impl Batch<false> {
+    pub(crate) fn push_two(
+        &mut self,
+        (key, _): (&GcmKey, &Seal<'_>),
+        _: (&GcmKey, &mut Packet<'_>),
+    ) {
+        match *key {}
+    }
 }
 
 pub(crate) struct Layers;

@@ -14,16 +14,15 @@ mod group;
 mod hash;
 #[cfg(target_arch = "x86_64")]
 mod key;
-#[cfg(not(target_arch = "x86_64"))]
-mod other;
 #[cfg(target_arch = "x86_64")]
 mod stream;
 #[cfg(target_arch = "x86_64")]
 mod transpose;
 
+// On others nobody can make a key of either kind.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) use crate::aes_gcm::{Batch, GcmKey as ChaChaKey};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use batch::Batch;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use key::{ChaChaKey, Cpu};
-#[cfg(not(target_arch = "x86_64"))]
-pub(crate) use other::{Batch, ChaChaKey};
