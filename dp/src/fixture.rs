@@ -264,6 +264,8 @@ impl Node {
                 role,
                 mac: mac(number, index),
                 mtu: MTU,
+                finishes: false,
+                device_mtu: MTU,
                 peer: None,
             })
         };

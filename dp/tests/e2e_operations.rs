@@ -12,6 +12,7 @@ use twinseal::cli::demo::kernel::netdev;
 use twinseal::cli::demo::plan::{CIRCUIT, EDGE_PORT, Host, Router, Underlay, VRF, WEST};
 use twinseal_api::v1;
 use twinseal_ebpf::{Role, Steering, XdpMode};
+use twinseal_lab::traffic::Until;
 use twinseal_lab::{PingConfig, ping};
 use v1::item::Item;
 
@@ -226,11 +227,11 @@ fn port(name: &str, device: &str) -> v1::Port {
         name: name.into(),
         role: v1::PortRole::Edge.into(),
         vrf: VRF.into(),
-        mtu: 0,
         device: Some(v1::port::Device::AfXdp(v1::AfXdp {
             netdev: device.into(),
             ..v1::AfXdp::default()
         })),
+        ..v1::Port::default()
     }
 }
 
@@ -283,4 +284,37 @@ fn delete_route(prefix: &str) -> v1::Change {
             item: Some(v1::item_ref::Item::Route(route)),
         })),
     }
+}
+
+#[test]
+fn frames_that_a_device_without_carrier_does_not_take_are_counted() {
+    let Some(mut path) = Path::start(options()) else {
+        return;
+    };
+    // The kernel forgets neighbours with the carrier; this one stays, so that frames go on to the device.
+    let transit = path.network.router(Router::Transit);
+    let mac = transit.mac(netdev(WEST)).expect("its address");
+    let neighbour = v1::Neighbour {
+        port: WEST.into(),
+        address: Underlay::V4.address(Router::Transit, WEST).0.to_string(),
+        mac: twinseal::wire::ethernet::Mac(mac).to_string(),
+    };
+    path.controller
+        .apply(Router::EdgeA, vec![set(Item::Neighbour(neighbour))])
+        .expect("a static neighbour");
+    let switch = path.network.switch(WEST);
+    switch.set_down("p0").expect("the cable is pulled");
+    let dropped = |path: &mut Path| {
+        let stats = path.controller.stats(Router::EdgeA).expect("counters");
+        let port = stats.ports.into_iter().find(|port| port.port == WEST);
+        let sockets = port.expect("the underlay port").sockets;
+        let found = sockets.iter().find(|it| it.name == "tx_dropped");
+        found.expect("the counter").value
+    };
+    let before = dropped(&mut path);
+    let load = path.send(Host::A, false, 4, 500.0, Until::Count(200));
+    let summary = load.finish();
+    assert_eq!((summary.sent, summary.lost), (200, 200));
+    assert_eq!(dropped(&mut path) - before, 200, "{:?}", path.drops());
+    path.finish();
 }

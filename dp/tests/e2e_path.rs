@@ -5,11 +5,13 @@ mod common;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::{FAMILIES, HOSTS, PATIENCE, Path, options};
+use common::{FAMILIES, HOSTS, PATIENCE, Path, logs, options};
 use serde_json::Value;
-use twinseal::cli::demo::plan::{EAST, Host, Router, Underlay, WEST};
+use twinseal::cli::demo::items::set;
+use twinseal::cli::demo::plan::{EAST, EDGE_PORT, Host, Router, Underlay, WEST};
+use twinseal_api::v1::{self, item::Item};
 use twinseal_lab::capture::{Capture, CaptureLimits, Captured};
 use twinseal_lab::traffic::Until;
 use twinseal_lab::{IcmpError, PingConfig};
@@ -272,7 +274,104 @@ fn tcp_of_real_programs_passes_both_ways() {
         eprintln!("SKIPPED: iperf3 does not start ({why}); install it");
         return;
     }
-    let Some(path) = Path::start(options()) else {
+    // With the offloads that the kernel gives to veths, and without.
+    for offloads in [true, false] {
+        let mut options = options();
+        options.offloads = offloads;
+        let Some(mut path) = Path::start(options) else {
+            return;
+        };
+        let mut serve = Command::new("iperf3");
+        serve.args(["--server", "--forceflush"]);
+        let mut server = path.network.host(Host::B).spawn(serve).expect("iperf3");
+        server
+            .wait_for_log("Server listening", PATIENCE)
+            .expect("iperf3 listens");
+        for v6 in FAMILIES {
+            for reverse in [false, true] {
+                transfer(&path, Host::B.address(v6), reverse);
+            }
+        }
+        for edge in [Router::EdgeA, Router::EdgeB] {
+            let finished = path.offloaded(edge, "checksums_finished");
+            assert_eq!(finished > 0, offloads, "{finished} at {}", edge.name());
+        }
+        path.finish();
+    }
+}
+
+#[test]
+fn udp_passes_whose_checksum_is_left_to_a_device() {
+    let mut options = options();
+    options.offloads = true;
+    let Some(mut path) = Path::start(options) else {
+        return;
+    };
+    let ways = HOSTS.iter().flat_map(|&from| FAMILIES.map(|v6| (from, v6)));
+    let ways: Vec<_> = ways.collect();
+    let send = |path: &Path| -> Vec<_> {
+        let send = |&(from, v6)| path.send_from(from, v6, 4, 500.0, Until::Count(400));
+        ways.iter().map(send).collect()
+    };
+    let loads = send(&path);
+    for load in loads {
+        let summary = load.finish();
+        path.assert_perfect(&summary);
+    }
+    for edge in [Router::EdgeA, Router::EdgeB] {
+        assert_eq!(path.offloaded(edge, "checksums_unfinishable"), 0);
+        assert!(path.offloaded(edge, "checksums_finished") >= 800);
+        let state = path.controller.get(edge).expect("the state");
+        let done = |name: &str| {
+            let port = state.ports.iter().find(|port| port.port == name);
+            port.expect("a port").checksum.clone()
+        };
+        assert_eq!(done(EDGE_PORT), "finish");
+        let underlay = if edge == Router::EdgeA { WEST } else { EAST };
+        assert_eq!(done(underlay), "");
+    }
+
+    // Ports that trust hosts forward it as it is, and far hosts drop it.
+    for checksum in [v1::Checksum::Trust, v1::Checksum::Auto] {
+        for edge in [Router::EdgeA, Router::EdgeB] {
+            let items = path.controller.get(edge).expect("the state").items;
+            let ports = items.into_iter().filter_map(|item| item.item);
+            let edge_port = ports.filter_map(|item| match item {
+                Item::Port(port) if port.name == EDGE_PORT => Some(port),
+                _ => None,
+            });
+            let changes = edge_port.map(|port| {
+                set(Item::Port(v1::Port {
+                    checksum: checksum.into(),
+                    ..port
+                }))
+            });
+            path.controller
+                .apply(edge, changes.collect())
+                .expect("an open port can change this");
+        }
+        for load in send(&path) {
+            let summary = load.finish();
+            match checksum {
+                v1::Checksum::Trust => assert_eq!(summary.lost, summary.sent),
+                _ => path.assert_perfect(&summary),
+            }
+        }
+    }
+    path.finish();
+}
+
+#[test]
+fn super_frames_are_told_with_what_helps() {
+    if let Err(why) = Command::new("iperf3").arg("--version").output() {
+        eprintln!("SKIPPED: iperf3 does not start ({why}); install it");
+        return;
+    }
+    let mut options = options();
+    // Before generic XDP nobody cuts what hosts leave to be cut.
+    (options.offloads, options.edge_xdp) = (true, v1::XdpMode::Generic);
+    options.extra = "events.file = \"-\"\n".to_owned();
+    let Some(mut path) = Path::start(options) else {
         return;
     };
     let mut serve = Command::new("iperf3");
@@ -281,11 +380,47 @@ fn tcp_of_real_programs_passes_both_ways() {
     server
         .wait_for_log("Server listening", PATIENCE)
         .expect("iperf3 listens");
-    for v6 in FAMILIES {
-        for reverse in [false, true] {
-            transfer(&path, Host::B.address(v6), reverse);
-        }
+    let to = Host::B.address(false).to_string();
+    let mut command = Command::new("iperf3");
+    command.args(["--time", "60", "--client", &to]);
+    let mut client = path.network.host(Host::A).spawn(command).expect("iperf3");
+    let lost = |path: &mut Path| {
+        let names = ["oversized", "super_frames"];
+        names
+            .map(|name| path.offloaded(Router::EdgeA, name))
+            .iter()
+            .sum::<u64>()
+    };
+    let begin = Instant::now();
+    while lost(&mut path) == 0 {
+        assert!(begin.elapsed() < PATIENCE, "{:?}", path.drops());
+        std::thread::sleep(Duration::from_millis(20));
     }
+    client.kill().expect("it ends");
+    let help = "ethtool -K DEVICE tso off gso off";
+    let explained = path.explain(Router::EdgeA, &to);
+    assert!(explained.contains(help), "{explained}");
+    wait_until(|| {
+        let logs = logs(&path.network);
+        let mut lines = logs.iter().flat_map(|(_, text)| text.lines());
+        lines.any(|line| line.contains("twinseal.fault") && line.contains(help))
+    });
+
+    // And that does help.
+    path.network
+        .host(Host::A)
+        .disable_offloads("eth0")
+        .expect("no offloads");
+    let before = lost(&mut path);
+    server.kill().expect("it ends");
+    let mut serve = Command::new("iperf3");
+    serve.args(["--server", "--forceflush"]);
+    let mut server = path.network.host(Host::B).spawn(serve).expect("iperf3");
+    server
+        .wait_for_log("Server listening", PATIENCE)
+        .expect("iperf3 listens");
+    transfer(&path, Host::B.address(false), false);
+    assert_eq!(lost(&mut path), before);
     path.finish();
 }
 

@@ -397,6 +397,45 @@ fn what_hosts_send_and_is_not_forwarded() {
 }
 
 #[test]
+fn jumbograms_are_no_packets_of_ours() {
+    let mut path = path();
+    let with = |next: u8, option: &[u8]| {
+        let mut frame = host_frame_v6(100, 7);
+        frame[18..21].copy_from_slice(&[0, 0, next]);
+        frame[54..54 + option.len()].copy_from_slice(option);
+        frame
+    };
+    // RFC 2675: a hop-by-hop option with the length. Without the option it makes no more sense.
+    let jumbo = with(0, &[17, 0, 0xc2, 4, 0, 1, 0, 0]);
+    for frame in [jumbo, with(17, &[]), with(0, &[])] {
+        dropped(&mut path.a, EDGE, &frame, DropReason::BadIpHeader);
+    }
+    // A header with nothing behind it is one.
+    first_hop(&mut path, &with(59, &[]));
+}
+
+#[test]
+fn overlay_packets_have_no_extension_headers() {
+    let mut path = path();
+    let outer = first_hop(&mut path, &host_frame_v4(64, 7));
+    let mut extended = outer[..12].to_vec();
+    extended.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+    extended.extend((outer.len() as u16 - 34 + 8).to_be_bytes());
+    extended.extend([60, 64]);
+    extended.extend(host_v6(1).octets());
+    extended.extend(host_v6(2).octets());
+    extended.extend([17, 0, 1, 4, 0, 0, 0, 0]);
+    extended.extend(&outer[34..]);
+    dropped(&mut path.transit, WEST, &extended, DropReason::NotOverlay);
+    // Without it, it is ours.
+    extended.drain(54..62);
+    extended[18..21].copy_from_slice(&[0, 0, 17]);
+    let length = (extended.len() as u16 - 54).to_be_bytes();
+    extended[18..20].copy_from_slice(&length);
+    sent(&mut path.transit, WEST, &extended, EAST);
+}
+
+#[test]
 fn what_is_missing_on_the_way_out_has_a_name() {
     let frame = host_frame_v4(64, 7);
     let mut path = path();

@@ -137,6 +137,8 @@ pub struct Statistics {
 pub struct Counters {
     /// Packets over several chunks, dropped whole: there was no jumbo frame free, or they were too large for one.
     pub rx_multi_buffer: u64,
+    /// Those of them that were too large.
+    pub rx_oversized: u64,
     /// Descriptors with an offset or length outside their chunk; the chunk went back to the pool.
     pub rx_invalid: u64,
     /// Addresses from the kernel that this socket had not given to it; ignored.
@@ -144,6 +146,9 @@ pub struct Counters {
     /// Frames that [`Socket::transmit`](crate::Socket::transmit) would not send: of another memory, shorter than an
     /// Ethernet header, or too large for the socket. They stayed with the caller.
     pub tx_refused: u64,
+    /// Packets that the device would not take, as it has no carrier or is going away (copy mode). The kernel completes them
+    /// like those that were sent.
+    pub tx_dropped: u64,
     /// Calls with a [`Umem`](crate::Umem) that is not the one the socket was opened with; nothing was done.
     pub wrong_umem: u64,
 }

@@ -71,6 +71,12 @@ impl Ledger {
         self.counters.tx_refused += frames;
     }
 
+    /// Counts a packet that the device dropped.
+    #[cold]
+    pub(crate) fn count_dropped(&mut self) {
+        self.counters.tx_dropped += 1;
+    }
+
     /// Notes that the kernel has this chunk now. It must be of this account's memory.
     #[inline]
     pub(crate) fn give(&mut self, chunk: Chunk) {
@@ -149,7 +155,11 @@ impl Ledger {
             Parts::Dropped => None,
         };
         let fits = match (&mut whole, &part) {
-            (Some(whole), Some(part)) => append(whole, part.data()),
+            (Some(whole), Some(part)) => {
+                let fits = append(whole, part.data());
+                self.counters.rx_oversized += u64::from(!fits);
+                fits
+            }
             _ => false,
         };
         part.into_iter().for_each(|part| umem.free(part));
@@ -334,7 +344,8 @@ mod tests {
         // The next one finds no jumbo frame, is dropped whole, and breaks nothing of the one after it.
         assert!(ledger.accept(&mut umem, part(3, 1792, true)).is_none());
         assert!(ledger.accept(&mut umem, part(4, 1, false)).is_none());
-        assert_eq!(ledger.counters().rx_multi_buffer, 1);
+        let counters = ledger.counters();
+        assert_eq!((counters.rx_multi_buffer, counters.rx_oversized), (1, 0));
         let small = ledger.accept(&mut umem, part(5, 60, false));
         umem.free(small.expect("an ordinary packet"));
         umem.free(whole);
@@ -350,7 +361,8 @@ mod tests {
             assert!(ledger.accept(&mut umem, part(number, 1792, more)).is_none());
         }
         assert_eq!((umem.available(), umem.jumbos_available()), (7, 1));
-        assert_eq!(ledger.counters().rx_multi_buffer, 1);
+        let counters = ledger.counters();
+        assert_eq!((counters.rx_multi_buffer, counters.rx_oversized), (1, 1));
         // Its second part is in a chunk that the kernel does not have.
         assert!(ledger.accept(&mut umem, part(7, 1792, true)).is_none());
         assert!(ledger.accept(&mut umem, part(0, 10, false)).is_none());

@@ -237,7 +237,9 @@ impl Socket {
                     // A full batch, with more to send.
                     Some(libc::EAGAIN) if moved => {}
                     // One packet was dropped by the device; the kernel counts it as sent and stops there.
-                    Some(libc::EBUSY) if self.outcome.bind == ZeroCopy::Copy => {}
+                    Some(libc::EBUSY) if self.outcome.bind == ZeroCopy::Copy => {
+                        self.ledger.count_dropped();
+                    }
                     Some(libc::EINTR) => {}
                     // No room in the completion ring or the device's queue, or no memory.
                     Some(libc::EAGAIN | libc::EBUSY | libc::ENOBUFS | libc::ENOMEM) => {

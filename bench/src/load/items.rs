@@ -58,11 +58,11 @@ pub(super) fn port(name: &str, n: u8, vrf: Option<String>) -> Item {
         name: name.into(),
         role: role.into(),
         vrf: vrf.unwrap_or_default(),
-        mtu: 0,
         device: Some(v1::port::Device::Memory(v1::Memory {
             wire: wire(name),
             mac: mac_text(n),
         })),
+        ..v1::Port::default()
     })
 }
 

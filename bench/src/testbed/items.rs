@@ -23,8 +23,8 @@ pub(super) fn port(netdev: &str, role: v1::PortRole, vrf: &str) -> Item {
         name: netdev.into(),
         role: role.into(),
         vrf: vrf.into(),
-        mtu: 0,
         device: Some(v1::port::Device::AfXdp(device)),
+        ..v1::Port::default()
     })
 }
 

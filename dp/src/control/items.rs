@@ -9,8 +9,8 @@ use twinseal_xsk::BindMode;
 
 use super::events::{direction, key_ref};
 use super::model::{
-    Circuit, End, Hop, Key, KeyId, LabelAction, Limits, Link, LinkName, Member, Owner, Port,
-    PortName, Prefix, Role, State, Target, Via, VrfName,
+    Checksum, Circuit, End, Hop, Key, KeyId, LabelAction, Limits, Link, LinkName, Member, Owner,
+    Port, PortName, Prefix, Role, State, Target, Via, VrfName,
 };
 use super::parse::{Item, ItemKey};
 use crate::ports::Device;
@@ -231,6 +231,12 @@ fn port(name: &PortName, port: &Port) -> Proto {
         role: role.into(),
         vrf,
         mtu: port.spec.mtu.into(),
+        checksum: match port.checksum {
+            Checksum::Auto => v1::Checksum::Auto,
+            Checksum::Finish => v1::Checksum::Finish,
+            Checksum::Trust => v1::Checksum::Trust,
+        }
+        .into(),
         device: Some(match &port.spec.device {
             Device::AfXdp {
                 netdev,

@@ -35,6 +35,7 @@ mod diff;
 pub mod drain;
 mod items;
 mod limits;
+mod losses;
 mod ports;
 mod report;
 mod resolve;

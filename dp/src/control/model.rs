@@ -113,6 +113,32 @@ pub struct Port {
     pub role: Role,
     /// What to open; its `edge` agrees with the role.
     pub spec: PortSpec,
+    /// What is done about transport checksums of hosts; `Auto` on underlay ports.
+    pub checksum: Checksum,
+}
+
+/// What an edge port does about transport checksums that hosts leave to a device.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Checksum {
+    /// Finishes them where hosts may leave them: on devices without a wire.
+    #[default]
+    Auto,
+    /// Finishes them.
+    Finish,
+    /// Takes them as they are.
+    Trust,
+}
+
+impl Port {
+    /// Whether it finishes checksums, if hosts may leave them to its device or not.
+    pub fn finishes(&self, offloads: bool) -> bool {
+        let wanted = match self.checksum {
+            Checksum::Auto => offloads,
+            Checksum::Finish => true,
+            Checksum::Trust => false,
+        };
+        wanted && self.role != Role::Underlay
+    }
 }
 
 /// What a port faces.

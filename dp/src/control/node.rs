@@ -19,6 +19,7 @@ use super::events::{Events, Log};
 use super::health::Health;
 use super::keys::{Live, SaConfig};
 use super::limits::Watch;
+use super::losses::Losses;
 use super::model::{Limits, State};
 use super::netlink::{Changed, Netlink};
 use super::ports::Ports;
@@ -61,6 +62,7 @@ pub struct Node {
     pub(super) health: Health,
     pub(super) events: Events,
     security: Security,
+    losses: Losses,
     access: Access,
     pub(super) accounts: Accounts,
     pub(super) requests: Requests,
@@ -263,6 +265,7 @@ impl Node {
             health: Health::default(),
             events,
             security: Security::new(Instant::now()),
+            losses: Losses::default(),
             access,
             accounts,
             requests: Requests::default(),
@@ -320,6 +323,10 @@ impl Node {
                         let drops = self.pool.drops();
                         self.security.tell(&self.events, now, &drops, &self.live);
                         self.security.tell_refusals(&self.events, now, &self.access);
+                        if self.losses.due(now) {
+                            let stats = self.pool.stats();
+                            self.losses.tell(&self.events, now, &self.state, &self.ports, &stats);
+                        }
                     }
                 }
             }

@@ -132,6 +132,8 @@ impl Ports {
             index,
             mac: outcome.mac,
             mtu: outcome.mtu,
+            device_mtu: outcome.device_mtu,
+            offloads: outcome.offloads,
             peer: outcome.peer,
             ifindex: outcome.ifindex,
         };

@@ -44,6 +44,7 @@ pub(super) fn stats(node: &Node) -> v1::StatsResponse {
             sent_bytes: totals.map_or(0, |t| t.sent_bytes),
             steering: counters(&node.ports.steering(name)),
             sockets: totals.map_or_else(Vec::new, |t| counters(&t.sockets)),
+            offloads: totals.map_or_else(Vec::new, |t| counters(&t.offloads.by_name())),
         }
     });
     let links = node.state.links.keys().filter_map(|name| {
@@ -61,6 +62,7 @@ pub(super) fn stats(node: &Node) -> v1::StatsResponse {
     });
     v1::StatsResponse {
         generation: node.state.generation,
+        boot: node.events.boot(),
         ports: ports.collect(),
         links: links.collect(),
         circuits: circuits.collect(),
@@ -129,9 +131,9 @@ fn counters(counters: &[(&'static str, u64)]) -> Vec<v1::Counter> {
 }
 
 fn ports(node: &Node) -> Vec<v1::PortState> {
-    let ports = node.state.ports.keys();
+    let ports = node.state.ports.iter();
     ports
-        .filter_map(|name| {
+        .filter_map(|(name, port)| {
             let outcome = node.ports.outcome(name)?;
             Some(v1::PortState {
                 port: name.to_string(),
@@ -148,6 +150,12 @@ fn ports(node: &Node) -> Vec<v1::PortState> {
                     .ifindex
                     .is_none_or(|ifindex| node.netlink.view.carrier(ifindex)),
                 draining: node.drains.port(name),
+                checksum: match (&port.role, port.finishes(outcome.offloads)) {
+                    (Role::Underlay, _) => "",
+                    (Role::Edge(_), true) => "finish",
+                    (Role::Edge(_), false) => "trust",
+                }
+                .to_owned(),
             })
         })
         .collect()

@@ -5,7 +5,7 @@
 //!
 //! | stage | from | does |
 //! |---|---|---|
-//! | [`parse`] | ports | Ethernet; on the underlay also IP and UDP |
+//! | [`parse`] | ports | Ethernet; on the underlay also IP and UDP; finishes checksums where hosts leave them to a device |
 //! | [`link::open`] | underlay | link header, key lookup; opens the link seal, marks the replay window, looks for labels |
 //! | [`label::follow`] | links | swaps the label, or takes the packet out at its circuit's end |
 //! | [`circuit::open`] | labels | opens the circuit seal, marks the replay window |
@@ -20,6 +20,7 @@ mod jobs;
 mod label;
 mod link;
 mod lookups;
+pub mod offloads;
 mod parse;
 pub mod reason;
 mod route;
@@ -33,6 +34,7 @@ use twinseal_crypto::{LaneOwner, TAG_LEN};
 use twinseal_xsk::Frame;
 
 use crate::tables::{CircuitIndex, LinkIndex, NeighbourKey, PortIndex, Tables, VrfIndex, hash};
+use offloads::Offloads;
 use reason::{DropReason, Drops};
 
 /// The most packets in a batch.
@@ -144,6 +146,8 @@ pub struct State {
     pub wanted: ArrayVec<(PortIndex, IpAddr), 16>,
     /// ICMP errors that may still be sent; the worker refills it by the clock.
     pub icmp_budget: u32,
+    /// What the batches so far left to a device; the worker takes it out.
+    pub offloads: Offloads,
 }
 
 impl State {
@@ -156,6 +160,7 @@ impl State {
             waiting: ArrayVec::new(),
             wanted: ArrayVec::new(),
             icmp_budget: 0,
+            offloads: Offloads::default(),
         }
     }
 
@@ -242,7 +247,8 @@ pub const STAGES: [&str; Stage::Done as usize] = [
     "link_seal",
 ];
 
-/// Runs a batch through all stages. Afterwards each packet is to be sent, held or dropped, and drops are counted.
+/// Runs a batch through all stages. Afterwards each packet is to be sent, held or dropped, and drops are counted. All
+/// packets of a batch came in by one port.
 pub fn process(state: &mut State, tables: &Tables, batch: &mut Batch) {
     process_probed(state, tables, batch, &mut ());
 }
@@ -255,8 +261,9 @@ pub fn process_probed(
     batch: &mut Batch,
     probe: &mut impl Probe,
 ) {
+    debug_assert!(batch.windows(2).all(|pair| pair[0].port == pair[1].port));
     state.waiting.clear();
-    parse::parse(tables, batch);
+    parse::parse(state, tables, batch);
     probe.passed(Stage::Parse as usize, tables, batch);
     if waiting(batch, Stage::LinkOpen) {
         let labels = link::open(state, tables, batch);

@@ -5,24 +5,27 @@ use std::ops::Range;
 use zerocopy::FromBytes;
 
 use super::reason::DropReason;
-use super::{Batch, Packet, Stage};
-use crate::tables::{PortRole, Tables};
+use super::{Batch, Packet, Stage, State, offloads};
+use crate::tables::{Port, PortRole, Tables};
 use crate::wire::{ethernet, ip, overlay, udp};
 
-pub(super) fn parse(tables: &Tables, batch: &mut Batch) {
-    prefetch(tables, batch);
+pub(super) fn parse(state: &mut State, tables: &Tables, batch: &mut Batch) {
+    let port = batch.first().and_then(|packet| tables.port(packet.port));
+    prefetch(port, batch);
     for packet in batch.iter_mut() {
         if let Err(reason) = parse_one(tables, packet) {
             packet.drop(reason);
         }
     }
+    // Asked once a batch: other ports pay nothing for it.
+    if let Some(port) = port.filter(|port| port.finishes) {
+        offloads::finish(&mut state.offloads, port, batch);
+    }
 }
 
 /// Asks for the cache lines that headers are in and go to, and for the last one, where tags are.
 #[inline]
-fn prefetch(tables: &Tables, batch: &Batch) {
-    // As a rule all packets of a batch come from one port; if not, this costs a little and breaks nothing.
-    let port = batch.first().and_then(|packet| tables.port(packet.port));
+fn prefetch(port: Option<&Port>, batch: &Batch) {
     let beside = match port.map(|port| port.role) {
         Some(PortRole::Underlay) => 64,
         _ => -64,

@@ -36,6 +36,9 @@ drop_reasons! {
     NotForUs => "not_for_us",
     /// Neither IPv4 nor IPv6.
     NotIp => "not_ip",
+    /// It came from a host and holds more than its device's packets may: several in one, as segmentation offload leaves
+    /// them to a device.
+    SuperFrame => "super_frame",
     /// An IP header that makes no sense.
     BadIpHeader => "bad_ip_header",
     /// The IPv4 header's checksum is wrong.

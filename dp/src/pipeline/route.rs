@@ -236,6 +236,10 @@ fn check_v6(packet: &mut Packet, transit: bool) -> Result<Destination, Refused> 
     if length > payload.len() {
         return Err(DropReason::Truncated.into());
     }
+    // A jumbogram (RFC 2675) says its length in an option; without one there is nothing that the next header could be.
+    if length == 0 && header.next_header != ip::NO_NEXT_HEADER {
+        return Err(DropReason::BadIpHeader.into());
+    }
     if !ip::v6_source_is_valid(header.source) {
         return Err(DropReason::BadSource.into());
     }

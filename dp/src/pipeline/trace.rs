@@ -9,6 +9,8 @@ use super::{BATCH, Batch, Disposition, Packet, Probe, Stage, flow};
 use crate::tables::trie::{NO_ROUTE, Number};
 use crate::tables::{CircuitIndex, GroupIndex, LinkIndex, PortIndex, Tables, Target, VrfIndex};
 use crate::wire::brief::Brief;
+use crate::wire::checksum::{self, State};
+use crate::wire::ethernet;
 use crate::wire::overlay::{CircuitHeader, LinkHeader};
 
 /// The way of one packet. Indices are of the tables that it was processed with.
@@ -30,12 +32,25 @@ pub struct Trace {
     pub vrf: Option<VrfIndex>,
     /// The inner packet, if this node saw it.
     pub packet: Option<Brief>,
+    /// Its transport checksum as it came to be routed.
+    pub checksum: Checksum,
     /// What became of it.
     pub disposition: Disposition,
     /// Why it was dropped, if what is sent is the ICMP error about it.
     pub answered: Option<DropReason>,
     /// The stage that it waits for.
     next: Stage,
+    /// The transport checksum of the frame that came in.
+    came: State,
+}
+
+/// A transport checksum of an inner packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Checksum {
+    /// It is like this.
+    Is(State),
+    /// It was unfinished when it came, and is right now.
+    Finished,
 }
 
 /// A link, and a circuit in it, as far as the packet's headers told.
@@ -72,9 +87,11 @@ impl Tracer {
             into: Passage::default(),
             vrf: None,
             packet: None,
+            checksum: Checksum::Is(State::None),
             disposition: Disposition::Pending,
             answered: None,
             next: Stage::Parse,
+            came: of_frame(packet.frame.data()),
         }));
     }
 
@@ -136,6 +153,10 @@ impl Trace {
             (Stage::Parse | Stage::CircuitOpen, Stage::Route) => {
                 self.vrf = Some(meta.vrf);
                 self.packet = Brief::of_packet(data);
+                self.checksum = match (self.next, self.came, checksum::state(data)) {
+                    (Stage::Parse, State::Unfinished, State::Right) => Checksum::Finished,
+                    (_, _, state) => Checksum::Is(state),
+                };
             }
             (Stage::Route, Stage::CircuitEnter) => self.into.circuit = Some(meta.circuit),
             (Stage::CircuitEnter, Stage::LinkSeal) => {
@@ -161,6 +182,12 @@ impl Trace {
             _ => {}
         }
     }
+}
+
+/// What the transport checksum in an Ethernet frame is like.
+fn of_frame(frame: &[u8]) -> State {
+    let packet = frame.get(ethernet::LEN..);
+    packet.map_or(State::None, checksum::state)
 }
 
 fn label(data: &[u8]) -> Option<u32> {
@@ -197,7 +224,6 @@ mod tests {
     use crate::fixture::{EAST, EDGE, Node, Path, WEST, host_frame_v4, host_frame_v6};
     use crate::pipeline::{STAGES, process_probed};
     use crate::tables::{Via, ViaIndex};
-    use crate::wire::ethernet;
     use twinseal_crypto::{DEFAULT_PROVIDER, Suite, provider};
 
     fn path() -> Path {
@@ -263,6 +289,35 @@ mod tests {
                     brief.unwrap().ttl - 1
                 )
             );
+        }
+    }
+
+    #[test]
+    fn a_checksum_is_told_as_it_was_found() {
+        let mut path = path();
+        let mut unfinished = host_frame_v4(100, 7);
+        let at = ethernet::LEN + 26;
+        let mut pseudo = unfinished[ethernet::LEN + 12..ethernet::LEN + 20].to_vec();
+        pseudo.extend([0, 17, 0, 80]);
+        let sum = !crate::wire::ip::checksum(&pseudo);
+        unfinished[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        let mut wrong = unfinished.clone();
+        wrong[at] ^= 1;
+        let without = host_frame_v4(100, 7);
+        let edge = usize::from(EDGE.0);
+        for (frame, finishes, here, there) in [
+            (&unfinished, true, Checksum::Finished, State::Right),
+            (&unfinished, false, Checksum::Is(State::Unfinished), State::Unfinished),
+            (&wrong, true, Checksum::Is(State::Wrong), State::Wrong),
+            (&without, true, Checksum::Is(State::None), State::None),
+        ] {
+            path.a.tables.ports[edge].as_mut().unwrap().finishes = finishes;
+            let (in_a, outer) = trace(&mut path.a, EDGE, frame);
+            let (in_t, outer) = trace(&mut path.transit, WEST, &outer);
+            let (in_b, _) = trace(&mut path.b, WEST, &outer);
+            assert_eq!(in_a.checksum, here);
+            assert_eq!(in_t.checksum, Checksum::Is(State::None));
+            assert_eq!(in_b.checksum, Checksum::Is(there));
         }
     }
 

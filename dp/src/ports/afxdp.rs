@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use twinseal_ebpf::{Role, XdpMode};
+use twinseal_ebpf::{Role, XdpMode, XdpOutcome};
 use twinseal_xsk::{BindMode, BusyPoll, Frame, Socket, SocketConfig, Umem, ZeroCopy};
 
 use super::netdev::Netdev;
@@ -187,6 +187,9 @@ pub(crate) fn steer(
     let outcome = Outcome {
         mac: facts.mac,
         mtu: opener.mtu,
+        device_mtu: facts.mtu,
+        // Before generic XDP the kernel merges what comes by a wire, and leaves the checksum of that unfinished.
+        offloads: !facts.wired || program.outcome() == XdpOutcome::Generic,
         xdp: Some(program.outcome()),
         bind: opened.iter().filter_map(|opened| opened.bind).collect(),
         need_wakeup: opened.iter().any(|opened| opened.need_wakeup),
@@ -244,10 +247,18 @@ impl Queue for AfXdpQueue {
         let mut counters = vec![
             ("multi_buffer_dropped", ours.rx_multi_buffer),
             ("tx_ring_full", self.unsent),
+            ("tx_dropped", ours.tx_dropped),
             ("wake_errors", self.wake_errors),
         ];
         if let Ok(kernel) = self.socket.statistics() {
+            // Where there are no jumbo frames the kernel drops what is too large for a chunk, and counts it among what it
+            // drops for want of one; that alone it counts once more.
+            let oversized = match self.jumbo {
+                true => ours.rx_oversized,
+                false => kernel.rx_dropped.saturating_sub(kernel.rx_fill_ring_empty_descs),
+            };
             counters.extend([
+                ("oversized", oversized),
                 ("rx_dropped", kernel.rx_dropped),
                 ("rx_invalid_descs", kernel.rx_invalid_descs),
                 ("tx_invalid_descs", kernel.tx_invalid_descs),
@@ -259,7 +270,8 @@ impl Queue for AfXdpQueue {
         counters
     }
 
-    fn close(self: Box<Self>, memory: &mut Umem) {
+    fn close(self: Box<Self>, memory: &mut Umem) -> usize {
+        let unsent = self.socket.tx_pending();
         let closed = self.socket.close(memory);
         if closed.kept > 0 {
             tracing::warn!(
@@ -267,6 +279,7 @@ impl Queue for AfXdpQueue {
                 "the kernel did not return all frames of a closed socket"
             );
         }
+        unsent
     }
 }
 

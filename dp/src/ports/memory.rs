@@ -242,7 +242,9 @@ impl Queue for EndQueue {
         vec![("rx_overflow", self.overflows())]
     }
 
-    fn close(self: Box<Self>, _: &mut Umem) {}
+    fn close(self: Box<Self>, _: &mut Umem) -> usize {
+        0
+    }
 }
 
 #[cfg(test)]

@@ -43,8 +43,8 @@ pub trait Queue: Send {
         Vec::new()
     }
 
-    /// Gives all memory back and closes.
-    fn close(self: Box<Self>, memory: &mut Umem);
+    /// Gives all memory back and closes. Returns how many frames the device had not taken yet, and never will.
+    fn close(self: Box<Self>, memory: &mut Umem) -> usize;
 }
 
 /// What a port is to be made of.
@@ -93,6 +93,10 @@ pub struct Outcome {
     pub mac: Mac,
     /// Octets of an IP packet.
     pub mtu: u16,
+    /// Octets of the largest IP packet that the device takes.
+    pub device_mtu: u16,
+    /// Whether those who send to it may leave checksums to a device: it has no wire, or merges what comes by one.
+    pub offloads: bool,
     /// How the steering program is attached; `None` for ports without one.
     pub xdp: Option<XdpOutcome>,
     /// By queue, how the socket is bound: "zero-copy" or "copy"; empty for ports without sockets.

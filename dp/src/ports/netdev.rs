@@ -14,6 +14,8 @@ pub(super) struct Netdev {
     pub(super) ifindex: u32,
     pub(super) mac: Mac,
     pub(super) mtu: u16,
+    /// Whether what it receives came by a wire, so that a device has finished it.
+    pub(super) wired: bool,
 }
 
 impl Netdev {
@@ -35,8 +37,56 @@ impl Netdev {
             .map_err(fail("SIOCGIFMTU"))?;
         // A larger one cannot be used up by a frame of 4096 octets anyway.
         let mtu = u16::try_from(request.int()).unwrap_or(u16::MAX);
-        Ok(Self { ifindex, mac, mtu })
+        let wired = is_wired(&control, &mut request);
+        Ok(Self {
+            ifindex,
+            mac,
+            mtu,
+            wired,
+        })
     }
+}
+
+/// `ETHTOOL_GDRVINFO` and `struct ethtool_drvinfo` of `linux/ethtool.h`.
+const ETHTOOL_GDRVINFO: u32 = 3;
+
+#[repr(C)]
+struct DriverInfo {
+    command: u32,
+    driver: [u8; 32],
+    version: [u8; 32],
+    firmware: [u8; 32],
+    bus: [u8; 32],
+    rest: [u8; 64],
+}
+const _: () = assert!(size_of::<DriverInfo>() == 196);
+
+/// Whether a device is on a bus, and not a hypervisor's: others hand over what another part of this machine sent, as it
+/// left that. One that cannot tell is none.
+fn is_wired(control: &std::net::UdpSocket, request: &mut Request) -> bool {
+    let mut info = DriverInfo {
+        command: ETHTOOL_GDRVINFO,
+        driver: [0; 32],
+        version: [0; 32],
+        firmware: [0; 32],
+        bus: [0; 32],
+        rest: [0; 64],
+    };
+    request.0.ifr_ifru.ifru_data = (&raw mut info).cast();
+    if request.ioctl(control, libc::SIOCETHTOOL as _).is_err() {
+        return false;
+    }
+    let text = |octets: &[u8; 32]| {
+        let octets = octets.split(|octet| *octet == 0).next();
+        String::from_utf8_lossy(octets.unwrap_or_default()).into_owned()
+    };
+    let (driver, bus) = (text(&info.driver), text(&info.bus));
+    let software = matches!(bus.as_str(), "" | "N/A" | "tap" | "tun");
+    let of_a_hypervisor = matches!(
+        driver.as_str(),
+        "virtio_net" | "vif" | "hv_netvsc" | "vmxnet3"
+    );
+    !software && !of_a_hypervisor
 }
 
 /// Attaches a descriptor of /dev/net/tun to a TAP device, which is made if it is the first.
@@ -115,7 +165,8 @@ impl Request {
     }
 
     fn ioctl(&mut self, fd: &impl AsRawFd, call: libc::Ioctl) -> io::Result<()> {
-        // SAFETY: every call of this module takes a pointer to an ifreq, which this is, and keeps none of it.
+        // SAFETY: every call of this module takes a pointer to an ifreq, which this is, and keeps none of it. The one that
+        // follows a pointer in it (SIOCETHTOOL) was given one to what it fills in.
         match unsafe { libc::ioctl(fd.as_raw_fd(), call, &raw mut self.0) } {
             -1 => Err(io::Error::last_os_error()),
             _ => Ok(()),

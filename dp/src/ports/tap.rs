@@ -51,6 +51,8 @@ pub(crate) fn open(
     let outcome = Outcome {
         mac: facts.mac,
         mtu: facts.mtu,
+        device_mtu: facts.mtu,
+        offloads: !facts.wired,
         xdp: None,
         bind: Vec::new(),
         need_wakeup: false,
@@ -101,5 +103,7 @@ impl Queue for TapQueue {
         Some(self.tap.as_fd())
     }
 
-    fn close(self: Box<Self>, _: &mut Umem) {}
+    fn close(self: Box<Self>, _: &mut Umem) -> usize {
+        0
+    }
 }

@@ -94,6 +94,11 @@ pub struct Port {
     pub mac: Mac,
     /// Octets of the largest IP packet that may leave.
     pub mtu: u16,
+    /// Whether hosts may have left checksums and segmentation to a device that is none, so that packets are looked at for
+    /// that as they come; never on an underlay port.
+    pub finishes: bool,
+    /// Octets of the largest IP packet that the device itself takes.
+    pub device_mtu: u16,
     /// Where every frame goes, on a port with one peer only (a TAP device's host); else neighbours are looked up.
     pub peer: Option<Mac>,
 }

@@ -9,6 +9,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub const V4_LEN: usize = 20;
 /// Octets of the fixed IPv6 header.
 pub const V6_LEN: usize = 40;
+/// Nothing follows the header (RFC 8200, 4.7), in [`V6Header::next_header`].
+pub const NO_NEXT_HEADER: u8 = 59;
 /// Don't fragment, in [`V4Header::fragment`].
 pub const DONT_FRAGMENT: u16 = 0x4000;
 /// More fragments and the offset, in [`V4Header::fragment`].
@@ -114,13 +116,18 @@ impl V6Header {
 /// The Internet checksum (RFC 1071) of octets; over a header whose own checksum is right it is zero.
 #[inline]
 pub fn checksum(octets: &[u8]) -> u16 {
-    let sum = sum(octets);
+    !u16::from_be(fold(sum(octets)))
+}
+
+/// A [`sum`] in 16 bits, in ones' complement; zero only if it was.
+#[inline]
+pub(super) fn fold(sum: u64) -> u16 {
     // Carries: 64 to 33 bits, to 17 (twice, as the first may carry again), to 16.
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
     let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
-    !u16::from_be(sum as u16)
+    sum as u16
 }
 
 /// Whether the checksum of an IPv4 header is right: [`checksum`] of it is zero.
@@ -148,7 +155,7 @@ fn sum_of_20(header: &[u8; V4_LEN]) -> u64 {
 
 /// The sum of 32-bit words in this machine's byte order; in either order the checksum is the same (RFC 1071, 2B).
 #[inline]
-fn sum(octets: &[u8]) -> u64 {
+pub(super) fn sum(octets: &[u8]) -> u64 {
     let (words, rest) = octets.as_chunks::<4>();
     let mut last = [0; 4];
     last[..rest.len()].copy_from_slice(rest);

@@ -3,6 +3,7 @@
 //! `docs/protocol.md` says the same byte for byte, for people who write a decoder of their own.
 
 pub mod brief;
+pub mod checksum;
 pub mod ecn;
 pub mod ethernet;
 pub mod ip;

@@ -238,6 +238,8 @@ impl Pool {
                 let outcome = Outcome {
                     mac: *mac,
                     mtu: memory::MTU,
+                    device_mtu: memory::MTU,
+                    offloads: false,
                     xdp: None,
                     bind: Vec::new(),
                     need_wakeup: false,

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use crate::pipeline::offloads::Offloads;
 use crate::tables::traffic::add;
 use crate::tables::{MAX_PORTS, PortIndex};
 
@@ -22,6 +23,9 @@ pub(super) struct PortCells {
     received_bytes: AtomicU64,
     sent_packets: AtomicU64,
     sent_bytes: AtomicU64,
+    finished: AtomicU64,
+    unfinishable: AtomicU64,
+    super_frames: AtomicU64,
 }
 
 impl Default for Cells {
@@ -47,6 +51,14 @@ impl PortCells {
         add(&self.sent_bytes, bytes as u64);
     }
 
+    /// Counts what hosts left to a device.
+    #[cold]
+    pub(super) fn left_to_us(&self, it: Offloads) {
+        add(&self.finished, it.finished);
+        add(&self.unfinishable, it.unfinishable);
+        add(&self.super_frames, it.super_frames);
+    }
+
     /// Begins anew, for the next port of this index. Only the worker may call it.
     pub(super) fn reset(&self) {
         for counter in [
@@ -54,6 +66,9 @@ impl PortCells {
             &self.received_bytes,
             &self.sent_packets,
             &self.sent_bytes,
+            &self.finished,
+            &self.unfinishable,
+            &self.super_frames,
         ] {
             counter.store(0, Relaxed);
         }
@@ -64,6 +79,9 @@ impl PortCells {
         totals.received_bytes += self.received_bytes.load(Relaxed);
         totals.sent_packets += self.sent_packets.load(Relaxed);
         totals.sent_bytes += self.sent_bytes.load(Relaxed);
+        totals.offloads.finished += self.finished.load(Relaxed);
+        totals.offloads.unfinishable += self.unfinishable.load(Relaxed);
+        totals.offloads.super_frames += self.super_frames.load(Relaxed);
     }
 }
 
@@ -91,6 +109,8 @@ pub struct PortTotals {
     pub sent_packets: u64,
     /// Their octets.
     pub sent_bytes: u64,
+    /// What hosts left to a device.
+    pub offloads: Offloads,
     /// What is counted of its queues outside the packet path, by name.
     pub sockets: Vec<(&'static str, u64)>,
 }
@@ -118,6 +138,7 @@ impl PortTotals {
             received_bytes: 0,
             sent_packets: 0,
             sent_bytes: 0,
+            offloads: Offloads::default(),
             sockets: Vec::new(),
         }
     }

@@ -16,6 +16,7 @@ use super::stats::Cells;
 use super::taps::capture::Way;
 use super::taps::{self, Taps};
 use super::wait::{Idle, Step, Wait};
+use crate::pipeline::offloads::Offloads;
 use crate::pipeline::reason::DropReason;
 use crate::pipeline::trace::Tracer;
 use crate::pipeline::{self, BATCH, Batch, Disposition, Packet, State};
@@ -203,6 +204,10 @@ impl Worker {
         } else {
             pipeline::process(&mut self.state, self.tables.tables(), &mut self.batch);
         }
+        let offloads = std::mem::take(&mut self.state.offloads);
+        if offloads != Offloads::default() {
+            self.wires.cells.ports[usize::from(index.0)].left_to_us(offloads);
+        }
         for packet in self.batch.drain(..) {
             match packet.disposition {
                 Disposition::Send(port) => {
@@ -371,7 +376,8 @@ impl Worker {
             Command::Close { index, reply } => {
                 while let Some(place) = self.queues.iter().position(|(known, _)| *known == index) {
                     let (_, queue) = self.queues.swap_remove(place);
-                    queue.close(&mut self.memory);
+                    let unsent = queue.close(&mut self.memory);
+                    self.state.drops.count(DropReason::PortGone, unsent as u64);
                 }
                 let _ = reply.send(());
             }

@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use twinseal::cli::demo::controller::Controller;
 use twinseal::cli::demo::items::random;
 use twinseal::cli::demo::kernel::{Network, Options};
-use twinseal::cli::demo::plan::{EDGE_PORT, Host, Plan, Router};
+use twinseal::cli::demo::plan::{EDGE_PORT, Host, Plan, Router, VRF};
 use twinseal_api::v1;
 use twinseal_lab::frame::UdpFrame;
 use twinseal_lab::traffic::{
@@ -166,13 +167,25 @@ impl Path {
     /// queues of its device, where frames made by us all take the queue of the CPU that we run on.
     #[track_caller]
     pub(crate) fn send_by_sockets(&self, flows: u32, pps: f64, until: Until) -> Traffic {
-        let (receiver, load) = self.receive(Host::B, false, flows, pps, until);
+        self.send_from(Host::A, false, flows, pps, until)
+    }
+
+    /// The same from any host, in any family.
+    pub(crate) fn send_from(
+        &self,
+        from: Host,
+        v6: bool,
+        flows: u32,
+        pps: f64,
+        until: Until,
+    ) -> Traffic {
+        let (receiver, load) = self.receive(from.other(), v6, flows, pps, until);
         let config = SenderConfig {
             dst: receiver.address(),
             src: None,
             sockets: flows,
         };
-        let sender = Sender::open(self.network.host(Host::A), &config).expect("sockets");
+        let sender = Sender::open(self.network.host(from), &config).expect("sockets");
         Traffic {
             running: sender.start(load),
             receiver,
@@ -238,6 +251,32 @@ impl Path {
             }
         }
         all
+    }
+
+    /// One of a router's counters of what hosts at its edge port left to a device.
+    #[track_caller]
+    pub(crate) fn offloaded(&mut self, router: Router, name: &str) -> u64 {
+        let stats = self.controller.stats(router).expect("counters");
+        let port = stats.ports.iter().find(|port| port.port == EDGE_PORT);
+        let port = port.expect("the edge port");
+        let counters = port.offloads.iter().chain(&port.sockets);
+        let found = counters.into_iter().find(|counter| counter.name == name);
+        found.unwrap_or_else(|| panic!("no counter {name}")).value
+    }
+
+    /// What `ctl explain` says of a packet of the tenant's.
+    #[track_caller]
+    pub(crate) fn explain(&self, router: Router, destination: &str) -> String {
+        let mut sockets = self.network.sockets();
+        let socket = sockets.find(|(known, _)| *known == router);
+        let socket = socket.expect("the router runs").1;
+        let output = Command::new(env!("CARGO_BIN_EXE_twinseal"))
+            .args(["ctl", "--socket"])
+            .arg(socket)
+            .args(["explain", "--vrf", VRF, "--destination", destination])
+            .output()
+            .expect("the program starts");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// A router's counter of drops for one reason.

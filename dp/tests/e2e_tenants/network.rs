@@ -172,8 +172,8 @@ fn edge_items(host: Host, keys: &[v1::Key]) -> Vec<v1::Change> {
             name: PORT.into(),
             role: v1::PortRole::Edge.into(),
             vrf: RED.into(),
-            mtu: 0,
             device: Some(v1::port::Device::AfXdp(device)),
+            ..v1::Port::default()
         }),
         Item::Circuit(v1::Circuit {
             name: RED.into(),

@@ -128,11 +128,11 @@ pub fn port(name: &str, vrf: &str, wire: &str, mac: &str) -> Item {
         name: name.into(),
         role: role.into(),
         vrf: vrf.into(),
-        mtu: 0,
         device: Some(v1::port::Device::Memory(v1::Memory {
             wire: wire.into(),
             mac: mac.into(),
         })),
+        ..v1::Port::default()
     })
 }
 

@@ -368,6 +368,11 @@ fn packets_that_the_device_drops_are_completed_too() {
         let mut frames: Vec<_> = (0..40).map(|i| frame(&mut umem, &packet(i, 100))).collect();
         send(&mut socket, &mut umem, &mut frames);
         assert_eq!((umem.outstanding(), socket.held()), (0, 0));
+        assert_eq!(socket.counters().tx_dropped, 40);
+        ip("link set dev b up");
+        let mut frames = vec![frame(&mut umem, &packet(1, 100))];
+        send(&mut socket, &mut umem, &mut frames);
+        assert_eq!(socket.counters().tx_dropped, 40);
         socket.close(&mut umem);
     });
 }

@@ -43,6 +43,10 @@ pub(super) async fn run(mut client: Client, args: &StatsArgs) -> anyhow::Result<
             let elapsed = now.0 - before.0;
             let mut out = io::stdout().lock();
             writeln!(out, "per second, over {:.1} s", elapsed.as_secs_f64())?;
+            if now.1.boot != before.1.boot {
+                writeln!(out, "the node has started anew: all counters began at zero")?;
+                before.1 = v1::StatsResponse::default();
+            }
             print::stats(&mut out, &print::rates(&now.1, &before.1, elapsed))?;
             writeln!(out)?;
         }

@@ -32,12 +32,16 @@ pub struct Options {
     pub queues: Option<u32>,
     /// MTU of every veth.
     pub mtu: u32,
+    /// Whether hosts have their devices' offloads, as the kernel gives them.
+    pub offloads: bool,
+    /// How edge ports attach.
+    pub edge_xdp: v1::XdpMode,
     /// Lines to add to each daemon's configuration.
     pub extra: String,
 }
 
 impl Options {
-    /// One worker a daemon, over IPv4.
+    /// One worker a daemon, over IPv4, hosts without offloads.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
             program: program.into(),
@@ -45,6 +49,8 @@ impl Options {
             workers: 1,
             queues: None,
             mtu: 1500,
+            offloads: false,
+            edge_xdp: v1::XdpMode::Auto,
             extra: String::new(),
         }
     }
@@ -102,6 +108,7 @@ impl Network {
             let mut veth = VethConfig::new((self.host(host), "eth0"), (self.router(edge), "edge0"))
                 .addresses(&nets(Host::address), &nets(Host::gateway));
             (veth.queues, veth.mtu) = (queues, self.options.mtu);
+            veth.offloads = self.options.offloads;
             self.lab.veth(&veth)?;
             for v6 in [false, true] {
                 let far = host.other().prefix(v6).parse().context("a prefix")?;
@@ -217,8 +224,13 @@ impl Network {
 
 impl Devices for Network {
     fn device(&self, _: Router, port: &str) -> v1::port::Device {
+        let xdp = match port {
+            EDGE_PORT => self.options.edge_xdp,
+            _ => v1::XdpMode::Auto,
+        };
         v1::port::Device::AfXdp(v1::AfXdp {
             netdev: netdev(port).into(),
+            xdp: xdp.into(),
             ..v1::AfXdp::default()
         })
     }

@@ -49,7 +49,10 @@ pub fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
                 "building host A - edge A - transit - edge B - host B",
             );
             let program = std::env::current_exe().context("where is this program?")?;
-            let network = kernel::Network::start(kernel::Options::new(program))?;
+            let mut options = kernel::Options::new(program);
+            // As containers are.
+            options.offloads = true;
+            let network = kernel::Network::start(options)?;
             Testbed::Kernel(Box::new(network))
         }
         Err(why) => {

@@ -203,8 +203,8 @@ impl Plan {
                 name: name.into(),
                 role: role.into(),
                 vrf: vrf.into(),
-                mtu: 0,
                 device: Some(devices.device(router, name)),
+                ..v1::Port::default()
             })
         };
         let links: &[(&str, v1::End)] = match router {

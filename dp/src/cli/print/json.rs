@@ -15,6 +15,7 @@ pub(in crate::cli) fn port_json(it: &v1::PortState) -> Value {
         "need_wakeup": it.need_wakeup,
         "up": it.up,
         "draining": it.draining,
+        "checksum": it.checksum,
     })
 }
 
@@ -103,6 +104,7 @@ pub(in crate::cli) fn stats_json(stats: &v1::StatsResponse) -> Value {
             "sent_bytes": it.sent_bytes,
             "steering": counters(&it.steering),
             "sockets": counters(&it.sockets),
+            "offloads": counters(&it.offloads),
         })
     };
     let worker = |it: &v1::WorkerStats| {
@@ -122,6 +124,7 @@ pub(in crate::cli) fn stats_json(stats: &v1::StatsResponse) -> Value {
     };
     json!({
         "generation": stats.generation,
+        "boot": stats.boot.to_string(),
         "provider": stats.provider,
         "ports": stats.ports.iter().map(port).collect::<Vec<_>>(),
         "links": stats.links.iter().map(traffic).collect::<Vec<_>>(),

@@ -58,6 +58,11 @@ pub(super) fn outcome(out: &mut impl Write, got: &v1::GetResponse) -> io::Result
         if port.need_wakeup {
             facts.push("need-wakeup".to_owned());
         }
+        match port.checksum.as_str() {
+            "finish" => facts.push("finishes checksums".to_owned()),
+            "trust" => facts.push("trusts checksums".to_owned()),
+            _ => {}
+        }
         if port.draining {
             facts.push("drains".to_owned());
         }
@@ -215,8 +220,10 @@ pub(super) fn stats(out: &mut impl Write, stats: &v1::StatsResponse) -> io::Resu
             &port.steering,
         )?;
         counters(out, &format!("SOCKETS OF {}", port.port), &port.sockets)?;
+        counters(out, &format!("OFFLOADS OF {}", port.port), &port.offloads)?;
     }
-    writeln!(out, "SEALED BY  {}", stats.provider)
+    writeln!(out, "SEALED BY  {}", stats.provider)?;
+    writeln!(out, "BOOT  {}", stats.boot)
 }
 
 fn counters(out: &mut impl Write, title: &str, all: &[v1::Counter]) -> io::Result<()> {
@@ -279,6 +286,7 @@ pub(super) fn rates(
                 sent_bytes: rate(it.sent_bytes, old.sent_bytes),
                 steering: by_name(&it.steering, &old.steering),
                 sockets: by_name(&it.sockets, &old.sockets),
+                offloads: by_name(&it.offloads, &old.offloads),
             }
         };
         now.ports.iter().map(one).collect()
@@ -299,6 +307,7 @@ pub(super) fn rates(
     };
     v1::StatsResponse {
         generation: now.generation,
+        boot: now.boot,
         ports,
         links: traffic(&now.links, &before.links),
         circuits: traffic(&now.circuits, &before.circuits),

@@ -23,7 +23,8 @@ fn sample() -> v1::StatsResponse {
             sent_packets: 5,
             sent_bytes: 40,
             steering: vec![counter("redirected", 990), counter("passed", 0)],
-            sockets: Vec::new(),
+            offloads: vec![counter("super_frames", 4), counter("checksums_finished", 0)],
+            ..Default::default()
         }],
         links: vec![v1::Traffic {
             name: "to-b".into(),
@@ -41,7 +42,8 @@ fn sample() -> v1::StatsResponse {
             worker: 0,
         }],
         provider: "ring".into(),
-        drains: Vec::new(),
+        boot: 8,
+        ..Default::default()
     }
 }
 
@@ -60,7 +62,10 @@ DROPS     COUNT
 replayed      3
 XDP VERDICTS OF wan  COUNT
 redirected             990
+OFFLOADS OF wan  COUNT
+super_frames         4
 SEALED BY  ring
+BOOT  8
 "
     );
 }
@@ -214,7 +219,8 @@ fn the_outcome_is_comments() {
             bind: vec!["copy".into(), "copy".into()],
             need_wakeup: true,
             up: true,
-            draining: false,
+            checksum: "finish".into(),
+            ..Default::default()
         }],
         links: vec![v1::LinkState {
             link: "to-b".into(),
@@ -249,7 +255,7 @@ fn the_outcome_is_comments() {
 # node a, version 1, generation 2, workers 1, ring, ordinary pages
 # generation 2 waits for its confirmation until 1970-01-01T00:00:00.000Z
 # link to-b drains since 1970-01-01T00:00:00.000Z, by user 0 (group 0)
-# port wan: up, 02:00:00:00:00:01, mtu 1500, native XDP, copy copy, need-wakeup
+# port wan: up, 02:00:00:00:00:01, mtu 1500, native XDP, copy copy, need-wakeup, finishes checksums
 # link to-b: down, next hop not resolved, drains
 # key of link to-b, b-to-a, epoch 1: aes-256-gcm, receiver index 9, receives
 # key of link to-b, b-to-a, epoch 1: aes-256-gcm, receiver index 9, transmits, 5 packets sealed, exhausted

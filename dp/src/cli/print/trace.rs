@@ -21,6 +21,9 @@ pub(in crate::cli) fn traced(it: &v1::TracedPacket) -> String {
     }
     if let Some(packet) = &it.packet {
         text += &format!(": {}", header(packet));
+        if !it.checksum.is_empty() {
+            text += &format!(", checksum {}", it.checksum);
+        }
     }
     if !it.vrf.is_empty() {
         text += &format!("; vrf {}", it.vrf);
@@ -141,6 +144,7 @@ pub(in crate::cli) fn traced_json(it: &v1::TracedPacket) -> Value {
         "reason": it.reason,
         "out_port": it.out_port,
         "sent_bytes": it.sent_bytes,
+        "checksum": it.checksum,
     })
 }
 
@@ -237,6 +241,9 @@ pub(in crate::cli) fn explained(it: &v1::ExplainResponse) -> String {
     if !it.problem.is_empty() {
         text += &format!("PROBLEM   {}\n", it.problem);
     }
+    for loss in &it.losses {
+        text += &format!("SO FAR    {loss}\n");
+    }
     text
 }
 
@@ -249,5 +256,6 @@ pub(in crate::cli) fn explained_json(it: &v1::ExplainResponse) -> Value {
         "next_hop": it.next_hop,
         "next_hop_mac": it.next_hop_mac,
         "problem": it.problem,
+        "losses": it.losses,
     })
 }

@@ -5,7 +5,7 @@ use twinseal_api::v1;
 use zeroize::Zeroizing;
 
 use super::schema::{
-    self, BindMode, Direction, Dscp, End, File, INSTALLED, PortRole, SecretText, Suite, XdpMode,
+    self, BindMode, Checksum, Direction, Dscp, End, File, INSTALLED, PortRole, SecretText, Suite, XdpMode,
 };
 
 /// The file that says these items. What a later protocol adds is left out.
@@ -63,6 +63,7 @@ fn port(port: v1::Port) -> schema::Port {
         role,
         vrf: port.vrf,
         mtu: port.mtu,
+        checksum: Checksum::from_number(port.checksum).filter(|&it| it != Checksum::Auto),
         af_xdp,
         tap,
         memory,

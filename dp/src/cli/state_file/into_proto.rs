@@ -8,7 +8,7 @@ use serde_saphyr::{Location, Spanned};
 use twinseal_api::v1;
 use zeroize::Zeroizing;
 
-use super::schema::{self, BindMode, Direction, Dscp, End, INSTALLED, PortRole, Suite, XdpMode};
+use super::schema::{self, BindMode, Checksum, Direction, Dscp, End, INSTALLED, PortRole, Suite, XdpMode};
 use super::{Origin, Place, StateFile};
 use crate::config::Mistake;
 
@@ -169,6 +169,7 @@ impl Into<'_> {
             role: PortRole::number(port.role),
             vrf: port.vrf,
             mtu: port.mtu,
+            checksum: Checksum::number(port.checksum),
             device: self.one_of(at, "af_xdp, tap, memory", [af_xdp, tap, memory]),
         })
     }

@@ -88,6 +88,7 @@ macro_rules! words {
 words!(PortRole { Edge = "edge", Underlay = "underlay" });
 words!(BindMode { Auto = "auto", ZeroCopy = "zero-copy", Copy = "copy" });
 words!(XdpMode { Auto = "auto", Native = "native", Generic = "generic" });
+words!(Checksum { Auto = "auto", Finish = "finish", Trust = "trust" });
 words!(End { A = "a", B = "b" });
 words!(Dscp { Copy = "copy", Fixed = "fixed", Zero = "zero" });
 words!(Direction { AToB = "a-to-b", BToA = "b-to-a" });
@@ -107,6 +108,8 @@ pub(super) struct Port {
     pub(super) vrf: String,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) mtu: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) checksum: Option<Checksum>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) af_xdp: Option<AfXdp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

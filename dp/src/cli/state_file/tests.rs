@@ -113,6 +113,7 @@ delete:
                 xdp: v1::XdpMode::Native.into(),
                 busy_poll: true,
             })),
+            ..v1::Port::default()
         })
     );
     assert_eq!(
@@ -478,14 +479,15 @@ fn item() -> impl Strategy<Value = v1::item::Item> {
         text().prop_map(v1::transmit::Owner::Circuit)
     ];
     prop_oneof![
-        (text(), 0..3, text(), number(), prop::option::of(device)).prop_map(
-            |(name, role, vrf, mtu, device)| {
+        (text(), 0..3, text(), number(), prop::option::of(device), 0..3).prop_map(
+            |(name, role, vrf, mtu, device, checksum)| {
                 Item::Port(v1::Port {
                     name,
                     role,
                     vrf,
                     mtu,
                     device,
+                    checksum,
                 })
             }
         ),

@@ -43,6 +43,10 @@ pub struct OpenPort {
     pub mac: Mac,
     /// Octets of an IP packet.
     pub mtu: u16,
+    /// Octets of the largest that its device takes.
+    pub device_mtu: u16,
+    /// Whether hosts may leave checksums to its device.
+    pub offloads: bool,
     /// The hardware address of its only peer, if it can have but one.
     pub peer: Option<Mac>,
     /// The kernel's index of its device.
@@ -329,6 +333,8 @@ impl Compiler {
                 },
                 mac: open.mac,
                 mtu: open.mtu,
+                finishes: port.finishes(open.offloads),
+                device_mtu: open.device_mtu,
                 peer: open.peer,
             });
         }

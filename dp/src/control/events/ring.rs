@@ -109,6 +109,11 @@ impl Events {
         self.newest.send_replace(sequence);
     }
 
+    /// This life of the node.
+    pub fn boot(&self) -> u64 {
+        self.log.shared.boot
+    }
+
     /// Where readers come from.
     pub fn log(&self) -> Log {
         self.log.clone()

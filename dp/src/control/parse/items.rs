@@ -10,7 +10,7 @@ use twinseal_xsk::BindMode;
 use super::fields::quote;
 use super::{Action, Item, ItemKey, Kept, Parser};
 use crate::control::model::{
-    Circuit, Hop, Key, KeyId, LabelAction, Link, Member, Owner, Port, Role, Target,
+    Checksum, Circuit, Hop, Key, KeyId, LabelAction, Link, Member, Owner, Port, Role, Target,
 };
 use crate::ports::{Device, PortSpec};
 use crate::tables::Dscp;
@@ -128,13 +128,40 @@ impl Parser<'_> {
                 "give one of af_xdp, tap, memory",
             ),
         };
-        let (role, mtu, device) = (role?, mtu?, device?);
+        let checksum = self.checksum(port.checksum, role.as_ref());
+        let (role, mtu, device, checksum) = (role?, mtu?, device?, checksum?);
         let spec = PortSpec {
             edge: role != Role::Underlay,
             mtu,
             device,
         };
-        Some(Item::Port(name?, Port { role, spec }))
+        Some(Item::Port(
+            name?,
+            Port {
+                role,
+                spec,
+                checksum,
+            },
+        ))
+    }
+
+    fn checksum(&mut self, number: i32, role: Option<&Role>) -> Option<Checksum> {
+        let checksum = match v1::Checksum::try_from(number) {
+            Ok(v1::Checksum::Auto) => Checksum::Auto,
+            Ok(v1::Checksum::Finish) => Checksum::Finish,
+            Ok(v1::Checksum::Trust) => Checksum::Trust,
+            Err(_) => {
+                return self.refuse("checksum", "it is not known", "give auto, finish or trust");
+            }
+        };
+        if role == Some(&Role::Underlay) && checksum != Checksum::Auto {
+            return self.refuse(
+                "checksum",
+                "an underlay port has no hosts",
+                "leave it out, or make the port an edge port",
+            );
+        }
+        Some(checksum)
     }
 
     fn af_xdp(&mut self, device: &v1::AfXdp) -> Option<Device> {

@@ -8,7 +8,8 @@ use zerocopy::IntoBytes;
 use super::{missing, parse};
 use crate::control::compile::Wanted;
 use crate::control::health;
-use crate::control::model::VrfName;
+use crate::control::losses;
+use crate::control::model::{Role, VrfName};
 use crate::control::node::Node;
 use crate::control::refusal::{Code, Refused};
 use crate::pipeline::reason::DropReason;
@@ -66,7 +67,24 @@ impl Node {
             Some(Target::Blackhole) => told.problem = problem(DropReason::Blackhole),
             Some(Target::Group(_)) | None => told.problem = problem(DropReason::NoRoute),
         }
+        told.losses = self.losses_on_the_way(&vrf, &told.out_port);
         Ok(told)
+    }
+
+    /// What ports by which it may have come, and the one by which it would leave, have lost.
+    fn losses_on_the_way(&self, vrf: &VrfName, out_port: &str) -> Vec<String> {
+        let stats = self.pool.stats();
+        let mut told = Vec::new();
+        for (name, port) in self.state.ports.iter() {
+            let of_vrf = port.role == Role::Edge(vrf.clone());
+            let open = self.ports.open().get(name);
+            let open = open.filter(|_| of_vrf || name.as_str() == out_port);
+            let totals = open.and_then(|open| stats.ports.iter().find(|it| it.port == open.index));
+            for loss in totals.map_or_else(Vec::new, |totals| losses::of(port, totals)) {
+                told.push(loss.sentence(name, loss.count));
+            }
+        }
+        told
     }
 
     fn lead_into(&self, index: CircuitIndex, told: &mut v1::ExplainResponse) {

@@ -9,10 +9,11 @@ use crate::control::compile::{Names, Wanted};
 use crate::control::items;
 use crate::control::model::{PortName, Prefix, VrfName};
 use crate::control::node::Node;
-use crate::pipeline::trace::{Passage, Trace};
+use crate::pipeline::trace::{Checksum, Passage, Trace};
 use crate::pipeline::{Disposition, STAGES};
 use crate::tables::PortIndex;
 use crate::wire::brief::Brief;
+use crate::wire::checksum::State;
 
 impl Node {
     /// Traces as the API tells them. Names are those of now.
@@ -61,6 +62,14 @@ impl Node {
             reason: reason.map(|it| it.name().to_owned()).unwrap_or_default(),
             out_port: out.map(|port| self.port_name(port)).unwrap_or_default(),
             sent_bytes: it.sent as u32,
+            checksum: match it.checksum {
+                Checksum::Is(State::None) => "",
+                Checksum::Is(State::Right) => "right",
+                Checksum::Is(State::Unfinished) => "unfinished",
+                Checksum::Is(State::Wrong) => "wrong",
+                Checksum::Finished => "finished",
+            }
+            .to_owned(),
             ..Default::default()
         }
     }

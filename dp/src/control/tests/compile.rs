@@ -47,6 +47,8 @@ pub(super) fn open(state: &State) -> BTreeMap<PortName, OpenPort> {
                 index: PortIndex(n),
                 mac: Mac([2, 0, 0, 0, 1, n]),
                 mtu: 1500,
+                device_mtu: 1500,
+                offloads: false,
                 peer: None,
                 ifindex: Some(10 + u32::from(n)),
             };
@@ -121,6 +123,28 @@ fn receiver(tables: &Tables, index: u32) -> Option<&Receiver> {
 fn label(tables: &Tables, label: u32) -> Option<LabelAction> {
     let link = tables.link(LinkIndex(0));
     tables.label_action(tables.tries.lookup(&link.labels, Number(label)))
+}
+
+#[test]
+fn an_open_port_learns_what_to_do_about_checksums() {
+    let mut bench = Bench::new();
+    for (checksum, finishes) in [
+        (v1::Checksum::Finish, true),
+        (v1::Checksum::Trust, false),
+        // Its device is not one where hosts leave them.
+        (v1::Checksum::Auto, false),
+    ] {
+        bench.apply([Item::Port(v1::Port {
+            checksum: checksum.into(),
+            ..port("hosts", "red")
+        })]);
+        let tables = bench.compile();
+        assert_eq!(tables.port(PortIndex(0)).expect("hosts").finishes, finishes);
+        assert!(!tables.port(PortIndex(1)).expect("under").finishes);
+    }
+    let hosts = PortName::new("hosts").expect("a name");
+    let hosts = bench.state.ports.get(&hosts).expect("hosts");
+    assert!(hosts.finishes(true) && !hosts.finishes(false));
 }
 
 #[test]

@@ -46,11 +46,11 @@ pub(super) fn port(name: &str, vrf: &str) -> v1::Port {
         name: name.into(),
         role: role.into(),
         vrf: vrf.into(),
-        mtu: 0,
         device: Some(v1::port::Device::Memory(v1::Memory {
             wire: name.into(),
             mac: "02:00:00:00:00:01".into(),
         })),
+        ..v1::Port::default()
     }
 }
 

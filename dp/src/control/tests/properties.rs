@@ -100,14 +100,16 @@ fn item() -> impl Strategy<Value = Item> {
             -1i32..4,
             prop_oneof![Just(String::new()), name()],
             small(),
-            option::weighted(0.9, device)
+            option::weighted(0.9, device),
+            prop_oneof![3 => Just(0), 1 => -1i32..4],
         )
-            .prop_map(|(name, role, vrf, mtu, device)| Item::Port(v1::Port {
+            .prop_map(|(name, role, vrf, mtu, device, checksum)| Item::Port(v1::Port {
                 name,
                 role,
                 vrf,
                 mtu,
-                device
+                device,
+                checksum,
             })),
         name().prop_map(|name| Item::Vrf(v1::Vrf { name })),
         (

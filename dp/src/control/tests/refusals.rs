@@ -121,6 +121,16 @@ fn items_that_are_wrong_in_themselves() {
             "mtu",
         ),
         (
+            one(Item::Port(with(p(), |p| p.checksum = 3))),
+            "port \"p\"",
+            "checksum",
+        ),
+        (
+            one(Item::Port(with(port("p", ""), |p| p.checksum = 1))),
+            "port \"p\"",
+            "checksum",
+        ),
+        (
             one(Item::Port(with(p(), |p| p.device = None))),
             "port \"p\"",
             "device",
