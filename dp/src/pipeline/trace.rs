@@ -307,7 +307,12 @@ mod tests {
         let edge = usize::from(EDGE.0);
         for (frame, finishes, here, there) in [
             (&unfinished, true, Checksum::Finished, State::Right),
-            (&unfinished, false, Checksum::Is(State::Unfinished), State::Unfinished),
+            (
+                &unfinished,
+                false,
+                Checksum::Is(State::Unfinished),
+                State::Unfinished,
+            ),
             (&wrong, true, Checksum::Is(State::Wrong), State::Wrong),
             (&without, true, Checksum::Is(State::None), State::None),
         ] {

@@ -255,7 +255,9 @@ impl Queue for AfXdpQueue {
             // drops for want of one; that alone it counts once more.
             let oversized = match self.jumbo {
                 true => ours.rx_oversized,
-                false => kernel.rx_dropped.saturating_sub(kernel.rx_fill_ring_empty_descs),
+                false => kernel
+                    .rx_dropped
+                    .saturating_sub(kernel.rx_fill_ring_empty_descs),
             };
             counters.extend([
                 ("oversized", oversized),

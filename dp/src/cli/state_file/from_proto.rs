@@ -5,7 +5,8 @@ use twinseal_api::v1;
 use zeroize::Zeroizing;
 
 use super::schema::{
-    self, BindMode, Checksum, Direction, Dscp, End, File, INSTALLED, PortRole, SecretText, Suite, XdpMode,
+    self, BindMode, Checksum, Direction, Dscp, End, File, INSTALLED, PortRole, SecretText, Suite,
+    XdpMode,
 };
 
 /// The file that says these items. What a later protocol adds is left out.

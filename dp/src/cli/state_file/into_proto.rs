@@ -8,7 +8,9 @@ use serde_saphyr::{Location, Spanned};
 use twinseal_api::v1;
 use zeroize::Zeroizing;
 
-use super::schema::{self, BindMode, Checksum, Direction, Dscp, End, INSTALLED, PortRole, Suite, XdpMode};
+use super::schema::{
+    self, BindMode, Checksum, Direction, Dscp, End, INSTALLED, PortRole, Suite, XdpMode,
+};
 use super::{Origin, Place, StateFile};
 use crate::config::Mistake;
 

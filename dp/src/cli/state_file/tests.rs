@@ -479,8 +479,15 @@ fn item() -> impl Strategy<Value = v1::item::Item> {
         text().prop_map(v1::transmit::Owner::Circuit)
     ];
     prop_oneof![
-        (text(), 0..3, text(), number(), prop::option::of(device), 0..3).prop_map(
-            |(name, role, vrf, mtu, device, checksum)| {
+        (
+            text(),
+            0..3,
+            text(),
+            number(),
+            prop::option::of(device),
+            0..3
+        )
+            .prop_map(|(name, role, vrf, mtu, device, checksum)| {
                 Item::Port(v1::Port {
                     name,
                     role,
@@ -489,8 +496,7 @@ fn item() -> impl Strategy<Value = v1::item::Item> {
                     device,
                     checksum,
                 })
-            }
-        ),
+            }),
         text().prop_map(|name| Item::Vrf(v1::Vrf { name })),
         (
             text(),

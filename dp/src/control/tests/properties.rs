@@ -103,14 +103,16 @@ fn item() -> impl Strategy<Value = Item> {
             option::weighted(0.9, device),
             prop_oneof![3 => Just(0), 1 => -1i32..4],
         )
-            .prop_map(|(name, role, vrf, mtu, device, checksum)| Item::Port(v1::Port {
-                name,
-                role,
-                vrf,
-                mtu,
-                device,
-                checksum,
-            })),
+            .prop_map(
+                |(name, role, vrf, mtu, device, checksum)| Item::Port(v1::Port {
+                    name,
+                    role,
+                    vrf,
+                    mtu,
+                    device,
+                    checksum,
+                })
+            ),
         name().prop_map(|name| Item::Vrf(v1::Vrf { name })),
         (
             name(),

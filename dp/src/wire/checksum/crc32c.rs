@@ -12,7 +12,7 @@ const fn tables() -> [[u32; 256]; 8] {
     while octet < 256 {
         let (mut sum, mut bit) = (octet as u32, 0);
         while bit < 8 {
-            sum = sum >> 1 ^ POLYNOMIAL * (sum & 1);
+            sum = (sum >> 1) ^ (POLYNOMIAL * (sum & 1));
             bit += 1;
         }
         tables[0][octet] = sum;
@@ -23,7 +23,7 @@ const fn tables() -> [[u32; 256]; 8] {
         let mut octet = 0;
         while octet < 256 {
             let sum = tables[n - 1][octet];
-            tables[n][octet] = sum >> 8 ^ tables[0][(sum & 0xff) as usize];
+            tables[n][octet] = (sum >> 8) ^ tables[0][(sum & 0xff) as usize];
             octet += 1;
         }
         n += 1;
@@ -39,7 +39,7 @@ pub(super) fn checksum(octets: &[u8]) -> u32 {
         tables.fold(0, |sum, (table, octet)| sum ^ table[usize::from(octet)])
     });
     !rest.iter().fold(sum, |sum, octet| {
-        sum >> 8 ^ TABLES[0][usize::from(sum as u8 ^ octet)]
+        (sum >> 8) ^ TABLES[0][usize::from(sum as u8 ^ octet)]
     })
 }
 
@@ -63,7 +63,7 @@ mod tests {
             for octet in &octets {
                 sum ^= u32::from(*octet);
                 for _ in 0..8 {
-                    sum = sum >> 1 ^ POLYNOMIAL * (sum & 1);
+                    sum = (sum >> 1) ^ (POLYNOMIAL * (sum & 1));
                 }
             }
             prop_assert_eq!(checksum(&octets), !sum);
