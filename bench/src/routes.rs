@@ -202,7 +202,7 @@ fn wide(stream: u64, n: u64) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use twinseal::wire::ip::v4_is_routable;
+    use twinseal::wire::ip::v4_is_routed;
 
     #[test]
     fn lengths_are_all_that_there_are() {
@@ -221,7 +221,7 @@ mod tests {
         let mut draw = Draw::new(2);
         for (prefix, len) in prefixes {
             let address = address_in((prefix, len), &mut draw);
-            assert!(v4_is_routable(address), "{address:?} in {prefix:?}/{len}");
+            assert!(v4_is_routed(address), "{address:?} in {prefix:?}/{len}");
             let bits = u32::from_be_bytes(address) ^ u32::from_be_bytes(prefix);
             assert_eq!(bits.checked_shr(32 - u32::from(len)).unwrap_or(0), 0);
         }

@@ -267,6 +267,7 @@ impl Node {
                 finishes: false,
                 device_mtu: MTU,
                 peer: None,
+                sources: Arc::default(),
             })
         };
         let mut tables = Tables::default();

@@ -5,9 +5,11 @@ mod node;
 use prost::Message;
 use tempfile::TempDir;
 use tonic::Code;
+use tonic::transport::Channel;
 use twinseal::control::access::Access;
 use twinseal::control::{self, ControlError, NodeConfig, SocketError};
 use twinseal::ports::memory::End;
+use twinseal_api::v1::control_client::ControlClient;
 use twinseal_api::v1::{self, event::Event as Kind, item::Item};
 
 use node::*;
@@ -434,4 +436,128 @@ fn two_nodes_forward_and_rekey_without_loss() {
             .collect();
         assert_eq!(sealed, [100; 6]);
     });
+}
+
+async fn explain(client: &mut ControlClient<Channel>, destination: &str) -> v1::ExplainResponse {
+    let request = v1::ExplainRequest {
+        vrf: "red".into(),
+        destination: destination.into(),
+        protocol: 17,
+        ..Default::default()
+    };
+    let told = client.explain(request).await;
+    told.expect("it answers").into_inner()
+}
+
+#[test]
+fn explain_knows_own_addresses_and_members_that_are_down() {
+    let dir = TempDir::new().expect("a folder");
+    let config = config(dir.path(), "n");
+    let node = Node::start(config.clone()).expect("it starts");
+    on_runtime(async {
+        let mut client = connect(&config).await;
+        let mut items = edge(&tag("own"), v1::End::A);
+        for item in &mut items {
+            match item {
+                Item::Port(port) if port.name == "hosts" => port.local = vec!["10.1.0.1".into()],
+                _ => {}
+            }
+        }
+        let via = |address: &str| {
+            let (port, address) = ("hosts".into(), address.into());
+            v1::member::Target::Via(v1::Via { port, address })
+        };
+        let group = |name: &str, targets: Vec<v1::member::Target>| {
+            let members = targets.into_iter().map(|target| v1::Member {
+                target: Some(target),
+                ..Default::default()
+            });
+            Item::Group(v1::Group {
+                name: name.into(),
+                members: members.collect(),
+            })
+        };
+        let route = |prefix: &str, group: &str| {
+            Item::Route(v1::Route {
+                vrf: "red".into(),
+                prefix: prefix.into(),
+                target: Some(v1::route::Target::Group(group.into())),
+            })
+        };
+        let circuit = v1::member::Target::Circuit("c1".into());
+        items.extend([
+            group("g1", vec![circuit, via("10.1.0.77")]),
+            group("g2", vec![via("10.1.0.77"), via("10.1.0.78")]),
+            route("10.5.0.0/16", "g1"),
+            route("10.6.0.0/16", "g2"),
+        ]);
+        apply(&mut client, items).await.expect("sound");
+
+        let own = explain(&mut client, "10.1.0.1").await;
+        assert_eq!(
+            (own.own_port.as_str(), own.problem.as_str()),
+            ("hosts", "own_address")
+        );
+        let host = explain(&mut client, "10.1.0.9").await;
+        assert_eq!((host.own_port.as_str(), host.problem.as_str()), ("", ""));
+        let unresolved = "10.1.0.77 on port hosts: its next hop is not resolved";
+        let group = explain(&mut client, "10.5.0.1").await;
+        assert_eq!(group.skipped, [unresolved]);
+        assert_eq!(group.into.expect("a circuit").circuit, "c1");
+        assert_eq!(group.problem, "");
+        let none = explain(&mut client, "10.6.0.1").await;
+        assert_eq!(
+            (none.skipped.len(), none.problem.as_str()),
+            (2, "group_down")
+        );
+        for nowhere in ["127.0.0.1", "::ffff:10.1.0.9", "fe80::1"] {
+            let told = explain(&mut client, nowhere).await;
+            assert_eq!(told.problem, "bad_destination", "{nowhere}");
+        }
+    });
+    node.stop();
+}
+
+#[test]
+fn an_mtu_that_is_too_small_is_told_at_once_and_as_long_as_it_is() {
+    let dir = TempDir::new().expect("a folder");
+    let config = config(dir.path(), "n");
+    let node = Node::start(config.clone()).expect("it starts");
+    on_runtime(async {
+        let mut client = connect(&config).await;
+        let mut items = edge(&tag("mtu"), v1::End::A);
+        for item in &mut items {
+            match item {
+                Item::Port(port) if port.name == "under" => port.mtu = 1300,
+                _ => {}
+            }
+        }
+        let mut ask = async |items: Vec<Item>, dry_run: bool| {
+            let request = v1::ApplyRequest {
+                dry_run,
+                ..request(items)
+            };
+            let answer = client.apply(request).await;
+            answer.expect("it applies").into_inner().warnings
+        };
+        assert!(ask(items, false).await.is_empty(), "IPv4 fits");
+        let v6 = || {
+            vec![Item::Route(v1::Route {
+                vrf: "red".into(),
+                prefix: "2001:db8:2::/48".into(),
+                target: Some(v1::route::Target::Circuit("c1".into())),
+            })]
+        };
+        for dry_run in [true, false] {
+            let told = ask(v6(), dry_run).await;
+            assert_eq!(told.len(), 1);
+            for part in ["\"l1\"", "1208 bytes", "1280", "\"under\"", "1372"] {
+                assert!(told[0].contains(part), "no {part} in: {}", told[0]);
+            }
+        }
+        assert!(ask(v6(), false).await.is_empty(), "it is told once");
+        let state = client.get(v1::GetRequest {}).await.expect("it answers");
+        assert_eq!(state.into_inner().warnings.len(), 1);
+    });
+    node.stop();
 }

@@ -95,6 +95,82 @@ fn a_routers_own_traffic_passes_by_a_tap() {
     path.finish();
 }
 
+/// The host behind a TAP is the router's own, which takes no IPv4 packet from an address of its own.
+#[test]
+fn a_taps_host_sends_what_fits_and_hears_of_errors() {
+    if lab_available() && !std::path::Path::new("/dev/net/tun").exists() {
+        eprintln!("SKIPPED: there is no /dev/net/tun; load the module tun");
+        return;
+    }
+    let Some(mut path) = Path::without_tables(options()) else {
+        return;
+    };
+    path.controller
+        .start(&path.plan, &WithTap(&path.network))
+        .expect("tables and keys are taken");
+    path.controller.wait_for_links(PATIENCE).expect("links up");
+    let router = path.network.router(Router::EdgeA);
+    let mtu = || router.interface(TAP).expect("the TAP").mtu;
+    assert_eq!(mtu(), 1408, "what fits the circuit");
+    for v6 in FAMILIES {
+        let own: IpAddr = OWN[usize::from(v6)].parse().expect("an address");
+        router
+            .add_address(TAP, own.into())
+            .expect("the TAP's address");
+        let far = Host::B.prefix(v6).parse().expect("a prefix");
+        router
+            .add_route(&Route::to(far).dev(TAP))
+            .expect("a route into the TAP");
+    }
+    let begin = std::time::Instant::now();
+    for v6 in FAMILIES {
+        while !ping(router, Host::B.address(v6), &few())
+            .expect("a ping")
+            .all_answered()
+        {
+            assert!(begin.elapsed() < PATIENCE, "the host does not answer");
+        }
+    }
+    // Traced, by an address that nobody has; IPv6 takes the router's own.
+    for v6 in FAMILIES {
+        let last_hop = PingConfig {
+            ttl: Some(1),
+            ..few()
+        };
+        let result = ping(router, Host::B.address(v6), &last_hop).expect("a ping");
+        let from = match v6 {
+            false => "192.0.0.8".parse().expect("an address"),
+            true => OWN[1].parse().expect("an address"),
+        };
+        assert!(
+            !result.errors.is_empty(),
+            "no hop for IPv{}",
+            if v6 { 6 } else { 4 }
+        );
+        for error in result.errors {
+            assert_eq!((error.from, error.kind), (from, if v6 { 3 } else { 11 }));
+        }
+    }
+    // By hand it is larger than fits, and the kernel lets in only what comes from where it sends to.
+    router.set_mtu(TAP, 1500).expect("an MTU");
+    for scope in ["all", TAP] {
+        let path = format!("net/ipv4/conf/{scope}/rp_filter");
+        router.sysctl(&path, "1").expect("a strict kernel");
+    }
+    for v6 in FAMILIES {
+        let large = PingConfig {
+            count: 1,
+            size: 1450 - if v6 { 48 } else { 28 },
+            dont_fragment: true,
+            ..few()
+        };
+        let result = ping(router, Host::B.address(v6), &large).expect("a ping");
+        let told = result.errors.iter().any(|error| error.mtu == 1408);
+        assert!(told, "IPv{}: {result}", if v6 { 6 } else { 4 });
+    }
+    path.finish();
+}
+
 fn few() -> PingConfig {
     PingConfig {
         count: 2,

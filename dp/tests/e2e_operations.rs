@@ -7,13 +7,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::{FAMILIES, PATIENCE, Path, options, route_by_edge_port};
-use twinseal::cli::demo::items::set;
+use twinseal::cli::demo::items::{install, keys, set, transmit};
 use twinseal::cli::demo::kernel::netdev;
 use twinseal::cli::demo::plan::{CIRCUIT, EDGE_PORT, Host, Router, Underlay, VRF, WEST};
 use twinseal_api::v1;
 use twinseal_ebpf::{Role, Steering, XdpMode};
 use twinseal_lab::traffic::Until;
-use twinseal_lab::{PingConfig, ping};
+use twinseal_lab::{PingConfig, VethConfig, ping};
 use v1::item::Item;
 
 #[test]
@@ -232,6 +232,112 @@ fn port(name: &str, device: &str) -> v1::Port {
             ..v1::AfXdp::default()
         })),
         ..v1::Port::default()
+    }
+}
+
+/// Edge A has a second link, of which the node itself knows that it is down once its carrier is gone.
+#[test]
+fn a_group_goes_without_a_member_that_is_down() {
+    const SPARE: &str = "spare0";
+    let Some(mut path) = Path::start(options()) else {
+        return;
+    };
+    let lab = path.network.lab();
+    let edge = path.network.router(Router::EdgeA);
+    let beyond = lab.namespace("beyond").expect("a namespace");
+    let address = |text: &str| text.parse().expect("an address");
+    let veth = VethConfig::new((edge, SPARE), (&beyond, "eth0"))
+        .addresses(&[address("203.0.113.1/24")], &[address("203.0.113.2/24")]);
+    lab.veth(&veth).expect("a veth");
+    let spare = [
+        Item::Port(v1::Port {
+            role: v1::PortRole::Underlay.into(),
+            vrf: String::new(),
+            ..port(SPARE, SPARE)
+        }),
+        Item::Link(v1::Link {
+            name: SPARE.into(),
+            end: v1::End::A.into(),
+            port: SPARE.into(),
+            local: "203.0.113.1".into(),
+            remote: "203.0.113.2".into(),
+            ..v1::Link::default()
+        }),
+        Item::Circuit(v1::Circuit {
+            name: SPARE.into(),
+            id: 0x5bae,
+            end: v1::End::A.into(),
+            vrf: VRF.into(),
+            link: SPARE.into(),
+            label: 77,
+            ..v1::Circuit::default()
+        }),
+    ];
+    let owners = [
+        v1::key::Owner::Link(SPARE.into()),
+        v1::key::Owner::Circuit(SPARE.into()),
+    ];
+    let keys = keys(owners.clone(), 900, v1::Suite::Aes256Gcm).expect("secrets");
+    let members = [CIRCUIT, SPARE].map(|circuit| v1::Member {
+        target: Some(v1::member::Target::Circuit(circuit.into())),
+        ..v1::Member::default()
+    });
+    let mut changes: Vec<_> = spare.into_iter().map(set).collect();
+    changes.extend(keys.iter().map(install));
+    changes.extend(owners.iter().map(|owner| transmit(owner, 900)));
+    changes.push(set(Item::Group(v1::Group {
+        name: "both".into(),
+        members: members.into(),
+    })));
+    changes.push(set(Item::Route(v1::Route {
+        vrf: VRF.into(),
+        prefix: Host::B.prefix(false),
+        target: Some(v1::route::Target::Group("both".into())),
+    })));
+    let applied = path.controller.apply(Router::EdgeA, changes);
+    applied.expect("the transaction is taken");
+    let up = |path: &mut Path| {
+        let state = path.controller.get(Router::EdgeA).expect("the state");
+        let mut links = state.links.into_iter();
+        links
+            .find(|link| link.link == SPARE)
+            .is_some_and(|link| link.up)
+    };
+    wait_until(|| up(&mut path));
+    // Half of the flows go where nobody answers.
+    let half = path
+        .send(Host::A, false, 64, 2_000.0, Until::Count(640))
+        .finish();
+    let received = half.received;
+    assert!((64..576).contains(&received), "{received} of 640 arrived");
+
+    beyond.set_down("eth0").expect("it is ours");
+    wait_until(|| !up(&mut path));
+    let all = path
+        .send(Host::A, false, 64, 2_000.0, Until::Count(640))
+        .finish();
+    path.assert_perfect(&all);
+
+    // And with none that is up they have a reason of their own.
+    let before = path.dropped(Router::EdgeA, "group_down");
+    path.network
+        .router(Router::EdgeA)
+        .set_down(netdev(WEST))
+        .expect("it is ours");
+    wait_until(|| {
+        path.send(Host::A, false, 1, 100.0, Until::Count(1))
+            .finish();
+        path.dropped(Router::EdgeA, "group_down") > before
+    });
+    path.finish();
+}
+
+#[track_caller]
+fn wait_until(mut done: impl FnMut() -> bool) {
+    let begin = std::time::Instant::now();
+    while !done() {
+        assert!(begin.elapsed() < PATIENCE, "it did not happen");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -14,7 +14,7 @@ use twinseal::cli::demo::plan::{EAST, EDGE_PORT, Host, Router, Underlay, WEST};
 use twinseal_api::v1::{self, item::Item};
 use twinseal_lab::capture::{Capture, CaptureLimits, Captured};
 use twinseal_lab::traffic::Until;
-use twinseal_lab::{IcmpError, PingConfig};
+use twinseal_lab::{IcmpError, PingConfig, ping};
 
 /// Bytes of an inner packet that fit an underlay of 1500, over IPv4 and over IPv6.
 const INNER_MTU: usize = 1408;
@@ -92,6 +92,29 @@ fn assert_sizes(path: &mut Path, inner_mtu: usize) {
     for router in [Router::EdgeA, Router::EdgeB] {
         assert_eq!(path.dropped(router, "packet_too_big"), 2);
     }
+}
+
+/// Its addresses are the end of the way, not a hop of it.
+#[test]
+fn the_far_edges_own_addresses_answer() {
+    let Some(path) = Path::start(options()) else {
+        return;
+    };
+    for v6 in FAMILIES {
+        for from in HOSTS {
+            let far = from.other().gateway(v6);
+            for ttl in [None, Some(2)] {
+                let config = PingConfig {
+                    ttl,
+                    ..PingConfig::default()
+                };
+                let result = ping(path.network.host(from), far, &config).expect("a ping");
+                let good = result.all_answered() && result.damaged + result.duplicates == 0;
+                assert!(good, "{far} from {from:?}: {result}");
+            }
+        }
+    }
+    path.finish();
 }
 
 #[test]

@@ -157,8 +157,9 @@ impl Steering {
         })
     }
 
-    /// Sets the machine's own addresses: an edge port leaves packets to these to the kernel. Give all of the machine's
-    /// addresses, not only the port's. Only the difference to what was set before is written.
+    /// Sets the port's own addresses: an edge port leaves packets to these to the kernel. Give none that the machine has
+    /// elsewhere: tenants would reach the machine by them, in place of their own hosts. Only the difference to what was set
+    /// before is written.
     ///
     /// # Errors
     /// [`SteerError::TooMany`]; [`SteerError::Kernel`] (setting again mends what was left undone).

@@ -9,6 +9,7 @@ use super::diff;
 use super::events::changes::Change;
 use super::keys::Live;
 use super::model::{KeyId, State};
+use super::mtu;
 use super::node::{Node, sources};
 use super::parse::{self, ItemKey, Parsed};
 use super::refusal::{Code, Refused, reason};
@@ -112,6 +113,13 @@ pub(super) struct Commit {
     pub(super) within: Option<Within>,
 }
 
+/// What was committed.
+pub(super) struct Committed {
+    pub(super) generation: u64,
+    /// What it made so that it can't work.
+    pub(super) warnings: Vec<String>,
+}
+
 impl Node {
     /// Applies a transaction: all of it, or nothing.
     ///
@@ -153,9 +161,13 @@ impl Node {
             .map_err(|error| error.refused(&outcome.touched))?;
         if options.dry_run {
             let differences = diff::differences(&self.state, &outcome.state, &outcome.touched);
+            let down = self.members.down();
+            let sources = sources(&outcome.state, &live, &self.ports, &self.netlink, down);
+            let warnings = mtu::warnings(&sources);
             return Ok(v1::ApplyResponse {
                 generation: self.state.generation,
                 diff: Some(diff::report(&differences)),
+                warnings: warnings.difference(&self.warnings).cloned().collect(),
                 ..Default::default()
             });
         }
@@ -168,9 +180,14 @@ impl Node {
             cause,
             within,
         };
+        let Committed {
+            generation,
+            warnings,
+        } = self.commit(commit, live)?;
         let answer = v1::ApplyResponse {
-            generation: self.commit(commit, live)?,
+            generation,
             pending: self.pending(),
+            warnings,
             ..Default::default()
         };
         self.requests
@@ -274,8 +291,8 @@ impl Node {
         }
     }
 
-    /// The last steps, which a rollback takes too. Tells the generation.
-    pub(super) fn commit(&mut self, commit: Commit, live: Live) -> Result<u64, Refused> {
+    /// The last steps, which a rollback takes too.
+    pub(super) fn commit(&mut self, commit: Commit, live: Live) -> Result<Committed, Refused> {
         let Commit {
             outcome,
             cause,
@@ -291,10 +308,8 @@ impl Node {
         let before = within
             .filter(|_| self.pending.is_none())
             .map(|within| Pending::new(self.state.clone(), self.live.clone(), within));
-        let addresses = self.netlink.view.own_addresses();
-        let undo = self
-            .ports
-            .prepare(&self.pool, &state, &touched, &addresses)?;
+        let view = &self.netlink.view;
+        let undo = self.ports.prepare(&self.pool, &state, &touched, view)?;
         match self.compile_and_burn(&state, &live, &starts) {
             Ok(tables) => self.pool.publish(tables),
             Err(refused) => {
@@ -310,9 +325,13 @@ impl Node {
         self.begin(&starts);
         self.watch_switches(&old, &touched);
         self.ports.sweep(&self.pool, &self.state);
+        if !old.ports.same(&self.state.ports) {
+            self.set_local_addresses();
+        }
         self.end_taps();
 
         let generation = self.state.generation;
+        let mtus = mtu::concerned(&old, &self.state, &touched);
         self.pending = before.or(self.pending.take());
         match (&mut self.pending, within) {
             (Some(pending), Some(within)) => {
@@ -338,12 +357,19 @@ impl Node {
         self.health.changed(&self.events, &old, &self.state, change);
         self.accounts.changed(&old, &self.state, &self.live);
         // Routes change by the thousand a second, and concern neither.
-        if !old.carries_as(&self.state) {
+        if !old.carries_as(&self.state) || !old.groups.same(&self.state.groups) {
             self.update_health();
-            let sources = sources(&self.state, &self.live, &self.ports, &self.netlink);
-            self.resolver.links(&self.netlink, &sources);
+            self.resolver.links(&self.netlink, &self.sources());
         }
-        Ok(generation)
+        let warnings = if mtus {
+            self.look_at_mtus()
+        } else {
+            Vec::new()
+        };
+        Ok(Committed {
+            generation,
+            warnings,
+        })
     }
 
     /// The tables to publish; the secrets that they transmit with are on disk by then.
@@ -353,7 +379,8 @@ impl Node {
         live: &Live,
         starts: &[Start],
     ) -> Result<Tables, Refused> {
-        let sources = sources(state, live, &self.ports, &self.netlink);
+        let down = self.members.down();
+        let sources = sources(state, live, &self.ports, &self.netlink, down);
         let tables = self.compiler.compile(self.publications + 1, &sources);
         let tables = tables.ok_or_else(|| {
             Refused::whole(

@@ -197,7 +197,7 @@ impl Node {
             .live
             .next(&commit.outcome.state, &commit.outcome.secrets, &self.sa)
             .map_err(|error| error.refused(&commit.outcome.touched))
-            .and_then(|live| self.commit(commit, live));
+            .and_then(|live| Ok(self.commit(commit, live)?.generation));
         if rolled_back.is_err() {
             self.pending = Some(pending);
         }

@@ -107,8 +107,8 @@ impl Health {
             && new.links.same(&old.links));
     }
 
-    /// Tells what changed since the last call.
-    pub fn update(&mut self, events: &Events, from: &Sources<'_>, view: &View) {
+    /// Tells what changed since the last call. Returns whether circuits were looked at.
+    pub fn update(&mut self, events: &Events, from: &Sources<'_>, view: &View) -> bool {
         self.keys(events, from);
         let links: BTreeMap<_, _> = from
             .state
@@ -121,9 +121,17 @@ impl Health {
             self.links = links;
             self.stale = true;
         }
-        if std::mem::take(&mut self.stale) {
+        let stale = std::mem::take(&mut self.stale);
+        if stale {
             self.update_circuits(events, from);
         }
+        stale
+    }
+
+    /// Why a circuit can't send, as was found last; `None` if it can, or was not looked at yet.
+    pub fn circuit_down(&self, name: &CircuitName) -> Option<String> {
+        let status = self.circuits.get(name)?;
+        (!status.carries()).then(|| status.reason().to_owned())
     }
 
     /// Tells that a key is near a limit, or has come to it.

@@ -237,6 +237,7 @@ fn port(name: &PortName, port: &Port) -> Proto {
             Checksum::Trust => v1::Checksum::Trust,
         }
         .into(),
+        local: port.local.iter().map(ToString::to_string).collect(),
         device: Some(match &port.spec.device {
             Device::AfXdp {
                 netdev,

@@ -10,6 +10,7 @@
 
 pub mod apply;
 pub mod compile;
+pub mod down;
 pub mod events;
 pub mod health;
 pub mod keys;
@@ -36,6 +37,7 @@ pub mod drain;
 mod items;
 mod limits;
 mod losses;
+mod mtu;
 mod ports;
 mod report;
 mod resolve;

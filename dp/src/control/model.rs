@@ -1,6 +1,6 @@
 //! The desired state as typed values: parsed once, never validated again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::Hash;
 use std::marker::PhantomData;
@@ -113,6 +113,8 @@ pub struct Port {
     pub role: Role,
     /// What to open; its `edge` agrees with the role.
     pub spec: PortSpec,
+    /// Addresses that are the node's own here, besides those that the host has on the device (edge).
+    pub local: BTreeSet<IpAddr>,
     /// What is done about transport checksums of hosts; `Auto` on underlay ports.
     pub checksum: Checksum,
 }
@@ -289,6 +291,20 @@ impl Prefix {
             _ => return None,
         };
         Some(Self { address, len })
+    }
+
+    /// Of one address.
+    pub fn host(address: IpAddr) -> Self {
+        let len = match address {
+            IpAddr::V4(_) => 32,
+            IpAddr::V6(_) => 128,
+        };
+        Self { address, len }
+    }
+
+    /// Whether it has one address only.
+    pub fn is_host(&self) -> bool {
+        *self == Self::host(self.address)
     }
 
     /// Its first address.

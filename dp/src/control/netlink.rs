@@ -5,14 +5,14 @@
 //!
 //! Without netlink the node works on with static neighbours.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use futures::StreamExt;
 use futures::channel::mpsc::UnboundedReceiver;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -21,7 +21,7 @@ use rtnetlink::sys::SocketAddr;
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::task::JoinHandle;
 
-use super::compile::KernelNeighbours;
+use super::compile::{HostAddress, HostAddresses, KernelNeighbours, Standing};
 use crate::wire::ethernet::Mac;
 
 /// The kernel's tables as last heard.
@@ -29,8 +29,8 @@ use crate::wire::ethernet::Mac;
 pub struct View {
     /// Neighbours that packets can be sent to.
     pub neighbours: KernelNeighbours,
-    /// This host's addresses, by device.
-    pub addresses: BTreeSet<(u32, IpAddr)>,
+    /// This host's addresses.
+    pub addresses: HostAddresses,
     /// Neighbours that an operator set for good. Asking the kernel to use one would make it an ordinary one.
     permanent: HashSet<(u32, IpAddr)>,
     devices: HashMap<u32, Netdev>,
@@ -201,10 +201,21 @@ impl View {
         view
     }
 
-    /// This host's addresses, on whatever device.
-    pub fn own_addresses(&self) -> Vec<IpAddr> {
-        let distinct: BTreeSet<_> = self.addresses.iter().map(|(_, address)| *address).collect();
-        distinct.into_iter().collect()
+    /// The addresses of the host on a device. One that another host was found to have is none.
+    pub fn addresses_on(&self, ifindex: u32) -> impl Iterator<Item = IpAddr> {
+        let here = self.addresses.iter();
+        here.filter(move |(it, standing)| {
+            it.ifindex == ifindex && **standing != Standing::Duplicate
+        })
+        .map(|(it, _)| it.address)
+    }
+
+    /// The kernel's index of the device of this name.
+    pub fn index_of(&self, name: &str) -> Option<u32> {
+        let mut devices = self.devices.iter();
+        devices
+            .find(|(_, device)| device.name == name)
+            .map(|(index, _)| *index)
     }
 
     /// Whether a device is there, up and has carrier. Assumed where nothing was heard of any device.
@@ -269,22 +280,36 @@ impl View {
     fn address(&mut self, message: &AddressMessage, exists: bool, changed: &mut Changed) {
         // On point-to-point devices the address is the peer's and the local one is ours.
         let (mut local, mut address) = (None, None);
+        let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
         for attribute in &message.attributes {
             match attribute {
                 AddressAttribute::Local(ip) => local = Some(*ip),
                 AddressAttribute::Address(ip) => address = Some(*ip),
+                AddressAttribute::Flags(all) => flags = *all,
                 _ => {}
             }
         }
+        let len = match (local, address) {
+            (Some(local), Some(peer)) if local != peer => match local {
+                IpAddr::V4(_) => 32,
+                IpAddr::V6(_) => 128,
+            },
+            _ => message.header.prefix_len,
+        };
         let Some(address) = local.or(address) else {
             return;
         };
-        let entry = (message.header.index, address);
-        changed.addresses |= if exists {
-            self.addresses.insert(entry)
-        } else {
-            self.addresses.remove(&entry)
+        let entry = HostAddress {
+            ifindex: message.header.index,
+            address,
+            len,
         };
+        let now = exists.then(|| standing(flags));
+        let before = match now {
+            Some(standing) => self.addresses.insert(entry, standing),
+            None => self.addresses.remove(&entry),
+        };
+        changed.addresses |= before != now;
     }
 
     fn neighbour(&mut self, message: &NeighbourMessage, exists: bool, changed: &mut Changed) {
@@ -329,6 +354,20 @@ impl View {
             None => self.neighbours.remove(&key),
         };
         changed.neighbours |= before != mac;
+    }
+}
+
+fn standing(flags: AddressFlags) -> Standing {
+    // Optimistic ones are tentative too, and may be used (RFC 4429).
+    let tentative = flags.contains(AddressFlags::Tentative);
+    if flags.contains(AddressFlags::Dadfailed) {
+        Standing::Duplicate
+    } else if tentative && !flags.contains(AddressFlags::Optimistic) {
+        Standing::Tentative
+    } else if flags.contains(AddressFlags::Deprecated) {
+        Standing::Deprecated
+    } else {
+        Standing::Preferred
     }
 }
 

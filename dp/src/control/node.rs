@@ -1,7 +1,7 @@
 //! The node: it owns everything, and all happens on its one control thread.
 
-use std::collections::HashMap;
-use std::sync::Weak;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -13,6 +13,7 @@ use super::accounts::Accounts;
 use super::apply::Transaction;
 use super::compile::{Compiler, Sources};
 use super::confirm::Pending;
+use super::down::{Down, Members};
 use super::drain::Drains;
 use super::events::security::Security;
 use super::events::{Events, Log};
@@ -60,6 +61,9 @@ pub struct Node {
     pub(super) netlink: Netlink,
     pub(super) resolver: Resolver,
     pub(super) health: Health,
+    pub(super) members: Members,
+    /// What is set and yet can't work.
+    pub(super) warnings: BTreeSet<String>,
     pub(super) events: Events,
     security: Security,
     losses: Losses,
@@ -263,6 +267,8 @@ impl Node {
             netlink: Netlink::start().await,
             resolver: Resolver::new(Instant::now()),
             health: Health::default(),
+            members: Members::default(),
+            warnings: BTreeSet::new(),
             events,
             security: Security::new(Instant::now()),
             losses: Losses::default(),
@@ -402,22 +408,31 @@ impl Node {
             };
         }
         if changed.addresses {
-            let addresses = self.netlink.view.own_addresses();
-            self.ports.set_local_addresses(&addresses);
+            self.set_local_addresses();
         }
         if changed.neighbours || changed.addresses {
             self.republish();
+        }
+        if changed.devices {
+            self.look_at_mtus();
         }
         self.update_health();
     }
 
     /// Publishes the same state with what is known of neighbours now.
     pub(super) fn republish(&mut self) {
-        let sources = sources(&self.state, &self.live, &self.ports, &self.netlink);
+        let down = self.members.down();
+        let sources = sources(&self.state, &self.live, &self.ports, &self.netlink, down);
         if let Some(tables) = self.compiler.compile(self.publications + 1, &sources) {
             self.publications += 1;
             self.pool.publish(tables);
         }
+    }
+
+    pub(super) fn set_local_addresses(&mut self) {
+        let view = &self.netlink.view;
+        self.ports
+            .set_local_addresses(&self.state, view, &self.events);
     }
 
     fn housekeep(&mut self, now: Instant) {
@@ -425,7 +440,8 @@ impl Node {
         let requests = self.pool.neighbour_requests().try_iter();
         self.resolver
             .wanted(&self.netlink, self.ports.open(), requests);
-        let sources = sources(&self.state, &self.live, &self.ports, &self.netlink);
+        let down = self.members.down();
+        let sources = sources(&self.state, &self.live, &self.ports, &self.netlink, down);
         self.resolver.tick(now, &self.netlink, &sources);
         self.try_restore(now);
     }
@@ -447,15 +463,22 @@ impl Node {
         }
     }
 
+    /// Looks at what carries packets and what does not, and has groups go without the latter.
     pub(super) fn update_health(&mut self) {
-        let sources = sources(&self.state, &self.live, &self.ports, &self.netlink);
-        self.health
-            .update(&self.events, &sources, &self.netlink.view);
+        let known = Arc::clone(self.members.down());
+        let (state, live) = (&self.state, &self.live);
+        let sources = sources(state, live, &self.ports, &self.netlink, &known);
+        let view = &self.netlink.view;
+        let circuits = self.health.update(&self.events, &sources, view);
+        if self.members.look(&sources, view, &self.health, circuits) {
+            self.republish();
+        }
     }
 
     /// What tables are made from now.
     pub(super) fn sources(&self) -> Sources<'_> {
-        sources(&self.state, &self.live, &self.ports, &self.netlink)
+        let (state, live) = (&self.state, &self.live);
+        sources(state, live, &self.ports, &self.netlink, self.members.down())
     }
 }
 
@@ -465,6 +488,7 @@ pub(super) fn sources<'a>(
     live: &'a Live,
     ports: &'a Ports,
     netlink: &'a Netlink,
+    down: &'a Arc<Down>,
 ) -> Sources<'a> {
     Sources {
         state,
@@ -472,6 +496,7 @@ pub(super) fn sources<'a>(
         ports: ports.open(),
         neighbours: &netlink.view.neighbours,
         addresses: &netlink.view.addresses,
+        down,
     }
 }
 

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::compile::OpenPort;
+use super::events::Events;
 use super::model::{Link, LinkName, Port, PortName, Role, State, Table};
+use super::netlink::View;
 use super::parse::ItemKey;
 use super::refusal::{Code, Refused, reason};
 use super::transaction::Touched;
-use crate::ports::{Outcome, PortError, Steering};
+use crate::ports::{Outcome, PortError, Steering, tap};
 use crate::tables::{MAX_PORTS, PortIndex};
 use crate::workers::Pool;
 
@@ -24,6 +26,9 @@ pub(super) struct Ports {
 struct Handle {
     steering: Steering,
     outcome: Outcome,
+    netdev: Option<String>,
+    /// Its own, as the steering program was told.
+    addresses: Vec<IpAddr>,
     endpoints: Vec<SocketAddr>,
 }
 
@@ -69,10 +74,10 @@ impl Ports {
         pool: &Pool,
         state: &State,
         touched: &Touched,
-        addresses: &[IpAddr],
+        view: &View,
     ) -> Result<Undo, Refused> {
         let mut undo = Undo::default();
-        match self.try_prepare(pool, state, touched, addresses, &mut undo) {
+        match self.try_prepare(pool, state, touched, view, &mut undo) {
             Ok(()) => Ok(undo),
             Err(refused) => {
                 self.undo(pool, undo);
@@ -86,7 +91,7 @@ impl Ports {
         pool: &Pool,
         state: &State,
         touched: &Touched,
-        addresses: &[IpAddr],
+        view: &View,
         undo: &mut Undo,
     ) -> Result<(), Refused> {
         let mut refused = Refused::default();
@@ -94,7 +99,7 @@ impl Ports {
             if self.open.contains_key(name) {
                 continue;
             }
-            if let Err(error) = self.open_one(pool, name, port, addresses, undo) {
+            if let Err(error) = self.open_one(pool, name, port, view, undo) {
                 let item = ItemKey::Port(name.clone());
                 let change = touched.get(&item).copied();
                 let (why, fix) = split(&error);
@@ -120,14 +125,16 @@ impl Ports {
         pool: &Pool,
         name: &PortName,
         port: &Port,
-        addresses: &[IpAddr],
+        view: &View,
         undo: &mut Undo,
     ) -> Result<(), PortError> {
         let index = (0..MAX_PORTS as u8)
             .map(PortIndex)
             .find(|index| self.open.values().all(|open| open.index != *index))
             .ok_or(PortError::TooMany)?;
-        let (steering, outcome) = pool.add_port(index, &port.spec, addresses)?;
+        let ifindex = port.spec.netdev().and_then(|netdev| view.index_of(netdev));
+        let addresses = local(port, ifindex, view);
+        let (steering, outcome) = pool.add_port(index, &port.spec, &addresses)?;
         let open = OpenPort {
             index,
             mac: outcome.mac,
@@ -140,6 +147,8 @@ impl Ports {
         let handle = Handle {
             steering,
             outcome,
+            netdev: port.spec.netdev().map(str::to_owned),
+            addresses,
             endpoints: Vec::new(),
         };
         self.open.insert(name.clone(), open);
@@ -232,13 +241,67 @@ impl Ports {
         }
     }
 
-    /// Tells every port which addresses are this host's own.
-    pub(super) fn set_local_addresses(&mut self, addresses: &[IpAddr]) {
-        for (name, handle) in &mut self.handles {
-            if let Err(error) = handle.steering.set_local_addresses(addresses) {
-                tracing::error!(%error, port = %name, "packets for new addresses of this host may not reach it");
+    /// Has TAP devices take no more than these MTUs, and what they could when they were made.
+    pub(super) fn fit(&mut self, mtus: &BTreeMap<PortName, u16>, events: &Events) {
+        for (name, mtu) in mtus {
+            let (Some(open), Some(handle)) = (self.open.get(name), self.handles.get_mut(name))
+            else {
+                continue;
+            };
+            let wanted = open.mtu.min(*mtu);
+            let Some(netdev) = handle
+                .netdev
+                .as_deref()
+                .filter(|_| handle.outcome.mtu != wanted)
+            else {
+                continue;
+            };
+            match tap::set_mtu(netdev, wanted) {
+                Ok(()) => {
+                    tracing::info!(port = %name, mtu = wanted, "the TAP device has the MTU that fits its circuits")
+                }
+                Err(error) => {
+                    let why = format!(
+                        "port {name}: {error}; the host may send packets that fit no circuit"
+                    );
+                    tracing::error!("{why}");
+                    events.fault("tap_mtu", why);
+                }
             }
+            // What failed once would fail again.
+            handle.outcome.mtu = wanted;
         }
+    }
+
+    /// Tells every edge port which addresses are the node's own there.
+    pub(super) fn set_local_addresses(&mut self, state: &State, view: &View, events: &Events) {
+        for (name, handle) in &mut self.handles {
+            let Some(port) = state.ports.get(name) else {
+                continue;
+            };
+            let addresses = local(port, handle.outcome.ifindex, view);
+            if addresses == handle.addresses {
+                continue;
+            }
+            if let Err(error) = handle.steering.set_local_addresses(&addresses) {
+                let why = format!(
+                    "port {name}: {error}; the host does not hear what hosts there send to the others"
+                );
+                tracing::error!("{why}");
+                events.fault("own_addresses", why);
+            }
+            // What failed once would fail again.
+            handle.addresses = addresses;
+        }
+    }
+}
+
+/// The node's own addresses at a port: those that the host has on its device, and those that it is given.
+fn local(port: &Port, ifindex: Option<u32>, view: &View) -> Vec<IpAddr> {
+    let kernel = ifindex.into_iter().flat_map(|it| view.addresses_on(it));
+    match port.role {
+        Role::Underlay => Vec::new(),
+        Role::Edge(_) => kernel.chain(port.local.iter().copied()).collect(),
     }
 }
 

@@ -28,6 +28,7 @@ pub(super) fn get(node: &Node) -> v1::GetResponse {
         pending: node.pending(),
         restoring: node.restoring(),
         drains: node.drains.report(),
+        warnings: node.warnings.iter().cloned().collect(),
     }
 }
 

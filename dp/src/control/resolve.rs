@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::compile::{OpenPort, Sources};
-use super::model::PortName;
+use super::model::{Hop, PortName};
 use super::netlink::Netlink;
 use crate::workers::NeighbourRequest;
 
@@ -76,13 +76,20 @@ impl Resolver {
         }
     }
 
+    /// Groups go without a next hop that is not resolved, so it is looked for without packets.
     fn ask_links(&self, netlink: &Netlink, from: &Sources<'_>, all: bool) {
-        for link in from.state.links.values() {
-            let address = link.neighbour();
-            let fixed = (link.port.clone(), address);
+        let links = from.state.links.values();
+        let links = links.map(|link| (&link.port, link.neighbour()));
+        let members = from.state.groups.values().flatten();
+        let members = members.filter_map(|member| match &member.hop {
+            Hop::Via(via) => Some((&via.port, via.address?)),
+            Hop::Circuit(_) => None,
+        });
+        for (name, address) in links.chain(members) {
+            let fixed = (name.clone(), address);
             let port = from
                 .ports
-                .get(&link.port)
+                .get(name)
                 .and_then(|port| Some((port.ifindex?, port.peer)));
             if let Some((ifindex, None)) = port
                 && !from.state.neighbours.contains_key(&fixed)

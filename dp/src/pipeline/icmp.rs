@@ -1,13 +1,16 @@
-//! ICMP errors to the senders of inner packets: RFC 792, RFC 1191, RFC 4443.
+//! What this node sends of its own: ICMP errors to the senders of inner packets, and echo replies: RFC 792, RFC 1191,
+//! RFC 4443.
 //!
 //! Only packets that were authenticated, or that a host of the VRF sent, get here: nothing from the underlay that fails
 //! a seal is ever answered.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::reason::{DropReason, Refused};
-use super::{Packet, State};
-use crate::tables::Tables;
+use super::{Packet, State, flow};
+use crate::tables::{Tables, Target, Vrf, own};
 use crate::wire::ip;
 
 /// ICMP header and its second word.
@@ -18,7 +21,20 @@ const MAX_V4: usize = 576;
 const MAX_V6: usize = 1280;
 const PROTOCOL_V4: u8 = 1;
 const PROTOCOL_V6: u8 = 58;
+/// The ICMPv6 message that is no error by its number, and one by RFC 4443, 2.4 (e.2).
+const REDIRECT: u8 = 137;
+/// Extension headers (RFC 7045).
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const OPTIONS: u8 = 60;
+const MOBILITY: u8 = 135;
+const HIP: u8 = 139;
+const SHIM6: u8 = 140;
 const TTL: u8 = 64;
+/// What comes from no address that anybody has (RFC 7600, section 4.8).
+const DUMMY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 
 /// Makes the packet into the error that its sender is to get, and says whether it did.
 pub(super) fn answer(
@@ -30,15 +46,10 @@ pub(super) fn answer(
     if state.icmp_budget == 0 {
         return false;
     }
-    let vrf = &tables.vrfs[packet.meta.vrf.0];
-    let answered = match packet.frame.data().first().map(|octet| octet >> 4) {
-        Some(4) => vrf
-            .v4
-            .is_some_and(|us| answer_v4(packet, us.octets(), refused).is_some()),
-        Some(6) => vrf
-            .v6
-            .is_some_and(|us| answer_v6(packet, us.octets(), refused).is_some()),
-        _ => false,
+    let answered = match source(tables, packet, refused.reason) {
+        Some(IpAddr::V4(us)) => answer_v4(packet, us.octets(), refused).is_some(),
+        Some(IpAddr::V6(us)) => answer_v6(packet, us.octets(), refused).is_some(),
+        None => false,
     };
     if answered {
         state.icmp_budget -= 1;
@@ -47,11 +58,133 @@ pub(super) fn answer(
     answered
 }
 
+/// What an error comes from: an address of ours at the port that it leaves by, of the subnet that it goes to if there is
+/// one; else the VRF's.
+fn source(tables: &Tables, packet: &Packet, reason: DropReason) -> Option<IpAddr> {
+    let vrf = &tables.vrfs[packet.meta.vrf.0];
+    let data = packet.frame.data();
+    let (from, to) = addresses(data)?;
+    let ours = match from {
+        IpAddr::V4(_) => vrf.v4.map(IpAddr::V4),
+        IpAddr::V6(_) => vrf.v6.map(IpAddr::V6),
+    };
+    let target = match target(tables, vrf, from) {
+        Some(Target::Group(group)) => tables.groups[group.0].member(flow::of(data)),
+        other => other,
+    };
+    let Some(Target::Via(via)) = target else {
+        return ours;
+    };
+    let via = &tables.vias[via.0];
+    let port = tables.port(via.port)?;
+    let next_hop = via.address.map_or(from, ip::unmapped);
+    match own::best(&port.sources, next_hop) {
+        Some(own) => Some(own),
+        None if port.peer.is_some() => to_host(to, reason, ours),
+        None => ours,
+    }
+}
+
+/// Whether a packet is for an address of ours.
+pub(super) fn is_for_us(tables: &Tables, packet: &Packet) -> bool {
+    let vrf = &tables.vrfs[packet.meta.vrf.0];
+    addresses(packet.frame.data())
+        .is_some_and(|(_, to)| target(tables, vrf, to) == Some(Target::Own))
+}
+
+/// From where and to where a packet is.
+fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    Some(match packet.first()? >> 4 {
+        4 => {
+            let (header, _) = ip::V4Header::ref_from_prefix(packet).ok()?;
+            (header.source.into(), header.destination.into())
+        }
+        _ => {
+            let (header, _) = ip::V6Header::ref_from_prefix(packet).ok()?;
+            (header.source.into(), header.destination.into())
+        }
+    })
+}
+
+/// Where a VRF's routes lead.
+fn target(tables: &Tables, vrf: &Vrf, to: IpAddr) -> Option<Target> {
+    Target::of(match to {
+        IpAddr::V4(to) => tables.tries.lookup(&vrf.routes_v4, to.octets()),
+        IpAddr::V6(to) => tables.tries.lookup(&vrf.routes_v6, to.octets()),
+    })
+}
+
+/// What an error to the host itself comes from, by a TAP. All of ours are the host's, which throws away what comes from an
+/// IPv4 address of its own.
+fn to_host(to: IpAddr, reason: DropReason, ours: Option<IpAddr>) -> Option<IpAddr> {
+    match (reason, to) {
+        // As tunnels of the kernel do it: it is let in whatever `rp_filter` says, since the host's route back is this TAP.
+        (DropReason::PacketTooBig, to) => Some(to),
+        // Who looks for routers must not take one for what he looks for.
+        (_, IpAddr::V4(_)) => Some(DUMMY_V4.into()),
+        (_, IpAddr::V6(_)) => ours,
+    }
+}
+
+/// Makes a request for an echo the reply to it, and says whether it was one: whole, with no options.
+pub(super) fn echo(packet: &mut Packet) -> bool {
+    let data = packet.frame.data_mut();
+    let done = match data.first().map(|octet| octet >> 4) {
+        Some(4) => echo_v4(data).is_some(),
+        _ => echo_v6(data).is_some(),
+    };
+    if done {
+        packet.meta.tunnelled = false;
+    }
+    done
+}
+
+fn echo_v4(packet: &mut [u8]) -> Option<()> {
+    let (header, icmp) = ip::V4Header::mut_from_prefix(packet).ok()?;
+    let icmp = icmp.first_chunk_mut()?;
+    let whole = header.version_ihl == 0x45 && header.fragment.get() & ip::FRAGMENT_MASK == 0;
+    if !whole || header.protocol != PROTOCOL_V4 {
+        return None;
+    }
+    reply(icmp, [8, 0], [0, 0])?;
+    std::mem::swap(&mut header.source, &mut header.destination);
+    header.ttl = TTL;
+    header.checksum = 0.into();
+    header.checksum = ip::checksum(header.as_bytes()).into();
+    Some(())
+}
+
+fn echo_v6(packet: &mut [u8]) -> Option<()> {
+    let (header, icmp) = ip::V6Header::mut_from_prefix(packet).ok()?;
+    let icmp = icmp.first_chunk_mut()?;
+    if header.next_header != PROTOCOL_V6 {
+        return None;
+    }
+    reply(icmp, [128, 0], [129, 0])?;
+    std::mem::swap(&mut header.source, &mut header.destination);
+    header.hop_limit = TTL;
+    Some(())
+}
+
+/// Turns one type and code into another, and keeps the checksum true; under it the addresses may change places.
+fn reply(icmp: &mut [u8; LEN], from: [u8; 2], to: [u8; 2]) -> Option<()> {
+    let [a, b, c, d, ..] = icmp;
+    if [*a, *b] != from {
+        return None;
+    }
+    let [old, new] = [from, to].map(u16::from_be_bytes);
+    let sum = ip::adjusted(u16::from_be_bytes([*c, *d]), old, new);
+    [*a, *b] = to;
+    [*c, *d] = sum.to_be_bytes();
+    Some(())
+}
+
 /// `None` where there is nothing to answer; the packet is then as it was.
 fn answer_v4(packet: &mut Packet, us: [u8; 4], refused: Refused) -> Option<()> {
     let (kind, code, mtu) = match refused.reason {
         DropReason::TtlExpired => (11, 0, 0),
-        DropReason::NoRoute => (3, 0, 0),
+        DropReason::NoRoute | DropReason::GroupDown => (3, 0, 0),
+        DropReason::OwnAddress => (3, 3, 0),
         DropReason::PacketTooBig => (3, 4, refused.mtu),
         _ => return None,
     };
@@ -59,8 +192,13 @@ fn answer_v4(packet: &mut Packet, us: [u8; 4], refused: Refused) -> Option<()> {
     let first_fragment = header.fragment.get() & 0x1fff == 0;
     let payload = packet.frame.data().get(header.header_len()..)?;
     // An error is not answered by an error; ICMP messages that ask (echo and its like) are.
-    let asks = header.protocol != PROTOCOL_V4 || matches!(payload.first(), Some(8 | 0 | 13 | 14));
-    if !first_fragment || !asks {
+    let answerable = match header.protocol {
+        // There is no port that could be unreachable.
+        PROTOCOL_V4 if refused.reason == DropReason::OwnAddress => false,
+        PROTOCOL_V4 => matches!(payload.first(), Some(8 | 0 | 13 | 14)),
+        _ => true,
+    };
+    if !first_fragment || !answerable {
         return None;
     }
     let quoted = packet.frame.len().min(MAX_V4 - ip::V4_LEN - LEN);
@@ -95,14 +233,17 @@ fn answer_v4(packet: &mut Packet, us: [u8; 4], refused: Refused) -> Option<()> {
 fn answer_v6(packet: &mut Packet, us: [u8; 16], refused: Refused) -> Option<()> {
     let (kind, code, mtu) = match refused.reason {
         DropReason::TtlExpired => (3, 0, 0),
-        DropReason::NoRoute => (1, 0, 0),
+        DropReason::NoRoute | DropReason::GroupDown => (1, 0, 0),
+        DropReason::OwnAddress => (1, 4, 0),
         DropReason::PacketTooBig => (2, 0, u32::from(refused.mtu)),
         _ => return None,
     };
     let (header, payload) = ip::V6Header::read_from_prefix(packet.frame.data()).ok()?;
-    // Errors have types below 128.
-    if header.next_header == PROTOCOL_V6 && payload.first().is_none_or(|kind| *kind < 128) {
-        return None;
+    match message_v6(header.next_header, payload) {
+        Message::Error => return None,
+        // There is no port that could be unreachable.
+        Message::Asks if refused.reason == DropReason::OwnAddress => return None,
+        Message::Asks | Message::None => {}
     }
     let quoted = packet.frame.len().min(MAX_V6 - ip::V6_LEN - LEN);
     if !packet.frame.prepend(ip::V6_LEN + LEN) {
@@ -132,8 +273,48 @@ fn answer_v6(packet: &mut Packet, us: [u8; 16], refused: Refused) -> Option<()> 
     Some(())
 }
 
+/// What is asked of a packet that may be a control message itself.
+enum Message {
+    /// It is none.
+    None,
+    /// It is one that asks or answers, and may have an error as its answer.
+    Asks,
+    /// It is an error or a redirect, which have none (RFC 4443, 2.4 e); or it can't be told.
+    Error,
+}
+
+/// Walks over extension headers (RFC 8200, section 4).
+fn message_v6(mut next: u8, mut rest: &[u8]) -> Message {
+    loop {
+        let len = match (next, rest) {
+            // Errors have types below 128.
+            (PROTOCOL_V6, [0..128 | REDIRECT, ..] | []) => return Message::Error,
+            (PROTOCOL_V6, _) => return Message::Asks,
+            // Of a fragment that is not the first nothing more is known.
+            (FRAGMENT, [_, _, 0, 0..8, ..]) => 8,
+            (AUTHENTICATION, [_, len, ..]) => (usize::from(*len) + 2) * 4,
+            (HOP_BY_HOP | ROUTING | OPTIONS | MOBILITY | HIP | SHIM6, [_, len, ..]) => {
+                (usize::from(*len) + 1) * 8
+            }
+            (
+                FRAGMENT | AUTHENTICATION | HOP_BY_HOP | ROUTING | OPTIONS | MOBILITY | HIP | SHIM6,
+                _,
+            ) => return Message::Error,
+            _ => return Message::None,
+        };
+        let Some(behind) = rest.get(len..) else {
+            return Message::Error;
+        };
+        (next, rest) = (rest[0], behind);
+    }
+}
+
 /// Type, code, a zero checksum and the word after it.
 fn write_icmp(icmp: &mut [u8], kind: u8, code: u8, word: u32) {
     icmp[..4].copy_from_slice(&[kind, code, 0, 0]);
     icmp[4..LEN].copy_from_slice(&word.to_be_bytes());
 }
+
+#[cfg(test)]
+#[path = "icmp_tests.rs"]
+mod tests;

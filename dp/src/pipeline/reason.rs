@@ -73,16 +73,23 @@ drop_reasons! {
     CircuitTooOld => "circuit_too_old",
     /// The circuit seal does not verify: another key, or a changed packet.
     CircuitAuthentication => "circuit_authentication",
-    /// A source that no packet may have: multicast, loopback, unspecified.
+    /// A source that no packet may have: multicast, loopback, unspecified, link-local, IPv4 in IPv6, an address of this
+    /// node's own or the end of a subnet at an edge port of the VRF.
     BadSource => "bad_source",
-    /// A destination that is not forwarded: multicast, loopback, link-local.
+    /// A destination that is not forwarded: multicast, loopback, link-local, IPv4 in IPv6, the end of a subnet at an edge
+    /// port of the VRF.
     BadDestination => "bad_destination",
     /// The time to live or hop limit of the inner packet ran out.
     TtlExpired => "ttl_expired",
     /// The VRF has no route.
     NoRoute => "no_route",
+    /// It is for an address of this node's own at an edge port of the VRF, and no echo request, which is all that is
+    /// answered there. What comes in by that very port is the host's and never gets here.
+    OwnAddress => "own_address",
     /// The route says so.
     Blackhole => "blackhole",
+    /// No member of the group that its route leads to is up.
+    GroupDown => "group_down",
     /// It would not fit the way out.
     PacketTooBig => "packet_too_big",
     /// The next hop's hardware address is not known yet; it is being asked for.

@@ -7,8 +7,9 @@ use super::reason::{DropReason, Refused};
 use super::{
     Account, Batch, Disposition, Packet, Stage, State, Waiting, at, circuit, count_drop, flow, icmp,
 };
+use crate::tables::own::Barred;
 use crate::tables::trie::{Leaf, NO_ROUTE};
-use crate::tables::{CircuitIndex, NeighbourKey, PortIndex, Tables, Target, Via};
+use crate::tables::{CircuitIndex, NeighbourKey, PortIndex, PortRole, Tables, Target, Via};
 use crate::wire::ip::Mapped;
 use crate::wire::overlay::OVERHEAD;
 use crate::wire::{ecn, ethernet, ip};
@@ -53,7 +54,7 @@ fn look_up(state: &mut State, tables: &Tables, batch: &mut Batch) -> (Found, Fou
     let (mut v4, mut v6) = (Lookups::new(), Lookups::new());
     for packet in at(batch, Stage::Route) {
         let vrf = &tables.vrfs[packet.meta.vrf.0];
-        match check(packet, true) {
+        match check(packet, Some((tables, &vrf.barred))) {
             Ok(Destination::V4(address)) => v4.push(&vrf.routes_v4, address),
             Ok(Destination::V6(address)) => v6.push(&vrf.routes_v6, address),
             Err(refused) => answer(state, tables, packet, refused),
@@ -148,6 +149,23 @@ impl Recent {
 fn answer(state: &mut State, tables: &Tables, packet: &mut Packet, refused: Refused) {
     // The answer goes its own way, maybe into another circuit; what it answers stays on its account.
     let meta = packet.meta;
+    // Where a packet ends it takes no hop off.
+    let ends_here = refused.reason == DropReason::TtlExpired && icmp::is_for_us(tables, packet);
+    let refused = if ends_here {
+        DropReason::OwnAddress.into()
+    } else {
+        refused
+    };
+    if refused.reason == DropReason::OwnAddress && icmp::echo(packet) {
+        match route(state, tables, packet) {
+            Ok(()) => packet.meta.answered = Some(refused.reason),
+            Err(unsent) => {
+                packet.meta = meta;
+                packet.drop(unsent.reason);
+            }
+        }
+        return;
+    }
     let answered =
         icmp::answer(state, tables, packet, refused) && route(state, tables, packet).is_ok();
     if answered {
@@ -159,21 +177,30 @@ fn answer(state: &mut State, tables: &Tables, packet: &mut Packet, refused: Refu
     }
 }
 
+/// Whether a packet came from the host itself, by a TAP: its addresses are ours.
+#[cold]
+fn is_of_the_host(tables: &Tables, port: PortIndex) -> bool {
+    let port = tables.port(port);
+    port.is_some_and(|it| it.peer.is_some() && matches!(it.role, PortRole::Edge(_)))
+}
+
 /// Follows the route of a packet of our own.
 fn route(state: &mut State, tables: &Tables, packet: &mut Packet) -> Result<(), Refused> {
     let vrf = &tables.vrfs[packet.meta.vrf.0];
-    let leaf = match check(packet, false)? {
+    let leaf = match check(packet, None)? {
         Destination::V4(address) => tables.tries.lookup(&vrf.routes_v4, address),
         Destination::V6(address) => tables.tries.lookup(&vrf.routes_v6, address),
     };
     resolve(state, tables, packet, Version::of(packet), leaf)
 }
 
-/// Checks the IP header, cuts off what is not the packet, and takes a hop off if the packet is in `transit` and not our
-/// own.
+/// Of a packet that is passed on: the tables, and whom it must not come from. `None` for one of our own.
+type Transit<'t> = Option<(&'t Tables, &'t Barred)>;
+
+/// Checks the IP header, cuts off what is not the packet, and takes a hop off if it is in transit.
 // All of it is inlined where it is hot: left to itself the compiler does so nowhere, because of the cold caller.
 #[inline(always)]
-fn check(packet: &mut Packet, transit: bool) -> Result<Destination, Refused> {
+fn check(packet: &mut Packet, transit: Transit<'_>) -> Result<Destination, Refused> {
     match packet.frame.data().first().copied() {
         // Nearly all headers have no options.
         Some(0x45) => check_v4(packet, ip::V4_LEN, transit),
@@ -185,7 +212,11 @@ fn check(packet: &mut Packet, transit: bool) -> Result<Destination, Refused> {
 }
 
 #[inline(always)]
-fn check_v4(packet: &mut Packet, header_len: usize, transit: bool) -> Result<Destination, Refused> {
+fn check_v4(
+    packet: &mut Packet,
+    header_len: usize,
+    transit: Transit<'_>,
+) -> Result<Destination, Refused> {
     let (outer, tunnelled) = (packet.meta.traffic_class, packet.meta.tunnelled);
     let data = packet.frame.data();
     let (header, _) = ip::V4Header::ref_from_prefix(data).map_err(|_| DropReason::Truncated)?;
@@ -199,10 +230,13 @@ fn check_v4(packet: &mut Packet, header_len: usize, transit: bool) -> Result<Des
     if !ip::checksum_is_right(&data[..header_len]) {
         return Err(DropReason::BadChecksum.into());
     }
-    if !ip::v4_source_is_valid(header.source) {
+    let barred = transit.is_some_and(|(tables, barred)| {
+        barred.has_v4(header.source) && !is_of_the_host(tables, packet.port)
+    });
+    if barred || !ip::v4_is_routed(header.source) {
         return Err(DropReason::BadSource.into());
     }
-    if !ip::v4_is_routable(header.destination) {
+    if !ip::v4_is_routed(header.destination) {
         return Err(DropReason::BadDestination.into());
     }
     packet.frame.truncate(total);
@@ -215,7 +249,7 @@ fn check_v4(packet: &mut Packet, header_len: usize, transit: bool) -> Result<Des
             header.set_traffic_class(class);
         }
     }
-    if transit {
+    if transit.is_some() {
         if header.ttl <= 1 {
             return Err(DropReason::TtlExpired.into());
         }
@@ -227,7 +261,7 @@ fn check_v4(packet: &mut Packet, header_len: usize, transit: bool) -> Result<Des
 
 /// As [`check_v4`].
 #[inline]
-fn check_v6(packet: &mut Packet, transit: bool) -> Result<Destination, Refused> {
+fn check_v6(packet: &mut Packet, transit: Transit<'_>) -> Result<Destination, Refused> {
     let (outer, tunnelled) = (packet.meta.traffic_class, packet.meta.tunnelled);
     let data = packet.frame.data();
     let (header, payload) =
@@ -240,10 +274,13 @@ fn check_v6(packet: &mut Packet, transit: bool) -> Result<Destination, Refused> 
     if length == 0 && header.next_header != ip::NO_NEXT_HEADER {
         return Err(DropReason::BadIpHeader.into());
     }
-    if !ip::v6_source_is_valid(header.source) {
+    let barred = transit.is_some_and(|(tables, barred)| {
+        barred.has_v6(header.source) && !is_of_the_host(tables, packet.port)
+    });
+    if barred || !ip::v6_is_routed(header.source) {
         return Err(DropReason::BadSource.into());
     }
-    if !ip::v6_is_routable(header.destination) {
+    if !ip::v6_is_routed(header.destination) {
         return Err(DropReason::BadDestination.into());
     }
     packet.frame.truncate(ip::V6_LEN + length);
@@ -255,7 +292,7 @@ fn check_v6(packet: &mut Packet, transit: bool) -> Result<Destination, Refused> 
         let left = ecn::leave(class, outer).ok_or(DropReason::EcnViolation)?;
         header.set_traffic_class(left);
     }
-    if transit {
+    if transit.is_some() {
         if header.hop_limit <= 1 {
             return Err(DropReason::TtlExpired.into());
         }
@@ -275,7 +312,10 @@ fn resolve(
     leaf: Leaf,
 ) -> Result<(), Refused> {
     let target = match Target::of(leaf) {
-        Some(Target::Group(group)) => tables.groups[group.0].member(flow::of(packet.frame.data())),
+        Some(Target::Group(group)) => {
+            let member = tables.groups[group.0].member(flow::of(packet.frame.data()));
+            Some(member.ok_or(DropReason::GroupDown)?)
+        }
         other => other,
     };
     match target {
@@ -285,6 +325,8 @@ fn resolve(
             deliver(state, tables, packet, version, via)
         }
         Some(Target::Blackhole) => Err(DropReason::Blackhole.into()),
+        Some(Target::Own) => Err(DropReason::OwnAddress.into()),
+        Some(Target::SubnetEnd) => Err(DropReason::BadDestination.into()),
         // A group has no groups as members.
         Some(Target::Group(_)) | None => Err(DropReason::NoRoute.into()),
     }
@@ -303,7 +345,7 @@ fn enter(tables: &Tables, packet: &mut Packet, circuit: CircuitIndex) -> Result<
     if packet.frame.len() + overhead > usize::from(link.mtu) {
         return Err(Refused {
             reason: DropReason::PacketTooBig,
-            mtu: (usize::from(link.mtu).saturating_sub(overhead)) as u16,
+            mtu: link.inner_mtu(),
         });
     }
     packet.meta.flow = flow::of(packet.frame.data());

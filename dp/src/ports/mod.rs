@@ -86,6 +86,16 @@ pub struct PortSpec {
     pub device: Device,
 }
 
+impl PortSpec {
+    /// Its network device, if it has one.
+    pub fn netdev(&self) -> Option<&str> {
+        match &self.device {
+            Device::AfXdp { netdev, .. } | Device::Tap { netdev } => Some(netdev),
+            Device::Memory { .. } => None,
+        }
+    }
+}
+
 /// What a port really got.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Outcome {

@@ -102,17 +102,23 @@ pub(super) fn attach_tap(tun: &OwnedFd, name: &str, queues: usize) -> Result<(),
         .map_err(|source| device_error(name, "TUNSETIFF", source, CHECK_RIGHTS))
 }
 
+/// Sets a device's MTU.
+pub(super) fn set_mtu(name: &str, mtu: u16) -> Result<(), PortError> {
+    let mut request = Request::new(name)?;
+    request.set_int(mtu.into());
+    request
+        .ioctl(&control_socket()?, libc::SIOCSIFMTU as _)
+        .map_err(|source| device_error(name, "SIOCSIFMTU", source, CHECK_RIGHTS))
+}
+
 /// Brings a TAP device up, without address resolution: all its frames go to us.
 pub(super) fn raise_tap(name: &str, mtu: u16) -> Result<(), PortError> {
     let control = control_socket()?;
     let fail = |call| move |source| device_error(name, call, source, CHECK_RIGHTS);
-    let mut request = Request::new(name)?;
     if mtu != 0 {
-        request.set_int(mtu.into());
-        request
-            .ioctl(&control, libc::SIOCSIFMTU as _)
-            .map_err(fail("SIOCSIFMTU"))?;
+        set_mtu(name, mtu)?;
     }
+    let mut request = Request::new(name)?;
     request
         .ioctl(&control, libc::SIOCGIFFLAGS as _)
         .map_err(fail("SIOCGIFFLAGS"))?;

@@ -24,7 +24,7 @@ impl Steering {
         }
     }
 
-    /// What must not be steered to us but left to the host: all its own addresses.
+    /// What must not be steered to us but left to the host: the node's own addresses at this port.
     pub fn set_local_addresses(&mut self, addresses: &[IpAddr]) -> Result<(), PortError> {
         if let Some(program) = &mut self.program {
             program.set_local_addresses(addresses)?;

@@ -62,6 +62,11 @@ pub(crate) fn open(
     Ok((queues, outcome))
 }
 
+/// Sets a device's MTU, so that the host sends nothing larger.
+pub(crate) fn set_mtu(name: &str, mtu: u16) -> Result<(), PortError> {
+    netdev::set_mtu(name, mtu)
+}
+
 impl Queue for TapQueue {
     fn receive(&mut self, memory: &mut Umem, frames: &mut Vec<Frame>, max: usize) -> usize {
         for received in 0..max {

@@ -8,6 +8,7 @@ pub mod draft;
 pub mod group;
 pub mod hash;
 pub mod outer;
+pub mod own;
 pub mod paged;
 pub mod prefetch;
 pub mod publish;
@@ -20,11 +21,13 @@ use std::sync::Arc;
 
 use twinseal_crypto::{OpenSa, SealSa};
 
-use crate::wire::ethernet::Mac;
+use crate::wire::ethernet::{self, Mac};
 use crate::wire::ip::Mapped;
+use crate::wire::overlay::OVERHEAD;
 use group::Group;
 use hash::FastMap;
 use outer::Outer;
+use own::{Barred, Source};
 use paged::Paged;
 use traffic::Traffic;
 use trie::{Leaf, Tries, bitmap, burst};
@@ -101,6 +104,8 @@ pub struct Port {
     pub device_mtu: u16,
     /// Where every frame goes, on a port with one peer only (a TAP device's host); else neighbours are looked up.
     pub peer: Option<Mac>,
+    /// What the node's own packets out of it may come from, best first; only errors do.
+    pub sources: Arc<[Source]>,
 }
 
 /// What a port faces.
@@ -119,10 +124,13 @@ pub struct Vrf {
     pub routes_v4: burst::Root,
     /// IPv6 routes.
     pub routes_v6: bitmap::Root,
-    /// This node's IPv4 address on one of its edge ports, the source of ICMP errors; without it none are sent.
+    /// This node's IPv4 address on one of its edge ports, the source of ICMP errors where the port that they leave by has
+    /// none; without either none are sent.
     pub v4: Option<Ipv4Addr>,
     /// The same for ICMPv6; not link-local.
     pub v6: Option<Ipv6Addr>,
+    /// That no packet may come from.
+    pub barred: Barred,
 }
 
 /// Where a route leads.
@@ -136,6 +144,10 @@ pub enum Target {
     Group(GroupIndex),
     /// To nowhere.
     Blackhole,
+    /// To this node itself: an address of its own at an edge port of the VRF.
+    Own,
+    /// To the network or broadcast address of a subnet at an edge port, which is nobody's.
+    SubnetEnd,
 }
 
 /// How many circuits, groups, next hops or labels to swap there may be, each.
@@ -147,6 +159,8 @@ impl Target {
     pub fn leaf(self) -> Leaf {
         match self {
             Self::Blackhole => 1,
+            Self::Own => 2,
+            Self::SubnetEnd => 3,
             Self::Circuit(CircuitIndex(place)) => 1 << 28 | place,
             Self::Group(GroupIndex(place)) => 2 << 28 | place,
             Self::Via(ViaIndex(place)) => 3 << 28 | place,
@@ -161,7 +175,12 @@ impl Target {
             1 => Some(Self::Circuit(CircuitIndex(place))),
             2 => Some(Self::Group(GroupIndex(place))),
             3 => Some(Self::Via(ViaIndex(place))),
-            _ => (leaf == 1).then_some(Self::Blackhole),
+            _ => match leaf {
+                1 => Some(Self::Blackhole),
+                2 => Some(Self::Own),
+                3 => Some(Self::SubnetEnd),
+                _ => None,
+            },
         }
     }
 }
@@ -194,6 +213,15 @@ pub struct Link {
     pub labels: burst::Root,
     /// Counters.
     pub traffic: Traffic,
+}
+
+impl Link {
+    /// Octets of the largest inner packet that it carries.
+    #[inline]
+    pub fn inner_mtu(&self) -> u16 {
+        let overhead = self.outer.len() - ethernet::LEN + OVERHEAD;
+        self.mtu.saturating_sub(overhead as u16)
+    }
 }
 
 /// A link's transmit key.

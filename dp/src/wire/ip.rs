@@ -53,10 +53,7 @@ impl V4Header {
     /// Replaces one 16-bit word of the header in the checksum (RFC 1624, equation 3).
     #[inline]
     pub fn adjust_checksum(&mut self, old: u16, new: u16) {
-        let sum = u32::from(!self.checksum.get()) + u32::from(!old) + u32::from(new);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        self.checksum = (!(sum as u16)).into();
+        self.checksum = adjusted(self.checksum.get(), old, new).into();
     }
 
     /// Sets the traffic class and keeps the checksum true.
@@ -130,6 +127,15 @@ pub(super) fn fold(sum: u64) -> u16 {
     sum as u16
 }
 
+/// A checksum after one 16-bit word under it was replaced (RFC 1624, equation 3).
+#[inline]
+pub fn adjusted(checksum: u16, old: u16, new: u16) -> u16 {
+    let sum = u32::from(!checksum) + u32::from(!old) + u32::from(new);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !(sum as u16)
+}
+
 /// Whether the checksum of an IPv4 header is right: [`checksum`] of it is zero.
 #[inline]
 pub fn checksum_is_right(header: &[u8]) -> bool {
@@ -163,29 +169,26 @@ pub(super) fn sum(octets: &[u8]) -> u64 {
     words.map(|word| u64::from(u32::from_ne_bytes(*word))).sum()
 }
 
-/// Whether packets may have this source: no multicast, loopback, unspecified or broadcast address.
+/// Whether a router forwards packets to and from this address: not multicast, loopback, unspecified, broadcast, reserved,
+/// link-local (RFC 1812, 5.3.7; RFC 3927, 7).
 #[inline]
-pub fn v4_source_is_valid(address: [u8; 4]) -> bool {
-    (1..224).contains(&address[0]) && address[0] != 127
+pub fn v4_is_routed(address: [u8; 4]) -> bool {
+    (1..224).contains(&address[0]) && address[0] != 127 && address[..2] != [169, 254]
 }
 
-/// As [`v4_source_is_valid`], for IPv6.
+/// As [`v4_is_routed`], for IPv6; nor are IPv4 addresses in the form of IPv6 (RFC 4291, 2.5; RFC 6890).
 #[inline]
-pub fn v6_source_is_valid(address: [u8; 16]) -> bool {
-    let value = u128::from_be_bytes(address);
-    address[0] != 0xff && value > 1
+pub fn v6_is_routed(address: [u8; 16]) -> bool {
+    let [high, low] = mapped_v6(address);
+    // Nearly all addresses are from 0:0:0:1:: on and before fe00::, as one comparison tells.
+    high.wrapping_sub(1) < (0xfe00 << 48) - 1 || v6_is_routed_too(high, low)
 }
 
-/// Whether a router forwards packets to this destination: not multicast, loopback, unspecified, broadcast, link-local.
-#[inline]
-pub fn v4_is_routable(address: [u8; 4]) -> bool {
-    v4_source_is_valid(address) && address[..2] != [169, 254]
-}
-
-/// As [`v4_is_routable`], for IPv6.
-#[inline]
-pub fn v6_is_routable(address: [u8; 16]) -> bool {
-    v6_source_is_valid(address) && !(address[0] == 0xfe && address[1] & 0xc0 == 0x80)
+#[cold]
+fn v6_is_routed_too(high: u64, low: u64) -> bool {
+    let (multicast, link_local) = (high >> 56 == 0xff, high >> 54 == 0xfe80 >> 6);
+    let special = high == 0 && (low <= 1 || low >> 32 == 0xffff);
+    !(multicast || link_local || special)
 }
 
 /// An address as 128 bits in two words, the first octets in the high bits of the first; IPv4 mapped into IPv6 (RFC 4291,
@@ -286,10 +289,21 @@ mod tests {
             ("febf::1", false),
             ("fec0::1", true),
             ("ff02::1", false),
+            ("240.0.0.1", false),
+            ("255.0.0.1", false),
+            ("::ffff:10.1.2.3", false),
+            ("::fffe:10.1.2.3", true),
+            ("::10.1.2.3", true),
+            ("::1:0:0:1", true),
+            ("0:0:0:1::", true),
+            ("fdff::1", true),
+            ("fe00::1", true),
+            ("fe7f::1", true),
+            ("ff00::", false),
         ] {
             let got = match address.parse().unwrap() {
-                IpAddr::V4(v4) => v4_is_routable(v4.octets()),
-                IpAddr::V6(v6) => v6_is_routable(v6.octets()),
+                IpAddr::V4(v4) => v4_is_routed(v4.octets()),
+                IpAddr::V6(v6) => v6_is_routed(v6.octets()),
             };
             assert_eq!(got, routable, "{address}");
         }

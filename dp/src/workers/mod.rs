@@ -173,7 +173,7 @@ impl Pool {
     }
 
     /// Opens a device and hands its queues to the workers. Its packets go nowhere until tables know the port. `local`
-    /// are all of the host's own addresses; packets to them stay the host's from the first on.
+    /// are the node's own addresses there; packets to them stay the host's from the first on.
     ///
     /// On an error everything is as it was.
     pub fn add_port(

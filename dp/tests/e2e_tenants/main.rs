@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use common::{FAMILIES, HOSTS, PATIENCE};
 use network::{RED, RED_MARKER, TENANTS, TO_B, Tenant, Tenants, delete, label_item, swap, via};
 use twinseal::cli::demo::items::set;
-use twinseal::cli::demo::plan::{CIRCUIT, EAST, Host, Router, WEST};
+use twinseal::cli::demo::plan::{CIRCUIT, EAST, Host, Router, Underlay, WEST};
 use twinseal_api::v1::{self, item::Item};
 use twinseal_lab::capture::{Capture, Captured};
 use twinseal_lab::traffic::{Load, Marker, Until};
+use twinseal_lab::{IpNet, PingConfig, Route};
 
 #[test]
 fn tenants_with_the_same_addresses_never_mix() {
@@ -154,6 +155,45 @@ fn a_tenants_packets_do_not_open_under_the_others_label() {
     tenants.apply(Router::Transit, vec![lead_to(TO_B[1])]);
     let result = tenants.ping(Tenant::Red, Host::A, false);
     assert!(result.all_answered(), "{result}");
+    tenants.path.finish();
+}
+
+/// What the router has on other devices than the tenant's, on the underlay or for itself, is no address of the tenant's.
+#[test]
+fn a_routers_addresses_elsewhere_are_where_the_tenants_routes_say() {
+    let Some(tenants) = Tenants::start() else {
+        return;
+    };
+    let edge = tenants.path.network.router(Router::EdgeA);
+    for v6 in FAMILIES {
+        let host_b = Host::B.address(v6);
+        edge.add_address("lo", host_b.into()).expect("an address");
+    }
+    // Of the port itself, and later: when this answers the node knows of the others.
+    let own: IpNet = "10.1.0.77/24".parse().expect("an address");
+    edge.add_address("edge0", own).expect("an address");
+    let host_a = tenants.path.network.host(Host::A);
+    let ping = |to| twinseal_lab::ping(host_a, to, &PingConfig::default()).expect("a ping");
+    wait_until(|| ping(own.addr()).all_answered());
+    for tenant in TENANTS {
+        for v6 in FAMILIES {
+            let receiver = tenants.receive(tenant, Host::B, v6);
+            let mut sender = tenants.sender(tenant, Host::A, v6);
+            let sent = sender.send(&load(tenant, 50)).expect("sent");
+            receiver.wait_for(sent.packets, Duration::from_secs(2));
+            let summary = receiver.stop().expect("a tally").summary(&sent);
+            assert!(summary.is_perfect(), "{tenant:?}: {summary:?}");
+        }
+    }
+    // The underlay's has no route.
+    let underlay = Underlay::V4.address(Router::EdgeA, WEST).0;
+    let by_gateway = Route::to(underlay.into()).via(Host::A.gateway(false));
+    host_a.add_route(&by_gateway).expect("a route");
+    let result = ping(underlay);
+    assert_eq!(result.received, 0, "the router answers on its underlay");
+    let errors = result.errors.iter();
+    let unreachable = errors.filter(|error| (error.kind, error.code) == (3, 0));
+    assert!(unreachable.count() > 0, "{result}");
     tenants.path.finish();
 }
 

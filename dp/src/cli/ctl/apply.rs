@@ -124,6 +124,9 @@ fn end(
             "not in the state directory yet: a restart would not restore it; see the node's log"
         )?;
     }
+    for warning in &answer.warnings {
+        writeln!(out, "WARNING: {warning}")?;
+    }
     if let Some(pending) = &answer.pending {
         let until = time::rfc3339(pending.until_unix_nanos);
         writeln!(

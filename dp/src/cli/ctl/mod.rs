@@ -106,6 +106,7 @@ async fn get(mut client: Client, output: Output) -> anyhow::Result<ExitCode> {
             "provider": got.provider,
             "memory": got.memory,
             "restoring": got.restoring,
+            "warnings": got.warnings,
             "pending": got.pending.map(|it| json!({
                 "generation": it.generation,
                 "until_unix_nanos": it.until_unix_nanos,

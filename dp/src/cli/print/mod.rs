@@ -38,6 +38,9 @@ pub(super) fn outcome(out: &mut impl Write, got: &v1::GetResponse) -> io::Result
     if !got.restoring.is_empty() {
         writeln!(out, "# the tables are not restored yet: {}", got.restoring)?;
     }
+    for warning in &got.warnings {
+        writeln!(out, "# WARNING: {warning}")?;
+    }
     for drain in &got.drains {
         let since = crate::time::rfc3339(drain.since_unix_nanos);
         let name = drain_name(drain.target.as_ref());

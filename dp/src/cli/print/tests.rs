@@ -241,6 +241,7 @@ fn the_outcome_is_comments() {
             until_unix_nanos: 0,
         }),
         restoring: String::new(),
+        warnings: vec!["it can't work".into()],
         drains: vec![v1::DrainState {
             target: Some(v1::DrainTarget {
                 target: Some(v1::drain_target::Target::Link("to-b".into())),
@@ -254,6 +255,7 @@ fn the_outcome_is_comments() {
         "\
 # node a, version 1, generation 2, workers 1, ring, ordinary pages
 # generation 2 waits for its confirmation until 1970-01-01T00:00:00.000Z
+# WARNING: it can't work
 # link to-b drains since 1970-01-01T00:00:00.000Z, by user 0 (group 0)
 # port wan: up, 02:00:00:00:00:01, mtu 1500, native XDP, copy copy, need-wakeup, finishes checksums
 # link to-b: down, next hop not resolved, drains

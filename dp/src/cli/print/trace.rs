@@ -225,6 +225,15 @@ pub(in crate::cli) fn explained(it: &v1::ExplainResponse) -> String {
         Some(route) => format!("route     {} {}\n", route.prefix, target(route)),
         None => "route     none\n".to_owned(),
     };
+    for member in &it.skipped {
+        text += &format!("down      {member}\n");
+    }
+    if !it.own_port.is_empty() {
+        text += &format!(
+            "local     the node's own at port {}: for hosts there the host itself, for others it answers echo requests only\n",
+            it.own_port
+        );
+    }
     if let Some(into) = &it.into {
         text += &format!("into      {}\n", passage(into));
     }
@@ -257,5 +266,7 @@ pub(in crate::cli) fn explained_json(it: &v1::ExplainResponse) -> Value {
         "next_hop_mac": it.next_hop_mac,
         "problem": it.problem,
         "losses": it.losses,
+        "own_port": it.own_port,
+        "skipped": it.skipped,
     })
 }

@@ -65,6 +65,7 @@ fn port(port: v1::Port) -> schema::Port {
         vrf: port.vrf,
         mtu: port.mtu,
         checksum: Checksum::from_number(port.checksum).filter(|&it| it != Checksum::Auto),
+        local: port.local,
         af_xdp,
         tap,
         memory,

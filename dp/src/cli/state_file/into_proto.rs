@@ -172,6 +172,7 @@ impl Into<'_> {
             vrf: port.vrf,
             mtu: port.mtu,
             checksum: Checksum::number(port.checksum),
+            local: port.local,
             device: self.one_of(at, "af_xdp, tap, memory", [af_xdp, tap, memory]),
         })
     }

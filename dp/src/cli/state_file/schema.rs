@@ -110,6 +110,8 @@ pub(super) struct Port {
     pub(super) mtu: u32,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) checksum: Option<Checksum>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) local: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) af_xdp: Option<AfXdp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

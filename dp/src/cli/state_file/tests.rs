@@ -107,6 +107,7 @@ delete:
             role: v1::PortRole::Underlay.into(),
             vrf: String::new(),
             mtu: 1500,
+            local: Vec::new(),
             device: Some(v1::port::Device::AfXdp(v1::AfXdp {
                 netdev: "eth1".into(),
                 bind: v1::BindMode::ZeroCopy.into(),
@@ -484,15 +485,17 @@ fn item() -> impl Strategy<Value = v1::item::Item> {
             0..3,
             text(),
             number(),
+            prop::collection::vec(text(), 0..3),
             prop::option::of(device),
             0..3
         )
-            .prop_map(|(name, role, vrf, mtu, device, checksum)| {
+            .prop_map(|(name, role, vrf, mtu, local, device, checksum)| {
                 Item::Port(v1::Port {
                     name,
                     role,
                     vrf,
                     mtu,
+                    local,
                     device,
                     checksum,
                 })

@@ -21,20 +21,23 @@ impl Compiler {
                         PortRole::Edge(vrf) => self.vrf(vrf),
                         PortRole::Underlay => "underlay".to_owned(),
                     };
-                    (role, port.mac, port.mtu, port.peer)
+                    (role, port.mac, port.mtu, port.peer, port.sources.clone())
                 })
                 .collect::<Vec<_>>()
         );
         for name in state.vrfs.keys() {
             let vrf = &tables.vrfs[self.places.vrfs.get(name).expect("a VRF has a place")];
-            _ = writeln!(out, "{name} {:?} {:?}", vrf.v4, vrf.v6);
-            // Where routes begin, and at the same addresses of other VRFs.
-            for (prefix, _) in state.routes.values().flatten() {
-                let leaf = match prefix.address() {
+            _ = writeln!(out, "{name} {:?} {:?} {:?}", vrf.v4, vrf.v6, vrf.barred);
+            // Where routes begin, and at the same addresses of other VRFs; and own addresses likewise.
+            let routes = state.routes.values().flatten();
+            let routes = routes.map(|(prefix, _)| prefix.address());
+            let own = self.own.values().flat_map(|own| own.all_ends()).copied();
+            for address in routes.chain(own) {
+                let leaf = match address {
                     IpAddr::V4(address) => tries.lookup(&vrf.routes_v4, address.octets()),
                     IpAddr::V6(address) => tries.lookup(&vrf.routes_v6, address.octets()),
                 };
-                _ = writeln!(out, "  {prefix} {}", self.described(leaf));
+                _ = writeln!(out, "  {address} {}", self.described(leaf));
             }
         }
         for name in state.circuits.keys() {

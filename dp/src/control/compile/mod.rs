@@ -4,24 +4,28 @@
 //! transaction, its rollback, or a Replace. So a transaction costs what it changes. Things keep their places in the
 //! tables, and so what points at them needs no change either.
 
+mod addresses;
 #[cfg(test)]
 mod dump;
+mod groups;
 mod names;
+mod own;
 mod places;
 mod routes;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use super::down::Down;
 use super::keys::Live;
 use super::model::{
     CircuitName, GroupName, Hop, KeyId, LabelAction, LinkName, Owner, PortName, Role, State,
     Target, Via, VrfName,
 };
 use crate::tables::draft::Draft;
-use crate::tables::group::Group;
+use crate::tables::group::{self, Group};
 use crate::tables::hash::{FastMap, FoldState};
 use crate::tables::outer::Outer;
 use crate::tables::trie::burst::Root;
@@ -31,7 +35,9 @@ use crate::tables::{
 };
 use crate::wire::ethernet::Mac;
 use crate::wire::ip::mapped;
+pub use addresses::{HostAddress, HostAddresses, Standing};
 pub use names::{Names, Wanted};
+use own::Own;
 use places::Places;
 
 /// An open port, as far as tables are concerned.
@@ -66,8 +72,10 @@ pub struct Sources<'a> {
     pub ports: &'a BTreeMap<PortName, OpenPort>,
     /// What the kernel knows.
     pub neighbours: &'a KernelNeighbours,
-    /// This host's addresses, by the kernel's index of their device.
-    pub addresses: &'a BTreeSet<(u32, IpAddr)>,
+    /// This host's addresses.
+    pub addresses: &'a HostAddresses,
+    /// Members of groups that are down.
+    pub down: &'a Arc<Down>,
 }
 
 /// Makes tables, each out of the last.
@@ -78,7 +86,9 @@ pub struct Compiler {
     state: State,
     ports: BTreeMap<PortName, OpenPort>,
     neighbours: KernelNeighbours,
-    addresses: BTreeSet<(u32, IpAddr)>,
+    addresses: HostAddresses,
+    own: BTreeMap<VrfName, Own>,
+    down: Arc<Down>,
     places: AllPlaces,
 }
 
@@ -142,17 +152,22 @@ impl Compiler {
             self.draft.tables.circuits.set(place, circuit);
         }
         self.receivers(&old, from)?;
-        if ports_changed {
+        let own_changed = ports_changed || addresses_changed || !old.vrfs.same(&from.state.vrfs);
+        let own_before = self.own.clone();
+        if own_changed {
             self.draft.tables.ports = self.make_ports(from)?;
+            self.own = own::of_vrfs(from);
         }
         if neighbours_changed {
             self.move_vias(from);
         }
+        self.groups_by_members(from, &mut changes.groups);
+        self.down = Arc::clone(from.down);
         self.groups(&old, from, &changes)?;
         self.labels(&old, from.state)?;
         self.routes(&old, from)?;
-        if ports_changed || addresses_changed || !old.vrfs.same(&from.state.vrfs) {
-            self.own_addresses(from);
+        if own_changed {
+            self.enter_own(from, &own_before)?;
         }
         self.sweep(changes);
 
@@ -336,27 +351,10 @@ impl Compiler {
                 finishes: port.finishes(open.offloads),
                 device_mtu: open.device_mtu,
                 peer: open.peer,
+                sources: own::sources(from, name),
             });
         }
         Some(ports)
-    }
-
-    fn groups(&mut self, old: &State, from: &Sources<'_>, changes: &Changes) -> Option<()> {
-        for name in &changes.groups {
-            let members = from.state.groups.get(name)?;
-            let members: Vec<_> = members
-                .iter()
-                .map(|member| Some((self.hop(from, &member.hop)?, member.weight)))
-                .collect::<Option<_>>()?;
-            let place = self.places.groups.get(name)?;
-            self.draft.tables.groups.set(place, Group::new(&members)?);
-        }
-        for name in changes.groups.iter().chain(&changes.gone_groups) {
-            for member in old.groups.get(name).into_iter().flatten() {
-                self.leave(&member.hop);
-            }
-        }
-        Some(())
     }
 
     fn labels(&mut self, old: &State, new: &State) -> Option<()> {
@@ -385,39 +383,6 @@ impl Compiler {
             }
         });
         sound
-    }
-
-    /// Each VRF's source of ICMP errors: the first of this host's addresses on the VRF's ports.
-    fn own_addresses(&mut self, from: &Sources<'_>) {
-        let mut own: HashMap<&VrfName, (Option<Ipv4Addr>, Option<Ipv6Addr>)> = HashMap::new();
-        for (name, port) in &from.state.ports {
-            let Role::Edge(vrf) = &port.role else {
-                continue;
-            };
-            let Some(ifindex) = from.ports.get(name).and_then(|port| port.ifindex) else {
-                continue;
-            };
-            let on_port = || {
-                let addresses = from.addresses.iter();
-                addresses
-                    .filter(move |(of, _)| *of == ifindex)
-                    .map(|(_, address)| *address)
-            };
-            let (first_v4, first_v6) = own.entry(vrf).or_default();
-            *first_v4 = first_v4.or_else(|| on_port().find_map(v4));
-            *first_v6 = first_v6.or_else(|| on_port().find_map(global_v6));
-        }
-        for (name, place) in self.places.vrfs.iter() {
-            let (v4, v6) = own.get(name).copied().unwrap_or_default();
-            let vrfs = &mut self.draft.tables.vrfs;
-            if vrfs
-                .get(place)
-                .is_some_and(|vrf| (vrf.v4, vrf.v6) != (v4, v6))
-                && let Some(vrf) = vrfs.get_mut(place)
-            {
-                (vrf.v4, vrf.v6) = (v4, v6);
-            }
-        }
     }
 
     /// Takes away what is gone; by now nothing points there any more.
@@ -512,21 +477,6 @@ impl Sources<'_> {
             let known = self.neighbours.get(&(port.ifindex?, address));
             port.peer.or(known.copied())
         })
-    }
-}
-
-fn v4(address: IpAddr) -> Option<Ipv4Addr> {
-    match address {
-        IpAddr::V4(v4) => Some(v4),
-        IpAddr::V6(_) => None,
-    }
-}
-
-/// What hosts beyond the next link can make sense of.
-fn global_v6(address: IpAddr) -> Option<Ipv6Addr> {
-    match address {
-        IpAddr::V6(v6) if !v6.is_unicast_link_local() => Some(v6),
-        _ => None,
     }
 }
 

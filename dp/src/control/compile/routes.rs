@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::super::model::{Prefix, Table};
+use super::own::Own;
 use super::*;
 
 impl Compiler {
@@ -11,13 +12,17 @@ impl Compiler {
         let mut sound = Some(());
         let none = Table::default();
         old.routes
-            .diff_by(&from.state.routes, Table::same, |vrf, before, now| {
-                let Some(vrf) = self.places.vrfs.get(vrf).map(VrfIndex) else {
+            .diff_by(&from.state.routes, Table::same, |name, before, now| {
+                let Some(vrf) = self.places.vrfs.get(name).map(VrfIndex) else {
                     return sound = None;
                 };
+                let own = self.own.get(name).cloned();
                 let (before, now) = (before.unwrap_or(&none), now.unwrap_or(&none));
                 before.diff(now, |prefix, before, now| {
-                    if self.route(from, vrf, prefix, before, now).is_none() {
+                    if self
+                        .route(from, (vrf, own.as_ref()), prefix, before, now)
+                        .is_none()
+                    {
                         sound = None;
                     }
                 });
@@ -28,55 +33,71 @@ impl Compiler {
     fn route(
         &mut self,
         from: &Sources<'_>,
-        vrf: VrfIndex,
+        (vrf, own): (VrfIndex, Option<&Own>),
         prefix: &Prefix,
         before: Option<&Target>,
         now: Option<&Target>,
     ) -> Option<()> {
-        let len = prefix.len();
-        match now {
-            Some(target) => {
-                let target = self.target(from, target)?;
-                match prefix.address() {
-                    IpAddr::V4(address) => self.draft.set_route(vrf, address.octets(), len, target),
-                    IpAddr::V6(address) => self.draft.set_route(vrf, address.octets(), len, target),
-                }
-            }
-            None => match prefix.address() {
-                IpAddr::V4(address) => self.draft.remove_route(vrf, address.octets(), len),
-                IpAddr::V6(address) => self.draft.remove_route(vrf, address.octets(), len),
-            },
+        let target = match now {
+            Some(target) => Some(self.target(from, target)?),
+            None => None,
         };
+        if own.is_none_or(|own| !own.ends(prefix)) {
+            self.enter(vrf, prefix, target);
+        }
         if let Some(Target::Hop(hop)) = before {
             self.leave(hop);
         }
         Some(())
     }
 
-    /// A target, with one more use if it is a next hop.
-    fn target(&mut self, from: &Sources<'_>, target: &Target) -> Option<tables::Target> {
+    /// Enters where a prefix leads, or that it leads nowhere.
+    pub(super) fn enter(&mut self, vrf: VrfIndex, prefix: &Prefix, target: Option<tables::Target>) {
+        let (draft, len) = (&mut self.draft, prefix.len());
+        match (prefix.address(), target) {
+            (IpAddr::V4(it), Some(target)) => draft.set_route(vrf, it.octets(), len, target),
+            (IpAddr::V6(it), Some(target)) => draft.set_route(vrf, it.octets(), len, target),
+            (IpAddr::V4(it), None) => draft.remove_route(vrf, it.octets(), len),
+            (IpAddr::V6(it), None) => draft.remove_route(vrf, it.octets(), len),
+        };
+    }
+
+    /// A target that has its use already.
+    pub(super) fn known(&self, target: &Target) -> Option<tables::Target> {
         Some(match target {
-            Target::Hop(hop) => self.hop(from, hop)?,
+            Target::Hop(hop) => self.known_hop(hop)?,
             Target::Group(name) => tables::Target::Group(GroupIndex(self.places.groups.get(name)?)),
             Target::Blackhole => tables::Target::Blackhole,
         })
     }
 
-    /// A hop, with one more use if it is out of a port.
-    pub(super) fn hop(&mut self, from: &Sources<'_>, hop: &Hop) -> Option<tables::Target> {
+    fn known_hop(&self, hop: &Hop) -> Option<tables::Target> {
         Some(match hop {
             Hop::Circuit(name) => {
                 tables::Target::Circuit(CircuitIndex(self.places.circuits.get(name)?))
             }
-            Hop::Via(via) => {
-                let (place, new) = self.places.vias.take(via);
-                if new {
-                    let via = self.compiled(from, via)?;
-                    self.draft.tables.vias.set(place, via);
-                }
-                tables::Target::Via(tables::ViaIndex(place))
-            }
+            Hop::Via(via) => tables::Target::Via(tables::ViaIndex(self.places.vias.get(via)?)),
         })
+    }
+
+    /// A target, with one more use if it is a next hop.
+    fn target(&mut self, from: &Sources<'_>, target: &Target) -> Option<tables::Target> {
+        match target {
+            Target::Hop(hop) => self.hop(from, hop),
+            other => self.known(other),
+        }
+    }
+
+    /// A hop, with one more use if it is out of a port.
+    pub(super) fn hop(&mut self, from: &Sources<'_>, hop: &Hop) -> Option<tables::Target> {
+        if let Hop::Via(via) = hop {
+            let (place, new) = self.places.vias.take(via);
+            if new {
+                let via = self.compiled(from, via)?;
+                self.draft.tables.vias.set(place, via);
+            }
+        }
+        self.known_hop(hop)
     }
 
     /// One use less.

@@ -1,6 +1,6 @@
 //! The fields of items.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use zeroize::Zeroize;
 
 use super::Parser;
 use super::items::owner_text;
-use crate::control::model::{End, KeyId, MAX_NAME, Name, Owner, Prefix, Tags, Via};
+use crate::control::model::{End, KeyId, MAX_NAME, Name, Owner, Prefix, Role, Tags, Via};
 use crate::wire::ethernet::Mac;
 use crate::wire::overlay::DEFAULT_PORT;
 
@@ -20,6 +20,8 @@ const MAX_TAGS: usize = 16;
 const MAX_TAG_KEY: usize = 64;
 /// Octets of a tag's value.
 const MAX_TAG_VALUE: usize = 256;
+/// Addresses of its own that a port may be given.
+const MAX_LOCAL: usize = 64;
 
 impl Parser<'_> {
     /// The owner as (is it a link, its name).
@@ -219,6 +221,43 @@ impl Parser<'_> {
         }
     }
 
+    /// Addresses that are the node's own at a port.
+    pub(super) fn local(
+        &mut self,
+        texts: &[String],
+        role: Option<&Role>,
+    ) -> Option<BTreeSet<IpAddr>> {
+        if role == Some(&Role::Underlay) && !texts.is_empty() {
+            return self.refuse(
+                "local",
+                "an underlay port has no tenants",
+                "leave it empty, or make the port an edge port",
+            );
+        }
+        if texts.len() > MAX_LOCAL {
+            return self.refuse(
+                "local",
+                format!("there are {}", texts.len()),
+                &format!("give at most {MAX_LOCAL}"),
+            );
+        }
+        let addresses = texts.iter().zip(0..).map(|(text, n)| {
+            let field = format!("local[{n}]");
+            let address = self.address(&field, text)?;
+            let link_local = match address {
+                IpAddr::V4(v4) => v4.is_link_local(),
+                IpAddr::V6(v6) => v6.is_unicast_link_local(),
+            };
+            if link_local || address.is_loopback() {
+                let why = format!("{address} is never routed");
+                return self.refuse(&field, why, "give an address that hosts reach by a router");
+            }
+            Some(address)
+        });
+        let parsed: Vec<_> = addresses.collect();
+        parsed.into_iter().collect()
+    }
+
     pub(super) fn prefix(&mut self, text: &str) -> Option<Prefix> {
         let parsed = text.split_once('/').and_then(|(address, len)| {
             let address: IpAddr = address.parse().ok()?;
@@ -239,6 +278,15 @@ impl Parser<'_> {
                 format!("{} has bits beyond its length", quote(text)),
                 &format!("write {prefix}"),
             ),
+            Some((IpAddr::V6(v6), prefix))
+                if prefix.len() >= 96 && v6.to_ipv4_mapped().is_some() =>
+            {
+                self.refuse(
+                    "prefix",
+                    format!("{} is of IPv4 addresses in IPv6", quote(text)),
+                    "write it as IPv4",
+                )
+            }
             Some((_, prefix)) => Some(prefix),
         }
     }

@@ -129,7 +129,9 @@ impl Parser<'_> {
             ),
         };
         let checksum = self.checksum(port.checksum, role.as_ref());
-        let (role, mtu, device, checksum) = (role?, mtu?, device?, checksum?);
+        let local = self.local(&port.local, role.as_ref());
+        let (role, mtu, device) = (role?, mtu?, device?);
+        let (checksum, local) = (checksum?, local?);
         let spec = PortSpec {
             edge: role != Role::Underlay,
             mtu,
@@ -140,6 +142,7 @@ impl Parser<'_> {
             Port {
                 role,
                 spec,
+                local,
                 checksum,
             },
         ))

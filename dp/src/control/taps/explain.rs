@@ -9,12 +9,12 @@ use super::{missing, parse};
 use crate::control::compile::Wanted;
 use crate::control::health;
 use crate::control::losses;
-use crate::control::model::{Role, VrfName};
+use crate::control::model::{GroupName, Hop, Role, Via, VrfName};
 use crate::control::node::Node;
 use crate::control::refusal::{Code, Refused};
 use crate::pipeline::reason::DropReason;
 use crate::pipeline::trace;
-use crate::tables::{CircuitIndex, NeighbourKey, Target, Via};
+use crate::tables::{self, CircuitIndex, NeighbourKey, Target};
 use crate::wire::ip;
 
 impl Node {
@@ -53,11 +53,22 @@ impl Node {
             protocol.unwrap_or_default(),
             ports.unwrap_or_default(),
         );
-        let (_, target) = trace::route(self.compiler.tables(), index, &packet);
+        let routed = match to {
+            IpAddr::V4(to) => ip::v4_is_routed(to.octets()),
+            IpAddr::V6(to) => ip::v6_is_routed(to.octets()),
+        };
+        if !routed {
+            return Ok(v1::ExplainResponse {
+                problem: problem(DropReason::BadDestination),
+                ..Default::default()
+            });
+        }
+        let (group, target) = trace::route(self.compiler.tables(), index, &packet);
         let mut told = v1::ExplainResponse {
             route: self.route(&vrf, to),
             ..Default::default()
         };
+        told.skipped = self.skipped(told.route.as_ref());
         match target {
             Some(Target::Circuit(circuit)) => self.lead_into(circuit, &mut told),
             Some(Target::Via(via)) => {
@@ -65,6 +76,16 @@ impl Node {
                 self.lead_out_of(via, to, &mut told);
             }
             Some(Target::Blackhole) => told.problem = problem(DropReason::Blackhole),
+            Some(Target::Own) => {
+                let sources = self.sources();
+                let port = sources.own_port(&vrf, to);
+                told.own_port = port.map(ToString::to_string).unwrap_or_default();
+                if !matches!(protocol, Some(1 | 58)) {
+                    told.problem = problem(DropReason::OwnAddress);
+                }
+            }
+            Some(Target::SubnetEnd) => told.problem = problem(DropReason::BadDestination),
+            None if group.is_some() => told.problem = problem(DropReason::GroupDown),
             Some(Target::Group(_)) | None => told.problem = problem(DropReason::NoRoute),
         }
         told.losses = self.losses_on_the_way(&vrf, &told.out_port);
@@ -85,6 +106,26 @@ impl Node {
             }
         }
         told
+    }
+
+    /// The members of the group that a route leads to which are down.
+    fn skipped(&self, route: Option<&v1::Route>) -> Vec<String> {
+        let Some(v1::route::Target::Group(name)) = route.and_then(|it| it.target.as_ref()) else {
+            return Vec::new();
+        };
+        let members = GroupName::new(name).and_then(|name| self.state.groups.get(&name));
+        let members = members.into_iter().flatten();
+        let down = members.filter_map(|member| {
+            let why = self.members.down().why(&member.hop)?;
+            Some(match &member.hop {
+                Hop::Circuit(name) => format!("circuit {name}: {why}"),
+                Hop::Via(Via { port, address }) => match address {
+                    Some(address) => format!("{address} on port {port}: {why}"),
+                    None => format!("port {port}: {why}"),
+                },
+            })
+        });
+        down.collect()
     }
 
     fn lead_into(&self, index: CircuitIndex, told: &mut v1::ExplainResponse) {
@@ -128,7 +169,7 @@ impl Node {
         };
     }
 
-    fn lead_out_of(&self, via: Via, to: IpAddr, told: &mut v1::ExplainResponse) {
+    fn lead_out_of(&self, via: tables::Via, to: IpAddr, told: &mut v1::ExplainResponse) {
         let tables = self.compiler.tables();
         told.out_port = self.port_name(via.port);
         let address = via.address.unwrap_or_else(|| ip::mapped(to));

@@ -1,12 +1,13 @@
 //! Compilation, with ports that are only said to be open.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use twinseal_api::v1::{self, Direction::AToB, Direction::BToA, item::Item};
 
-use super::super::compile::{Compiler, KernelNeighbours, OpenPort, Sources};
+use super::super::compile::{Compiler, HostAddresses, KernelNeighbours, OpenPort, Sources};
+use super::super::down::Down;
 use twinseal_crypto::{LaneOwner, Lanes};
 
 use super::super::keys::{Live, SaConfig};
@@ -64,7 +65,8 @@ pub(super) struct Bench {
     pub(super) state: State,
     pub(super) live: Live,
     pub(super) neighbours: KernelNeighbours,
-    addresses: BTreeSet<(u32, IpAddr)>,
+    pub(super) addresses: HostAddresses,
+    pub(super) down: Arc<Down>,
 }
 
 impl Bench {
@@ -79,7 +81,8 @@ impl Bench {
             state: State::default(),
             live: Live::default(),
             neighbours: HashMap::new(),
-            addresses: BTreeSet::new(),
+            addresses: HostAddresses::new(),
+            down: Arc::default(),
         };
         bench.apply(edge_items());
         bench
@@ -98,13 +101,34 @@ impl Bench {
         self.state = outcome.state;
     }
 
-    fn compile(&mut self) -> Tables {
+    /// Calls `of` with what tables would be made from.
+    pub(super) fn look<T>(
+        &self,
+        ports: &BTreeMap<PortName, OpenPort>,
+        of: impl FnOnce(&Sources<'_>) -> T,
+    ) -> T {
+        of(&Sources {
+            state: &self.state,
+            live: &self.live,
+            ports,
+            neighbours: &self.neighbours,
+            addresses: &self.addresses,
+            down: &self.down,
+        })
+    }
+
+    pub(super) fn compile(&mut self) -> Tables {
+        self.compile_with(&open(&self.state))
+    }
+
+    pub(super) fn compile_with(&mut self, ports: &BTreeMap<PortName, OpenPort>) -> Tables {
         let sources = Sources {
             state: &self.state,
             live: &self.live,
-            ports: &open(&self.state),
+            ports,
             neighbours: &self.neighbours,
             addresses: &self.addresses,
+            down: &self.down,
         };
         self.compiler
             .compile(1, &sources)
@@ -112,7 +136,7 @@ impl Bench {
     }
 }
 
-fn v4(tables: &Tables, address: [u8; 4]) -> Option<Target> {
+pub(super) fn v4(tables: &Tables, address: [u8; 4]) -> Option<Target> {
     Target::of(tables.tries.lookup(&tables.vrfs[0].routes_v4, address))
 }
 
@@ -321,29 +345,4 @@ fn what_did_not_change_stays_where_it_is() {
     let circuit = Some(Target::Circuit(CircuitIndex(0)));
     assert_eq!(v4(&before, [10, 1, 0, 1]), circuit);
     assert_eq!(v4(&after, [10, 1, 0, 1]), circuit);
-}
-
-#[test]
-fn a_vrf_has_the_hosts_addresses_on_its_ports() {
-    let mut bench = Bench::new();
-    let tables = bench.compile();
-    assert_eq!((tables.vrfs[0].v4, tables.vrfs[0].v6), (None, None));
-    // On "hosts", on "under", and on a device that is no port.
-    for (ifindex, address) in [
-        (10, "fe80::1"),
-        (10, "10.0.0.1"),
-        (10, "2001:db8::1"),
-        (11, "10.0.0.2"),
-        (12, "2001:db8::2"),
-    ] {
-        let address = address.parse().expect("an address");
-        bench.addresses.insert((ifindex, address));
-    }
-    let tables = bench.compile();
-    let vrf = &tables.vrfs[0];
-    assert_eq!(vrf.v4.map(|a| a.to_string()).as_deref(), Some("10.0.0.1"));
-    assert_eq!(
-        vrf.v6.map(|a| a.to_string()).as_deref(),
-        Some("2001:db8::1")
-    );
 }

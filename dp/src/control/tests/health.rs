@@ -45,6 +45,7 @@ impl Watched {
             ports: &open(&self.bench.state),
             neighbours: &self.bench.neighbours,
             addresses: &Default::default(),
+            down: &Default::default(),
         };
         let seen = std::mem::replace(&mut self.seen, self.bench.state.clone());
         let change = Change {

@@ -2,6 +2,8 @@
 
 mod compile;
 mod health;
+mod mtu;
+mod own;
 mod properties;
 mod refusals;
 mod transactions;

@@ -1,5 +1,7 @@
 //! Random changes: nothing panics, what is refused changes nothing, and what is accepted compiles.
 
+use std::net::IpAddr;
+
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -7,8 +9,10 @@ use prost::Message;
 use twinseal_api::v1::{self, item::Item, item_ref::Item as Ref};
 
 use super::super::check::check_whole;
-use super::super::compile::{Compiler, KernelNeighbours, Sources};
+use super::super::compile::{Compiler, HostAddress, KernelNeighbours, Sources, Standing};
+use super::super::down::Down;
 use super::super::keys::Live;
+use super::super::model::{Hop, Name};
 use super::compile::{open, sa_config};
 use super::*;
 
@@ -100,15 +104,20 @@ fn item() -> impl Strategy<Value = Item> {
             -1i32..4,
             prop_oneof![Just(String::new()), name()],
             small(),
+            vec(
+                prop::sample::select(vec!["10.0.0.9", "10.1.0.0", "2001:db8::1", "fe80::1"]),
+                0..3
+            ),
             option::weighted(0.9, device),
             prop_oneof![3 => Just(0), 1 => -1i32..4],
         )
             .prop_map(
-                |(name, role, vrf, mtu, device, checksum)| Item::Port(v1::Port {
+                |(name, role, vrf, mtu, local, device, checksum)| Item::Port(v1::Port {
                     name,
                     role,
                     vrf,
                     mtu,
+                    local: local.into_iter().map(str::to_owned).collect(),
                     device,
                     checksum,
                 })
@@ -235,12 +244,26 @@ fn change() -> impl Strategy<Value = v1::Change> {
 
 /// Everything that a state promises to the compiler and to the crypto.
 fn check_state(compiler: &mut Compiler, state: &State, live: &Live) {
+    // What the kernel tells changes meanwhile.
+    let turn = state.generation % 3;
+    let host = HostAddress {
+        ifindex: 10,
+        address: IpAddr::from([10, turn as u8, 0, 0]),
+        len: 15,
+    };
+    let circuit = Hop::Circuit(Name::new("c1").expect("a name"));
+    let down = Down::of(if turn == 0 {
+        &[]
+    } else {
+        std::slice::from_ref(&circuit)
+    });
     let sources = Sources {
         state,
         live,
         ports: &open(state),
         neighbours: &KernelNeighbours::new(),
-        addresses: &Default::default(),
+        addresses: &[(host, Standing::Preferred)].into(),
+        down: &down,
     };
     let compile = |compiler: &mut Compiler| {
         let tables = compiler.compile(1, &sources);

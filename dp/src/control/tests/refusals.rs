@@ -131,6 +131,32 @@ fn items_that_are_wrong_in_themselves() {
             "checksum",
         ),
         (
+            one(Item::Port(with(p(), |p| p.local = vec!["fe80::1".into()]))),
+            "port \"p\"",
+            "local[0]",
+        ),
+        (
+            one(Item::Port(with(p(), |p| {
+                p.local = vec!["10.0.0.1".into(), "::ffff:10.0.0.1".into()]
+            }))),
+            "port \"p\"",
+            "local[1]",
+        ),
+        (
+            one(Item::Port(with(p(), |p| {
+                p.local = (0..65).map(|n| format!("10.0.0.{n}")).collect()
+            }))),
+            "port \"p\"",
+            "local",
+        ),
+        (
+            one(Item::Port(with(port("p", ""), |p| {
+                p.local = vec!["10.0.0.1".into()]
+            }))),
+            "port \"p\"",
+            "local",
+        ),
+        (
             one(Item::Port(with(p(), |p| p.device = None))),
             "port \"p\"",
             "device",
@@ -428,6 +454,9 @@ fn items_that_are_wrong_in_themselves() {
         "10.0.0.0/+8",
         "10.0.0.1/8",
         "::/129",
+        "::ffff:10.0.0.0/104",
+        "::ffff:0:0/96",
+        "::ffff:10.0.0.1/128",
         "x/8",
         "10.0.0.0/8/8",
         "10.0.0.0/",
