@@ -41,6 +41,21 @@ impl Size {
         }
     }
 
+    /// Sizes of packets in turn, none below `least`: one, or the mix.
+    pub fn turns(self, least: usize) -> Vec<usize> {
+        let count = match self {
+            Self::Octets(_) => 1,
+            Self::Imix => IMIX.len(),
+        };
+        (0..count).map(|nth| self.of(nth).max(least)).collect()
+    }
+
+    /// Bytes of a packet on average, of packets that have `least` at least.
+    pub fn mean(self, least: usize) -> f64 {
+        let turns = self.turns(least);
+        turns.iter().sum::<usize>() as f64 / turns.len() as f64
+    }
+
     /// Of the largest packet.
     pub fn largest(self) -> usize {
         (0..IMIX.len())
@@ -96,5 +111,7 @@ mod tests {
             assert!(bad.parse::<Size>().is_err(), "{bad}");
         }
         assert_eq!((Size::Imix.of(12), Size::Imix.largest()), (64, 1400));
+        assert_eq!((Size::Imix.mean(0), Size::Imix.turns(76)[0]), (346.0, 76));
+        assert_eq!(Size::Octets(1400).turns(56), [1400]);
     }
 }

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use twinseal_bench::compare::Comparison;
+use twinseal_bench::compare::{Comparison, Rate};
 use twinseal_lab::Lab;
+use twinseal_lab::traffic::Finding;
 
 #[test]
 fn a_quick_comparison_adds_up() {
@@ -24,7 +25,8 @@ fn a_quick_comparison_adds_up() {
         .output()
         .expect("the program runs");
     let said = String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success(), "{said}");
+    // 3: on a busy machine the sender may not keep up, and says so.
+    assert!(matches!(done.status.code(), Some(0 | 3)), "{said}");
     let comparison: Comparison = serde_json::from_slice(&done.stdout).expect("JSON");
 
     let names: Vec<_> = comparison.peers.iter().map(|it| it.name.as_str()).collect();
@@ -39,7 +41,17 @@ fn a_quick_comparison_adds_up() {
         let pings = &round.round_trip;
         assert!(pings.p50_us > 0.0 && pings.p50_us <= pings.p99_us);
     }
+    let made = |rate: &Rate| rate.finding != Finding::Inconclusive;
     for metric in &comparison.metrics {
+        // A rate that was not found has no line.
+        let all = comparison
+            .rounds
+            .iter()
+            .flat_map(|round| &round.rates)
+            .all(made);
+        if !all && metric.id.starts_with("rate-") {
+            continue;
+        }
         let lines: Vec<_> = metric.lines.iter().map(|it| it.peer.as_str()).collect();
         assert_eq!(lines, ["kernel", "twinseal"]);
         // Nobody else seals here.

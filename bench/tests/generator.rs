@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use twinseal_bench::Size;
 use twinseal_bench::generator::{
-    Account, End, Generator, GeneratorError, Offer, Options, Route, min_octets,
+    Account, End, Generator, GeneratorError, Offer, Options, Route, headers, min_octets,
 };
 use twinseal_lab::impair::Impairment;
 use twinseal_lab::traffic::{Search, Until, find_rate};
@@ -55,9 +56,9 @@ fn options() -> Options {
     }
 }
 
-fn offer(octets: usize, flows: u32, count: u64) -> Offer {
+fn offer(octets: u16, flows: u32, count: u64) -> Offer {
     Offer {
-        octets,
+        size: Size::Octets(octets),
         flows,
         pps: 20_000.0,
         until: Until::Count(count),
@@ -70,7 +71,8 @@ fn all_sizes_of_both_families_arrive_once_in_order_and_whole() {
     let (a, b) = pair(&lab, 1, 3500);
     for v6 in [false, true] {
         let mut generator = Generator::open(&route(&a, &b, v6), &options()).expect("a generator");
-        for octets in [min_octets(v6), 77, 1400, 1500, 3500] {
+        let min = min_octets(v6) as u16;
+        for octets in [min, 77, 1400, 1500, 3500] {
             let account = generator.run(&offer(octets, 10, 1_003)).expect("sent");
             let summary = account.summary;
             assert!(
@@ -87,7 +89,21 @@ fn all_sizes_of_both_families_arrive_once_in_order_and_whole() {
                 0 < latency.min && latency.p50 <= latency.p9999 && latency.p9999 <= latency.max
             );
         }
-        let short = generator.run(&offer(min_octets(v6) - 1, 1, 1));
+        // The mix: each packet has the size whose turn it is.
+        let mix = Offer {
+            size: Size::Imix,
+            ..offer(0, 10, 1_200)
+        };
+        let summary = generator.run(&mix).expect("sent").summary;
+        assert!(
+            summary.is_perfect() && summary.received == 1_200,
+            "{summary:?}"
+        );
+        let headers = headers(v6);
+        let turns = Size::Imix.turns(min.into()).into_iter();
+        let payloads: usize = turns.map(|octets| octets - headers).sum();
+        assert_eq!(summary.bytes, 100 * payloads as u64);
+        let short = generator.run(&offer(min - 1, 1, 1));
         assert!(
             matches!(short, Err(GeneratorError::Short { .. })),
             "{short:?}"
@@ -114,7 +130,9 @@ fn flows_are_spread_over_queues_and_stay_in_order() {
     assert!(account.summary.is_perfect(), "{account:?}");
     assert_eq!(account.summary.flows, 1_000);
     // A burst that rings and queues hold whole.
-    let account = generator.run(&Offer::burst(200, 2, 128)).expect("sent");
+    let account = generator
+        .run(&Offer::burst(Size::Octets(200), 2, 128))
+        .expect("sent");
     assert!(account.summary.is_perfect(), "{account:?}");
     // Both ends used one by one, in the background.
     let endless = Offer {

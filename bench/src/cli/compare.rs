@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use twinseal_bench::compare::{Setup, TrafficBy, compare, names};
+use twinseal_lab::traffic::Finding;
 
 use super::print;
 
@@ -14,6 +15,7 @@ use super::print;
 /// Two hosts and two gateways in network namespaces of their own on this machine; needs root. For each peer: the highest
 /// rate without loss, the goodput of one TCP stream (by iperf3) and the round trip of pings. Ratios are taken within a
 /// round. Exit status 1 if an installed peer failed; its log is in the result, and the others are measured all the same.
+/// 3 if some search for a rate could not be made, because the sender did not keep up.
 #[derive(Args)]
 pub(crate) struct Compare {
     /// Print JSON.
@@ -72,11 +74,19 @@ impl Compare {
         };
         let comparison = compare(setup, &self.only, |line| eprintln!("{line}"))?;
         print(&comparison, self.json)?;
-        let good = comparison.peers.iter().all(|peer| peer.failures.is_empty());
-        Ok(if good {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
+        let mut rates = comparison.rounds.iter().flat_map(|round| &round.rates);
+        Ok(
+            if comparison
+                .peers
+                .iter()
+                .any(|peer| !peer.failures.is_empty())
+            {
+                ExitCode::FAILURE
+            } else if rates.any(|rate| rate.finding == Finding::Inconclusive) {
+                ExitCode::from(3)
+            } else {
+                ExitCode::SUCCESS
+            },
+        )
     }
 }

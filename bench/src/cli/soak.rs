@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use twinseal_bench::Size;
 use twinseal_bench::generator::Options;
 use twinseal_bench::soak::{Config, run};
 use twinseal_bench::testbed::Setup;
@@ -24,9 +25,9 @@ pub(crate) struct Soak {
     /// How long: 90s, 30m, 2h.
     #[arg(long, default_value = "2h", value_parser = duration)]
     duration: Duration,
-    /// Octets of the IP packets from A to B.
-    #[arg(long, default_value_t = 512)]
-    size: usize,
+    /// Bytes of the IP packets from A to B, or imix.
+    #[arg(long, default_value = "512")]
+    size: Size,
     /// Their flows.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     flows: u32,
@@ -83,7 +84,7 @@ impl Soak {
                 ..self.lab.setup(self.workers)?
             },
             duration: self.duration,
-            octets: self.size,
+            size: self.size,
             flows: self.flows,
             pps: self.pps,
             load: self.load,

@@ -16,6 +16,7 @@ use twinseal_lab::{Namespace, PingConfig, ping};
 use super::network::{HOST, LAN, Network, Side};
 use super::result::{Rate, RoundTrip, Tcp};
 use super::{Setup, TrafficBy};
+use crate::Size;
 use crate::generator::{End, Generator, Offer, Options, Route};
 
 /// Marks our packets.
@@ -28,10 +29,6 @@ const FIRST_SOURCE_PORT: u16 = 40_000;
 const HEADERS: usize = 28;
 /// How long nothing must have come before packets count as lost.
 const QUIET: Duration = Duration::from_millis(100);
-/// A trial that lost no more than this part is tried once more: other programs of the machine want the cores too.
-const HICCUP: f64 = 0.01;
-/// A sender that comes to less than this part of what it should could do no more.
-const KEEPS_UP: f64 = 0.97;
 /// The lowest rate that a search begins with.
 const START_PPS: f64 = 20_000.0;
 /// The highest rate that is asked for: more than any sender here comes to.
@@ -92,7 +89,7 @@ impl Traffic {
             Self::Sockets { sender, at } => (sender, at),
             Self::AfXdp(generator) => {
                 let offer = Offer {
-                    octets: octets.into(),
+                    size: Size::Octets(octets),
                     flows: setup.flows,
                     pps,
                     until,
@@ -129,59 +126,33 @@ impl Traffic {
 }
 
 /// Looks for the highest rate from host A to host B at which nothing is lost. `hint`: where to begin.
-///
-/// The search asks for rates; the result is the highest that the sender really came to without loss. On processors that
-/// all share it often comes to less than it should, and that is no reason to ask for no more.
 pub(super) fn rate(
     traffic: &mut Traffic,
     setup: &Setup,
     octets: u16,
     hint: Option<f64>,
 ) -> anyhow::Result<Rate> {
-    let mut rate = Rate {
-        octets,
-        mpps: 0.0,
-        sender_limited: false,
-        trials: 0,
-        retries: 0,
-        sent: 0,
-        received: 0,
-    };
-    let mut attempt = |asked: f64| -> anyhow::Result<TrialResult> {
-        let result = traffic.trial(setup, octets, asked)?;
-        let mpps = result.offered_pps * 1e-6;
-        rate.trials += 1;
-        rate.sent += result.sent;
-        rate.received += result.received;
-        if result.received == result.sent && mpps > rate.mpps {
-            rate.mpps = mpps;
-            rate.sender_limited = result.offered_pps < asked * KEEPS_UP;
-        }
-        Ok(TrialResult {
-            offered_pps: asked,
-            ..result
-        })
-    };
     let search = Search {
         start_pps: hint.unwrap_or(0.0).max(START_PPS),
+        least_pps: START_PPS,
         max_pps: MAX_PPS,
-        trials: 20,
+        trials: 40,
         resolution: setup.resolution,
         tolerated_loss: 0.0,
         margin: 0.02,
+        lost_again: 1,
     };
-    let mut retries = 0;
-    find_rate(&search, |asked| {
-        let first = attempt(asked)?;
-        let lost = (first.sent - first.received) as f64;
-        if lost == 0.0 || lost > first.sent as f64 * HICCUP {
-            return Ok::<_, anyhow::Error>(first);
-        }
-        retries += 1;
-        attempt(asked)
-    })?;
-    rate.retries = retries;
-    Ok(rate)
+    let found = find_rate(&search, |asked| traffic.trial(setup, octets, asked))?;
+    let sum = |of: fn(&TrialResult) -> u64| found.trials.iter().map(|it| of(&it.result)).sum();
+    Ok(Rate {
+        octets,
+        mpps: found.pps * 1e-6,
+        finding: found.finding,
+        trials: found.trials.len(),
+        void: found.voids(),
+        sent: sum(|it| it.sent),
+        received: sum(|it| it.received),
+    })
 }
 
 /// Payload that one TCP stream brings from host A to host B, by iperf3; none where that is not installed.

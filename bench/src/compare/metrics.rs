@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use twinseal_lab::traffic::Finding;
+
 use super::peers::{KERNEL, OURS};
 use super::result::{Metric, MetricLine, Participant, Round};
 use crate::Sample;
@@ -14,12 +16,14 @@ pub(super) fn of_rounds(sizes: &[u16], peers: &[Participant], rounds: &[Round]) 
         .map(|&octets| {
             let title = format!("No-loss rate, {octets} octets");
             table.metric(&format!("rate-{octets}"), &title, "Mpps", true, |round| {
-                let rate = round.rates.iter().find(|rate| rate.octets == octets);
-                rate.map(|rate| rate.mpps)
+                let rate = round.rates.iter().find(|rate| rate.octets == octets)?;
+                // A search that could not be made is no rate of 0.
+                let made = rate.finding != Finding::Inconclusive;
+                made.then_some((rate.mpps, rate.finding.at_least()))
             })
         })
         .collect();
-    let tcp = |round: &Round| round.tcp.as_ref().map(|tcp| tcp.gbps);
+    let tcp = |round: &Round| Some((round.tcp.as_ref()?.gbps, false));
     metrics.extend([
         table.metric("tcp", "Goodput of one TCP stream", "Gbit/s", true, tcp),
         table.metric(
@@ -27,13 +31,16 @@ pub(super) fn of_rounds(sizes: &[u16], peers: &[Participant], rounds: &[Round]) 
             "CPU time a Gbit of that stream, hosts and gateways",
             "s",
             false,
-            |round| round.tcp.as_ref().map(|tcp| tcp.cpus / tcp.gbps),
+            |round| {
+                let tcp = round.tcp.as_ref()?;
+                Some((tcp.cpus / tcp.gbps, false))
+            },
         ),
         table.metric("rtt-p50", "Round trip, median", "us", false, |round| {
-            Some(round.round_trip.p50_us)
+            Some((round.round_trip.p50_us, false))
         }),
         table.metric("rtt-p99", "Round trip, 99 %", "us", false, |round| {
-            Some(round.round_trip.p99_us)
+            Some((round.round_trip.p99_us, false))
         }),
     ]);
     metrics.retain(|metric| !metric.lines.is_empty());
@@ -52,7 +59,7 @@ impl Table<'_> {
         title: &str,
         unit: &str,
         more_is_better: bool,
-        value: impl Fn(&Round) -> Option<f64>,
+        value: impl Fn(&Round) -> Option<(f64, bool)>,
     ) -> Metric {
         // By peer, then by round.
         let values: Vec<(&Participant, BTreeMap<u32, f64>)> = self
@@ -60,7 +67,7 @@ impl Table<'_> {
             .iter()
             .map(|peer| {
                 let own = self.rounds.iter().filter(|round| round.peer == peer.name);
-                let own = own.filter_map(|round| Some((round.round, value(round)?)));
+                let own = own.filter_map(|round| Some((round.round, value(round)?.0)));
                 (peer, own.collect::<BTreeMap<_, _>>())
             })
             .filter(|(_, values)| !values.is_empty())
@@ -86,6 +93,10 @@ impl Table<'_> {
                 .collect();
             (!ratios.is_empty()).then(|| Sample::new(ratios))
         };
+        let at_least = |peer: &str| {
+            let mut own = self.rounds.iter().filter(|round| round.peer == peer);
+            own.any(|round| value(round).is_some_and(|(_, at_least)| at_least))
+        };
         Metric {
             id: id.into(),
             title: title.into(),
@@ -97,6 +108,7 @@ impl Table<'_> {
                 .map(|(peer, values)| MetricLine {
                     peer: peer.name.clone(),
                     value: sample(values.values().copied()),
+                    at_least: at_least(&peer.name),
                     to_kernel: ratio(values, kernel),
                     to_best_sealed: ratio(values, best),
                 })
@@ -132,9 +144,9 @@ mod tests {
             rates: vec![Rate {
                 octets: 64,
                 mpps,
-                sender_limited: false,
+                finding: Finding::Found,
                 trials: 1,
-                retries: 0,
+                void: 0,
                 sent: 1,
                 received: 1,
             }],
@@ -183,7 +195,36 @@ mod tests {
             assert!((sample.min - min).abs() < 1e-9 && (sample.max - max).abs() < 1e-9);
         };
         near(ours.to_kernel, 0.375, 0.5);
+        assert!(metrics[0].lines.iter().all(|line| !line.at_least));
         near(ours.to_best_sealed, 1.5, 2.0);
         near(metrics[0].lines[0].to_kernel, 1.0, 1.0);
+    }
+
+    #[test]
+    fn a_search_that_could_not_be_made_is_no_rate_of_zero() {
+        let peers = [participant(OURS, 2), participant("slow", 1)];
+        let found = |number, peer, finding| {
+            let mut it = round(number, peer, 0.3, 50.0);
+            it.rates[0].finding = finding;
+            if finding == Finding::Inconclusive {
+                it.rates[0].mpps = 0.0;
+            }
+            it
+        };
+        let rounds = [
+            found(1, OURS, Finding::Inconclusive),
+            found(2, OURS, Finding::AtLeastGenerator),
+            found(1, "slow", Finding::Inconclusive),
+            found(2, "slow", Finding::Inconclusive),
+        ];
+        let metrics = of_rounds(&[64], &peers, &rounds);
+        let [ours] = &metrics[0].lines[..] else {
+            panic!("{metrics:?}");
+        };
+        assert_eq!(
+            (&*ours.peer, ours.value.min, ours.at_least),
+            (OURS, 0.3, true)
+        );
+        assert_eq!(metrics[0].best_sealed, None);
     }
 }

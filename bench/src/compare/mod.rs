@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+use twinseal_lab::traffic::Finding;
 
 pub use result::{
     Comparison, Counts, Metric, MetricLine, Participant, Passed, Rate, Round, RoundTrip, Tcp,
@@ -236,8 +237,13 @@ impl Runner {
 fn line(round: &Round) -> String {
     let mut line = format!("round {}: {:13}", round.round, round.peer);
     for rate in &round.rates {
-        let limited = if rate.sender_limited { "+" } else { "" };
-        line += &format!(" {:.3}{limited} Mpps of {},", rate.mpps, rate.octets);
+        line += &match rate.finding {
+            Finding::Inconclusive => format!(" no rate of {} found,", rate.octets),
+            finding => {
+                let at_least = if finding.at_least() { "≥" } else { "" };
+                format!(" {at_least}{:.3} Mpps of {},", rate.mpps, rate.octets)
+            }
+        };
     }
     if let Some(tcp) = &round.tcp {
         line += &format!(" TCP {:.2} Gbit/s,", tcp.gbps);

@@ -1,9 +1,11 @@
 //! What a comparison came to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+use twinseal_lab::traffic::Finding;
 
 use super::Setup;
 use crate::{Machine, Sample};
@@ -64,6 +66,8 @@ pub struct MetricLine {
     pub peer: String,
     /// Over the rounds.
     pub value: Sample,
+    /// In some round the sender was the limit: the true figure may be higher.
+    pub at_least: bool,
     /// Divided by the kernel's of the same round.
     pub to_kernel: Option<Sample>,
     /// Divided by that of the best of those that seal, of the same round.
@@ -92,14 +96,14 @@ pub struct Round {
 pub struct Rate {
     /// Of the IP packet.
     pub octets: u16,
-    /// Millions of packets a second; 0 if every rate lost some.
+    /// Millions of packets a second; 0 if every rate lost some, or none could be found.
     pub mpps: f64,
-    /// The sender could offer no more: the true rate may be higher.
-    pub sender_limited: bool,
+    /// Whether it is the gateways' rate, or they may do more.
+    pub finding: Finding,
     /// Trials it took.
     pub trials: usize,
-    /// Trials that lost a little and were tried again.
-    pub retries: u32,
+    /// Trials of which the sender did not send what it should; they were made again.
+    pub void: usize,
     /// Packets of all trials.
     pub sent: u64,
     /// Those of them that arrived.
@@ -137,6 +141,9 @@ pub struct Counts {
     pub passed: Vec<Passed>,
     /// Drops of both gateways by reason, without those that are zero.
     pub drops: BTreeMap<String, u64>,
+    /// How their ports' XDP programs are attached: native or generic.
+    #[serde(default)]
+    pub xdp: BTreeSet<String>,
 }
 
 /// Packets that passed a point.
@@ -179,7 +186,7 @@ impl fmt::Display for Comparison {
         }
         writeln!(
             f,
-            "\nmedian of the rounds (min..max); ratios are of the same round"
+            "\nmedian of the rounds (min..max); ratios are of the same round; ≥: the sender could do no more"
         )?;
         for metric in &self.metrics {
             metric.fmt(f)?;
@@ -226,7 +233,8 @@ impl fmt::Display for Metric {
         let heading = format!("{} ({})", self.title, self.unit);
         writeln!(f, "\n{heading:38} {:>20}  {best:>20}", "of kernel")?;
         for line in &self.lines {
-            let value = Spread(line.value, 3).to_string();
+            let at_least = if line.at_least { "≥ " } else { "" };
+            let value = format!("{at_least}{}", Spread(line.value, 3));
             let ratio =
                 |ratio: Option<Sample>| ratio.map_or(String::new(), |it| Spread(it, 2).to_string());
             let (kernel, best) = (ratio(line.to_kernel), ratio(line.to_best_sealed));
@@ -260,6 +268,7 @@ mod tests {
                 packets,
             }],
             drops: drops.iter().map(|(name, n)| ((*name).into(), *n)).collect(),
+            xdp: BTreeSet::new(),
         };
         let before = counts(10, &[("replayed", 1)]);
         let after = counts(25, &[("replayed", 1), ("ttl", 2)]);

@@ -7,6 +7,7 @@
 //!
 //! ```no_run
 //! use twinseal_bench::generator::{End, Generator, Offer, Options, Route};
+//! use twinseal_bench::Size;
 //! use twinseal_lab::traffic::{Search, Until, find_rate};
 //! use twinseal_lab::{Lab, VethConfig};
 //! # use std::time::Duration;
@@ -26,7 +27,7 @@
 //! };
 //! let mut generator = Generator::open(&route, &Options::default())?;
 //! // 1400-octet IP packets of 64 flows, 100,000 a second.
-//! let offer = Offer { octets: 1400, flows: 64, pps: 1e5, until: Until::Elapsed(Duration::from_secs(1)) };
+//! let offer = Offer { size: Size::Octets(1400), flows: 64, pps: 1e5, until: Until::Elapsed(Duration::from_secs(1)) };
 //! let account = generator.run(&offer)?;
 //! println!("{} lost, p99 {} ns", account.summary.lost, account.summary.latency.p99);
 //! // As fast as it goes: what comes through?
@@ -40,7 +41,8 @@
 //! ```
 //!
 //! # What the numbers mean
-//! - **Size** is octets of the IP packet, 56 to 3826 over IPv4 (76 over IPv6): a frame is 14 more, 18 with its checksum.
+//! - **Size** is bytes of the IP packet, 56 to 3826 over IPv4 (76 over IPv6), or IMIX: a frame is 14 more, 18 with its
+//!   checksum.
 //! - **Sent** is what the socket's ring took and the kernel took from there. Whether a driver then had room is no longer the
 //!   generator's to know: what the device under test could not take in is lost, as it should be.
 //! - **Latency** is from just before a batch is given to the kernel until just after a batch was received from it. It thus
@@ -61,6 +63,8 @@ use twinseal_lab::Namespace;
 use twinseal_lab::frame::UdpFrame;
 use twinseal_lab::traffic::{Load, Marker, Sent, Summary, TrialResult, Until};
 use twinseal_xsk::BindMode;
+
+use crate::Size;
 
 pub use error::GeneratorError;
 pub use frame::{headers, min_octets};
@@ -129,6 +133,8 @@ pub struct Route {
 pub struct Options {
     /// Queues of each device. Flows are spread over them.
     pub queues: u32,
+    /// The first queue to send by. A device that receives at the same time has its first ones for that.
+    pub send_queue: u32,
     /// Native or generic XDP at the receiver.
     pub xdp: XdpMode,
     /// Zero-copy or copy.
@@ -148,6 +154,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             queues: 1,
+            send_queue: 0,
             xdp: XdpMode::Auto,
             bind: BindMode::Auto,
             spin: Duration::ZERO,
@@ -161,8 +168,8 @@ impl Default for Options {
 /// What to send.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Offer {
-    /// Octets of the IP packets.
-    pub octets: usize,
+    /// Of the IP packets.
+    pub size: Size,
     /// Flows, each with a source port of its own (up to 50,000); they take turns.
     pub flows: u32,
     /// Packets a second, of all flows together.
@@ -175,10 +182,23 @@ impl Offer {
     /// A rate that no machine reaches: packets leave back to back.
     pub const FLAT_OUT: f64 = 1e12;
 
-    /// So many packets, back to back.
-    pub fn burst(octets: usize, flows: u32, packets: u64) -> Self {
+    /// Half of it, for one of two ways.
+    #[must_use]
+    pub fn half(&self) -> Self {
         Self {
-            octets,
+            pps: self.pps / 2.0,
+            until: match self.until {
+                Until::Count(count) => Until::Count(count.div_ceil(2)),
+                elapsed => elapsed,
+            },
+            ..*self
+        }
+    }
+
+    /// So many packets, back to back.
+    pub fn burst(size: Size, flows: u32, packets: u64) -> Self {
+        Self {
+            size,
             flows,
             pps: Self::FLAT_OUT,
             until: Until::Count(packets),
@@ -189,8 +209,8 @@ impl Offer {
 /// What became of an offer.
 #[derive(Debug, Clone, Serialize)]
 pub struct Account {
-    /// Octets of the IP packets.
-    pub octets: usize,
+    /// Of the IP packets.
+    pub size: Size,
     /// The rate at which packets left.
     pub offered_pps: f64,
     /// The rate at which they came, from the first to the last.
@@ -203,10 +223,21 @@ impl Account {
     /// What became of an offer, out of what its sender and its receiver say.
     pub fn new(offer: &Offer, sent: &Sent, received: &Received) -> Self {
         Self {
-            octets: offer.octets,
+            size: offer.size,
             offered_pps: sent.pps(),
             received_pps: received.pps(),
             summary: received.tally.summary(sent),
+        }
+    }
+
+    /// Of two offers that were made at the same time, one each way. The rate is that of both, as if the slower sender's
+    /// were the other's too: if one of them lags, they do not offer what they should.
+    pub fn both(there: &Self, back: &Self) -> Self {
+        Self {
+            size: there.size,
+            offered_pps: 2.0 * there.offered_pps.min(back.offered_pps),
+            received_pps: there.received_pps + back.received_pps,
+            summary: there.summary.and(&back.summary),
         }
     }
 
@@ -240,6 +271,7 @@ impl Generator {
         let sender = SenderConfig {
             netdev: route.from.netdev.clone(),
             queues: options.queues,
+            first_queue: options.send_queue,
             bind: options.bind,
             frame: UdpFrame {
                 dst_mac: route.dst_mac,
@@ -307,20 +339,24 @@ impl Generator {
     /// # Errors
     /// [`GeneratorError::Short`].
     pub fn load(&mut self, offer: &Offer) -> Result<Load, GeneratorError> {
-        let min = min_octets(self.v6);
-        if offer.octets < min {
+        let (min, headers) = (min_octets(self.v6), headers(self.v6));
+        if let Size::Octets(octets) = offer.size
+            && usize::from(octets) < min
+        {
             return Err(GeneratorError::Short {
-                octets: offer.octets,
+                octets: octets.into(),
                 min,
             });
         }
+        let mix = offer.size.turns(min).into_iter().map(|size| size - headers);
+        self.sender.set_mix(&mix.collect::<Vec<_>>());
         let first_flow = self.next_flow;
         self.next_flow = first_flow.wrapping_add(offer.flows.max(1));
         Ok(Load {
             marker: self.marker,
             first_flow,
             flows: offer.flows,
-            payload_size: offer.octets - headers(self.v6),
+            payload_size: offer.size.largest() - headers,
             pps: offer.pps,
             until: offer.until,
         })

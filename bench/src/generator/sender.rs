@@ -25,8 +25,10 @@ const PAUSE: Duration = Duration::from_micros(50);
 pub struct SenderConfig {
     /// The device.
     pub netdev: String,
-    /// How many of its queues, from 0 on. Flow n leaves by queue n modulo their number.
+    /// How many of its queues. Flow n leaves by queue n modulo their number.
     pub queues: u32,
+    /// The first of them.
+    pub first_queue: u32,
     /// Zero-copy or copy.
     pub bind: BindMode,
     /// Addresses of all frames; its source port is not used.
@@ -43,10 +45,15 @@ pub struct Sender {
     config: SenderConfig,
     umem: Umem,
     sockets: Vec<Socket>,
-    template: Option<Template>,
-    /// Of each chunk, whether the constant part of the template's frames is in it already.
-    laid_out: Vec<bool>,
-    staged: Box<[(u16, Payload); BATCH]>,
+    /// Bytes of payloads, in turn; empty: as the load says.
+    mix: Vec<usize>,
+    /// One a size, in their order; packets have them in turn.
+    templates: Vec<Template>,
+    /// The template of the next packet.
+    turn: usize,
+    /// Of each chunk, the template whose constant part is in it already.
+    laid_out: Vec<Option<u8>>,
+    staged: Box<[(u16, u8, Payload); BATCH]>,
     frames: Vec<Frame>,
 }
 
@@ -77,7 +84,8 @@ impl Sender {
             completion_size: RING,
             ..SocketConfig::default()
         };
-        let sockets = (0..config.queues)
+        let queues = config.first_queue..config.first_queue + config.queues;
+        let sockets = queues
             .map(|queue| Socket::open(&umem, &config.netdev, queue, &socket))
             .collect::<Result<_, _>>()?;
         let nothing = Payload {
@@ -88,11 +96,13 @@ impl Sender {
         };
         Ok(Self {
             config: config.clone(),
-            laid_out: vec![false; umem.frame_count()],
+            laid_out: vec![None; umem.frame_count()],
             umem,
             sockets,
-            template: None,
-            staged: Box::new([(0, nothing); BATCH]),
+            mix: Vec::new(),
+            templates: Vec::new(),
+            turn: 0,
+            staged: Box::new([(0, 0, nothing); BATCH]),
             frames: Vec::with_capacity(BATCH),
         })
     }
@@ -100,6 +110,12 @@ impl Sender {
     /// How the sockets are bound.
     pub fn mode(&self) -> Outcome {
         self.sockets[0].mode()
+    }
+
+    /// Has the packets of the next loads have payloads of so many bytes, in turn (up to 256 sizes); if there are none, as
+    /// the load says.
+    pub fn set_mix(&mut self, payload_sizes: &[usize]) {
+        self.mix = payload_sizes.iter().copied().take(256).collect();
     }
 
     /// Sends a load and returns when all of it has left.
@@ -137,8 +153,9 @@ impl Sender {
     }
 
     fn check(&self, load: &Load) -> Result<(), GeneratorError> {
+        let largest = self.mix.iter().copied().max().unwrap_or(load.payload_size);
         let (frame, max) = (
-            self.config.frame.payload_offset() + load.payload_size,
+            self.config.frame.payload_offset() + largest,
             Self::max_frame(),
         );
         if frame > max {
@@ -159,16 +176,28 @@ impl Outlet for Sender {
     }
 
     fn prepare(&mut self, load: &Load) -> Result<(), LabError> {
-        let template = Template::new(&self.config.frame, load.marker, load.payload_size)?;
-        self.laid_out.fill(false);
-        self.template = Some(template);
+        let one = [load.payload_size];
+        let sizes = if self.mix.is_empty() {
+            &one[..]
+        } else {
+            &self.mix
+        };
+        let template = |size: &usize| Template::new(&self.config.frame, load.marker, *size);
+        self.templates = sizes.iter().map(template).collect::<Result<_, _>>()?;
+        self.turn = 0;
+        self.laid_out.fill(None);
         Ok(())
     }
 
     fn stage(&mut self, message: usize, flow: usize, payload: &Payload) -> Result<(), LabError> {
         let ports = &self.config.src_ports;
         let count = usize::from(ports.end() - ports.start()) + 1;
-        self.staged[message] = (ports.start() + (flow % count) as u16, *payload);
+        self.staged[message] = (
+            ports.start() + (flow % count) as u16,
+            self.turn as u8,
+            *payload,
+        );
+        self.turn = (self.turn + 1) % self.templates.len();
         Ok(())
     }
 
@@ -176,23 +205,21 @@ impl Outlet for Sender {
         let Self {
             umem,
             sockets,
-            template,
+            templates,
             laid_out,
             staged,
             frames,
             ..
         } = self;
-        let template = template
-            .as_ref()
-            .expect("a load is prepared before it is sent");
         let socket = &mut sockets[channel];
         socket.complete(umem);
-        for (port, payload) in &staged[messages] {
+        for (port, number, payload) in &staged[messages] {
             let Some(mut frame) = umem.alloc() else { break };
+            let template = &templates[usize::from(*number)];
             let fits = frame.append(template.len());
             debug_assert!(fits, "sizes were checked before");
             let laid_out = &mut laid_out[frame.number() as usize];
-            if !std::mem::replace(laid_out, true) {
+            if laid_out.replace(*number) != Some(*number) {
                 template.lay_out(frame.data_mut());
             }
             template.finish(frame.data_mut(), *port, payload);

@@ -2,18 +2,18 @@
 
 use super::Bench;
 use super::result::BackToBack;
-use crate::Sample;
 use crate::generator::Offer;
+use crate::{Sample, Size};
 
 /// The first burst tried, packets.
 const START: u64 = 64;
 
-pub(super) fn measure(bench: &mut Bench<'_>, octets: usize) -> anyhow::Result<BackToBack> {
+pub(super) fn measure(bench: &mut Bench<'_>, size: Size) -> anyhow::Result<BackToBack> {
     let config = bench.config;
     let (mut longest, mut rates, mut trials) = (Vec::new(), Vec::new(), 0);
     for _ in 0..config.repeats.max(1) {
         let whole = |length: u64| -> anyhow::Result<bool> {
-            let account = bench.offer(Offer::burst(octets, config.flows, length))?;
+            let account = bench.offer(Offer::burst(size, config.flows, length))?;
             trials += 1;
             rates.push(account.offered_pps);
             Ok(account.summary.lost == 0)

@@ -3,8 +3,11 @@
 //!
 //! The device under test is a [`testbed`](crate::testbed) of our own nodes, or whatever is between two devices of this
 //! machine. The [`generator`](crate::generator) says what sizes and times mean. Where this differs from the RFC: sizes are
-//! octets of IP packets, as everywhere in Twinseal, not of frames with their checksum; trials are as long as asked for
+//! bytes of IP packets, as everywhere in Twinseal, not of frames with their checksum; trials are as long as asked for
 //! (the RFC has 60 seconds); the maximum rate of the medium is what the generator can send, as a veth has no other.
+//!
+//! A trial of which the sender did not send what it should is made again; what that cannot mend is said: "at least" where
+//! the generator was the limit, [`Verdict::Inconclusive`] where a search could not be made.
 
 mod burst;
 mod devices;
@@ -19,12 +22,13 @@ use std::time::Duration;
 use twinseal::cli::demo::plan::Host;
 use twinseal_lab::traffic::Until;
 
-use crate::Machine;
-use crate::generator::{Account, Generator, Offer, Options};
+use crate::generator::{Account, Generator, Offer, Options, min_octets};
 use crate::testbed::{Setup, Testbed};
+use crate::{Machine, Size};
 pub use devices::Devices;
+pub(crate) use latency::enough;
 pub use result::{
-    BackToBack, Dut, LatencyAt, LossAt, Results, SizeResult, SocketMode, Throughput, Total,
+    BackToBack, Dut, LatencyAt, LossAt, Results, SizeResult, SocketMode, Throughput, Total, Verdict,
 };
 
 /// Which of the tests.
@@ -56,8 +60,12 @@ pub struct Config {
     pub subject: Subject,
     /// Test packets over IPv6.
     pub v6: bool,
-    /// Octets of the IP packets.
-    pub sizes: Vec<usize>,
+    /// Of the IP packets.
+    pub sizes: Vec<Size>,
+    /// Both ways at once; rates are of both together. In a lab only.
+    pub both_ways: bool,
+    /// Parts of packets whose loss is tolerated, for further throughputs beside that without loss.
+    pub tolerated: Vec<f64>,
     /// Flows, told apart by source port.
     pub flows: u32,
     /// How long a trial sends.
@@ -81,7 +89,8 @@ impl Config {
     #[must_use]
     pub fn quick(self) -> Self {
         Self {
-            trial: Duration::from_millis(50),
+            // Shorter, and a time slice of another program would make most of them void.
+            trial: Duration::from_millis(100),
             repeats: 1,
             resolution: 0.2,
             burst_max: self.burst_max.min(4096),
@@ -104,8 +113,8 @@ pub fn run(config: &Config, say: impl Fn(&str)) -> anyhow::Result<Results> {
     say("warming up");
     bench.warm_up()?;
     let mut sizes = Vec::new();
-    for &octets in &config.sizes {
-        sizes.push(bench.size(octets, &say)?);
+    for &size in &config.sizes {
+        sizes.push(bench.size(size, &say)?);
     }
     bench.finish(machine, sizes)
 }
@@ -114,7 +123,8 @@ pub fn run(config: &Config, say: impl Fn(&str)) -> anyhow::Result<Results> {
 struct Bench<'a> {
     config: &'a Config,
     // Closed before the network goes.
-    generator: Generator,
+    there: Generator,
+    back: Option<Generator>,
     testbed: Option<Testbed>,
     total: Total,
 }
@@ -123,15 +133,38 @@ impl<'a> Bench<'a> {
     fn open(config: &'a Config) -> anyhow::Result<Self> {
         let (testbed, route) = match &config.subject {
             Subject::Lab(setup) => {
-                let testbed = Testbed::start(setup)?;
+                let testbed = Testbed::start(&Setup {
+                    both_ways: config.both_ways,
+                    ..setup.clone()
+                })?;
                 let route = testbed.route(Host::A, config.v6)?;
                 (Some(testbed), route)
             }
+            Subject::Devices(_) if config.both_ways => anyhow::bail!(
+                "both ways at once needs a lab: leave out --tx and --rx, or measure one way after the other"
+            ),
             Subject::Devices(devices) => (None, devices.route()?),
+        };
+        let mut options = config.options.clone();
+        if config.both_ways {
+            options.send_queue = options.queues;
+        }
+        let there = Generator::open(&route, &options)?;
+        let back = match &testbed {
+            Some(testbed) if config.both_ways => {
+                // Sender and receiver of one host share a processor if they are given any.
+                std::mem::swap(&mut options.tx_cpu, &mut options.rx_cpu);
+                Some(Generator::open(
+                    &testbed.route(Host::B, config.v6)?,
+                    &options,
+                )?)
+            }
+            _ => None,
         };
         Ok(Self {
             config,
-            generator: Generator::open(&route, &config.options)?,
+            there,
+            back,
             testbed,
             total: Total::default(),
         })
@@ -139,13 +172,13 @@ impl<'a> Bench<'a> {
 
     /// Caches, neighbours and replay windows before anything counts.
     fn warm_up(&mut self) -> anyhow::Result<()> {
-        let Some(&octets) = self.config.sizes.first() else {
+        let Some(&size) = self.config.sizes.first() else {
             anyhow::bail!("no sizes to measure: give at least one");
         };
         let count = Until::Count(u64::from(self.config.flows) * 10);
         let account = self.offer(Offer {
             until: count,
-            ..self.offer_of(octets, 5_000.0)
+            ..self.offer_of(size, 5_000.0)
         })?;
         anyhow::ensure!(
             account.summary.received > 0,
@@ -155,58 +188,123 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    fn size(&mut self, octets: usize, say: &impl Fn(&str)) -> anyhow::Result<SizeResult> {
+    fn size(&mut self, size: Size, say: &impl Fn(&str)) -> anyhow::Result<SizeResult> {
         let tests = &self.config.tests;
         let has = |test| tests.contains(&test);
-        let mut result = SizeResult::new(octets);
+        let mut result = SizeResult::new(size, self.mean(size));
         if has(Test::Throughput) || has(Test::Latency) {
-            say(&format!("{octets} octets: throughput"));
-            let throughput = throughput::measure(self, octets)?;
-            if has(Test::Latency) {
-                say(&format!("{octets} octets: latency"));
-                result.latency = latency::measure(self, octets, throughput.pps.median)?;
-            }
-            result.throughput = Some(throughput);
+            say(&format!("{size}: throughput"));
+            let start = throughput::START_PPS;
+            result.throughput = Some(throughput::measure(self, size, 0.0, start)?);
         }
         if has(Test::Loss) {
-            say(&format!("{octets} octets: frame loss rate"));
-            result.loss = loss::measure(self, octets)?;
+            say(&format!("{size}: frame loss rate"));
+            self.loss(size, &mut result, say)?;
+        }
+        let found = result.throughput.as_ref().map_or(0.0, |it| it.pps.median);
+        if has(Test::Throughput) {
+            for &tolerated in &self.config.tolerated {
+                say(&format!(
+                    "{size}: throughput with {} % of loss",
+                    tolerated * 100.0
+                ));
+                let start = found.max(throughput::START_PPS);
+                result
+                    .tolerant
+                    .push(throughput::measure(self, size, tolerated, start)?);
+            }
+        }
+        if has(Test::Latency) {
+            say(&format!("{size}: latency"));
+            result.latency = latency::measure(self, size, found)?;
         }
         if has(Test::Burst) {
-            say(&format!("{octets} octets: back-to-back bursts"));
-            result.back_to_back = Some(burst::measure(self, octets)?);
+            say(&format!("{size}: back-to-back bursts"));
+            result.back_to_back = Some(burst::measure(self, size)?);
         }
         Ok(result)
     }
 
-    /// One trial.
-    fn trial(&mut self, octets: usize, pps: f64) -> anyhow::Result<Account> {
-        self.offer(self.offer_of(octets, pps))
+    /// The steps, and the throughput again if they passed above it: then something disturbed the searches.
+    fn loss(
+        &mut self,
+        size: Size,
+        result: &mut SizeResult,
+        say: &impl Fn(&str),
+    ) -> anyhow::Result<()> {
+        result.loss = loss::measure(self, size, result.throughput.as_ref())?;
+        let above = |bench: &Self, result: &SizeResult| {
+            loss::contradiction(
+                &result.loss,
+                result.throughput.as_ref()?,
+                bench.config.resolution,
+            )
+        };
+        if let Some(passed) = above(self, result) {
+            say(&format!(
+                "{size}: {passed:.0} a second passed there: throughput again"
+            ));
+            let again = throughput::measure(self, size, 0.0, passed)?;
+            result.throughput = Some(again);
+            let still = above(self, result);
+            if let Some(throughput) = &mut result.throughput {
+                throughput.contradicted_by_pps = still;
+            }
+        }
+        Ok(())
     }
 
+    /// One trial.
+    fn trial(&mut self, size: Size, pps: f64) -> anyhow::Result<Account> {
+        self.offer(self.offer_of(size, pps))
+    }
+
+    /// Of both ways together, half of it each, if there are two.
     fn offer(&mut self, offer: Offer) -> anyhow::Result<Account> {
-        let account = self.generator.run(&offer)?;
+        let account = match &mut self.back {
+            None => self.there.run(&offer)?,
+            Some(back) => {
+                let half = offer.half();
+                let there = &mut self.there;
+                let (there, back) = std::thread::scope(|scope| {
+                    let back = scope.spawn(|| back.run(&half));
+                    let there = there.run(&half);
+                    let back = back.join();
+                    (
+                        there,
+                        back.unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                    )
+                });
+                Account::both(&there?, &back?)
+            }
+        };
         self.total.add(&account.summary);
         Ok(account)
     }
 
-    fn offer_of(&self, octets: usize, pps: f64) -> Offer {
+    fn offer_of(&self, size: Size, pps: f64) -> Offer {
         Offer {
-            octets,
+            size,
             flows: self.config.flows,
             pps,
             until: Until::Elapsed(self.config.trial),
         }
     }
 
+    /// Bytes of an IP packet on average.
+    fn mean(&self, size: Size) -> f64 {
+        size.mean(min_octets(self.config.v6))
+    }
+
+    /// One or two.
+    fn ways(&self) -> u64 {
+        1 + u64::from(self.back.is_some())
+    }
+
     fn finish(mut self, machine: Machine, sizes: Vec<SizeResult>) -> anyhow::Result<Results> {
         let mut dut = Dut::default();
-        let mut sockets = vec![SocketMode::new(
-            "sender",
-            None,
-            self.generator.sender().mode(),
-        )];
-        let receiver = self.generator.receiver();
+        let mut sockets = vec![SocketMode::new("sender", None, self.there.sender().mode())];
+        let receiver = self.there.receiver();
         sockets.push(SocketMode::new(
             "receiver",
             Some(receiver.xdp()),
@@ -216,13 +314,20 @@ impl<'a> Bench<'a> {
             dut = Dut::of(testbed)?;
             self.total.drops = Some(testbed.drops()?);
         }
-        self.generator.close()?;
+        self.there.close()?;
+        if let Some(back) = self.back {
+            back.close()?;
+        }
+        let (verdict, reasons) = result::judge(&sizes, &self.total);
         Ok(Results {
             machine,
+            verdict,
+            reasons,
             dut,
             sockets,
             flows: self.config.flows,
             v6: self.config.v6,
+            both_ways: self.config.both_ways,
             trial_seconds: self.config.trial.as_secs_f64(),
             repeats: self.config.repeats,
             sizes,

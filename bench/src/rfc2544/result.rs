@@ -4,20 +4,24 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use twinseal_ebpf::XdpOutcome;
-use twinseal_lab::traffic::Summary;
+use twinseal_lab::traffic::{Finding, Summary};
 use twinseal_xsk::{Outcome, ZeroCopy};
 
 use crate::testbed::Testbed;
-use crate::{Machine, Sample};
+use crate::{Machine, Sample, Size};
 
 /// Ethernet's header and checksum.
-const FRAMING: usize = 18;
+const FRAMING: f64 = 18.0;
 
 /// All of the results.
 #[derive(Debug, Serialize)]
 pub struct Results {
     /// What measured.
     pub machine: Machine,
+    /// Whether these are figures of the device under test.
+    pub verdict: Verdict,
+    /// Why not.
+    pub reasons: Vec<String>,
     /// What was measured.
     pub dut: Dut,
     /// The generator's own sockets.
@@ -26,6 +30,8 @@ pub struct Results {
     pub flows: u32,
     /// Whether the test packets were IPv6.
     pub v6: bool,
+    /// Whether packets went both ways at once; rates are of both together.
+    pub both_ways: bool,
     /// How long a trial sent.
     pub trial_seconds: f64,
     /// How often each figure was measured.
@@ -34,6 +40,52 @@ pub struct Results {
     pub sizes: Vec<SizeResult>,
     /// Of all trials together.
     pub total: Total,
+}
+
+/// What the results are worth.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Everything could be measured.
+    Success,
+    /// Packets were lost at every rate, or nobody knows where.
+    Failure,
+    /// Some search could not be made.
+    Inconclusive,
+}
+
+/// The verdict, and the reasons against success.
+pub(super) fn judge(sizes: &[SizeResult], total: &Total) -> (Verdict, Vec<String>) {
+    let (mut failures, mut doubts) = (Vec::new(), Vec::new());
+    for size in sizes {
+        let name = size.size;
+        for it in size.throughput.iter().chain(&size.tolerant) {
+            match it.finding {
+                Finding::Lossy => failures.push(format!("{name}: packets were lost at every rate")),
+                Finding::Inconclusive => doubts.push(format!(
+                    "{name}: none of {} searches could be made; of {} trials {} were void",
+                    it.searches, it.trials, it.void
+                )),
+                Finding::Found | Finding::AtLeastGenerator | Finding::AtLeastTried => {}
+            }
+            if let Some(pps) = it.contradicted_by_pps {
+                doubts.push(format!(
+                    "{name}: {pps:.0} packets a second passed in the loss test, above the throughput of {:.0}",
+                    it.pps.max
+                ));
+            }
+        }
+    }
+    if let Some(unexplained) = total.unexplained().filter(|it| *it > 0) {
+        failures.push(format!("{unexplained} lost packets are unexplained"));
+    }
+    let verdict = match (failures.is_empty(), doubts.is_empty()) {
+        (false, _) => Verdict::Failure,
+        (true, false) => Verdict::Inconclusive,
+        (true, true) => Verdict::Success,
+    };
+    failures.append(&mut doubts);
+    (verdict, failures)
 }
 
 /// The device under test, as far as it is ours.
@@ -76,12 +128,16 @@ pub struct SocketMode {
 /// The results of one size.
 #[derive(Debug, Serialize)]
 pub struct SizeResult {
-    /// Octets of the IP packets.
-    pub octets: usize,
+    /// Of the IP packets.
+    pub size: Size,
+    /// Bytes of the IP packets, on average.
+    pub octets: f64,
     /// Bytes of the frames with their checksum, as RFC 2544 counts.
-    pub frame_bytes: usize,
-    /// The highest rate without loss.
+    pub frame_bytes: f64,
+    /// The highest rate without loss (NDR).
     pub throughput: Option<Throughput>,
+    /// The highest rates with a part of loss that is tolerated (PDR).
+    pub tolerant: Vec<Throughput>,
     /// At parts of the throughput.
     pub latency: Vec<LatencyAt>,
     /// From the highest rate down.
@@ -90,19 +146,29 @@ pub struct SizeResult {
     pub back_to_back: Option<BackToBack>,
 }
 
-/// The highest rate without loss.
+/// The highest rate without loss, or with a part of it.
 #[derive(Debug, Serialize)]
 pub struct Throughput {
-    /// Packets a second.
+    /// The part of packets whose loss was tolerated.
+    pub tolerated_loss: f64,
+    /// Packets a second, of the searches that could be made; 0 if none could.
     pub pps: Sample,
     /// Gigabits of IP packets a second, at the median.
     pub gbps: f64,
-    /// The generator could offer no more: the true rate may be higher.
-    pub generator_limited: bool,
+    /// Whether the median is the device's rate, or it may do more.
+    pub finding: Finding,
+    /// How often it was looked for.
+    pub searches: usize,
+    /// Searches that could not be made.
+    pub inconclusive: usize,
     /// Of all searches.
     pub trials: usize,
-    /// Trials that did not pass and were tried once more, so that a hiccup of the machine is no verdict.
-    pub retries: usize,
+    /// Trials that lost more than tolerated.
+    pub lost: usize,
+    /// Trials of which the sender did not send what it should; they were made again.
+    pub void: usize,
+    /// A rate above it that passed in the loss test, though it was looked for again from there.
+    pub contradicted_by_pps: Option<f64>,
 }
 
 /// One-way times at one load.
@@ -112,20 +178,22 @@ pub struct LatencyAt {
     pub load: f64,
     /// Packets a second.
     pub pps: f64,
+    /// Whether the sender kept to it in all repeats.
+    pub kept_up: bool,
     /// Packets measured.
     pub packets: u64,
     /// Packets lost, which have no latency.
     pub lost: u64,
     /// Median, in microseconds.
     pub p50_us: Sample,
-    /// 90 %.
-    pub p90_us: Sample,
+    /// 90 %; none where there were too few packets to say, as with all that follow.
+    pub p90_us: Option<Sample>,
     /// 99 %.
-    pub p99_us: Sample,
+    pub p99_us: Option<Sample>,
     /// 99.9 %.
-    pub p999_us: Sample,
+    pub p999_us: Option<Sample>,
     /// 99.99 %.
-    pub p9999_us: Sample,
+    pub p9999_us: Option<Sample>,
     /// The longest.
     pub max_us: Sample,
 }
@@ -135,8 +203,12 @@ pub struct LatencyAt {
 pub struct LossAt {
     /// As a part of the highest rate.
     pub load: f64,
+    /// The rate asked for.
+    pub asked_pps: f64,
     /// The rate at which packets left.
     pub offered_pps: f64,
+    /// Whether that is what was asked for; else the step says nothing of this load.
+    pub kept_up: bool,
     /// The rate at which they came.
     pub received_pps: f64,
     /// Packets sent.
@@ -241,14 +313,70 @@ impl SocketMode {
 }
 
 impl SizeResult {
-    pub(super) fn new(octets: usize) -> Self {
+    pub(super) fn new(size: Size, octets: f64) -> Self {
         Self {
+            size,
             octets,
             frame_bytes: octets + FRAMING,
             throughput: None,
+            tolerant: Vec::new(),
             latency: Vec::new(),
             loss: Vec::new(),
             back_to_back: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(finding: Finding) -> SizeResult {
+        let mut size = SizeResult::new(Size::Imix, 346.0);
+        size.throughput = Some(Throughput {
+            tolerated_loss: 0.0,
+            pps: Sample::default(),
+            gbps: 0.0,
+            finding,
+            searches: 3,
+            inconclusive: 0,
+            trials: 9,
+            lost: 0,
+            void: 9,
+            contradicted_by_pps: None,
+        });
+        size
+    }
+
+    #[test]
+    fn what_could_not_be_measured_is_no_success() {
+        let total = Total::default();
+        for (finding, verdict) in [
+            (Finding::Found, Verdict::Success),
+            (Finding::AtLeastGenerator, Verdict::Success),
+            (Finding::Lossy, Verdict::Failure),
+            (Finding::Inconclusive, Verdict::Inconclusive),
+        ] {
+            let (found, reasons) = judge(&[found(finding)], &total);
+            assert_eq!(
+                (found, reasons.len()),
+                (verdict, usize::from(verdict != Verdict::Success))
+            );
+        }
+        let mut contradicted = found(Finding::Found);
+        let throughput = contradicted.throughput.as_mut().unwrap();
+        throughput.contradicted_by_pps = Some(1.8e5);
+        let (verdict, reasons) = judge(&[contradicted], &total);
+        assert_eq!(verdict, Verdict::Inconclusive);
+        assert!(
+            reasons[0].starts_with("imix: 180000 packets a second passed"),
+            "{reasons:?}"
+        );
+        let total = Total {
+            lost: 1,
+            drops: Some(BTreeMap::new()),
+            ..total
+        };
+        assert_eq!(judge(&[], &total).0, Verdict::Failure);
     }
 }

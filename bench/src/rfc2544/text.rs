@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::result::{Dut, Results, SocketMode, Total};
+use twinseal_lab::traffic::Finding;
+
+use super::result::{Dut, Results, SocketMode, Throughput, Total, Verdict};
+use crate::Sample;
 
 impl fmt::Display for Results {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -14,41 +17,67 @@ impl fmt::Display for Results {
         let family = if self.v6 { "IPv6" } else { "IPv4" };
         writeln!(
             f,
-            "{family} packets of {} flows, trials of {} s; median of {} (min..max)",
-            self.flows, self.trial_seconds, self.repeats
+            "{family} packets of {} flows{}, trials of {} s; median of {} (min..max)",
+            self.flows,
+            if self.both_ways {
+                ", both ways at once, rates of both together"
+            } else {
+                ""
+            },
+            self.trial_seconds,
+            self.repeats
         )?;
         self.write_throughput(f)?;
         self.write_latency(f)?;
         self.write_loss(f)?;
         self.write_bursts(f)?;
-        write!(f, "\n{}", self.total)
+        write!(f, "\n{}", self.total)?;
+        match self.verdict {
+            Verdict::Success => Ok(()),
+            Verdict::Failure => write!(f, "\nFAILURE: {}", self.reasons.join("; ")),
+            Verdict::Inconclusive => write!(f, "\nINCONCLUSIVE: {}", self.reasons.join("; ")),
+        }
+    }
+}
+
+/// What a rate is, if it is not the device's own.
+fn remark(it: &Throughput) -> &'static str {
+    match it.finding {
+        Finding::Found if it.contradicted_by_pps.is_some() => "  contradicted by the loss test",
+        Finding::Found => "",
+        Finding::AtLeastGenerator => "  at least: the generator can no more",
+        Finding::AtLeastTried => "  at least: no more was tried",
+        Finding::Lossy => "  packets were lost at every rate",
+        Finding::Inconclusive => {
+            "  inconclusive: the generator did not keep up, or no rate passed twice"
+        }
     }
 }
 
 impl Results {
     fn write_throughput(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines = self
-            .sizes
-            .iter()
-            .filter_map(|size| Some((size.octets, size.throughput.as_ref()?)));
-        for (n, (octets, it)) in lines.enumerate() {
+        let lines = self.sizes.iter().flat_map(|size| {
+            let all = size.throughput.iter().chain(&size.tolerant);
+            all.map(move |it| (size.size, it))
+        });
+        for (n, (size, it)) in lines.enumerate() {
             if n == 0 {
                 writeln!(
                     f,
-                    "\n{:>6}  {:>28} {:>8}",
-                    "octets", "throughput, kpps", "Gbit/s"
+                    "\n{:>6} {:>7}  {:>28} {:>8}",
+                    "bytes", "loss", "throughput, kpps", "Gbit/s"
                 )?;
             }
-            let limited = if it.generator_limited {
-                "  the generator can no more"
-            } else {
-                ""
+            let loss = match it.tolerated_loss {
+                0.0 => "none".into(),
+                part => format!("{} %", part * 100.0),
             };
             writeln!(
                 f,
-                "{octets:>6}  {:>28} {:>8.3}{limited}",
+                "{size:>6} {loss:>7}  {:>28} {:>8.3}{}",
                 it.pps.scaled(1e-3),
-                it.gbps
+                it.gbps,
+                remark(it)
             )?;
         }
         Ok(())
@@ -58,13 +87,13 @@ impl Results {
         let lines = self
             .sizes
             .iter()
-            .flat_map(|size| size.latency.iter().map(|it| (size.octets, it)));
-        for (n, (octets, it)) in lines.enumerate() {
+            .flat_map(|size| size.latency.iter().map(|it| (size.size, it)));
+        for (n, (size, it)) in lines.enumerate() {
             if n == 0 {
                 writeln!(
                     f,
                     "\n{:>6} {:>5} {:>8} {:>24} {:>24} {:>24} {:>10} {:>10} {:>10}",
-                    "octets",
+                    "bytes",
                     "load",
                     "kpps",
                     "p50 µs",
@@ -77,15 +106,16 @@ impl Results {
             }
             writeln!(
                 f,
-                "{octets:>6} {:>4.0}% {:>8.1} {:>24} {:>24} {:>24} {:>10.1} {:>10.1} {:>10}",
+                "{size:>6} {:>4.0}% {:>8.1} {:>24} {:>24} {:>24} {:>10} {:>10} {:>10}{}",
                 it.load * 100.0,
                 it.pps * 1e-3,
                 it.p50_us,
-                it.p90_us,
-                it.p99_us,
-                it.p999_us.median,
-                it.p9999_us.median,
-                it.lost
+                spread(it.p90_us),
+                spread(it.p99_us),
+                median(it.p999_us),
+                median(it.p9999_us),
+                it.lost,
+                kept_up(it.kept_up)
             )?;
         }
         Ok(())
@@ -95,22 +125,23 @@ impl Results {
         let lines = self
             .sizes
             .iter()
-            .flat_map(|size| size.loss.iter().map(|it| (size.octets, it)));
-        for (n, (octets, it)) in lines.enumerate() {
+            .flat_map(|size| size.loss.iter().map(|it| (size.size, it)));
+        for (n, (size, it)) in lines.enumerate() {
             if n == 0 {
                 writeln!(
                     f,
                     "\n{:>6} {:>5} {:>13} {:>14} {:>9}",
-                    "octets", "load", "offered, kpps", "received, kpps", "loss"
+                    "bytes", "load", "offered, kpps", "received, kpps", "loss"
                 )?;
             }
             writeln!(
                 f,
-                "{octets:>6} {:>4.0}% {:>13.1} {:>14.1} {:>8.3}%",
+                "{size:>6} {:>4.0}% {:>13.1} {:>14.1} {:>8.3}%{}",
                 it.load * 100.0,
                 it.offered_pps * 1e-3,
                 it.received_pps * 1e-3,
-                it.lost as f64 * 100.0 / it.sent.max(1) as f64
+                it.lost as f64 * 100.0 / it.sent.max(1) as f64,
+                kept_up(it.kept_up)
             )?;
         }
         Ok(())
@@ -120,13 +151,13 @@ impl Results {
         let lines = self
             .sizes
             .iter()
-            .filter_map(|size| Some((size.octets, size.back_to_back.as_ref()?)));
-        for (n, (octets, it)) in lines.enumerate() {
+            .filter_map(|size| Some((size.size, size.back_to_back.as_ref()?)));
+        for (n, (size, it)) in lines.enumerate() {
             if n == 0 {
                 writeln!(
                     f,
                     "\n{:>6}  {:>28} {:>13}",
-                    "octets", "longest burst, packets", "offered, kpps"
+                    "bytes", "longest burst, packets", "offered, kpps"
                 )?;
             }
             let limited = if it.limited {
@@ -136,12 +167,29 @@ impl Results {
             };
             writeln!(
                 f,
-                "{octets:>6}  {:>28} {:>13.1}{limited}",
+                "{size:>6}  {:>28} {:>13.1}{limited}",
                 it.packets,
                 it.offered_pps * 1e-3
             )?;
         }
         Ok(())
+    }
+}
+
+/// Nothing where too few packets were measured to say.
+fn spread(it: Option<Sample>) -> String {
+    it.map_or_else(|| "-".into(), |it| it.to_string())
+}
+
+fn median(it: Option<Sample>) -> String {
+    it.map_or_else(|| "-".into(), |it| format!("{:.1}", it.median))
+}
+
+fn kept_up(kept_up: bool) -> &'static str {
+    if kept_up {
+        ""
+    } else {
+        "  the generator did not keep up"
     }
 }
 

@@ -16,14 +16,14 @@ use anyhow::Context;
 use twinseal::cli::demo::items::random;
 use twinseal::cli::demo::plan::Host;
 use twinseal_lab::traffic::{
-    Load, Receiver as Inlet, Running, Search, Sender as Outlet, SenderConfig, Summary, Until,
-    find_rate,
+    Finding, Load, Receiver as Inlet, Running, Search, Sender as Outlet, SenderConfig, Summary,
+    Until, find_rate,
 };
 
-use crate::Machine;
 use crate::generator::{Account, Generator, Offer, Options, Receiver};
 use crate::rfc2544::Dut;
 use crate::testbed::{Setup, Testbed};
+use crate::{Machine, Size};
 use churn::Churn;
 use process::Watched;
 pub use process::{Daemon, Look};
@@ -52,8 +52,8 @@ pub struct Config {
     pub setup: Setup,
     /// How long traffic flows.
     pub duration: Duration,
-    /// Octets of the IP packets from A to B.
-    pub octets: usize,
+    /// Of the IP packets from A to B.
+    pub size: Size,
     /// Their flows.
     pub flows: u32,
     /// Packets a second; else a part of what is found to pass without loss.
@@ -123,13 +123,13 @@ fn rate(config: &Config, generator: &mut Generator, say: &impl Fn(&str)) -> anyh
         return Ok(PPS_IF_IMPAIRED);
     }
     let offer = Offer {
-        octets: config.octets,
+        size: config.size,
         flows: config.flows,
         pps: 0.0,
         until: Until::Elapsed(Duration::from_millis(300)),
     };
     let search = Search {
-        trials: 14,
+        trials: 28,
         resolution: 0.1,
         margin: 0.1,
         ..Search::default()
@@ -137,13 +137,25 @@ fn rate(config: &Config, generator: &mut Generator, say: &impl Fn(&str)) -> anyh
     let found = find_rate(&search, |pps| {
         Ok::<_, anyhow::Error>(generator.run(&Offer { pps, ..offer })?.trial())
     })?;
-    anyhow::ensure!(
-        found.pps > 0.0,
-        "packets are lost at every rate that was tried: give --pps"
-    );
+    match found.finding {
+        Finding::Lossy => {
+            anyhow::bail!("packets are lost at every rate that was tried: give --pps")
+        }
+        Finding::Inconclusive => anyhow::bail!(
+            "no rate could be found: of {} trials the sender kept up in {}; give --pps, or try when the machine is less busy",
+            found.trials.len(),
+            found.trials.len() - found.voids()
+        ),
+        Finding::Found | Finding::AtLeastGenerator | Finding::AtLeastTried => {}
+    }
     let pps = found.pps * config.load;
     say(&format!(
-        "found {:.0} packets a second without loss; driving {pps:.0}",
+        "found {}{:.0} packets a second without loss; driving {pps:.0}",
+        if found.finding.at_least() {
+            "at least "
+        } else {
+            ""
+        },
         found.pps
     ));
     Ok(pps)
@@ -223,7 +235,7 @@ impl Traffic {
         pps: f64,
     ) -> anyhow::Result<Self> {
         let offer = Offer {
-            octets: config.octets,
+            size: config.size,
             flows: config.flows,
             pps,
             until: ENDLESS,

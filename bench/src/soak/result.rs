@@ -10,7 +10,7 @@ use super::Config;
 use super::process::{Daemon, mib};
 use crate::Machine;
 use crate::generator::Account;
-use crate::rfc2544::Dut;
+use crate::rfc2544::{Dut, enough};
 
 /// Drops that steady traffic may see: somebody had no room just then.
 const CONGESTION: [&str; 4] = ["rx_ring_full", "rx_dropped", "peer_full", "transmit_full"];
@@ -139,9 +139,14 @@ impl fmt::Display for Soak {
         )?;
         for (way, load) in [("A to B", &self.forward.summary), ("B to A", &self.back)] {
             let us = |ns: u64| ns as f64 * 1e-3;
+            // Not of too few packets.
+            let rare = |one_in, name: &str, ns| match enough(load.received, one_in) {
+                true => format!(", {name} {:.1}", us(ns)),
+                false => String::new(),
+            };
             writeln!(
                 f,
-                "{way}: {} sent, {} received, {} lost, {} twice, {} reordered, {} damaged; p50 {:.1}, p99 {:.1}, p99.99 {:.1} µs",
+                "{way}: {} sent, {} received, {} lost, {} twice, {} reordered, {} damaged; p50 {:.1}{}{} µs",
                 load.sent,
                 load.received,
                 load.lost,
@@ -149,8 +154,8 @@ impl fmt::Display for Soak {
                 load.reordered,
                 load.damaged,
                 us(load.latency.p50),
-                us(load.latency.p99),
-                us(load.latency.p9999)
+                rare(100, "p99", load.latency.p99),
+                rare(10_000, "p99.99", load.latency.p9999)
             )?;
             if load.socket_drops > 0 {
                 writeln!(

@@ -44,6 +44,8 @@ pub struct Setup {
     pub transit: bool,
     /// Workers of each daemon, and queues of each veth.
     pub workers: u32,
+    /// Hosts have as many queues again, to send by while they receive by the first ones.
+    pub both_ways: bool,
     /// Further lines of each daemon's configuration.
     pub config: Vec<String>,
     /// The algorithm of every key.
@@ -63,6 +65,7 @@ impl Setup {
             program: this.with_file_name("twinseal"),
             transit: false,
             workers: 1,
+            both_ways: false,
             config: Vec::new(),
             suite: v1::Suite::Aes256Gcm,
             impairment: None,
@@ -133,7 +136,8 @@ impl Testbed {
             let nets = |of: fn(Host, bool) -> IpAddr| [net(of(host, false)), net(of(host, true))];
             let (ours, gateway) = (nets(Host::address), nets(Host::gateway));
             let ends = [(self.host(host), HOST), (self.place_of(host), LAN)];
-            self.veth(setup, ends, [&ours, &gateway])?;
+            let queues = setup.workers * if setup.both_ways { 2 } else { 1 };
+            self.veth(queues, ends, [&ours, &gateway])?;
             for v6 in [false, true] {
                 let far = Route::to(host.other().prefix(v6).parse()?);
                 let far = far.via(host.gateway(v6)).dev(HOST);
@@ -156,12 +160,12 @@ impl Testbed {
             let (west_end, east_end) = ((west, EAST), (east, WEST));
             match (setup.impairment, between) {
                 (Some(bad), Some(between)) => {
-                    self.veth(setup, [west_end, (between, "p0")], [&near, &[]])?;
-                    self.veth(setup, [east_end, (between, "p1")], [&far, &[]])?;
+                    self.veth(setup.workers, [west_end, (between, "p0")], [&near, &[]])?;
+                    self.veth(setup.workers, [east_end, (between, "p1")], [&far, &[]])?;
                     let wire = ImpairedWire::start(between, "p0", "p1", bad, bad)?;
                     self.wires.push(wire);
                 }
-                _ => self.veth(setup, [west_end, east_end], [&near, &far])?,
+                _ => self.veth(setup.workers, [west_end, east_end], [&near, &far])?,
             }
             west.set_neighbour(EAST, address(v1::End::B), east.mac(WEST)?)?;
             east.set_neighbour(WEST, address(v1::End::A), west.mac(EAST)?)?;
@@ -171,13 +175,13 @@ impl Testbed {
 
     fn veth(
         &self,
-        setup: &Setup,
+        queues: u32,
         ends: [(&Namespace, &str); 2],
         addresses: [&[IpNet]; 2],
     ) -> anyhow::Result<()> {
         let veth = VethConfig::new(ends[0], ends[1]);
         let mut veth = veth.addresses(addresses[0], addresses[1]);
-        veth.queues = setup.workers;
+        veth.queues = queues;
         Ok(self.lab.veth(&veth)?)
     }
 

@@ -1,11 +1,14 @@
 //! The command line: `twinseal run`, `ctl`, `agent`, `demo`, `genkey` and `completions`.
 //!
-//! Exit statuses: 0 it worked, 1 it failed (the reason is on stderr), 2 the command line was wrong.
+//! Exit statuses: 0 it worked, 1 it failed (the reason is on stderr), 2 the command line was wrong; 3 `demo` could not
+//! measure.
 
 mod agent;
 pub mod client;
 pub mod ctl;
 pub mod demo;
+#[cfg(test)]
+mod docs;
 mod genkey;
 mod print;
 pub mod run;

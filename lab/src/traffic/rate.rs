@@ -1,15 +1,20 @@
 //! The search for the highest rate without loss, as RFC 2544 (26.1) has it.
+//!
+//! Pure: it is told what each trial showed. A trial of which the sender did not send what it should says little about the
+//! path, so it is void and made again; if that goes on, the generator is the limit, and the result is "at least".
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How to search.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Search {
     /// The first rate tried, packets a second.
     pub start_pps: f64,
+    /// What every generator can offer: one that cannot is disturbed, and measures nothing.
+    pub least_pps: f64,
     /// The highest rate tried.
     pub max_pps: f64,
-    /// Trials at most.
+    /// Trials at most, with those that are made again.
     pub trials: u32,
     /// Stops when the rates that pass and fail are this close, as a part of the one that passes.
     pub resolution: f64,
@@ -17,18 +22,23 @@ pub struct Search {
     pub tolerated_loss: f64,
     /// The result is this much below the highest rate that passed, as a part of it.
     pub margin: f64,
+    /// How often a rate that lost packets is tried again before that counts: other programs of the machine want the
+    /// processors too.
+    pub lost_again: u32,
 }
 
 impl Default for Search {
-    /// From 10,000 to 100 million packets a second in 20 trials, to 2 %, no loss, 5 % of margin.
+    /// From 10,000 to 100 million packets a second in 40 trials, to 2 %, no loss, 5 % of margin, no second chance.
     fn default() -> Self {
         Search {
             start_pps: 1e4,
+            least_pps: 1e4,
             max_pps: 1e8,
-            trials: 20,
+            trials: 40,
             resolution: 0.02,
             tolerated_loss: 0.0,
             margin: 0.05,
+            lost_again: 0,
         }
     }
 }
@@ -44,6 +54,42 @@ pub struct TrialResult {
     pub received: u64,
 }
 
+/// The generator keeps up when it offers this part of what is asked.
+pub const KEEPS_UP: f64 = 0.98;
+/// How often a trial is made again because the generator did not keep up.
+pub const VOID_AGAIN: u32 = 2;
+/// How often a rate at which it did not is tried once more when the search comes back to it: it may have been a hiccup.
+const CEILING_AGAIN: u32 = 2;
+
+impl TrialResult {
+    /// Whether the sender sent what it was asked to; a packet more or less is rounding.
+    pub fn kept_up(&self, asked_pps: f64) -> bool {
+        let due = asked_pps * self.sent as f64 / self.offered_pps.max(f64::MIN_POSITIVE);
+        self.sent > 0 && self.sent as f64 + 1.0 >= due * KEEPS_UP
+    }
+
+    /// Packets that did not come.
+    pub fn lost(&self) -> u64 {
+        self.sent.saturating_sub(self.received)
+    }
+
+    fn is_within(&self, tolerated_loss: f64) -> bool {
+        self.sent > 0 && self.lost() as f64 <= self.sent as f64 * tolerated_loss
+    }
+}
+
+/// What a trial is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// The sender kept up, and no more was lost than tolerated.
+    Passed,
+    /// The sender kept up, and more was lost.
+    Lost,
+    /// The sender did not keep up.
+    Void,
+}
+
 /// One trial of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Trial {
@@ -51,173 +97,232 @@ pub struct Trial {
     pub asked_pps: f64,
     /// What it showed.
     pub result: TrialResult,
-    /// No more lost than tolerated.
-    pub passed: bool,
+    /// What it is worth.
+    pub verdict: Verdict,
+}
+
+/// How a search ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Finding {
+    /// The rate is the path's: beyond it packets are lost.
+    Found,
+    /// At least this rate: the generator could offer no more.
+    AtLeastGenerator,
+    /// At least this rate: no higher one was tried.
+    AtLeastTried,
+    /// The path lost packets at every rate that was tried.
+    Lossy,
+    /// The search could not be made: the generator did not keep up, or no rate passed twice.
+    Inconclusive,
+}
+
+impl Finding {
+    /// Whether the true rate may be higher than the one that was found.
+    pub fn at_least(self) -> bool {
+        matches!(self, Self::AtLeastGenerator | Self::AtLeastTried)
+    }
+
+    /// Whether there is a rate.
+    pub fn has_rate(self) -> bool {
+        self == Self::Found || self.at_least()
+    }
 }
 
 /// What a search found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Rate {
-    /// A rate that passed in a trial of its own, below `highest_pps` by the margin; 0 when none did.
+    /// A rate that passed in a trial of its own, below `highest_pps` by the margin; 0 unless `finding` has a rate.
     pub pps: f64,
+    /// How the search ended.
+    pub finding: Finding,
     /// The highest rate offered that passed, on the way there.
     pub highest_pps: f64,
-    /// The lowest rate offered that failed.
+    /// The lowest rate offered that lost packets.
     pub failed_pps: Option<f64>,
-    /// The generator could not offer more: the true rate may be higher.
-    pub generator_limited: bool,
     /// All trials in order.
     pub trials: Vec<Trial>,
 }
 
-/// The generator keeps up when it offers this part of what is asked.
-const KEEPS_UP: f64 = 0.97;
+impl Rate {
+    /// Trials that were void.
+    pub fn voids(&self) -> usize {
+        let void = |trial: &&Trial| trial.verdict == Verdict::Void;
+        self.trials.iter().filter(void).count()
+    }
+}
 
-/// Looks for the highest rate that passes: doubles (or halves) until trials differ, bisects, then confirms the rate
-/// less the margin, going lower while that fails. `trial` offers the rate it is given for a while.
+/// Looks for the highest rate without loss: doubles until packets are lost or the generator does not keep up, then bisects,
+/// then confirms what it found. `trial` offers a rate once.
 ///
 /// # Errors
 /// The first error of `trial`.
 pub fn find_rate<E>(
     search: &Search,
-    mut trial: impl FnMut(f64) -> Result<TrialResult, E>,
+    trial: impl FnMut(f64) -> Result<TrialResult, E>,
 ) -> Result<Rate, E> {
-    let mut rate = Rate {
-        pps: 0.0,
-        highest_pps: 0.0,
-        failed_pps: None,
-        generator_limited: false,
+    let mut run = Run {
+        search,
+        trial,
         trials: Vec::new(),
     };
-    // The bounds in terms of what was asked; what was offered is what is reported.
-    let (mut pass, mut fail): (f64, Option<f64>) = (0.0, None);
-    let mut next = search.start_pps.min(search.max_pps);
+    // Bounds in terms of what was asked; what was offered is what is reported.
+    let (mut pass, mut fail, mut ceiling): (f64, Option<f64>, Option<f64>) = (0.0, None, None);
+    let mut ceiling_again = CEILING_AGAIN;
     // The last trials confirm.
-    let confirming = (search.trials / 5).clamp(1, 3);
-    while rate.trials.len() < search.trials.saturating_sub(confirming) as usize {
-        let done = rate.run(search, next, &mut trial)?;
-        if done.passed {
-            pass = next;
-            if done.result.offered_pps < next * KEEPS_UP {
-                rate.generator_limited = true;
-                break;
+    let budget = search.trials - (search.trials / 4).clamp(1, 6).min(search.trials);
+    let mut next = search.start_pps.min(search.max_pps);
+    while let Some(verdict) = run.ask(next, budget)? {
+        match verdict {
+            Verdict::Passed => {
+                pass = pass.max(next);
+                ceiling = ceiling.filter(|ceiling| *ceiling > next);
             }
-        } else {
-            fail = Some(next);
+            Verdict::Lost => fail = Some(fail.map_or(next, |fail| fail.min(next))),
+            Verdict::Void => {
+                ceiling = Some(next);
+                // What came through whole did come through, however unevenly it was sent.
+                pass = pass.max(run.highest().min(next));
+            }
         }
-        next = match fail {
+        let bound = [fail, ceiling].into_iter().flatten().reduce(f64::min);
+        next = match bound {
             None if pass >= search.max_pps => break,
             None => (pass * 2.0).min(search.max_pps),
-            Some(fail) if pass == 0.0 => fail / 2.0,
-            Some(fail) if fail - pass <= pass * search.resolution => break,
-            Some(fail) => (pass + fail) / 2.0,
+            Some(bound) if pass == 0.0 => bound / 2.0,
+            Some(bound) if bound - pass > pass * search.resolution => (pass + bound) / 2.0,
+            Some(bound) if ceiling == Some(bound) && ceiling_again > 0 => {
+                ceiling_again -= 1;
+                bound
+            }
+            Some(_) => break,
         };
     }
-    let mut candidate = rate.highest_pps * (1.0 - search.margin);
-    while candidate > 0.0 && rate.trials.len() < search.trials as usize {
-        let done = rate.run(search, candidate, &mut trial)?;
-        if done.passed {
-            rate.pps = done.result.offered_pps.min(candidate);
-            break;
-        }
-        candidate *= 1.0 - search.margin.max(search.resolution);
-    }
-    Ok(rate)
+    let highest = run.highest();
+    let confirmed = run.confirm(highest)?;
+    Ok(run.finish(confirmed, fail, ceiling))
 }
 
-impl Rate {
-    fn run<E>(
-        &mut self,
-        search: &Search,
-        asked_pps: f64,
-        trial: &mut impl FnMut(f64) -> Result<TrialResult, E>,
-    ) -> Result<Trial, E> {
-        let result = trial(asked_pps)?;
-        let lost = result.sent.saturating_sub(result.received);
-        let passed = result.sent > 0 && lost as f64 <= result.sent as f64 * search.tolerated_loss;
-        let done = Trial {
+/// A search under way.
+struct Run<'a, F> {
+    search: &'a Search,
+    trial: F,
+    trials: Vec<Trial>,
+}
+
+impl<E, F: FnMut(f64) -> Result<TrialResult, E>> Run<'_, F> {
+    /// Offers a rate until it is known what that shows; none when there are already `budget` trials.
+    fn ask(&mut self, pps: f64, budget: u32) -> Result<Option<Verdict>, E> {
+        let (mut voids, mut lost) = (0, 0);
+        let mut shown = None;
+        while self.trials.len() < budget as usize {
+            let verdict = self.once(pps)?;
+            let enough = match verdict {
+                Verdict::Passed => true,
+                Verdict::Lost => {
+                    lost += 1;
+                    lost > self.search.lost_again
+                }
+                Verdict::Void => {
+                    voids += 1;
+                    voids > VOID_AGAIN
+                }
+            };
+            shown = Some(verdict);
+            if enough {
+                break;
+            }
+        }
+        Ok(shown)
+    }
+
+    fn once(&mut self, asked_pps: f64) -> Result<Verdict, E> {
+        let result = (self.trial)(asked_pps)?;
+        let verdict = match result.kept_up(asked_pps) {
+            false => Verdict::Void,
+            true if result.is_within(self.search.tolerated_loss) => Verdict::Passed,
+            true => Verdict::Lost,
+        };
+        self.trials.push(Trial {
             asked_pps,
             result,
-            passed,
-        };
-        self.trials.push(done);
-        let offered = result.offered_pps;
-        if passed {
-            self.highest_pps = self.highest_pps.max(offered);
-        } else {
-            self.failed_pps = Some(self.failed_pps.map_or(offered, |f| f.min(offered)));
+            verdict,
+        });
+        Ok(verdict)
+    }
+
+    /// The highest rate offered of which no more was lost than tolerated.
+    fn highest(&self) -> f64 {
+        let whole =
+            (self.trials.iter()).filter(|it| it.result.is_within(self.search.tolerated_loss));
+        whole.map(|it| it.result.offered_pps).fold(0.0, f64::max)
+    }
+
+    /// The rate that passes again, at the margin below the highest or lower, and whether it was sent evenly.
+    fn confirm(&mut self, highest: f64) -> Result<Option<(f64, bool)>, E> {
+        let mut candidate = highest * (1.0 - self.search.margin);
+        let step = self.search.margin.max(self.search.resolution);
+        // What an uneven sender brought through whole: a rate too, if no better is confirmed.
+        let mut uneven: Option<f64> = None;
+        let mut void_again = CEILING_AGAIN;
+        while candidate > 0.0 {
+            let before = self.trials.len();
+            let Some(verdict) = self.ask(candidate, self.search.trials)? else {
+                break;
+            };
+            let again = &self.trials[before..];
+            let whole = again
+                .iter()
+                .map(|it| it.result)
+                .filter(|it| it.is_within(self.search.tolerated_loss));
+            let offered = whole
+                .map(|it| it.offered_pps.min(candidate))
+                .reduce(f64::max);
+            if verdict == Verdict::Passed {
+                return Ok(offered.map(|pps| (pps, true)));
+            }
+            uneven = [uneven, offered].into_iter().flatten().reduce(f64::max);
+            match verdict {
+                Verdict::Void if void_again > 0 => void_again -= 1,
+                _ => candidate *= 1.0 - step,
+            }
         }
-        Ok(done)
+        Ok(uneven.map(|pps| (pps, false)))
+    }
+
+    fn finish(
+        self,
+        confirmed: Option<(f64, bool)>,
+        fail: Option<f64>,
+        ceiling: Option<f64>,
+    ) -> Rate {
+        let highest_pps = self.highest();
+        let lost = self.trials.iter().filter(|it| it.verdict == Verdict::Lost);
+        let failed_pps = lost.map(|it| it.result.offered_pps).reduce(f64::min);
+        let below = |ceiling: f64| fail.is_none_or(|fail| ceiling < fail);
+        let finding = match confirmed {
+            Some((pps, even)) if !even || ceiling.is_some_and(below) => {
+                match pps < self.search.least_pps.min(self.search.max_pps) * KEEPS_UP {
+                    true => Finding::Inconclusive,
+                    false => Finding::AtLeastGenerator,
+                }
+            }
+            Some(_) if fail.is_none() => Finding::AtLeastTried,
+            Some(_) => Finding::Found,
+            None if highest_pps == 0.0 && failed_pps.is_some() => Finding::Lossy,
+            None => Finding::Inconclusive,
+        };
+        Rate {
+            pps: confirmed
+                .filter(|_| finding.has_rate())
+                .map_or(0.0, |(pps, _)| pps),
+            finding,
+            highest_pps,
+            failed_pps,
+            trials: self.trials,
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// A link that carries `capacity` packets a second, offered by a generator that makes up to `generator`.
-    fn link(capacity: f64, generator: f64) -> impl FnMut(f64) -> Result<TrialResult, Infallible> {
-        move |pps| {
-            let offered = pps.min(generator);
-            Ok(TrialResult {
-                offered_pps: offered,
-                sent: offered as u64,
-                received: offered.min(capacity) as u64,
-            })
-        }
-    }
-
-    fn search(trials: u32) -> Search {
-        Search {
-            trials,
-            ..Search::default()
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn finds_the_capacity_of_a_link(capacity in 1e3..5e7f64) {
-            let Ok(rate) = find_rate(&search(40), link(capacity, 1e9));
-            prop_assert!(rate.highest_pps <= capacity + 1.0);
-            prop_assert!(rate.highest_pps >= capacity * 0.975, "{:?}", rate);
-            prop_assert!(rate.pps <= capacity && rate.pps >= capacity * 0.92);
-            prop_assert!(rate.failed_pps.is_some_and(|f| f > capacity - 1.0));
-            prop_assert!(!rate.generator_limited);
-        }
-
-        #[test]
-        fn keeps_to_its_trials(capacity in 1e2..1e8f64, trials in 0u32..12) {
-            let Ok(rate) = find_rate(&search(trials), link(capacity, 1e9));
-            prop_assert!(rate.trials.len() <= trials as usize);
-            prop_assert!(rate.pps <= capacity);
-        }
-    }
-
-    #[test]
-    fn says_when_the_generator_is_the_limit() {
-        let Ok(rate) = find_rate(&search(40), link(1e9, 3e5));
-        assert!(rate.generator_limited);
-        assert_eq!(rate.highest_pps, 3e5);
-    }
-
-    #[test]
-    fn a_dead_link_has_no_rate() {
-        let Ok(rate) = find_rate(&search(10), link(0.0, 1e9));
-        assert_eq!((rate.pps, rate.highest_pps), (0.0, 0.0));
-    }
-
-    #[test]
-    fn a_rate_that_does_not_last_is_not_reported() {
-        // Passes on the way up, but from the sixth trial on the link is worse.
-        let mut trials = 0;
-        let Ok(rate) = find_rate(&search(12), |pps| {
-            trials += 1;
-            link(if trials < 6 { 1e5 } else { 7e4 }, 1e9)(pps)
-        });
-        assert!(rate.pps <= 7e4, "{rate:?}");
-    }
-}
+mod tests;

@@ -199,6 +199,35 @@ impl Summary {
     pub fn is_perfect(&self) -> bool {
         self.lost + self.duplicates + self.reordered + self.damaged == 0
     }
+
+    /// This account and that of another receiver together. Percentiles cannot be added: they are those of the slower.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        let (a, b) = (&self.latency, &other.latency);
+        let packets = (self.received + other.received).max(1) as f64;
+        Summary {
+            flows: self.flows + other.flows,
+            sent: self.sent + other.sent,
+            received: self.received + other.received,
+            lost: self.lost + other.lost,
+            socket_drops: self.socket_drops + other.socket_drops,
+            duplicates: self.duplicates + other.duplicates,
+            reordered: self.reordered + other.reordered,
+            damaged: self.damaged + other.damaged,
+            foreign: self.foreign + other.foreign,
+            bytes: self.bytes + other.bytes,
+            latency: Latency {
+                min: a.min.min(b.min),
+                mean: (a.mean * self.received as f64 + b.mean * other.received as f64) / packets,
+                p50: a.p50.max(b.p50),
+                p90: a.p90.max(b.p90),
+                p99: a.p99.max(b.p99),
+                p999: a.p999.max(b.p999),
+                p9999: a.p9999.max(b.p9999),
+                max: a.max.max(b.max),
+            },
+        }
+    }
 }
 
 impl FlowTally {

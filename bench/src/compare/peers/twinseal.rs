@@ -109,6 +109,12 @@ impl Daemon {
                 packets: packets.with_context(|| format!("stats without {field}"))?,
             });
         }
+        let got: Value = serde_json::from_str(&self.ctl(&["get", "--json"])?)?;
+        for port in got["ports"].as_array().into_iter().flatten() {
+            if let Some(xdp) = port["xdp"].as_str().filter(|xdp| !xdp.is_empty()) {
+                counts.xdp.insert(xdp.to_owned());
+            }
+        }
         let drops = stats["drops"].as_object().context("stats without drops")?;
         for (reason, count) in drops {
             let sum = counts.drops.entry(reason.clone()).or_default();

@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use twinseal_lab::traffic::{Load, Search, Summary, TrialResult, Until, find_rate as search};
+use twinseal_lab::traffic::{
+    Finding, KEEPS_UP, Load, Rate, Search, Summary, TrialResult, Until, find_rate as search,
+};
 
 use super::controller::Controller;
+use super::drops::{self, Drops};
 use super::hosts::Testbed;
-use super::plan::{Host, Plan, Router};
+use super::plan::{Host, Plan};
 use super::verdict::LatencyUs;
 use super::{DemoArgs, say};
 
@@ -24,7 +27,9 @@ const TRIAL: Duration = Duration::from_millis(400);
 const QUIET: Duration = Duration::from_millis(500);
 /// What is driven, as a part of the rate that was found: other programs want the cores too.
 const CAUTION: f64 = 0.75;
-/// How often the load is begun anew, each time at half the rate, before loss is the verdict.
+/// What is driven when no rate could be found, packets a second: enough to see whether everything works.
+const FALLBACK_PPS: f64 = 2_000.0;
+/// How often the load is driven at most, before loss, or a sender that does not keep up, is the verdict.
 const ATTEMPTS: u32 = 3;
 
 /// What the load came to.
@@ -37,13 +42,24 @@ pub(super) struct Result {
     pub(super) gbps: f64,
     pub(super) mpps: f64,
     pub(super) rate: f64,
+    /// What left the main load's sender, in packets a second.
+    pub(super) offered: f64,
     pub(super) attempts: u32,
+    /// What the routers dropped meanwhile.
+    pub(super) drops: Drops,
     pub(super) rotations: u32,
     pub(super) latency: LatencyUs,
 }
 
-/// The highest rate from A to B, in packets a second, at which nothing is lost.
-pub(super) fn find_rate(args: &DemoArgs, path: &Testbed, marker: [u8; 8]) -> anyhow::Result<f64> {
+impl Result {
+    /// Whether the main load was sent at the rate that was asked for.
+    pub(super) fn kept_up(&self) -> bool {
+        self.offered >= self.rate * KEEPS_UP
+    }
+}
+
+/// The highest rate from A to B at which nothing is lost.
+pub(super) fn find_rate(args: &DemoArgs, path: &Testbed, marker: [u8; 8]) -> anyhow::Result<Rate> {
     let mut first_flow = 1_000_000;
     let trial = |pps: f64| -> anyhow::Result<TrialResult> {
         let inlet = path.receive(Host::B, false, marker)?;
@@ -59,58 +75,92 @@ pub(super) fn find_rate(args: &DemoArgs, path: &Testbed, marker: [u8; 8]) -> any
         })
     };
     let how = Search {
-        start_pps: 10_000.0,
         max_pps: 2_000_000.0,
-        trials: 14,
+        trials: 28,
         resolution: 0.1,
-        tolerated_loss: 0.0,
         margin: 0.1,
+        ..Search::default()
     };
     let rate = search(&how, trial)?;
-    let limited = match rate.generator_limited {
-        true => " (the generator can no more)",
-        false => "",
-    };
+    let trials = rate.trials.len();
     say(
         args,
-        &format!(
-            "found {:.0} packets a second without loss, in {} trials{limited}",
-            rate.pps,
-            rate.trials.len()
-        ),
+        &match rate.finding {
+            Finding::Found => format!(
+                "found {:.0} packets a second without loss, in {trials} trials",
+                rate.pps
+            ),
+            Finding::AtLeastGenerator => format!(
+                "at least {:.0} packets a second without loss, in {trials} trials: the generator can no more",
+                rate.pps
+            ),
+            Finding::AtLeastTried => format!(
+                "at least {:.0} packets a second without loss: no more was tried",
+                rate.pps
+            ),
+            Finding::Lossy | Finding::Inconclusive => format!(
+                "no rate was found: of {trials} trials the sender kept up in {}; driving {FALLBACK_PPS:.0} packets a second",
+                trials - rate.voids()
+            ),
+        },
     );
-    anyhow::ensure!(
-        rate.pps > 0.0,
-        "the path loses packets at every rate that was tried, down to {:.0} a second",
-        rate.failed_pps.unwrap_or(0.0)
-    );
-    Ok(rate.pps)
+    Ok(rate)
 }
 
-/// Drives both loads for the time asked for, rotating keys; again and slower if packets were lost.
+/// Drives both loads for the time asked for, rotating keys. Again and slower if packets were lost; again if the sender did
+/// not keep up, which says little about the path.
 pub(super) fn drive(
     args: &DemoArgs,
     path: &Testbed,
     controller: &mut Controller,
     plan: &mut Plan,
     marker: [u8; 8],
-    found: f64,
+    found: &Rate,
 ) -> anyhow::Result<Result> {
-    let mut rate = found * CAUTION;
+    let mut rate = match found.finding.has_rate() {
+        true => found.pps * CAUTION,
+        false => FALLBACK_PPS,
+    };
     let mut attempt = 1;
     loop {
         let mut result = drive_once(args, path, controller, plan, marker, (rate, attempt))?;
         result.attempts = attempt;
         let lost = result.sent - result.received;
-        if lost == 0 || attempt == ATTEMPTS {
-            return Ok(result);
+        match next(lost, result.kept_up(), attempt) {
+            Next::Done => return Ok(result),
+            Next::Again => say(
+                args,
+                &format!(
+                    "the sender came to {:.0} of {rate:.0} a second: once more",
+                    result.offered
+                ),
+            ),
+            Next::Slower => {
+                say(
+                    args,
+                    &format!("{lost} packets lost at {rate:.0} a second: again at half of it"),
+                );
+                rate /= 2.0;
+            }
         }
-        say(
-            args,
-            &format!("{lost} packets lost at {rate:.0} a second: again at half of it"),
-        );
-        rate /= 2.0;
         attempt += 1;
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Next {
+    Done,
+    Again,
+    Slower,
+}
+
+/// What comes after an attempt.
+fn next(lost: u64, kept_up: bool, attempt: u32) -> Next {
+    match (lost, kept_up) {
+        _ if attempt >= ATTEMPTS => Next::Done,
+        (0, true) => Next::Done,
+        (0, false) => Next::Again,
+        _ => Next::Slower,
     }
 }
 
@@ -125,6 +175,7 @@ fn drive_once(
     let duration = Duration::from_secs(args.duration);
     // Each load has its own flows: numbers begin anew.
     let first_flow = attempt * 10_000;
+    let before = drops::all(controller)?;
     let forth_inlet = path.receive(Host::B, false, marker)?;
     let back_inlet = path.receive(Host::A, true, marker)?;
     let back_load = Load {
@@ -167,7 +218,7 @@ fn drive_once(
                 elapsed.as_secs_f64(),
                 forth.sent(),
                 plan.epoch(),
-                drops_line(controller)?
+                drops::text(&drops::since(drops::all(controller)?, &before))
             );
         }
     }
@@ -189,7 +240,9 @@ fn drive_once(
         gbps: bits * 1e-9 / seconds,
         mpps: received as f64 * 1e-6 / seconds,
         rate,
+        offered: forth_sent.pps(),
         attempts: attempt,
+        drops: drops::since(drops::all(controller)?, &before),
         rotations,
         latency: LatencyUs::from_ns([forth.latency.p50, forth.latency.p99, forth.latency.p999]),
     })
@@ -212,14 +265,17 @@ fn main_load(
     }
 }
 
-fn drops_line(controller: &mut Controller) -> anyhow::Result<String> {
-    let drops = super::drops(controller)?;
-    let drops: Vec<_> = drops
-        .iter()
-        .map(|(name, n)| format!("{name} {n}"))
-        .collect();
-    Ok(match drops.is_empty() {
-        true => format!("none at {} routers", Router::ALL.len()),
-        false => drops.join(", "),
-    })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loss_is_tried_slower_and_a_hiccup_once_more_both_so_often_only() {
+        assert_eq!(next(0, true, 1), Next::Done);
+        assert_eq!(next(0, false, 1), Next::Again);
+        assert_eq!(next(7, true, 1), Next::Slower);
+        assert_eq!(next(7, false, 2), Next::Slower);
+        assert_eq!(next(0, false, ATTEMPTS), Next::Done);
+        assert_eq!(next(7, true, ATTEMPTS), Next::Done);
+    }
 }

@@ -7,6 +7,7 @@ mod args;
 mod capture;
 pub mod controller;
 pub mod daemon;
+mod drops;
 mod hosts;
 pub mod items;
 pub mod kernel;
@@ -15,7 +16,6 @@ mod memory;
 pub mod plan;
 mod verdict;
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -28,11 +28,11 @@ use capture::{Captures, Needles};
 use controller::Controller;
 use hosts::Testbed;
 use plan::{Host, Plan, Router, Underlay};
-use verdict::{SocketMode, Verdict};
+use verdict::{Outcome, SocketMode, Verdict};
 
 const LINKS_UP: Duration = Duration::from_secs(10);
 
-/// Runs the demo; the exit status tells whether its verdict is success.
+/// Runs the demo. The exit status tells its verdict: 0 success, 1 failure, 3 inconclusive.
 ///
 /// # Errors
 /// If it could not be run to its end.
@@ -75,9 +75,10 @@ pub fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     {
         leave_running(*network)?;
     }
-    Ok(match verdict.success {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+    Ok(match verdict.verdict {
+        Outcome::Success => ExitCode::SUCCESS,
+        Outcome::Failure => ExitCode::FAILURE,
+        Outcome::Inconclusive => ExitCode::from(3),
     })
 }
 
@@ -96,15 +97,19 @@ fn show(args: &DemoArgs, path: &Testbed) -> anyhow::Result<Verdict> {
     let first = captures.map(|c| c.finish(&needles)).transpose()?;
 
     say(args, "looking for the rate that the path sustains");
+    let before = drops::all(&mut controller)?;
     let found = load::find_rate(args, path, marker)?;
+    let search_drops = drops::since(drops::all(&mut controller)?, &before);
     let captures = start_captures(path, true)?;
-    let load = load::drive(args, path, &mut controller, &mut plan, marker, found)?;
+    let load = load::drive(args, path, &mut controller, &mut plan, marker, &found)?;
     let second = captures.map(|c| c.finish(&needles)).transpose()?;
 
     let capture = first.zip(second).map(|(first, second)| first.and(second));
     Ok(Verdict {
+        verdict: Outcome::Failure,
         success: false,
         failures: Vec::new(),
+        doubts: Vec::new(),
         mode: path.mode(),
         sockets: socket_modes(&mut controller)?,
         sent: load.sent,
@@ -116,8 +121,11 @@ fn show(args: &DemoArgs, path: &Testbed) -> anyhow::Result<Verdict> {
         size: args.size,
         gbps: load.gbps,
         mpps: load.mpps,
-        rate_found_pps: found,
+        rate_finding: found.finding,
+        rate_found_pps: found.pps,
         rate_pps: load.rate,
+        offered_pps: load.offered,
+        sender_kept_up: load.kept_up(),
         attempts: load.attempts,
         latency_us: load.latency,
         ping4: pings.v4,
@@ -127,7 +135,8 @@ fn show(args: &DemoArgs, path: &Testbed) -> anyhow::Result<Verdict> {
         rotations: load.rotations,
         plaintext_found: capture.map(|capture| capture.with_plaintext > 0),
         capture,
-        drops: drops(&mut controller)?,
+        drops: load.drops,
+        search_drops,
     })
 }
 
@@ -182,31 +191,6 @@ fn socket_modes(controller: &mut Controller) -> anyhow::Result<Vec<SocketMode>> 
     }
     modes.retain(|mode| !mode.bind.is_empty());
     Ok(modes)
-}
-
-/// Socket counters that count lost packets.
-const SOCKET_DROPS: [&str; 5] = [
-    "rx_dropped",
-    "rx_ring_full",
-    "multi_buffer_dropped",
-    "rx_overflow",
-    "tx_invalid_descs",
-];
-
-/// What all routers dropped, by reason; only reasons that occurred.
-fn drops(controller: &mut Controller) -> anyhow::Result<BTreeMap<String, u64>> {
-    let mut sums = BTreeMap::new();
-    for router in Router::ALL {
-        let stats = controller.stats(router)?;
-        let sockets = stats.ports.into_iter().flat_map(|port| port.sockets);
-        let sockets = sockets.filter(|counter| SOCKET_DROPS.contains(&counter.name.as_str()));
-        for counter in stats.drops.into_iter().chain(sockets) {
-            if counter.value > 0 {
-                *sums.entry(counter.name).or_default() += counter.value;
-            }
-        }
-    }
-    Ok(sums)
 }
 
 fn leave_running(network: kernel::Network) -> anyhow::Result<()> {

@@ -1,18 +1,34 @@
 //! How the demo ended.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
+use twinseal_lab::traffic::Finding;
 
 use super::capture::Findings;
+use super::drops::{self, Drops};
+
+/// The verdict in a word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Outcome {
+    /// Everything was as it should be.
+    Success,
+    /// Something was not.
+    Failure,
+    /// Nothing was wrong, but the rate could not be measured.
+    Inconclusive,
+}
 
 /// The verdict; with `--json` it is printed as it stands here.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Verdict {
+    /// How it ended.
+    pub(super) verdict: Outcome,
     /// Whether everything was as it should be.
     pub(super) success: bool,
     /// What was not.
     pub(super) failures: Vec<String>,
+    /// Why the rate says nothing of the path.
+    pub(super) doubts: Vec<String>,
     /// "af_xdp", or "in-memory" without root.
     pub(super) mode: &'static str,
     /// What each port's sockets really got.
@@ -33,10 +49,15 @@ pub(super) struct Verdict {
     pub(super) gbps: f64,
     /// Inner packets received a second, in millions.
     pub(super) mpps: f64,
-    /// The rate without loss that the search found, and the one that was then driven, in packets a second.
+    /// How the search for the rate without loss ended: whether it is the path's ("found"), or the path may do more.
+    pub(super) rate_finding: Finding,
+    /// The rate that it found (0 if none), and the one that was then driven, in packets a second.
     pub(super) rate_found_pps: f64,
     pub(super) rate_pps: f64,
-    /// How often the load was begun: more than once if the path lost packets at the rate that it first sustained.
+    /// The rate at which the driven packets really left.
+    pub(super) offered_pps: f64,
+    pub(super) sender_kept_up: bool,
+    /// How often the load was driven: more than once if packets were lost, or the sender did not keep up.
     pub(super) attempts: u32,
     /// One way, from one host's send call to the other's receive call, in microseconds.
     pub(super) latency_us: LatencyUs,
@@ -50,8 +71,10 @@ pub(super) struct Verdict {
     /// Whether the captures on the underlays show inner plaintext. Null in memory, where nothing is captured.
     pub(super) plaintext_found: Option<bool>,
     pub(super) capture: Option<Findings>,
-    /// All routers' drops by reason, where there are any; also what the kernel dropped at sockets.
-    pub(super) drops: BTreeMap<String, u64>,
+    /// All routers' drops by reason while the load was driven, where there are any; also what the kernel dropped at sockets.
+    pub(super) drops: Drops,
+    /// Those while the rate was looked for, which goes on until packets are lost.
+    pub(super) search_drops: Drops,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -113,7 +136,44 @@ impl Verdict {
                 "the search for plaintext does not find it even on a host's own wire".into(),
             );
         }
-        self.success = self.failures.is_empty();
+        expect(
+            self.rate_finding != Finding::Lossy,
+            "packets were lost at every rate that was tried".into(),
+        );
+        if self.rate_finding == Finding::Inconclusive {
+            self.doubts.push(
+                "no rate could be found: the sender did not keep up, or no rate passed twice"
+                    .into(),
+            );
+        }
+        if !self.sender_kept_up {
+            self.doubts.push(format!(
+                "the sender came to {:.0} of {:.0} packets a second",
+                self.offered_pps, self.rate_pps
+            ));
+        }
+        self.success = self.failures.is_empty() && self.doubts.is_empty();
+        self.verdict = match (self.failures.is_empty(), self.success) {
+            (false, _) => Outcome::Failure,
+            (true, false) => Outcome::Inconclusive,
+            (true, true) => Outcome::Success,
+        };
+    }
+
+    /// What the search came to.
+    fn found(&self) -> String {
+        match self.rate_finding {
+            Finding::Found => format!("found {:.0} pps", self.rate_found_pps),
+            Finding::AtLeastGenerator => format!(
+                "found at least {:.0} pps, the generator can no more",
+                self.rate_found_pps
+            ),
+            Finding::AtLeastTried => format!(
+                "found at least {:.0} pps, no more was tried",
+                self.rate_found_pps
+            ),
+            Finding::Lossy | Finding::Inconclusive => "found none".into(),
+        }
     }
 
     /// The verdict for people.
@@ -146,10 +206,23 @@ impl Verdict {
             "delivered   {} of {} packets, {} lost, {} duplicated, {} reordered, {} damaged",
             self.received, self.sent, self.lost, self.duplicates, self.reordered, self.damaged
         );
-        println!(
-            "rate        {:.3} Mpps, {:.3} Gbit/s of {}-octet packets (found {:.0} pps, drove {:.0}, attempt {})",
-            self.mpps, self.gbps, self.size, self.rate_found_pps, self.rate_pps, self.attempts
-        );
+        match self.doubts.is_empty() {
+            true => println!(
+                "rate        {:.3} Mpps, {:.3} Gbit/s of {}-byte packets ({}, drove {:.0}, attempt {})",
+                self.mpps,
+                self.gbps,
+                self.size,
+                self.found(),
+                self.rate_pps,
+                self.attempts
+            ),
+            false => println!(
+                "rate        not measured ({}, drove {:.0} pps, attempt {})",
+                self.found(),
+                self.rate_pps,
+                self.attempts
+            ),
+        }
         let latency = self.latency_us;
         println!(
             "latency     p50 {:.0} µs, p99 {:.0} µs, p99.9 {:.0} µs, one way, host to host",
@@ -163,18 +236,20 @@ impl Verdict {
             ),
             None => println!("plaintext   not looked for: nothing is on a wire"),
         }
-        let drops: Vec<_> = self.drops.iter().map(|(k, v)| format!("{k} {v}")).collect();
-        println!(
-            "drops       {}",
-            if drops.is_empty() {
-                "none".into()
-            } else {
-                drops.join(", ")
-            }
-        );
-        match self.success {
-            true => println!("verdict     success"),
-            false => println!("verdict     FAILURE: {}", self.failures.join("; ")),
+        println!("drops       {}", drops::text(&self.drops));
+        if !self.search_drops.is_empty() {
+            println!(
+                "            (and while the rate was looked for: {})",
+                drops::text(&self.search_drops)
+            );
+        }
+        match self.verdict {
+            Outcome::Success => println!("verdict     success"),
+            Outcome::Failure => println!("verdict     FAILURE: {}", self.failures.join("; ")),
+            Outcome::Inconclusive => println!(
+                "verdict     inconclusive: {}; run it again on a machine that is less busy",
+                self.doubts.join("; ")
+            ),
         }
     }
 }
@@ -189,8 +264,10 @@ mod tests {
 
     fn good() -> Verdict {
         Verdict {
+            verdict: Outcome::Failure,
             success: false,
             failures: Vec::new(),
+            doubts: Vec::new(),
             mode: "af_xdp",
             sockets: Vec::new(),
             sent: 10,
@@ -202,8 +279,11 @@ mod tests {
             size: 1400,
             gbps: 1.0,
             mpps: 0.1,
+            rate_finding: Finding::Found,
             rate_found_pps: 1.0,
             rate_pps: 1.0,
+            offered_pps: 1.0,
+            sender_kept_up: true,
             attempts: 1,
             latency_us: LatencyUs::default(),
             ping4: true,
@@ -218,7 +298,8 @@ mod tests {
                 search_works: true,
                 both_underlays: true,
             }),
-            drops: BTreeMap::new(),
+            drops: Drops::new(),
+            search_drops: Drops::new(),
         }
     }
 
@@ -226,14 +307,15 @@ mod tests {
     fn every_fault_fails_it() {
         let mut verdict = good();
         verdict.judge();
-        assert!(verdict.success);
-        let faults: [fn(&mut Verdict); 9] = [
+        assert!(verdict.success && verdict.verdict == Outcome::Success);
+        let faults: [fn(&mut Verdict); 10] = [
             |v| v.ping4 = false,
             |v| v.ping6 = false,
             |v| v.sent = 0,
             |v| v.lost = 1,
             |v| v.reordered = 1,
             |v| v.rotations = 0,
+            |v| v.rate_finding = Finding::Lossy,
             |v| v.capture.as_mut().unwrap().with_plaintext = 1,
             |v| v.capture.as_mut().unwrap().both_underlays = false,
             |v| v.capture.as_mut().unwrap().search_works = false,
@@ -243,6 +325,32 @@ mod tests {
             fault(&mut verdict);
             verdict.judge();
             assert!(!verdict.success && verdict.failures.len() == 1);
+            assert_eq!(verdict.verdict, Outcome::Failure);
+        }
+    }
+
+    #[test]
+    fn a_rate_that_could_not_be_measured_is_no_success() {
+        let doubts: [fn(&mut Verdict); 2] = [
+            |v| v.rate_finding = Finding::Inconclusive,
+            |v| v.sender_kept_up = false,
+        ];
+        for doubt in doubts {
+            let mut verdict = good();
+            doubt(&mut verdict);
+            verdict.judge();
+            assert!(!verdict.success && verdict.failures.is_empty() && verdict.doubts.len() == 1);
+            assert_eq!(verdict.verdict, Outcome::Inconclusive);
+            // What is wrong comes first.
+            verdict.lost = 1;
+            verdict.judge();
+            assert_eq!(verdict.verdict, Outcome::Failure);
+        }
+        for at_least in [Finding::AtLeastGenerator, Finding::AtLeastTried] {
+            let mut verdict = good();
+            verdict.rate_finding = at_least;
+            verdict.judge();
+            assert!(verdict.success && verdict.found().contains("at least"));
         }
     }
 }
