@@ -26,8 +26,12 @@ pub(crate) struct Report {
 }
 
 /// How each kind is measured shortly; soaking is never short.
-const QUICK: [(Kind, &[&str]); 7] = [
-    (Kind::Compare, &["--quick"]),
+const QUICK: [(Kind, &[&str]); 8] = [
+    (Kind::Compare, &["--quick", "--xdp", "native"]),
+    (
+        Kind::Compare,
+        &["--quick", "--xdp", "generic", "--only", "kernel,twinseal"],
+    ),
     (Kind::Rfc2544, &["--quick"]),
     (Kind::L2fwd, &["--runs", "3", "--millis", "300"]),
     (Kind::Pipeline, &["--seconds", "10"]),

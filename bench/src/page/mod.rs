@@ -50,6 +50,10 @@ pub fn render(pieces: &[Piece], missing: &[(Kind, String)]) -> String {
                             p { (sections::question(kind)) }
                             @let own: Vec<&Piece> = pieces.iter().filter(|piece| piece.kind == kind).collect();
                             @for piece in &own {
+                                @let doubts = sections::doubts(piece);
+                                @if !doubts.is_empty() {
+                                    p.warning { (doubts.join("; ")) }
+                                }
                                 (sections::body(piece))
                                 (how(piece, &machines))
                             }
@@ -69,26 +73,41 @@ pub fn render(pieces: &[Piece], missing: &[(Kind, String)]) -> String {
     page.into_string()
 }
 
-/// What the pieces come to, in words.
+/// What the pieces come to, in words: from host to host first, then what is inside.
 fn summary(pieces: &[Piece]) -> Markup {
-    let said: Vec<sections::Said> = pieces.iter().map(sections::said).collect();
+    let in_order = Kind::ALL
+        .iter()
+        .flat_map(|kind| pieces.iter().filter(move |it| it.kind == *kind));
+    let said: Vec<(sections::Said, String)> = in_order
+        .map(|piece| (sections::said(piece), sections::doubts(piece).join("; ")))
+        .collect();
     let optimised = pieces.iter().all(|piece| piece.machine.optimised);
     html! {
         @if !optimised {
             p.warning { "Some of this was measured with a program that the compiler did not optimise: its times mean nothing." }
         }
         div.figures {
-            @for (figure, what) in said.iter().flat_map(|it| &it.figures) {
-                div { b { (figure) } span { (what) } }
+            @for (said, doubts) in &said {
+                @for (figure, what) in &said.figures {
+                    div {
+                        b { (figure) } span { (what) }
+                        @if !doubts.is_empty() { span.doubt { (doubts) } }
+                    }
+                }
             }
         }
         ul.lead {
-            @for sentence in said.iter().flat_map(|it| &it.sentences) {
-                li { (sentence) }
+            @for (said, doubts) in &said {
+                @for sentence in &said.sentences {
+                    li { (sentence) @if !doubts.is_empty() { span.doubt { " (" (doubts) ")" } } }
+                }
             }
-            @if said.iter().all(|it| it.sentences.is_empty()) {
+            @if said.iter().all(|(it, _)| it.sentences.is_empty()) {
                 li { "Nothing was measured." }
             }
+        }
+        @if said.iter().any(|(it, _)| it.figures.iter().any(|(figure, _)| figure.starts_with('≥'))) {
+            p.soft { "≥: at least; the generator could send no more." }
         }
     }
 }

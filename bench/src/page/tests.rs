@@ -15,6 +15,7 @@ use crate::report::Plan;
 use crate::seal::SealReport;
 use crate::{Machine, Report, Role, Sample, Size};
 use crate::{l2fwd, rfc2544};
+use twinseal_lab::traffic::Finding;
 
 /// A piece as the subcommand would have printed it.
 fn piece(kind: Kind, results: &impl Serialize) -> Piece {
@@ -50,6 +51,7 @@ fn comparison() -> Comparison {
     let line = |peer: &str, value: f64| MetricLine {
         peer: peer.into(),
         value: sample(value),
+        at_least: peer == "twinseal",
         to_kernel: Some(sample(value / 0.4)),
         to_best_sealed: Some(sample(value / 0.1)),
     };
@@ -94,9 +96,9 @@ fn comparison() -> Comparison {
             rates: vec![Rate {
                 octets: 64,
                 mpps: 0.4,
-                sender_limited: true,
+                finding: Finding::AtLeastGenerator,
                 trials: 9,
-                retries: 1,
+                void: 1,
                 sent: 1000,
                 received: 990,
             }],
@@ -143,14 +145,16 @@ fn l2fwd() -> l2fwd::Report {
         machine: Machine::this(),
         provider: "ring".into(),
         runs: 3,
-        lines: vec![l2fwd::Line {
-            mode: "native".into(),
-            octets: 64,
-            frame: 170,
-            bare: rate(800.0),
-            transit: rate(1000.0),
-            ratio: sample(0.8),
-        }],
+        lines: [("native", 64, 0.8), ("generic", 1400, 0.916)]
+            .map(|(mode, octets, ratio)| l2fwd::Line {
+                mode: mode.into(),
+                octets,
+                frame: octets + 106,
+                bare: rate(800.0),
+                transit: rate(1000.0),
+                ratio: sample(ratio),
+            })
+            .to_vec(),
     }
 }
 
@@ -159,46 +163,127 @@ fn rfc2544() -> rfc2544::Results {
         load,
         pps: 1e5 * load,
         packets: 1000,
+        kept_up: true,
         lost: 0,
         p50_us: sample(50.0),
-        p90_us: sample(80.0),
-        p99_us: sample(200.0),
-        p999_us: sample(900.0),
-        p9999_us: sample(3000.0),
+        p90_us: Some(sample(80.0)),
+        p99_us: Some(sample(200.0)),
+        p999_us: (load > 0.5).then(|| sample(900.0)),
+        p9999_us: None,
         max_us: sample(5000.0),
     };
     let loss = |load: f64, lost| rfc2544::LossAt {
         load,
+        asked_pps: 2e5 * load,
+        kept_up: true,
         offered_pps: 2e5 * load,
         received_pps: 1e5,
         sent: 1000,
         lost,
     };
-    let size = |octets| rfc2544::SizeResult {
-        octets,
-        frame_bytes: octets + 18,
-        throughput: Some(rfc2544::Throughput {
-            pps: sample(1e5),
-            gbps: 0.1,
-            generator_limited: true,
-            trials: 9,
-            retries: 1,
-        }),
+    let throughput = |tolerated_loss| rfc2544::Throughput {
+        tolerated_loss,
+        pps: sample(1e5),
+        gbps: 0.1,
+        finding: Finding::AtLeastGenerator,
+        searches: 3,
+        inconclusive: 0,
+        trials: 9,
+        lost: 1,
+        void: 1,
+        contradicted_by_pps: None,
+    };
+    let size = |size: Size| rfc2544::SizeResult {
+        size,
+        octets: size.mean(0),
+        frame_bytes: size.mean(0) + 18.0,
+        throughput: Some(throughput(0.0)),
+        tolerant: vec![throughput(0.005)],
         latency: vec![latency(0.1), latency(0.9)],
         loss: vec![loss(1.0, 500), loss(0.5, 0)],
         back_to_back: None,
     };
     rfc2544::Results {
         machine: Machine::this(),
+        verdict: rfc2544::Verdict::Success,
+        reasons: Vec::new(),
         dut: rfc2544::Dut::default(),
         sockets: Vec::new(),
         flows: 64,
         v6: false,
+        both_ways: false,
         trial_seconds: 0.1,
         repeats: 3,
-        sizes: vec![size(64), size(1400)],
+        sizes: vec![
+            size(Size::Octets(64)),
+            size(Size::Imix),
+            size(Size::Octets(1400)),
+        ],
         total: rfc2544::Total::default(),
     }
+}
+
+/// What is in the page's boxes of figures, from the first on.
+fn figures(page: &str) -> Vec<&str> {
+    let begin = page.find("<div class=\"figures\">").expect("figures");
+    let end = begin + page[begin..].find("<ul class=\"lead\">").expect("they end");
+    page[begin..end].split("<b>").skip(1).collect()
+}
+
+#[test]
+fn the_first_figure_is_from_host_to_host_and_says_how_sure_it_is() {
+    let mut quick = piece(Kind::Compare, &comparison());
+    quick.machine.command += " --quick";
+    // In another order than the page's: figures of memory are none, whatever comes first.
+    let pieces = [
+        piece(Kind::Pipeline, &pipeline()),
+        piece(Kind::L2fwd, &l2fwd()),
+        piece(Kind::Rfc2544, &rfc2544()),
+        quick,
+    ];
+    let page = render(&pieces, &[]);
+    let figures = figures(&page);
+    assert!(figures[0].starts_with("≥ 0.3 Mpps"), "{figures:?}");
+    assert!(
+        figures[0].contains("from host to host") && figures[0].contains("XDP"),
+        "{figures:?}"
+    );
+    assert!(figures[0].contains("--quick"), "{figures:?}");
+    assert!(figures.iter().any(|it| it.contains("IMIX")), "{figures:?}");
+    assert!(figures.iter().all(|it| !it.contains("core")), "{figures:?}");
+    // Each mode and size with itself, by name.
+    assert!(
+        page.contains("80 % with 64 bytes in native XDP, 91.6 % with 1400 bytes in generic XDP"),
+        "{page}"
+    );
+    // Raw JSON is nowhere, and the mix is no size.
+    assert!(!page.contains("{\"") && !page.contains(">346<"));
+}
+
+#[test]
+fn nested_results_are_told_in_words() {
+    let nested = json!({ "lines": [{ "name": "a", "dut": { "nodes": [{ "workers": 1 }], "p50_us": 3 } }, { "more": true }] });
+    let page = render(&[piece(Kind::Soak, &nested)], &[]);
+    assert!(
+        page.contains("nodes workers 1, p50 us 3") && page.contains("<th>more</th>"),
+        "{page}"
+    );
+    assert!(!page.contains("{&quot;") && !page.contains("{\""), "{page}");
+}
+
+#[test]
+fn small_samples_are_marked() {
+    let of = |repeats| {
+        let results = rfc2544::Results {
+            repeats,
+            verdict: rfc2544::Verdict::Inconclusive,
+            reasons: vec!["imix: none".into()],
+            ..rfc2544()
+        };
+        render(&[piece(Kind::Rfc2544, &results)], &[])
+    };
+    assert!(of(1).contains("measured once") && of(2).contains("measured 2 times only"));
+    assert!(!of(3).contains("measured once") && of(3).contains("inconclusive: imix: none"));
 }
 
 /// Every element that is opened is closed in the same order, and every attribute is quoted.
@@ -277,7 +362,10 @@ fn every_kind_has_its_section_and_nothing_is_fetched() {
     assert!(page.contains("it said &lt;no&gt;") && !page.contains("slow<er>"));
     assert!(!page.contains("cannot be read"));
     // The words at the top.
-    assert!(page.contains("0.3 million packets of 64 octets"), "{page}");
+    assert!(
+        page.contains("at least 0.3 million packets of 64 bytes"),
+        "{page}"
+    );
     assert!(page.contains("3 times the best of those that seal once (slow&lt;er&gt;)"));
     assert_eq!(
         page.contains("their times mean nothing") || page.contains("its times mean nothing"),

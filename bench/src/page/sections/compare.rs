@@ -1,8 +1,10 @@
 //! Against others: bars a figure, a table of all, and who took part.
 
+use std::collections::BTreeSet;
+
 use maud::{Markup, html};
 
-use super::Said;
+use super::{Said, bound};
 use crate::Sample;
 use crate::compare::{Comparison, Metric, MetricLine, Participant};
 use crate::page::axis::figure;
@@ -49,22 +51,26 @@ pub(super) fn said(comparison: &Comparison) -> Said {
         };
         let octets = metric.id.trim_start_matches("rate-");
         let mpps = figure(ours.value.median);
+        let (bound, mode) = (bound(ours.at_least), mode(comparison));
         said.figures.push((
-            format!("{mpps} Mpps"),
-            format!("without loss, {octets} octets, gateway to gateway"),
+            format!("{bound}{mpps} Mpps"),
+            format!("from host to host without loss, {octets} bytes, {mode}"),
         ));
         said.sentences.push(format!(
-            "Between two gateways that share {} CPUs with the hosts, Twinseal forwards {mpps} million packets of {octets} \
-             octets a second without losing one, each sealed twice{}.",
+            "Between two gateways that share {} CPUs with the hosts ({mode}), Twinseal forwards {}{mpps} million packets of \
+             {octets} bytes a second without losing one, each sealed twice{}.",
             comparison.machine.cpus,
+            if ours.at_least { "at least " } else { "" },
             against(metric, ours)
         ));
     }
     let metric = |id: &str| comparison.metrics.iter().find(|it| it.id == id);
     if let Some((metric, ours)) = metric("tcp").and_then(|it| Some((it, line(it, OURS)?))) {
         let gbps = figure(ours.value.median);
-        said.figures
-            .push((format!("{gbps} Gbit/s"), "one TCP stream".into()));
+        said.figures.push((
+            format!("{gbps} Gbit/s"),
+            format!("one TCP stream from host to host, {}", mode(comparison)),
+        ));
         said.sentences.push(format!(
             "One TCP stream brings {gbps} Gbit/s of payload{}.",
             against(metric, ours)
@@ -72,8 +78,10 @@ pub(super) fn said(comparison: &Comparison) -> Said {
     }
     if let Some((metric, ours)) = metric("rtt-p50").and_then(|it| Some((it, line(it, OURS)?))) {
         let us = figure(ours.value.median);
-        said.figures
-            .push((format!("{us} us"), "round trip, median".into()));
+        said.figures.push((
+            format!("{us} us"),
+            format!("round trip from host to host, median, {}", mode(comparison)),
+        ));
         let kernel = line(metric, KERNEL).map(|it| {
             format!(
                 ", against {} us of plain forwarding",
@@ -86,6 +94,19 @@ pub(super) fn said(comparison: &Comparison) -> Said {
         ));
     }
     said
+}
+
+/// How the gateways' XDP programs were attached; what was asked for, where they did not tell.
+fn mode(comparison: &Comparison) -> String {
+    let own = comparison.rounds.iter().filter(|round| round.peer == OURS);
+    let told = own
+        .filter_map(|round| round.counts.as_ref())
+        .flat_map(|it| &it.xdp);
+    let told: BTreeSet<&str> = told.map(String::as_str).collect();
+    match told.is_empty() {
+        true => format!("{} XDP", comparison.setup.xdp),
+        false => format!("{} XDP", told.into_iter().collect::<Vec<_>>().join(" and ")),
+    }
 }
 
 /// What a figure is beside the kernel's and the best of the sealed.
@@ -122,7 +143,11 @@ fn bars_of(comparison: &Comparison, metric: &Metric) -> Vec<Bar> {
             (_, 0) => 7,
             _ => 1,
         },
-        note: String::new(),
+        note: if line.at_least {
+            " at least".into()
+        } else {
+            String::new()
+        },
     };
     metric.lines.iter().map(bar).collect()
 }
@@ -138,7 +163,7 @@ fn table(comparison: &Comparison) -> Markup {
         html! {
             td {
                 @if let Some(line) = line {
-                    (figure(line.value.median))
+                    (bound(line.at_least)) (figure(line.value.median))
                     @if let Some(ratio) = line.to_kernel.filter(|_| peer.name != KERNEL) {
                         span.soft { " ×" (figure(ratio.median)) }
                     }
@@ -149,7 +174,7 @@ fn table(comparison: &Comparison) -> Markup {
     html! {
         div.scroll {
             table {
-                caption { "Medians; × is the ratio to plain forwarding in the same round" }
+                caption { "Medians; × is the ratio to plain forwarding in the same round; ≥: the sender could do no more. Twinseal by " (mode(comparison)) }
                 tr {
                     th { "" }
                     th { "seals" }

@@ -52,7 +52,7 @@ pub(super) fn body(report: &Report) -> Markup {
         div.scroll {
             table {
                 caption { "Transit opens and seals the link, by " (report.provider) }
-                tr { th { "octets, XDP" } th { "bare, Mpps" } th { "transit, Mpps" } th { "packets for one of bare" } }
+                tr { th { "bytes, XDP" } th { "bare, Mpps" } th { "transit, Mpps" } th { "packets for one of bare" } }
                 @for line in &report.lines {
                     tr {
                         td { (line.octets) ", " (line.mode) }
@@ -67,13 +67,24 @@ pub(super) fn body(report: &Report) -> Markup {
 }
 
 pub(super) fn said(report: &Report) -> Said {
-    let long = report.lines.iter().max_by_key(|line| line.octets);
-    let sentence = long.map(|line| {
+    // Each mode and size is compared with itself: there is no one figure of all.
+    let each: Vec<String> = report
+        .lines
+        .iter()
+        .map(|line| {
+            format!(
+                "{} % with {} bytes in {} XDP",
+                figure(line.ratio.median * 100.0),
+                line.octets,
+                line.mode
+            )
+        })
+        .collect();
+    let sentence = (!each.is_empty()).then(|| {
         format!(
-            "A node in the middle, which opens and seals every packet, forwards {} % of what a bare AF_XDP forwarder does \
-             in the same processor time, with {} octets.",
-            figure(line.ratio.median * 100.0),
-            line.octets
+            "Of what a bare AF_XDP forwarder does in the same processor time, a node in the middle, which opens and seals \
+             every packet, forwards {}.",
+            each.join(", ")
         )
     });
     Said {

@@ -17,10 +17,49 @@ use crate::Sample;
 /// What a piece comes to, for the top of the page.
 #[derive(Default)]
 pub(super) struct Said {
-    /// A figure, and what it is.
+    /// A figure from one host to another, and what it is. What is measured inside of the program only is none.
     pub(super) figures: Vec<(String, String)>,
     /// For somebody who reads nothing else.
     pub(super) sentences: Vec<String>,
+}
+
+/// Repeats of a figure that its spread can be told of.
+const REPEATS: u64 = 3;
+
+/// Why a piece's figures are to be taken with care.
+pub(super) fn doubts(piece: &Piece) -> Vec<String> {
+    let mut doubts = Vec::new();
+    if piece
+        .machine
+        .command
+        .split(' ')
+        .any(|word| word == "--quick")
+    {
+        doubts.push("--quick: short trials, rough figures".to_owned());
+    }
+    let results = &piece.results;
+    let repeats = match piece.kind {
+        Kind::Compare => results["setup"]["rounds"].as_u64(),
+        Kind::Rfc2544 => results["repeats"].as_u64(),
+        Kind::L2fwd => results["runs"].as_u64(),
+        _ => None,
+    };
+    match repeats {
+        Some(1) => doubts.push("measured once: how far figures scatter is not known".to_owned()),
+        Some(few) if few < REPEATS => doubts.push(format!("measured {few} times only")),
+        _ => {}
+    }
+    if let Some(verdict) = results["verdict"].as_str().filter(|it| *it != "success") {
+        let reasons = results["reasons"].as_array().into_iter().flatten();
+        let reasons: Vec<&str> = reasons.filter_map(|it| it.as_str()).collect();
+        doubts.push(format!("{verdict}: {}", reasons.join("; ")));
+    }
+    doubts
+}
+
+/// A rate's mark where the true one may be higher.
+fn bound(at_least: bool) -> &'static str {
+    if at_least { "≥ " } else { "" }
 }
 
 /// A section's heading.

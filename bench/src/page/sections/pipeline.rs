@@ -21,6 +21,9 @@ pub(super) struct Pipeline {
 #[derive(Deserialize)]
 struct Line {
     role: String,
+    /// "64" or "imix"; results of old have none.
+    #[serde(default)]
+    size: String,
     octets: u32,
     #[serde(default = "one")]
     workers: u32,
@@ -52,6 +55,18 @@ fn one() -> u32 {
 }
 
 impl Line {
+    /// By its name: the mix is no size, though it has a mean.
+    fn size(&self) -> String {
+        match self.size.as_str() {
+            "imix" => "IMIX".into(),
+            _ => self.octets.to_string(),
+        }
+    }
+
+    fn is_mix(&self) -> bool {
+        self.size == "imix"
+    }
+
     /// Of inner packets.
     fn gbps(&self) -> f64 {
         self.packets_per_second * f64::from(self.octets) * 8e-9
@@ -68,7 +83,7 @@ pub(super) fn body(pipeline: &Pipeline) -> Markup {
     let place = |name: &str| names.iter().position(|it| *it == name).unwrap_or(0);
     let by_stage: Vec<Stack> = single(pipeline)
         .map(|line| Stack {
-            label: format!("{}, {}", line.role, line.octets),
+            label: format!("{}, {}", line.role, line.size()),
             // In the order of the legend.
             parts: line
                 .stages
@@ -92,11 +107,11 @@ pub(super) fn body(pipeline: &Pipeline) -> Markup {
             table {
                 caption { "Sealed by " (pipeline.provider) ", " (pipeline.suite) "; medians (least..greatest)" }
                 tr {
-                    th { "role, octets" } th { "workers" } th { "ns" } th { "of it AEAD" } th { "Mpps" } th { "Gbit/s" }
+                    th { "role, bytes" } th { "workers" } th { "ns" } th { "of it AEAD" } th { "Mpps" } th { "Gbit/s" }
                 }
                 @for line in &pipeline.lines {
                     tr {
-                        td { (line.role) ", " (line.octets) }
+                        td { (line.role) ", " (line.size()) }
                         td { (line.workers) }
                         td { (spread(line.total_ns)) }
                         td { (spread(line.aead_ns)) }
@@ -111,29 +126,28 @@ pub(super) fn body(pipeline: &Pipeline) -> Markup {
 
 pub(super) fn said(pipeline: &Pipeline) -> Said {
     let mut said = Said::default();
-    let ingress = || single(pipeline).filter(|line| line.role == "ingress");
+    let ingress = || single(pipeline).filter(|line| line.role == "ingress" && !line.is_mix());
+    let of = |line: &Line| {
+        format!(
+            "{} ns for {} bytes ({} million packets, {} Gbit/s a second)",
+            figure(line.total_ns.median),
+            line.octets,
+            figure(line.packets_per_second * 1e-6),
+            figure(line.gbps())
+        )
+    };
     let sizes = [
         ingress().min_by_key(|it| it.octets),
         ingress().max_by_key(|it| it.octets),
     ];
     if let [Some(short), Some(long)] = sizes {
-        let of = |line: &Line| {
-            format!(
-                "{} ns for {} octets ({} million packets, {} Gbit/s)",
-                figure(line.total_ns.median),
-                line.octets,
-                figure(line.packets_per_second * 1e-6),
-                figure(line.gbps())
-            )
+        let sizes = match short.octets == long.octets {
+            true => of(short),
+            false => format!("{} to {}", of(short), of(long)),
         };
-        said.figures.push((
-            format!("{} Gbit/s", figure(long.gbps())),
-            format!("one core, everything but devices, {} octets", long.octets),
-        ));
         said.sentences.push(format!(
-            "Without devices one core looks up, wraps and seals a packet twice in {}; {} a second.",
-            of(short),
-            of(long)
+            "In memory, without any device or kernel, one core looks up, wraps and seals a packet twice in {sizes}: what a \
+             packet costs inside, not what passes from host to host.",
         ));
     }
     said
@@ -162,14 +176,14 @@ fn by_size(pipeline: &Pipeline) -> Markup {
     let series: Vec<Series> = roles(pipeline)
         .into_iter()
         .map(|role| {
-            let own = single(pipeline).filter(|line| line.role == role);
+            let own = single(pipeline).filter(|line| line.role == role && !line.is_mix());
             let mut points: Vec<_> = own.map(|it| (f64::from(it.octets), it.gbps())).collect();
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
             Series::new(role, points)
         })
         .collect();
     let (x, y) = (
-        Axis::log("octets of the inner packet"),
+        Axis::log("bytes of the inner packet"),
         Axis::linear("Gbit/s of inner packets"),
     );
     lines("Throughput of one core by packet size", &x, &y, &series)
@@ -179,13 +193,16 @@ fn by_workers(pipeline: &Pipeline) -> Markup {
     let series: Vec<Series> = roles(pipeline)
         .into_iter()
         .flat_map(|role| {
-            let mut sizes: BTreeMap<u32, Vec<(f64, f64)>> = BTreeMap::new();
+            let mut sizes: BTreeMap<(u32, String), Vec<(f64, f64)>> = BTreeMap::new();
             for line in pipeline.lines.iter().filter(|line| line.role == role) {
                 let point = (f64::from(line.workers), line.packets_per_second * 1e-6);
-                sizes.entry(line.octets).or_default().push(point);
+                sizes
+                    .entry((line.octets, line.size()))
+                    .or_default()
+                    .push(point);
             }
             let sizes = sizes.into_iter().filter(|(_, points)| points.len() > 1);
-            sizes.map(move |(octets, points)| Series::new(format!("{role}, {octets}"), points))
+            sizes.map(move |((_, size), points)| Series::new(format!("{role}, {size}"), points))
         })
         .collect();
     let (x, y) = (

@@ -11,7 +11,7 @@ use crate::page::axis::figure;
 /// Tables of all but the machine.
 pub(super) fn body(results: &Value) -> Markup {
     let Some(object) = results.as_object() else {
-        return html! { pre { (results) } };
+        return html! { p { (short(results)) } };
     };
     html! { (object_table(object)) }
 }
@@ -37,12 +37,14 @@ fn object_table(object: &Map<String, Value>) -> Markup {
     }
 }
 
-/// Objects in rows; columns are the fields of the first.
+/// Objects in rows; columns are the fields that any has.
 fn array_table(rows: &[Value]) -> Markup {
-    let columns: Vec<&String> = rows
-        .first()
-        .and_then(Value::as_object)
-        .map_or(Vec::new(), |first| first.keys().collect());
+    let mut columns: Vec<&String> = Vec::new();
+    for name in rows.iter().filter_map(Value::as_object).flat_map(Map::keys) {
+        if !columns.contains(&name) {
+            columns.push(name);
+        }
+    }
     html! {
         div.scroll {
             table {
@@ -70,8 +72,17 @@ fn short(value: &Value) -> String {
         Value::Number(number) => number.as_f64().map_or_else(|| number.to_string(), figure),
         Value::String(text) => text.clone(),
         Value::Array(items) => items.iter().map(short).collect::<Vec<_>>().join(", "),
-        Value::Object(_) => Sample::deserialize(value).map_or_else(|_| value.to_string(), spread),
+        Value::Object(fields) => {
+            Sample::deserialize(value).map_or_else(|_| in_words(fields), spread)
+        }
     }
+}
+
+/// The fields of an object that is only a part of a line.
+fn in_words(fields: &Map<String, Value>) -> String {
+    let field = |(name, value): (&String, &Value)| format!("{} {}", words(name), short(value));
+    let fields: Vec<String> = fields.iter().map(field).collect();
+    fields.join(", ")
 }
 
 fn words(name: &str) -> String {

@@ -1,9 +1,12 @@
 //! Throughput by size, latency percentiles, loss against offered rate, bursts.
 
+use std::collections::BTreeSet;
+
 use maud::{Markup, html};
 use serde::Deserialize;
+use twinseal_lab::traffic::Finding;
 
-use super::{Said, spread};
+use super::{Said, bound, spread};
 use crate::Sample;
 use crate::page::axis::figure;
 use crate::page::plot::{Axis, Series, lines};
@@ -13,6 +16,7 @@ use crate::page::plot::{Axis, Series, lines};
 pub(super) struct Results {
     dut: Dut,
     flows: u32,
+    both_ways: bool,
     trial_seconds: f64,
     repeats: u32,
     sizes: Vec<SizeResult>,
@@ -40,8 +44,11 @@ struct Socket {
 
 #[derive(Deserialize)]
 struct SizeResult {
-    octets: u32,
+    /// "64" or "imix".
+    size: String,
+    octets: f64,
     throughput: Option<Throughput>,
+    tolerant: Vec<Throughput>,
     latency: Vec<LatencyAt>,
     loss: Vec<LossAt>,
     back_to_back: Option<BackToBack>,
@@ -49,9 +56,10 @@ struct SizeResult {
 
 #[derive(Deserialize)]
 struct Throughput {
+    tolerated_loss: f64,
     pps: Sample,
     gbps: f64,
-    generator_limited: bool,
+    finding: Finding,
 }
 
 #[derive(Deserialize)]
@@ -59,16 +67,17 @@ struct LatencyAt {
     load: f64,
     pps: f64,
     p50_us: Sample,
-    p90_us: Sample,
-    p99_us: Sample,
-    p999_us: Sample,
-    p9999_us: Sample,
+    p90_us: Option<Sample>,
+    p99_us: Option<Sample>,
+    p999_us: Option<Sample>,
+    p9999_us: Option<Sample>,
     max_us: Sample,
 }
 
 #[derive(Deserialize)]
 struct LossAt {
     offered_pps: f64,
+    kept_up: bool,
     sent: u64,
     lost: u64,
 }
@@ -79,11 +88,33 @@ struct BackToBack {
     limited: bool,
 }
 
+impl SizeResult {
+    /// By its name: the mix is no size, though it has a mean.
+    fn name(&self) -> String {
+        match self.is_mix() {
+            true => "IMIX".into(),
+            false => self.size.clone(),
+        }
+    }
+
+    fn is_mix(&self) -> bool {
+        self.size == "imix"
+    }
+
+    /// With its unit.
+    fn packets(&self) -> String {
+        match self.is_mix() {
+            true => "IMIX".into(),
+            false => format!("{} bytes", self.size),
+        }
+    }
+}
+
 impl LatencyAt {
-    /// Each with one in so many packets that take longer.
-    fn percentiles(&self) -> [(f64, &'static str, Sample); 5] {
+    /// Each with one in so many packets that take longer; none that too few packets were measured for.
+    fn percentiles(&self) -> [(f64, &'static str, Option<Sample>); 5] {
         [
-            (2.0, "50 %", self.p50_us),
+            (2.0, "50 %", Some(self.p50_us)),
             (10.0, "90 %", self.p90_us),
             (100.0, "99 %", self.p99_us),
             (1000.0, "99.9 %", self.p999_us),
@@ -105,7 +136,7 @@ pub(super) fn body(results: &Results) -> Markup {
         details {
             summary { "How it was measured" }
             p {
-                (results.flows) " flows, trials of " (figure(results.trial_seconds)) " s, each figure "
+                (results.flows) " flows" @if results.both_ways { ", both ways at once, rates of both together" } ", trials of " (figure(results.trial_seconds)) " s, each figure "
                 (results.repeats) " times."
             }
             ul {
@@ -124,31 +155,89 @@ pub(super) fn body(results: &Results) -> Markup {
 
 pub(super) fn said(results: &Results) -> Said {
     let mut said = Said::default();
-    let found = |size: &SizeResult| {
-        let found = size.throughput.as_ref().filter(|it| it.pps.median > 0.0)?;
-        Some((size.octets, found.pps.median, found.gbps))
+    let found = |size: &&SizeResult| {
+        size.throughput
+            .as_ref()
+            .is_some_and(|it| it.finding.has_rate())
     };
-    let found: Vec<_> = results.sizes.iter().filter_map(found).collect();
-    if let (Some(short), Some(long)) = (found.first(), found.last()) {
+    let found: Vec<&SizeResult> = results.sizes.iter().filter(found).collect();
+    let mix = found.iter().copied().find(|size| size.is_mix());
+    let plain = || found.iter().copied().filter(|size| !size.is_mix());
+    let mut shown: Vec<&SizeResult> = Vec::new();
+    for size in [plain().next(), mix, plain().next_back()]
+        .into_iter()
+        .flatten()
+    {
+        if shown.iter().all(|it| it.size != size.size) {
+            shown.push(size);
+        }
+    }
+    let mode = mode(results);
+    let ways = if results.both_ways {
+        ", both ways together"
+    } else {
+        ""
+    };
+    let mut parts = Vec::new();
+    for size in shown {
+        let Some(it) = &size.throughput else { continue };
+        let at_least = it.finding.at_least();
+        said.figures.push((
+            format!("{}{} Mpps", bound(at_least), figure(it.pps.median * 1e-6)),
+            format!(
+                "RFC 2544 throughput, {}, {mode}{ways}: {} Gbit/s",
+                size.packets(),
+                figure(it.gbps)
+            ),
+        ));
+        parts.push(format!(
+            "{}{} million packets a second of {} ({} Gbit/s)",
+            if at_least { "at least " } else { "" },
+            figure(it.pps.median * 1e-6),
+            size.packets(),
+            figure(it.gbps)
+        ));
+    }
+    if !parts.is_empty() {
         said.sentences.push(format!(
-            "By RFC 2544 the path loses nothing up to {} million packets a second of {} octets, and {} Gbit/s of {}.",
-            figure(short.1 * 1e-6),
-            short.0,
-            figure(long.2),
-            long.0
+            "By RFC 2544 the path ({mode}{ways}) loses nothing up to {}.",
+            parts.join(", ")
         ));
     }
     said
 }
 
+/// How the device under test receives, as far as it is ours.
+fn mode(results: &Results) -> String {
+    let sockets = || results.dut.nodes.iter().flat_map(|node| &node.sockets);
+    let xdp: BTreeSet<&str> = sockets()
+        .filter_map(|it| it.xdp.as_deref())
+        .filter(|it| !it.is_empty())
+        .collect();
+    let bind: BTreeSet<&str> = sockets()
+        .flat_map(|it| &it.bind)
+        .map(String::as_str)
+        .collect();
+    let words = |of: BTreeSet<&str>| of.into_iter().collect::<Vec<_>>().join(" and ");
+    match xdp.is_empty() {
+        true => "devices of others".into(),
+        false => format!("{} XDP, {}", words(xdp), words(bind)),
+    }
+}
+
 fn throughput(results: &Results) -> Markup {
     let found = || {
-        results.sizes.iter().filter_map(|size| {
-            let throughput = size.throughput.as_ref()?;
-            Some((f64::from(size.octets), throughput))
+        let plain = results.sizes.iter().filter(|size| !size.is_mix());
+        plain.filter_map(|size| {
+            Some((
+                size.octets,
+                size.throughput
+                    .as_ref()
+                    .filter(|it| it.finding.has_rate())?,
+            ))
         })
     };
-    let x = Axis::log("octets of the IP packet");
+    let x = Axis::log("bytes of the IP packet");
     html! {
         @if found().count() > 1 {
             h3 { "Throughput without loss by size" }
@@ -157,28 +246,42 @@ fn throughput(results: &Results) -> Markup {
         }
         div.scroll {
             table {
-                caption { "+: the generator could offer no more" }
-                tr { th { "octets" } th { "Mpps" } th { "Gbit/s" } th { "longest burst" } }
+                caption { "≥: at least, the generator could offer no more (of bursts: no longer one was tried)" }
+                tr { th { "bytes" } th { "loss" } th { "Mpps" } th { "Gbit/s" } th { "longest burst" } }
                 @for size in &results.sizes {
-                    tr {
-                        td { (size.octets) }
-                        @match &size.throughput {
-                            Some(it) => {
-                                td { (spread(scaled(it.pps, 1e-6))) @if it.generator_limited { "+" } }
-                                td { (figure(it.gbps)) }
+                    @for (nth, it) in size.throughput.iter().chain(&size.tolerant).enumerate() {
+                        tr {
+                            td { (size.name()) }
+                            td { @if it.tolerated_loss > 0.0 { (figure(it.tolerated_loss * 100.0)) " %" } @else { "none" } }
+                            @match it.finding.has_rate() {
+                                true => {
+                                    td { (bound(it.finding.at_least())) (spread(scaled(it.pps, 1e-6))) }
+                                    td { (bound(it.finding.at_least())) (figure(it.gbps)) }
+                                }
+                                false => {
+                                    td colspan="2" {
+                                        @if it.finding == Finding::Lossy { "lost at every rate" } @else { "inconclusive" }
+                                    }
+                                }
                             }
-                            None => { td {} td {} }
+                            td { @if nth == 0 { (burst(size)) } }
                         }
-                        td {
-                            @if let Some(burst) = &size.back_to_back {
-                                (figure(burst.packets.median)) @if burst.limited { "+" }
-                            }
+                    }
+                    @if size.throughput.is_none() {
+                        @if size.back_to_back.is_some() {
+                            tr { td { (size.name()) } td {} td {} td {} td { (burst(size)) } }
                         }
                     }
                 }
             }
         }
     }
+}
+
+fn burst(size: &SizeResult) -> String {
+    size.back_to_back.as_ref().map_or(String::new(), |it| {
+        format!("{}{}", bound(it.limited), figure(it.packets.median))
+    })
 }
 
 fn latency(results: &Results) -> Markup {
@@ -193,32 +296,29 @@ fn latency(results: &Results) -> Markup {
     ];
     let mut shown = Vec::new();
     for size in plots.into_iter().flatten() {
-        if shown
-            .iter()
-            .all(|it: &&SizeResult| it.octets != size.octets)
-        {
+        if shown.iter().all(|it: &&SizeResult| it.size != size.size) {
             shown.push(size);
         }
     }
     html! {
         @for size in shown {
-            h3 { "One-way times, " (size.octets) " octets" }
+            h3 { "One-way times, " (size.packets()) }
             (curves(size))
         }
         div.scroll {
             table {
-                caption { "Microseconds: medians of the repeats" }
+                caption { "Microseconds: medians of the repeats; nothing where too few packets were measured to say" }
                 tr {
-                    th { "octets" } th { "load" } th { "Mpps" }
+                    th { "bytes" } th { "load" } th { "Mpps" }
                     th { "50 %" } th { "90 %" } th { "99 %" } th { "99.9 %" } th { "99.99 %" } th { "longest" }
                 }
                 @for size in &results.sizes {
                     @for at in &size.latency {
                         tr {
-                            td { (size.octets) }
+                            td { (size.name()) }
                             td { (figure(at.load * 100.0)) " %" }
                             td { (figure(at.pps * 1e-6)) }
-                            @for (_, _, us) in at.percentiles() { td { (figure(us.median)) } }
+                            @for (_, _, us) in at.percentiles() { td { @if let Some(us) = us { (figure(us.median)) } } }
                             td { (figure(at.max_us.median)) }
                         }
                     }
@@ -234,19 +334,21 @@ fn curves(size: &SizeResult) -> Markup {
         .latency
         .iter()
         .map(|at| {
-            let points = at.percentiles().map(|(one_in, _, us)| (one_in, us.median));
+            let points = at.percentiles().into_iter();
+            let points = points.filter_map(|(one_in, _, us)| Some((one_in, us?.median)));
             Series::new(
                 format!("at {} % of the throughput", figure(at.load * 100.0)),
-                points.to_vec(),
+                points.collect(),
             )
         })
         .collect();
     let mut x = Axis::log("of the packets took no longer");
-    x.named = size.latency.first().map_or(Vec::new(), |at| {
-        at.percentiles()
-            .map(|(one_in, name, _)| (one_in, name.to_owned()))
-            .to_vec()
-    });
+    let all = size.latency.iter().flat_map(LatencyAt::percentiles);
+    for (one_in, name, us) in all {
+        if us.is_some() && x.named.iter().all(|(it, _)| *it != one_in) {
+            x.named.push((one_in, name.to_owned()));
+        }
+    }
     lines(
         "One-way times by percentile",
         &x,
@@ -265,9 +367,15 @@ fn loss(results: &Results) -> Markup {
                 let part = at.lost as f64 / at.sent.max(1) as f64;
                 (at.offered_pps * 1e-6, part * 100.0)
             };
-            let mut points: Vec<_> = size.loss.iter().map(point).collect();
+            // A step that was not offered as it should be shows nothing.
+            let mut points: Vec<_> = size
+                .loss
+                .iter()
+                .filter(|it| it.kept_up)
+                .map(point)
+                .collect();
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
-            Series::new(format!("{} octets", size.octets), points)
+            Series::new(size.packets(), points)
         })
         .collect();
     let x = Axis::linear("million packets a second offered");
