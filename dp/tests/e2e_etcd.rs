@@ -97,6 +97,101 @@ async fn nodes_follow_etcd_whatever_happens() {
 }
 
 #[tokio::test]
+async fn an_agent_speaks_tls_and_outlives_its_token_and_its_password() {
+    let Some(mut cluster) = Cluster::start_tls(1).await else {
+        return;
+    };
+    let Some(net) = Triangle::start() else {
+        return;
+    };
+    for args in [
+        &["role", "add", "root"][..],
+        &["user", "add", "root:r"],
+        &["user", "grant-role", "root", "root"],
+        &["role", "add", "all"],
+        &[
+            "role",
+            "grant-permission",
+            "all",
+            "--prefix=true",
+            "readwrite",
+            "/twinseal/",
+        ],
+        &["user", "add", "agent:first"],
+        &["user", "grant-role", "agent", "all"],
+        &["auth", "enable"],
+    ] {
+        cluster.ctl(args);
+    }
+    let mut store = Store(cluster.client_as(Some(("root", "r"))));
+    let password = net.folder().join("password");
+    let write = |text: &str| {
+        std::fs::write(&password, text).expect("a file");
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&password, private).expect("its mode");
+    };
+    write("first\n");
+    let file = |name: &str| cluster.file(name).display().to_string();
+    let secure = [
+        "--user".into(),
+        "agent".into(),
+        "--password-file".into(),
+        password.display().to_string(),
+    ];
+    let tls = [
+        "--etcd-ca".into(),
+        file("ca"),
+        "--etcd-cert".into(),
+        file("client"),
+        "--etcd-key".into(),
+        file("client-key"),
+    ];
+    let mut agent = Agent::start_with(&cluster, &net, "a", &[&secure[..], &tls[..]].concat());
+    store.put("state/a/base", "vrfs: [{name: one}]\n").await;
+    store.wait_until(&net, "a", "one", true).await;
+
+    // Tokens are in the member's memory: it forgets them. Then the password changes, and the token dies again.
+    cluster.kill_member(0);
+    cluster.start_member(0);
+    store.put("state/a/base", "vrfs: [{name: two}]\n").await;
+    store.wait_until(&net, "a", "two", true).await;
+    cluster.ctl_as(
+        "root:r",
+        &["user", "passwd", "agent", "--interactive=false"],
+        "second\n",
+    );
+    write("second\n");
+    cluster.kill_member(0);
+    cluster.start_member(0);
+    store.put("state/a/base", "vrfs: [{name: three}]\n").await;
+    store.wait_until(&net, "a", "three", true).await;
+    store.wait("a", "applied").await;
+    agent.terminate();
+
+    // Without encryption nothing goes to another machine.
+    let plain = Command::new(env!("CARGO_BIN_EXE_twinseal"))
+        .args([
+            "agent",
+            "etcd",
+            "--node",
+            "a",
+            "--endpoints",
+            "http://192.0.2.1:2379",
+        ])
+        .arg("--socket")
+        .arg(net.socket("a"))
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&plain.stderr);
+    assert_eq!(plain.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("in the clear") && said.contains("https://"),
+        "{said}"
+    );
+    net.finish();
+}
+
+#[tokio::test]
 #[ignore = "a measurement: cargo test --release --test e2e_etcd -- --ignored --nocapture"]
 async fn how_long_a_change_takes() {
     let Some(cluster) = Cluster::start(3).await else {
@@ -279,6 +374,10 @@ struct Agent(Child);
 
 impl Agent {
     fn start(cluster: &Cluster, net: &Triangle, name: &str) -> Self {
+        Self::start_with(cluster, net, name, &[])
+    }
+
+    fn start_with(cluster: &Cluster, net: &Triangle, name: &str, more: &[String]) -> Self {
         let log = std::fs::File::create(net.folder().join(format!("agent-{name}.txt")));
         let child = Command::new(env!("CARGO_BIN_EXE_twinseal"))
             .args(["agent", "etcd", "--timeout", "2", "--lease", "60"])
@@ -288,6 +387,7 @@ impl Agent {
                 "--node",
                 name,
             ])
+            .args(more)
             .arg("--socket")
             .arg(net.socket(name))
             .stdin(Stdio::null())

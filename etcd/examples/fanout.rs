@@ -146,6 +146,8 @@ fn client_of(cluster: &Cluster, number: usize) -> Client {
     let config = Config {
         endpoints,
         user: None,
+        tls: None,
+        plain_http: false,
         timeout: Duration::from_secs(10),
     };
     Client::new(&config).expect("endpoints")

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use crate::config::{Config, causes};
 use crate::error::{EtcdError, is_stale_token, is_transient};
 use crate::pb::{self, auth_client, kv_client, lease_client, watch_client};
 use crate::range_end;
@@ -15,27 +16,12 @@ use crate::watch::Watch;
 const PAGE: i64 = 1000;
 /// Octets of one answer at most: a page of values as large as etcd takes them.
 const MAX_ANSWER: usize = 512 << 20;
-/// How long a member may be silent before it is asked whether it is there.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
-
-/// How to reach a cluster.
-#[derive(Clone)]
-pub struct Config {
-    /// `http://host:port` of members; some of them will do.
-    pub endpoints: Vec<String>,
-    /// User and password, if the cluster wants them.
-    pub user: Option<(String, String)>,
-    /// How long a member may take to answer.
-    pub timeout: Duration,
-}
-
 /// A client of a cluster. It talks to one member at a time and moves on to the next when that one does not answer.
 pub struct Client {
-    members: Vec<(String, Channel)>,
+    config: Config,
+    members: Vec<Channel>,
     current: usize,
-    user: Option<(String, String)>,
     token: Option<MetadataValue<Ascii>>,
-    timeout: Duration,
 }
 
 /// A key and its value.
@@ -68,42 +54,21 @@ impl Client {
     /// A client; it connects with the first call. To be called inside a tokio runtime.
     ///
     /// # Errors
-    /// [`EtcdError::Endpoint`]; there must be one at least.
+    /// [`EtcdError::Endpoint`]; there must be one at least. [`EtcdError::Plain`] for one that is elsewhere and speaks plain
+    /// HTTP, unless the configuration allows that. [`EtcdError::Unreadable`] and [`EtcdError::Tls`] for certificates.
     pub fn new(config: &Config) -> Result<Self, EtcdError> {
-        let members = config
-            .endpoints
-            .iter()
-            .map(|endpoint| {
-                let wrong = |error: &dyn std::fmt::Display| EtcdError::Endpoint {
-                    endpoint: endpoint.clone(),
-                    reason: error.to_string(),
-                };
-                let member =
-                    Endpoint::from_shared(endpoint.clone()).map_err(|error| wrong(&error))?;
-                if member.uri().scheme_str() != Some("http") || member.uri().port().is_none() {
-                    return Err(wrong(&"scheme http and a port are needed"));
-                }
-                let channel = member
-                    .connect_timeout(config.timeout)
-                    .http2_keep_alive_interval(KEEP_ALIVE)
-                    .keep_alive_timeout(KEEP_ALIVE)
-                    .keep_alive_while_idle(true)
-                    .connect_lazy();
-                Ok((endpoint.clone(), channel))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        if members.is_empty() {
+        if config.endpoints.is_empty() {
             return Err(EtcdError::Endpoint {
                 endpoint: String::new(),
                 reason: "there is none".to_owned(),
             });
         }
+        let channels = config.endpoints.iter().map(|it| config.channel(it));
         Ok(Self {
-            members,
+            members: channels.collect::<Result<_, _>>()?,
+            config: config.clone(),
             current: 0,
-            user: config.user.clone(),
             token: None,
-            timeout: config.timeout,
         })
     }
 
@@ -300,35 +265,18 @@ impl Client {
         let mut tried = Vec::new();
         let mut renewed = false;
         while tried.len() < self.members.len() {
-            let result = match self.authenticate().await {
-                Ok(()) => {
-                    let mut ready = Request::new(request.clone());
-                    if let Some(token) = &self.token {
-                        ready.metadata_mut().insert("token", token.clone());
-                    }
-                    let channel = self.members[self.current].1.clone();
-                    match tokio::time::timeout(self.timeout, call(channel, ready)).await {
-                        Ok(result) => result.map(Response::into_inner),
-                        Err(_) => Err(Status::deadline_exceeded("no answer in time")),
-                    }
-                }
-                Err(status) => Err(status),
-            };
-            match result {
+            let status = match self.try_call(&request, &call).await? {
                 Ok(answer) => return Ok(answer),
-                Err(status) if is_stale_token(&status) && !renewed => {
-                    renewed = true;
-                    self.token = None;
-                }
-                Err(status) if is_transient(&status) => {
-                    tried.push(format!(
-                        "{}: {}",
-                        self.members[self.current].0,
-                        status.message()
-                    ));
-                    self.current = (self.current + 1) % self.members.len();
-                }
-                Err(status) => return Err(status.into()),
+                Err(status) => status,
+            };
+            if is_stale_token(&status) && !renewed {
+                renewed = true;
+                self.token = None;
+            } else if is_transient(&status) || is_stale_token(&status) {
+                tried.push(format!("{}: {}", self.endpoint(), said(&status)));
+                self.leave()?;
+            } else {
+                return Err(status.into());
             }
         }
         Err(EtcdError::Unreachable {
@@ -336,25 +284,67 @@ impl Client {
         })
     }
 
-    async fn authenticate(&mut self) -> Result<(), Status> {
-        let Some((name, password)) = &self.user else {
-            return Ok(());
-        };
-        if self.token.is_some() {
-            return Ok(());
+    /// The call at the current member, with a token if there is a user.
+    async fn try_call<Q: Clone, A>(
+        &mut self,
+        request: &Q,
+        call: &impl AsyncFn(Channel, Request<Q>) -> Result<Response<A>, Status>,
+    ) -> Result<Result<A, Status>, EtcdError> {
+        if let Err(status) = self.authenticate().await? {
+            return Ok(Err(status));
         }
-        let request = pb::AuthenticateRequest {
-            name: name.clone(),
-            password: password.clone(),
-        };
-        let mut auth = auth_client::AuthClient::new(self.members[self.current].1.clone());
-        let answer = tokio::time::timeout(self.timeout, auth.authenticate(request))
-            .await
-            .map_err(|_| Status::deadline_exceeded("no answer in time"))??;
-        let token = MetadataValue::try_from(answer.into_inner().token)
-            .map_err(|_| Status::unknown("the token is no header"))?;
-        self.token = Some(token);
+        let mut ready = Request::new(request.clone());
+        if let Some(token) = &self.token {
+            ready.metadata_mut().insert("token", token.clone());
+        }
+        let call = call(self.members[self.current].clone(), ready);
+        Ok(
+            match tokio::time::timeout(self.config.timeout, call).await {
+                Ok(result) => result.map(Response::into_inner),
+                Err(_) => Err(Status::deadline_exceeded("no answer in time")),
+            },
+        )
+    }
+
+    fn endpoint(&self) -> &str {
+        &self.config.endpoints[self.current]
+    }
+
+    /// Goes on to the next member. The one that is left is reached anew next time, with the certificates of then.
+    fn leave(&mut self) -> Result<(), EtcdError> {
+        if self.config.tls.is_some() {
+            self.members[self.current] = self.config.channel(self.endpoint())?;
+        }
+        self.current = (self.current + 1) % self.members.len();
         Ok(())
+    }
+
+    /// Gets a token, if there is a user and no token.
+    async fn authenticate(&mut self) -> Result<Result<(), Status>, EtcdError> {
+        let Some(user) = self.config.user.as_ref().filter(|_| self.token.is_none()) else {
+            return Ok(Ok(()));
+        };
+        let request = pb::AuthenticateRequest {
+            name: user.name.clone(),
+            password: user.password.read()?,
+        };
+        let mut auth = auth_client::AuthClient::new(self.members[self.current].clone());
+        let answer = tokio::time::timeout(self.config.timeout, auth.authenticate(request)).await;
+        let token = match answer {
+            Ok(Ok(answer)) => MetadataValue::try_from(answer.into_inner().token)
+                .map_err(|_| Status::unknown("the token is no header")),
+            Ok(Err(status)) => Err(status),
+            Err(_) => Err(Status::deadline_exceeded("no answer in time")),
+        };
+        Ok(token.map(|token| self.token = Some(token)))
+    }
+}
+
+/// What came of a call, with its causes: "transport error" alone tells nobody of a wrong certificate.
+fn said(status: &Status) -> String {
+    match std::error::Error::source(status) {
+        Some(cause) => causes(cause),
+        None => status.message().to_owned(),
     }
 }
 

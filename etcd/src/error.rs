@@ -6,13 +6,25 @@ use tonic::{Code, Status};
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum EtcdError {
     /// An endpoint is no URL.
-    #[error("{endpoint:?} is no endpoint ({reason}): write http://host:port")]
+    #[error("{endpoint:?} is no endpoint ({reason}): write https://host:port")]
     Endpoint {
         /// As it was given.
         endpoint: String,
         /// What is wrong.
         reason: String,
     },
+    /// An endpoint is elsewhere, and what is spoken with it is not encrypted.
+    #[error(
+        "{0}: the password and the nodes' secrets would pass the network in the clear: write https://host:port and say who \
+         issued its certificate, or allow plain HTTP where the network is trusted"
+    )]
+    Plain(String),
+    /// A password or a certificate could not be read.
+    #[error("{0}")]
+    Unreadable(String),
+    /// A certificate or key is none.
+    #[error("the certificates for etcd: {0}; give PEM files")]
+    Tls(String),
     /// No member answered.
     #[error("no member of etcd answers ({tried}): see to the cluster, or name other endpoints")]
     Unreachable {
@@ -42,10 +54,19 @@ pub(crate) fn is_transient(status: &Status) -> bool {
     ) || status.code() == Code::Unknown && std::error::Error::source(status).is_some()
 }
 
+/// What etcd says of a token that it does not know (any more), as after a restart, or that is older than a change of users.
+const STALE_TOKEN: [&str; 3] = [
+    "invalid auth token",
+    "revision of auth store is old",
+    // The token was of a time when there was no authentication.
+    "user name is empty",
+];
+
 /// Whether the token is to be asked for again.
 pub(crate) fn is_stale_token(status: &Status) -> bool {
-    status.code() == Code::Unauthenticated && status.message().contains("invalid auth token")
-        || status.message().contains("revision of auth store is old")
+    STALE_TOKEN
+        .iter()
+        .any(|said| status.message().contains(said))
 }
 
 impl From<Status> for EtcdError {
@@ -57,6 +78,31 @@ impl From<Status> for EtcdError {
             Code::NotFound if said.contains("lease") => Self::LeaseLost,
             _ if is_transient(&status) => Self::Unreachable { tried: said },
             _ => Self::Failed(said),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_died_is_told_from_a_refusal() {
+        for stale in [
+            Status::unauthenticated("etcdserver: invalid auth token"),
+            Status::unavailable("etcdserver: invalid auth token"),
+            Status::invalid_argument("etcdserver: revision of auth store is old"),
+        ] {
+            assert!(is_stale_token(&stale), "{stale:?}");
+        }
+        for other in [
+            Status::permission_denied("etcdserver: permission denied"),
+            Status::invalid_argument(
+                "etcdserver: authentication failed, invalid user ID or password",
+            ),
+        ] {
+            assert!(!is_stale_token(&other), "{other:?}");
+            assert!(matches!(EtcdError::from(other), EtcdError::Denied(_)));
         }
     }
 }

@@ -6,9 +6,11 @@
 //! - a watch goes on where it ended, at another member ([`Client::watch`] from the revision after the last one seen),
 //!   and says so if etcd has compacted what was missed ([`Change::Compacted`]);
 //! - a member that lost its cluster is left (etcd's `hasleader`), and one that went silent too (keepalive);
-//! - a token that expired is asked for again.
+//! - a token that expired, or that a restarted member forgot, is asked for again, with the password of then;
+//! - members are spoken with by TLS, or by plain HTTP on this machine.
 
 mod client;
+mod config;
 mod error;
 mod watch;
 
@@ -17,7 +19,8 @@ mod pb {
     tonic::include_proto!("etcdserverpb");
 }
 
-pub use client::{Client, Config, Entry, Lease, Snapshot};
+pub use client::{Client, Entry, Lease, Snapshot};
+pub use config::{Config, Source, Tls, User};
 pub use error::EtcdError;
 pub use watch::{Change, Watch};
 

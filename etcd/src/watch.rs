@@ -104,8 +104,11 @@ fn changes(answer: pb::WatchResponse) -> Result<Vec<Change>, Status> {
     }
     if answer.canceled {
         let why = answer.cancel_reason;
+        // The text is all there is: a member that was restarted says so that it does not know the token.
         return Err(if why.contains("permission denied") {
             Status::permission_denied(why)
+        } else if why.contains("auth") {
+            Status::unauthenticated(why)
         } else {
             Status::unavailable(why)
         });

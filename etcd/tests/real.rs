@@ -2,10 +2,11 @@
 
 mod cluster;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cluster::{Cluster, PATIENCE};
-use twinseal_etcd::{Change, Client, Config, EtcdError, Watch};
+use cluster::{Cluster, PATIENCE, Pki};
+use twinseal_etcd::{Change, Client, Config, EtcdError, Source, Tls, User, Watch};
 
 async fn next(watch: &mut Watch) -> Result<Change, EtcdError> {
     let next = tokio::time::timeout(PATIENCE, watch.next());
@@ -191,6 +192,8 @@ async fn nobody_there_and_no_endpoint_are_told() {
             .map(|&endpoint| endpoint.to_owned())
             .collect(),
         user: None,
+        tls: None,
+        plain_http: false,
         timeout: Duration::from_secs(1),
     };
     let mut client = Client::new(&config(&["http://127.0.0.1:1", "http://127.0.0.1:2"])).unwrap();
@@ -211,4 +214,129 @@ async fn nobody_there_and_no_endpoint_are_told() {
         );
     }
     assert!(Client::new(&config(&[])).is_err());
+
+    // What is elsewhere is not told secrets in the clear, unless that is asked for.
+    let elsewhere = config(&["http://127.0.0.1:1", "http://192.0.2.1:2379"]);
+    let refused = Client::new(&elsewhere).err();
+    assert_eq!(
+        refused,
+        Some(EtcdError::Plain("http://192.0.2.1:2379".into()))
+    );
+    assert!(
+        Client::new(&Config {
+            plain_http: true,
+            ..elsewhere
+        })
+        .is_ok()
+    );
+    assert!(matches!(
+        Client::new(&config(&["https://192.0.2.1:2379"])).err(),
+        Some(EtcdError::Endpoint { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_member_that_forgot_the_token_is_asked_for_another_with_the_password_of_then() {
+    let Some(mut cluster) = Cluster::start(1).await else {
+        return;
+    };
+    cluster.ctl(&["role", "add", "root"]);
+    for args in [
+        &["user", "add", "root:r"][..],
+        &["user", "grant-role", "root", "root"],
+        &["user", "add", "node-a:first"],
+        &["role", "add", "all"],
+        &[
+            "role",
+            "grant-permission",
+            "all",
+            "--prefix=true",
+            "readwrite",
+            "/",
+        ],
+        &["user", "grant-role", "node-a", "all"],
+        &["auth", "enable"],
+    ] {
+        cluster.ctl(args);
+    }
+    let password = Arc::new(Mutex::new("first"));
+    let source = Source::new({
+        let password = password.clone();
+        move || Ok((*password.lock().unwrap()).to_owned())
+    });
+    let mut client = cluster.client_of(Some(User {
+        name: "node-a".into(),
+        password: source,
+    }));
+    let revision = client.put(b"/k", b"1", None).await.unwrap();
+    let mut watch = client.watch(&[b"/k"], revision + 1).await.unwrap();
+
+    // Tokens are in a member's memory: it forgets them, and the watch ends.
+    cluster.kill_member(0);
+    cluster.start_member(0);
+    assert!(next(&mut watch).await.is_err());
+    let mut watch = cluster
+        .patiently(async || client.watch(&[b"/k"], revision + 1).await)
+        .await;
+    let mut other = cluster.client_as(Some(("node-a", "first")));
+    let seen = other.put(b"/k", b"2", None).await.unwrap();
+    assert!(matches!(next(&mut watch).await, Ok(Change::Put { revision, .. }) if revision == seen));
+
+    // Another password: whoever is asked again gives the new one.
+    cluster.ctl_as(
+        "root:r",
+        &["user", "passwd", "node-a", "--interactive=false"],
+        "second\n",
+    );
+    *password.lock().unwrap() = "second";
+    cluster.kill_member(0);
+    cluster.start_member(0);
+    cluster
+        .patiently(async || client.put(b"/k", b"3", None).await)
+        .await;
+    let denied = other.put(b"/k", b"4", None).await;
+    assert!(matches!(denied, Err(EtcdError::Denied(_))), "{denied:?}");
+}
+
+#[tokio::test]
+async fn members_are_spoken_with_by_tls_and_know_us_by_our_certificate() {
+    let Some(cluster) = Cluster::start_tls(1).await else {
+        return;
+    };
+    assert!(cluster.endpoints()[0].starts_with("https://"));
+    let mut client = cluster.client();
+    let revision = client.put(b"/k", b"1", None).await.unwrap();
+    let mut watch = client.watch(&[b"/k"], revision).await.unwrap();
+    assert!(matches!(next(&mut watch).await, Ok(Change::Put { .. })));
+
+    // A stranger's issuer, no certificate of ours, another name: nothing is told.
+    let pki = cluster.pki();
+    let good = pki.tls();
+    for wrong in [
+        Tls {
+            ca: Pki::new().tls().ca,
+            ..good.clone()
+        },
+        Tls {
+            identity: None,
+            ..good.clone()
+        },
+        Tls {
+            name: Some("other.example".into()),
+            ..good
+        },
+    ] {
+        let config = Config {
+            endpoints: cluster.endpoints(),
+            user: None,
+            tls: Some(Source::new(move || Ok(wrong.clone()))),
+            plain_http: false,
+            timeout: Duration::from_secs(3),
+        };
+        let refused = Client::new(&config).unwrap().read(b"/k", None).await;
+        assert!(
+            matches!(refused, Err(EtcdError::Unreachable { .. })),
+            "{refused:?}"
+        );
+    }
 }

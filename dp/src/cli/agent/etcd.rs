@@ -1,13 +1,13 @@
 //! `twinseal agent etcd`: the loop between a cluster of etcd and a node.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::time::{Instant, sleep_until};
-use twinseal_etcd::{Change, Client, Config, EtcdError, Lease, Watch};
+use twinseal_etcd::{Change, Client, EtcdError, Lease, Watch};
 
+use super::args::EtcdArgs;
 use super::desired::Desired;
 use super::node::{Node, NotDone};
 use super::status::{Progress, Reason, Status};
@@ -20,35 +20,6 @@ const COALESCE: Duration = Duration::from_millis(50);
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long after a refusal, which as a rule only a change of the desired state mends.
 const REFUSED_AGAIN: Duration = Duration::from_secs(10);
-
-/// Options of `twinseal agent etcd`.
-#[derive(Clone, Debug, clap::Args)]
-pub(super) struct EtcdArgs {
-    /// Members of the cluster, as http://HOST:PORT; some of them will do.
-    #[arg(long, value_name = "URL", value_delimiter = ',', required = true)]
-    endpoints: Vec<String>,
-    /// What all keys of etcd begin with.
-    #[arg(long, default_value = "/twinseal")]
-    prefix: String,
-    /// The node's name in etcd.
-    #[arg(long)]
-    node: String,
-    /// Where the node is.
-    #[command(flatten)]
-    target: Target,
-    /// The user to be in etcd.
-    #[arg(long, requires = "password_file")]
-    user: Option<String>,
-    /// A file with the user's password.
-    #[arg(long, value_name = "FILE", requires = "user")]
-    password_file: Option<PathBuf>,
-    /// How long the status stays in etcd after the agent was last there.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(2..=3600))]
-    lease: u64,
-    /// How long a member of etcd may take to answer.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
-    timeout: u64,
-}
 
 /// Runs until SIGINT or SIGTERM.
 pub(super) fn run(args: EtcdArgs) -> anyhow::Result<ExitCode> {
@@ -102,24 +73,13 @@ impl Agent {
         if !named(&args.node) {
             bail!("--node {:?}: give a name without /", args.node);
         }
-        let user = match (args.user, args.password_file) {
-            (Some(user), Some(file)) => {
-                let password = std::fs::read_to_string(&file)
-                    .with_context(|| format!("cannot read --password-file {}", file.display()))?;
-                Some((user, password.trim_end_matches('\n').to_owned()))
-            }
-            _ => None,
-        };
+        let config = args.config()?;
         let prefix = args.prefix.trim_end_matches('/');
         let under = |kind: &str| format!("{prefix}/{kind}/{}", args.node);
         let prefixes = ["state", "keys"].map(|kind| under(kind) + "/");
         let now = Instant::now();
         Ok(Self {
-            etcd: Client::new(&Config {
-                endpoints: args.endpoints,
-                user,
-                timeout: Duration::from_secs(args.timeout),
-            })?,
+            etcd: Client::new(&config)?,
             desired: Desired::new(&prefixes[0]),
             prefixes,
             status_key: under("status"),

@@ -1,0 +1,186 @@
+//! The command line of `twinseal agent etcd`.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use twinseal_etcd::{Config, Source, Tls, User};
+
+use crate::cli::client::Target;
+
+/// Options of `twinseal agent etcd`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct EtcdArgs {
+    /// Members of the cluster, as https://HOST:PORT; some of them will do. http:// is for members on this machine.
+    #[arg(long, value_name = "URL", value_delimiter = ',', required = true)]
+    pub(super) endpoints: Vec<String>,
+    /// What all keys of etcd begin with.
+    #[arg(long, default_value = "/twinseal")]
+    pub(super) prefix: String,
+    /// The node's name in etcd.
+    #[arg(long)]
+    pub(super) node: String,
+    /// Where the node is.
+    #[command(flatten)]
+    pub(super) target: Target,
+    /// The user to be in etcd.
+    #[arg(long, requires = "password_file")]
+    pub(super) user: Option<String>,
+    /// A file with the user's password, which others must not be able to read. It is read at each authentication.
+    #[arg(long, value_name = "FILE", requires = "user")]
+    pub(super) password_file: Option<PathBuf>,
+    /// Who issued the members' certificates, PEM; needed for https://. Files of certificates are read again when a member is
+    /// lost.
+    #[arg(long, value_name = "FILE")]
+    etcd_ca: Option<PathBuf>,
+    /// Our certificate for etcd, with those between it and its issuer, PEM.
+    #[arg(long, value_name = "FILE", requires_all = ["etcd_key", "etcd_ca"])]
+    etcd_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[arg(long, value_name = "FILE", requires = "etcd_cert")]
+    etcd_key: Option<PathBuf>,
+    /// The DNS name or address in the members' certificates, if it is not HOST.
+    #[arg(long, value_name = "NAME", requires = "etcd_ca")]
+    etcd_name: Option<String>,
+    /// Speak http:// with members elsewhere too: the password and the node's secrets pass the network in the clear.
+    #[arg(long)]
+    plain_http: bool,
+    /// How long the status stays in etcd after the agent was last there.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(2..=3600))]
+    pub(super) lease: u64,
+    /// How long a member of etcd may take to answer.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub(super) timeout: u64,
+}
+
+impl EtcdArgs {
+    /// How to reach the cluster. Files that are needed must be there now; they are read again later.
+    ///
+    /// # Errors
+    /// Which file cannot be read.
+    pub(super) fn config(&self) -> anyhow::Result<Config> {
+        let user = match (self.user.clone(), self.password_file.clone()) {
+            (Some(name), Some(file)) => {
+                let password = Source::new(move || password(&file));
+                password.read()?;
+                Some(User { name, password })
+            }
+            _ => None,
+        };
+        Ok(Config {
+            endpoints: self.endpoints.clone(),
+            user,
+            tls: self.tls(),
+            plain_http: self.plain_http,
+            timeout: Duration::from_secs(self.timeout),
+        })
+    }
+
+    fn tls(&self) -> Option<Source<Tls>> {
+        let ca = self.etcd_ca.clone()?;
+        let identity = self.etcd_cert.clone().zip(self.etcd_key.clone());
+        let name = self.etcd_name.clone();
+        Some(Source::new(move || {
+            Ok(Tls {
+                ca: read("--etcd-ca", &ca)?,
+                identity: match &identity {
+                    Some((certificate, key)) => Some((
+                        read("--etcd-cert", certificate)?,
+                        read_secret("--etcd-key", key)?,
+                    )),
+                    None => None,
+                },
+                name: name.clone(),
+            })
+        }))
+    }
+}
+
+fn password(file: &Path) -> Result<String, String> {
+    let octets = read_secret("--password-file", file)?;
+    let text = String::from_utf8(octets)
+        .map_err(|_| format!("--password-file {}: it is not UTF-8", file.display()))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// A file that others must not be able to read.
+fn read_secret(option: &str, file: &Path) -> Result<Vec<u8>, String> {
+    let wrong = |why: String| format!("{option} {}: {why}", file.display());
+    let mode = std::fs::metadata(file).map(|it| it.permissions().mode());
+    match mode {
+        Ok(mode) if mode & 0o007 != 0 => Err(wrong(format!(
+            "everybody may read or write it (mode {:o}): chmod 600 it",
+            mode & 0o777
+        ))),
+        _ => read(option, file),
+    }
+}
+
+fn read(option: &str, file: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(file).map_err(|error| format!("{option} {}: {error}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: EtcdArgs,
+    }
+
+    fn args(more: &[&str]) -> EtcdArgs {
+        let line = ["agent", "--node", "a", "--endpoints", "https://etcd:2379"];
+        let parsed = Line::try_parse_from(line.iter().chain(more));
+        parsed.unwrap_or_else(|error| panic!("{error}")).args
+    }
+
+    #[test]
+    fn a_password_is_read_anew_each_time_and_from_a_private_file_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        let write = |text: &str, mode| {
+            std::fs::write(&file, text).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let name = file.display().to_string();
+        let args = args(&["--user", "u", "--password-file", &name]);
+        assert!(
+            args.config()
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("--password-file")
+        );
+        write("one\n", 0o640);
+        let user = args.config().unwrap().user.unwrap();
+        assert_eq!((&*user.name, user.password.read()), ("u", Ok("one".into())));
+        write("two", 0o600);
+        assert_eq!(user.password.read(), Ok("two".into()));
+        write("two", 0o644);
+        let refused = user.password.read().unwrap_err().to_string();
+        assert!(refused.contains("chmod 600"), "{refused}");
+    }
+
+    #[test]
+    fn certificates_come_whole() {
+        for more in [
+            &["--etcd-cert", "c"][..],
+            &["--etcd-ca", "ca", "--etcd-key", "k"],
+            &["--etcd-name", "n"],
+        ] {
+            let line = ["agent", "--node", "a", "--endpoints", "https://etcd:2379"];
+            assert!(
+                Line::try_parse_from(line.iter().chain(more)).is_err(),
+                "{more:?}"
+            );
+        }
+        let args = args(&["--etcd-ca", "/nowhere/ca"]);
+        let tls = args.config().unwrap().tls.unwrap();
+        let error = tls.read().err().unwrap().to_string();
+        assert!(error.contains("--etcd-ca /nowhere/ca"), "{error}");
+    }
+}
