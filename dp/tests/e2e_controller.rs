@@ -10,10 +10,12 @@
 #[path = "triangle/mod.rs"]
 mod triangle;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use triangle::{PATIENCE, Triangle};
 use twinseal_lab::Process;
 use twinseal_lab::traffic::Until;
@@ -92,10 +94,88 @@ fn once_ends_when_all_is_done_and_says_what_a_node_refused() {
     let log = controller.log_text();
     assert!(status.is_some_and(|status| status.success()), "{log}");
 
+    for (link, ends) in [("ab", ["a", "b"]), ("at", ["a", "t"]), ("tb", ["t", "b"])] {
+        net.wait_for_link(link, ends);
+    }
+    // All is as it should be: nothing is sent again, neither tables nor keys.
+    let mut controller = command(&net, &python, &["--once"], &net.topology());
+    let status = controller.wait(PATIENCE).expect("it can be waited for");
+    let log = controller.log_text();
+    assert!(status.is_some_and(|status| status.success()), "{log}");
+    assert!(
+        log.contains("reachable") && !log.contains("changes, generation"),
+        "{log}"
+    );
+
+    // A plan is a state file: what the node has already.
+    let plan = planned(&net, &python, "a");
+    let output = net.ctl("a", &["apply", "-f", &plan.display().to_string()]);
+    assert!(output.status.success(), "{output:?}");
+
     let wrong = net.topology().replace("eth-lan", "nowhere0");
     let mut controller = command(&net, &python, &[], &wrong);
     wait_for(&mut controller, "a refused: port");
     drop(controller);
+    net.finish();
+}
+
+#[test]
+fn nodes_are_reached_over_tcp_by_tls() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("its mode");
+        path.display().to_string()
+    };
+    let mut params = CertificateParams::new(Vec::new()).expect("no names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().expect("a key");
+    let issuer = CertifiedIssuer::self_signed(params, key).expect("an issuer");
+    let issue = |name: &str, names: Vec<SanType>| {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.subject_alt_names = names;
+        let certificate = params.signed_by(&key, &issuer).expect("a certificate");
+        [
+            file(&format!("{name}.pem"), &certificate.pem()),
+            file(&format!("{name}.key"), &key.serialize_pem()),
+        ]
+    };
+    let ca = file("ca.pem", &issuer.pem());
+    let dns = |name: &str| SanType::DnsName(name.try_into().expect("a name"));
+    let uri = "spiffe://example.org/controller";
+    let [certificate, key] = issue("node", vec![dns("node.example.org")]);
+    let [own, own_key] = issue(
+        "controller",
+        vec![SanType::URI(uri.try_into().expect("a URI"))],
+    );
+    let lines = format!(
+        "workers.count = 1\n[control.tls]\nlisten = \"0.0.0.0:7443\"\ncertificate = {certificate:?}\nkey = {key:?}\n\
+         client_ca = {ca:?}\nadmins = [{uri:?}]\n"
+    );
+    let Some(net) = Triangle::start_with(&lines) else {
+        return;
+    };
+    // The controller is where t is, and knows all by the name in their certificate.
+    let mut topology = net.topology();
+    for (name, address) in [
+        ("a", "198.51.100.1"),
+        ("b", "203.0.113.2"),
+        ("t", "198.51.100.2"),
+    ] {
+        let socket = format!("target: unix:{}", net.socket(name).display());
+        let tcp = format!("target: {address}:7443\n    tls_name: node.example.org");
+        topology = topology.replace(&socket, &tcp);
+    }
+    topology += &format!("tls: {{ ca: {ca}, certificate: {own}, key: {own_key} }}\n");
+    assert!(!topology.contains("unix:"), "{topology}");
+    let mut controller = command(&net, &python, &["--once"], &topology);
+    let status = controller.wait(PATIENCE).expect("it can be waited for");
+    let log = controller.log_text();
+    assert!(status.is_some_and(|status| status.success()), "{log}");
+    net.wait_for_pings("after loading over TCP");
     net.finish();
 }
 
@@ -201,6 +281,21 @@ fn command(net: &Triangle, python: &Path, args: &[&str], topology: &str) -> Proc
         .arg(file)
         .env("PYTHONPATH", EXAMPLE);
     net.node("t").spawn(command).expect("the controller starts")
+}
+
+/// What the controller would tell a node, as a file.
+fn planned(net: &Triangle, python: &Path, node: &str) -> PathBuf {
+    let topology = net.folder().join("topology.yaml");
+    let output = Command::new(python)
+        .args(["-B", "-m", "twinseal_controller", "plan", "--node", node])
+        .arg(topology)
+        .env("PYTHONPATH", EXAMPLE)
+        .output()
+        .expect("python runs");
+    assert!(output.status.success(), "{output:?}");
+    let file = net.folder().join(format!("plan-{node}.yaml"));
+    std::fs::write(&file, output.stdout).expect("a file");
+    file
 }
 
 fn wait_for(controller: &mut Process, text: &str) {

@@ -21,6 +21,8 @@ const PPS: f64 = 500.0;
 pub(crate) struct Triangle {
     // Dropped in this order.
     daemons: Vec<(&'static str, Process)>,
+    /// Of each daemon's configuration.
+    lines: String,
     nodes: Vec<(&'static str, Namespace)>,
     hosts: [Namespace; 2],
     lab: Lab,
@@ -35,6 +37,11 @@ pub(crate) struct Traffic {
 impl Triangle {
     /// Daemons without tables; `None`, loudly, where no lab can run.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with("workers.count = 1")
+    }
+
+    /// The same, with these lines in each daemon's configuration.
+    pub(crate) fn start_with(lines: &str) -> Option<Self> {
         if let Err(why) = Lab::available() {
             eprintln!("SKIPPED: {why}");
             return None;
@@ -44,6 +51,7 @@ impl Triangle {
         let nodes = ["a", "b", "t"].map(|name| (name, space(name))).to_vec();
         let mut net = Self {
             daemons: Vec::new(),
+            lines: lines.to_owned(),
             nodes,
             hosts: [space("host-1"), space("host-2")],
             lab,
@@ -87,7 +95,7 @@ impl Triangle {
             name,
             self.node(name),
             &self.folder().join(format!("node-{name}")),
-            "workers.count = 1",
+            &self.lines,
         );
         self.daemons.push((name, daemon.expect("a daemon").process));
     }

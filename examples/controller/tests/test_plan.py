@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from twinseal_controller import plan as planning
+from twinseal_controller import state_file
 from twinseal_controller.controller import difference
 from twinseal_controller.keys import Keyring
 from twinseal_controller.protocol import pb
@@ -113,6 +114,29 @@ class Plans(unittest.TestCase):
         self.assertEqual([change.set.WhichOneof("item") for change in step.changed], ["circuit"])
         self.assertEqual([change.delete.WhichOneof("item") for change in step.gone], ["label"])
 
+    def test_what_a_node_tells_back_is_as_it_was_planned(self) -> None:
+        plan = planning.make(Topology.load(str(EXAMPLE)))
+        want = plan.items["a"]
+        # A node says what it filled in, so nothing is left out that it would fill in otherwise.
+        link, circuit = want["link", "ab"].link, want["circuit", "red.a.b"].circuit
+        self.assertEqual((link.local_port, link.remote_port, circuit.hop_limit), (21591, 21591, 64))
+        step = difference(want, {key: pb.Item.FromString(item.SerializeToString()) for key, item in want.items()})
+        self.assertEqual((step.new, step.changed, step.gone), ([], [], []))
+
+    def test_a_plan_is_a_state_file(self) -> None:
+        plan = planning.make(Topology.load(str(EXAMPLE)))
+        told = yaml.safe_load(state_file.text(plan.items["a"].values()))
+        self.assertEqual(told["vrfs"], [{"name": "red"}])
+        self.assertIn({"name": "to-b", "role": "underlay", "af_xdp": {"netdev": "eth1"}}, told["ports"])
+        link = told["links"][0]
+        self.assertEqual((link["end"], link["local_port"]), ("a", 21591))
+        self.assertIsInstance(told["circuits"][0]["id"], int)
+        self.assertIn({"vrf": "red", "prefix": "10.2.0.0/24", "circuit": "red.a.b"}, told["routes"])
+        self.assertTrue(any("egress" in label for label in told["labels"]))
+        key = pb.Key(link="ab", direction=pb.DIRECTION_B_TO_A, epoch=1)
+        told = yaml.safe_load(state_file.text([pb.Item(key=key)]))
+        self.assertEqual(told, {"keys": [{"link": "ab", "direction": "b-to-a", "epoch": 1}]})
+
     def test_a_new_node_changes_no_label_of_others(self) -> None:
         small, large = grid(3), grid(4)
         before, after = planning.make(Topology.parse(small)), planning.make(Topology.parse(large))
@@ -146,6 +170,23 @@ class Files(unittest.TestCase):
             "extra: there is no such field",
         ):
             self.assertIn(part, told)
+
+    def test_what_is_reached_over_tcp_needs_certificates(self) -> None:
+        def tcp(document: dict) -> None:
+            document["nodes"]["a"]["target"] = "192.0.2.1:7443"
+
+        self.assertIn("nodes.a.target: '192.0.2.1:7443' wants TLS", self.wrong(tcp))
+
+        def half(document: dict) -> None:
+            document["tls"] = {"ca": "ca.pem"}
+
+        self.assertIn("tls.key: this field is needed", self.wrong(half))
+        document = example()
+        tcp(document)
+        document["nodes"]["a"]["tls_name"] = "a.example.org"
+        document["tls"] = {"ca": "ca.pem", "certificate": "c.pem", "key": "c.key"}
+        topology = Topology.parse(document)
+        self.assertEqual((topology.nodes["a"].tls_name, topology.tls.key), ("a.example.org", "c.key"))
 
     def test_what_is_no_table_is_told(self) -> None:
         for document in (None, [], "x", {"nodes": []}, {"nodes": {"a": None}}, {"nodes": {"a b": {"target": "x"}}}):

@@ -6,9 +6,8 @@ import argparse
 import logging
 import sys
 
-from google.protobuf import text_format
-
 from . import plan as planning
+from . import state_file
 from .controller import Controller
 from .topology import Topology, TopologyError
 
@@ -21,8 +20,11 @@ def main() -> int:
     run.add_argument("topology", help="a YAML file; see example.yaml")
     run.add_argument("--rotate-every", type=float, metavar="SECONDS", help="replace all keys so often")
     run.add_argument("--once", action="store_true", help="end as soon as all nodes are as they should be")
-    show = commands.add_parser("plan", help="print what each node would be told, and tell nobody")
+    show = commands.add_parser(
+        "plan", help="print what each node would be told, as state files for `twinseal ctl apply`, and tell nobody"
+    )
     show.add_argument("topology")
+    show.add_argument("--node", metavar="NAME", help="only this node's: one state file")
     show.add_argument("--down", action="append", default=[], metavar="LINK", help="as if this link were down")
     args = parser.parse_args()
 
@@ -37,22 +39,32 @@ def main() -> int:
             if name not in topology.links:
                 print(f"--down {name}: there is no such link", file=sys.stderr)
                 return 2
-        _print(planning.make(topology, args.down))
+        if args.node is not None and args.node not in topology.nodes:
+            print(f"--node {args.node}: there is no such node", file=sys.stderr)
+            return 2
+        _print(planning.make(topology, args.down), args.node)
         return 0
     try:
-        Controller(topology, args.rotate_every).run(args.once)
+        controller = Controller(topology, args.rotate_every)
+    except OSError as error:
+        print(f"tls: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    try:
+        controller.run(args.once)
     except KeyboardInterrupt:
         pass
     return 0
 
 
-def _print(plan: planning.Plan) -> None:
-    for node, items in plan.items.items():
-        print(f"# {node}")
-        for item in items.values():
-            print(text_format.MessageToString(item, as_one_line=True))
+def _print(plan: planning.Plan, only: str | None) -> None:
+    """State files: one a YAML document, which `ctl apply` takes one of."""
+    for nth, (node, items) in enumerate(plan.items.items()):
+        if only is None:
+            print("---" if nth else "", f"# the state file of {node}; its keys come with `run`", sep="\n" if nth else "")
+        if only in (None, node):
+            print(state_file.text(items.values()), end="")
     for vrf, a, b in plan.unreachable:
-        print(f"# tenant {vrf}: no path joins {a} and {b}")
+        print(f"tenant {vrf}: no path joins {a} and {b}", file=sys.stderr)
 
 
 if __name__ == "__main__":

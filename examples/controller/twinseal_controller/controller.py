@@ -51,9 +51,7 @@ class Controller:
         self.topology = topology
         self.rotate_every = rotate_every
         self.inbox: queue.Queue = queue.Queue()
-        self.nodes = {
-            node.name: Connection(node.name, node.target, self.inbox) for node in topology.nodes.values()
-        }
+        self.nodes = {node.name: Connection(node, topology.tls, self.inbox) for node in topology.nodes.values()}
         self.reachable: set[str] = set()
         self.told_unreachable: list[tuple[str, str, str]] = []
 

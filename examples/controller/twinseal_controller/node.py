@@ -1,4 +1,4 @@
-"""One node's control socket: calls that name the node when they fail, and a thread that follows its events."""
+"""The way to one node: calls that name the node when they fail, and a thread that follows its events."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 
 from .plan import Key
 from .protocol import pb, rpc
+from .topology import Node, Tls, is_unix
 
 # Seconds that a call may take, and between two tries to reach a node that is gone.
 CALL, RETRY = 30, 0.5
@@ -54,22 +56,14 @@ class Happened:
 class Connection:
     """The way to one node."""
 
-    def __init__(self, name: str, target: str, inbox: queue.Queue) -> None:
-        self.name = name
-        self._channel = grpc.insecure_channel(
-            target,
-            options=[
-                # For a Unix socket gRPC would send the path as authority, with escapes that no HTTP/2 server of Rust's takes.
-                ("grpc.default_authority", "localhost"),
-                ("grpc.max_receive_message_length", -1),
-                ("grpc.max_reconnect_backoff_ms", 1000),
-            ],
-        )
+    def __init__(self, node: Node, tls: Tls | None, inbox: queue.Queue) -> None:
+        self.name = node.name
+        self._channel = _channel(node, tls)
         self._stub = rpc.ControlStub(self._channel)
         self._inbox = inbox
         self._stopped = threading.Event()
         self._watch: grpc.Future | None = None
-        self._follower = threading.Thread(target=self._follow, name=f"events of {name}", daemon=True)
+        self._follower = threading.Thread(target=self._follow, name=f"events of {node.name}", daemon=True)
 
     def start(self) -> None:
         """Begins to follow the node's events: `Up`, `Happened` and `Down` go to the inbox."""
@@ -116,6 +110,23 @@ class Connection:
             if not self._stopped.is_set():
                 self._inbox.put(Down(self.name))
                 self._stopped.wait(RETRY)
+
+
+def _channel(node: Node, tls: Tls | None) -> grpc.Channel:
+    """A channel to a node; raises `OSError` if a certificate's file cannot be read."""
+    options = [
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+    ]
+    if is_unix(node.target):
+        # The path would be sent as authority, with escapes that no HTTP/2 server of Rust's takes.
+        options.append(("grpc.default_authority", "localhost"))
+        return grpc.insecure_channel(node.target, options)
+    assert tls is not None, "the topology was checked"
+    ca, key, certificate = (Path(file).read_bytes() for file in (tls.ca, tls.key, tls.certificate))
+    if node.tls_name:
+        options.append(("grpc.ssl_target_name_override", node.tls_name))
+    return grpc.secure_channel(node.target, grpc.ssl_channel_credentials(ca, key, certificate), options)
 
 
 def _refusal(error: grpc.RpcError) -> pb.Refusal | None:

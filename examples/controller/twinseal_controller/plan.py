@@ -18,6 +18,9 @@ from .topology import End, Link, Tenant, Topology
 # What makes an item unique at its node: its kind, and the fields that name it.
 Key = tuple
 
+# What a node fills in where an item says nothing: told back, so that what is planned equals what is there.
+UDP_PORT, HOP_LIMIT = 21591, 64
+
 # Labels are indices into tables of the nodes: kept small, so that these tables are.
 FIRST_LABEL, LABELS = 16, 1 << 20
 
@@ -90,6 +93,8 @@ def _link_end(link: Link, end: int, ours: End, theirs: End) -> pb.Link:
         port=ours.port,
         local=ours.address,
         remote=theirs.address,
+        local_port=UDP_PORT,
+        remote_port=UDP_PORT,
         next_hop=ours.next_hop,
     )
 
@@ -161,6 +166,7 @@ def _circuit(plan: Plan, labels: _Labels, tenant: Tenant, name: str, path: Path)
             vrf=tenant.vrf,
             link=link,
             label=out,
+            hop_limit=HOP_LIMIT,
             tags=tenant.tags,
         )
         plan.add(node, ("circuit", name), pb.Item(circuit=circuit))

@@ -37,11 +37,21 @@ class Site:
 
 
 @dataclass(frozen=True)
+class Tls:
+    """Files with the controller's certificate, and with who issued those of the nodes, PEM."""
+
+    ca: str
+    certificate: str
+    key: str
+
+
+@dataclass(frozen=True)
 class Node:
-    """A router: where its control socket is, and its ports."""
+    """A router: where its control socket is, and its ports. `tls_name` is in its certificate, if the host is not."""
 
     name: str
     target: str
+    tls_name: str
     underlays: dict[str, Underlay]
     sites: dict[str, Site]
 
@@ -99,6 +109,8 @@ class Topology:
     nodes: dict[str, Node] = field(default_factory=dict)
     links: dict[str, Link] = field(default_factory=dict)
     tenants: dict[str, Tenant] = field(default_factory=dict)
+    # For nodes that are reached over TCP.
+    tls: Tls | None = None
 
     @staticmethod
     def load(path: str) -> Topology:
@@ -125,6 +137,11 @@ class Topology:
         return topology
 
 
+def is_unix(target: str) -> bool:
+    """Whether a target is a Unix socket; else it is host:port, where nodes speak TLS only."""
+    return target.startswith(("unix:", "unix-abstract:"))
+
+
 class _Parser:
     """Collects what is wrong instead of stopping at the first."""
 
@@ -132,7 +149,8 @@ class _Parser:
         self.wrong: list[str] = []
 
     def topology(self, document: Any) -> Topology:
-        top = self.table("", document, {"nodes", "links", "tenants"}, required={"nodes"})
+        top = self.table("", document, {"nodes", "links", "tenants", "tls"}, required={"nodes"})
+        tls = self.tls(top["tls"]) if "tls" in top else None
         nodes = {name: self.node(name, value) for name, value in self.named("nodes", top.get("nodes"))}
         links = {
             name: self.link(name, value, nodes) for name, value in self.named("links", top.get("links", {}))
@@ -144,11 +162,19 @@ class _Parser:
             for site in node.sites.values():
                 if site.vrf not in tenants:
                     self.say(f"nodes.{node.name}.sites.{site.name}.vrf", f"there is no tenant {site.vrf!r}")
-        return Topology(nodes, links, tenants)
+        for node in nodes.values():
+            if not is_unix(node.target) and tls is None:
+                self.say(f"nodes.{node.name}.target", f"{node.target!r} wants TLS: add `tls` with ca, certificate and key")
+        return Topology(nodes, links, tenants, tls)
+
+    def tls(self, value: Any) -> Tls:
+        files = {"ca", "certificate", "key"}
+        table = self.table("tls", value, files, required=files)
+        return Tls(**{name: str(table.get(name, "")) for name in files})
 
     def node(self, name: str, value: Any) -> Node:
         at = f"nodes.{name}"
-        table = self.table(at, value, {"target", "underlays", "sites"}, required={"target"})
+        table = self.table(at, value, {"target", "tls_name", "underlays", "sites"}, required={"target"})
         underlays, sites = {}, {}
         for port, settings in self.named(f"{at}.underlays", table.get("underlays", {})):
             where = f"{at}.underlays.{port}"
@@ -165,7 +191,7 @@ class _Parser:
             sites[port] = Site(port, str(ours.get("netdev", "")), str(ours.get("vrf", "")), prefixes)
         for port in underlays.keys() & sites.keys():
             self.say(f"{at}.sites.{port}", "an underlay has this name: give each port its own")
-        return Node(name, str(table.get("target", "")), underlays, sites)
+        return Node(name, str(table.get("target", "")), str(table.get("tls_name", "")), underlays, sites)
 
     def link(self, name: str, value: Any, nodes: dict[str, Node]) -> Link:
         at = f"links.{name}"
