@@ -82,6 +82,15 @@ fn round_step(least: f64) -> f64 {
     found.unwrap_or(&10.0) * decade
 }
 
+/// The nearest of 1, 2, 5, 10, 20, ... below or at `least`, and above or at `most`.
+pub(super) fn around(least: f64, most: f64) -> (f64, f64) {
+    if least <= 0.0 || most <= 0.0 {
+        return (least, most);
+    }
+    // The steps of a decade mirror each other: 1, 2, 5, 10 upwards are 1, 1/2, 1/5, 1/10 downwards.
+    (1.0 / round_step(1.0 / least), round_step(most))
+}
+
 /// A figure in three digits, or all of a whole number's.
 pub(super) fn figure(value: f64) -> String {
     let digits = match value.abs() {
@@ -144,6 +153,16 @@ mod tests {
             [0.0, 1.0, 10.0, 100.0].map(|v| scale.at(v)),
             [0.0, 0.0, 5.0, 10.0]
         );
+    }
+
+    #[test]
+    fn narrow_ranges_get_round_ends() {
+        assert_eq!(around(53.0, 88.0), (50.0, 100.0));
+        assert_eq!(around(50.0, 100.0), (50.0, 100.0));
+        assert_eq!(around(0.03, 0.9), (0.02, 1.0));
+        assert_eq!(around(0.0, 0.0), (0.0, 0.0));
+        let (from, to) = around(53.0, 88.0);
+        assert_eq!(Scale::log((from, to), (0.0, 1.0)).ticks(), [50.0, 100.0]);
     }
 
     #[test]

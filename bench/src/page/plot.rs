@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::axis::{Scale, figure};
+use super::axis::{Scale, around, figure};
 use super::svg::Svg;
 
 const WIDTH: f64 = 760.0;
@@ -124,6 +124,8 @@ impl<'a> Axis<'a> {
             .filter(|v| !self.log || *v > 0.0)
             .fold(most, f64::min);
         match self.log {
+            // Out to round values, or a narrow range has no tick to read it by.
+            true if self.named.is_empty() => Scale::log(around(least, most), place),
             true => Scale::log((least, most), place),
             // From zero, so that heights are in proportion.
             false => Scale::linear((least.min(0.0), most), place),
