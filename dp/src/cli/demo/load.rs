@@ -45,6 +45,8 @@ pub(super) struct Result {
     /// What left the main load's sender, in packets a second.
     pub(super) offered: f64,
     pub(super) attempts: u32,
+    /// Whether packets were lost at the rate that the search had found, so that less was driven.
+    pub(super) slowed: bool,
     /// What the routers dropped meanwhile.
     pub(super) drops: Drops,
     pub(super) rotations: u32,
@@ -121,10 +123,11 @@ pub(super) fn drive(
         true => found.pps * CAUTION,
         false => FALLBACK_PPS,
     };
-    let mut attempt = 1;
+    let (mut attempt, mut slowed) = (1, false);
     loop {
         let mut result = drive_once(args, path, controller, plan, marker, (rate, attempt))?;
         result.attempts = attempt;
+        result.slowed = slowed;
         let lost = result.sent - result.received;
         match next(lost, result.kept_up(), attempt) {
             Next::Done => return Ok(result),
@@ -141,6 +144,7 @@ pub(super) fn drive(
                     &format!("{lost} packets lost at {rate:.0} a second: again at half of it"),
                 );
                 rate /= 2.0;
+                slowed = true;
             }
         }
         attempt += 1;
@@ -242,6 +246,7 @@ fn drive_once(
         rate,
         offered: forth_sent.pps(),
         attempts: attempt,
+        slowed: false,
         drops: drops::since(drops::all(controller)?, &before),
         rotations,
         latency: LatencyUs::from_ns([forth.latency.p50, forth.latency.p99, forth.latency.p999]),

@@ -126,6 +126,7 @@ fn show(args: &DemoArgs, path: &Testbed) -> anyhow::Result<Verdict> {
         rate_pps: load.rate,
         offered_pps: load.offered,
         sender_kept_up: load.kept_up(),
+        slowed: load.slowed,
         attempts: load.attempts,
         latency_us: load.latency,
         ping4: pings.v4,

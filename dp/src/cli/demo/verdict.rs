@@ -57,6 +57,8 @@ pub(super) struct Verdict {
     /// The rate at which the driven packets really left.
     pub(super) offered_pps: f64,
     pub(super) sender_kept_up: bool,
+    /// Whether packets were lost at three quarters of the rate that was found, so that less was driven.
+    pub(super) slowed: bool,
     /// How often the load was driven: more than once if packets were lost, or the sender did not keep up.
     pub(super) attempts: u32,
     /// One way, from one host's send call to the other's receive call, in microseconds.
@@ -150,6 +152,12 @@ impl Verdict {
             self.doubts.push(format!(
                 "the sender came to {:.0} of {:.0} packets a second",
                 self.offered_pps, self.rate_pps
+            ));
+        }
+        if self.slowed {
+            self.doubts.push(format!(
+                "the rate of {:.0} packets a second that was found did not hold",
+                self.rate_found_pps
             ));
         }
         self.success = self.failures.is_empty() && self.doubts.is_empty();
@@ -284,6 +292,7 @@ mod tests {
             rate_pps: 1.0,
             offered_pps: 1.0,
             sender_kept_up: true,
+            slowed: false,
             attempts: 1,
             latency_us: LatencyUs::default(),
             ping4: true,
@@ -331,9 +340,10 @@ mod tests {
 
     #[test]
     fn a_rate_that_could_not_be_measured_is_no_success() {
-        let doubts: [fn(&mut Verdict); 2] = [
+        let doubts: [fn(&mut Verdict); 3] = [
             |v| v.rate_finding = Finding::Inconclusive,
             |v| v.sender_kept_up = false,
+            |v| v.slowed = true,
         ];
         for doubt in doubts {
             let mut verdict = good();
