@@ -32,33 +32,33 @@ fn ladder<E>(
     known: f64,
     mut trial: impl FnMut(f64) -> Result<TrialResult, E>,
 ) -> Result<Vec<LossAt>, E> {
-    let mut results: Vec<LossAt> = Vec::new();
+    // Until the generator keeps up, and the loss is told from a hiccup; also the most that it came to.
+    let mut settle = |asked: f64| -> Result<(TrialResult, f64), E> {
+        let (mut voids, mut lost, mut most) = (0, 0, 0.0_f64);
+        loop {
+            let shown = trial(asked)?;
+            most = most.max(shown.offered_pps);
+            match shown.kept_up(asked) {
+                false if voids < VOID_AGAIN => voids += 1,
+                true if shown.lost() > 0 && asked <= known && lost == 0 => lost += 1,
+                _ => return Ok((shown, most)),
+            }
+        }
+    };
     let mut highest = rate_max;
-    let mut top = trial(highest)?;
+    let (mut top, mut most) = settle(highest)?;
     for _ in 0..TOPS {
         if top.kept_up(highest) {
             break;
         }
-        // Not below what it once came to without help: else one hiccup would make the whole ladder low.
-        highest = highest.min(top.offered_pps.max(known) * BACK_OFF);
-        top = trial(highest)?;
+        highest = highest.min(most) * BACK_OFF;
+        (top, most) = settle(highest)?;
     }
-    results.push(step(1.0, highest, top));
+    let mut results = vec![step(1.0, highest, top)];
     for part in (1..STEPS).rev() {
         let load = f64::from(part) / f64::from(STEPS);
         let asked = highest * load;
-        let mut shown = trial(asked)?;
-        let (mut voids, mut lost) = (0, 0);
-        loop {
-            let kept_up = shown.kept_up(asked);
-            match kept_up {
-                false if voids < VOID_AGAIN => voids += 1,
-                true if shown.lost() > 0 && asked <= known && lost == 0 => lost += 1,
-                _ => break,
-            }
-            shown = trial(asked)?;
-        }
-        results.push(step(load, asked, shown));
+        results.push(step(load, asked, settle(asked)?.0));
         let whole = |it: &&LossAt| it.lost == 0 && it.kept_up;
         if results.iter().rev().take_while(whole).count() >= 2 {
             break;

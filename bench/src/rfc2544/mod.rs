@@ -209,9 +209,11 @@ impl<'a> Bench<'a> {
                     tolerated * 100.0
                 ));
                 let start = found.max(throughput::START_PPS);
-                result
-                    .tolerant
-                    .push(throughput::measure(self, size, tolerated, start)?);
+                let mut tolerant = throughput::measure(self, size, tolerated, start)?;
+                if let Some(without) = &result.throughput {
+                    tolerant.is_no_less_than(without);
+                }
+                result.tolerant.push(tolerant);
             }
         }
         if has(Test::Latency) {

@@ -273,6 +273,16 @@ impl Total {
     }
 }
 
+impl Throughput {
+    /// Where nothing is lost, no more is lost than tolerated: a search that found less was disturbed.
+    pub(super) fn is_no_less_than(&mut self, without_loss: &Self) {
+        if without_loss.finding.has_rate() && self.pps.median < without_loss.pps.median {
+            (self.pps, self.gbps) = (without_loss.pps, without_loss.gbps);
+            self.finding = Finding::AtLeastGenerator;
+        }
+    }
+}
+
 impl Dut {
     pub(crate) fn of(testbed: &mut Testbed) -> anyhow::Result<Self> {
         let mut nodes = Vec::new();
@@ -346,6 +356,24 @@ mod tests {
             contradicted_by_pps: None,
         });
         size
+    }
+
+    #[test]
+    fn what_loses_nothing_loses_no_more_than_tolerated() {
+        let with = |pps: f64, finding| {
+            let mut it = found(finding).throughput.unwrap();
+            it.pps = Sample::new(vec![pps]);
+            it
+        };
+        let mut disturbed = with(2e5, Finding::Found);
+        disturbed.is_no_less_than(&with(5e5, Finding::Found));
+        assert_eq!(
+            (disturbed.pps.median, disturbed.finding),
+            (5e5, Finding::AtLeastGenerator)
+        );
+        let mut more = with(6e5, Finding::Found);
+        more.is_no_less_than(&with(5e5, Finding::Found));
+        assert_eq!((more.pps.median, more.finding), (6e5, Finding::Found));
     }
 
     #[test]
