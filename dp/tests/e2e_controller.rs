@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use triangle::{PATIENCE, Triangle};
 use twinseal_lab::Process;
 use twinseal_lab::traffic::Until;
@@ -131,11 +131,14 @@ fn nodes_are_reached_over_tcp_by_tls() {
     };
     let mut params = CertificateParams::new(Vec::new()).expect("no names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // Names of their own: one that is its issuer's counts as self-signed.
+    params.distinguished_name.push(DnType::CommonName, "issuer");
     let key = KeyPair::generate().expect("a key");
     let issuer = CertifiedIssuer::self_signed(params, key).expect("an issuer");
     let issue = |name: &str, names: Vec<SanType>| {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.distinguished_name.push(DnType::CommonName, name);
         params.subject_alt_names = names;
         let certificate = params.signed_by(&key, &issuer).expect("a certificate");
         [

@@ -309,6 +309,8 @@ impl Pki {
         let file = |name: &str, text: &str| {
             let path = folder.path().join(name);
             std::fs::write(&path, text).expect("a file");
+            let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            std::fs::set_permissions(&path, private).expect("its mode");
             path.display().to_string()
         };
         file("client.pem", &self.client.0);
