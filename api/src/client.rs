@@ -216,6 +216,7 @@ pub fn delete(item: v1::item_ref::Item) -> v1::Change {
 pub struct Client {
     control: ControlClient<Channel>,
     patience: Duration,
+    waiting: Option<fn(&str, Duration)>,
 }
 
 impl Deref for Client {
@@ -250,6 +251,7 @@ impl Client {
             // A node may have a million routes.
             control: ControlClient::new(channel).max_decoding_message_size(usize::MAX),
             patience: PATIENCE,
+            waiting: None,
         })
     }
 
@@ -257,6 +259,12 @@ impl Client {
     /// went away; 30 seconds unless said.
     pub fn set_patience(&mut self, patience: Duration) {
         self.patience = patience;
+    }
+
+    /// What to call when [`apply`](Self::apply) or [`replace`](Self::replace) begins to wait for a node that went away, with
+    /// what it said last and how long they wait at most.
+    pub fn on_waiting(&mut self, call: fn(&str, Duration)) {
+        self.waiting = Some(call);
     }
 
     /// Applies a transaction, once: if the connection breaks it asks again under the same `request_id`, which it makes if
@@ -273,7 +281,7 @@ impl Client {
         if request.request_id.is_empty() {
             request.request_id = request_id();
         }
-        let mut tries = Tries::new(self.patience);
+        let mut tries = Tries::new(self.patience, self.waiting);
         loop {
             let answer = self.control.apply(request.clone()).await;
             match applied(answer.map(tonic::Response::into_inner)) {
@@ -307,7 +315,7 @@ impl Client {
             }
         }));
         let messages: Vec<_> = messages.collect();
-        let mut tries = Tries::new(self.patience);
+        let mut tries = Tries::new(self.patience, self.waiting);
         loop {
             let stream = tokio_stream::iter(messages.clone());
             let answer = self.control.replace(stream).await;
@@ -371,12 +379,15 @@ fn chunks(items: Vec<v1::Item>) -> Vec<Vec<v1::Item>> {
 /// Tries to reach a node that went away.
 struct Tries {
     until: Instant,
+    /// To be called once.
+    waiting: Option<fn(&str, Duration)>,
 }
 
 impl Tries {
-    fn new(patience: Duration) -> Self {
+    fn new(patience: Duration, waiting: Option<fn(&str, Duration)>) -> Self {
         Self {
             until: Instant::now() + patience,
+            waiting,
         }
     }
 
@@ -384,6 +395,9 @@ impl Tries {
     async fn again(&mut self, status: Status) -> Result<(), Error> {
         if Instant::now() + RETRY > self.until {
             return Err(Error::Gone(status));
+        }
+        if let Some(waiting) = self.waiting.take() {
+            waiting(status.message(), self.until - Instant::now());
         }
         sleep(RETRY).await;
         Ok(())
@@ -431,7 +445,7 @@ impl Events {
                 from_sequence: self.next,
                 boot: self.boot,
             };
-            let mut tries = Tries::new(self.patience);
+            let mut tries = Tries::new(self.patience, None);
             let stream = loop {
                 let answer = self.control.watch(request.clone()).await;
                 match answer.map_err(Error::from) {

@@ -263,6 +263,7 @@ impl Node {
             Some(Port {
                 role,
                 mac: mac(number, index),
+                more_macs: Vec::new(),
                 mtu: MTU,
                 finishes: false,
                 device_mtu: MTU,

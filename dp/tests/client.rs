@@ -104,12 +104,16 @@ fn a_lost_answer_is_asked_for_again_and_nothing_is_applied_twice() {
     on_runtime(async {
         let wire = Wire::new(dir.path(), config.socket.path.clone());
         let address = Address::socket(&wire.path);
+        static WAITED: AtomicBool = AtomicBool::new(false);
         let mut client = Client::connect(address).await.expect("it connects");
+        client.on_waiting(|_, _| WAITED.store(true, SeqCst));
         let first = client.apply(request("red")).await.expect("it applies");
+        assert!(!WAITED.load(SeqCst));
         assert_eq!((first.generation, first.repeated), (1, false));
         wire.lose_answer.store(true, SeqCst);
         let second = client.apply(request("blue")).await.expect("it applies");
         assert!(!wire.lose_answer.load(SeqCst), "an answer was lost");
+        assert!(WAITED.load(SeqCst), "a user is told what it waits for");
         assert_eq!((second.generation, second.repeated), (2, true));
 
         // A whole state too.

@@ -244,7 +244,7 @@ fn applies_and_reads_back() {
         "prefix: 10.2.0.0/24",
         "secret: installed",
         "label: 200",
-        "# link to-b: up, next hop 02:00:00:00:00:03",
+        "# link to-b: up (no key receives), next hop 02:00:00:00:00:03",
     ] {
         assert!(got.contains(line), "{line:?} in {got}");
     }

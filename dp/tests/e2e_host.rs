@@ -1,16 +1,18 @@
-//! A router's own host: its traffic through a TAP, and its neighbour table.
+//! A router's own host: its traffic through a TAP, its neighbour table, and what becomes of its devices.
 
 mod common;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use common::{FAMILIES, PATIENCE, Path, lab_available, options};
+use common::{FAMILIES, PATIENCE, Path, lab_available, logs, options};
+use twinseal::cli::demo::items::set;
 use twinseal::cli::demo::kernel::{Network, netdev};
-use twinseal::cli::demo::plan::{Devices, EDGE_PORT, Host, Router, Underlay, WEST};
+use twinseal::cli::demo::plan::{Devices, EDGE_PORT, Host, Router, Underlay, VRF, WEST};
 use twinseal_api::v1;
 use twinseal_lab::traffic::Until;
 use twinseal_lab::{PingConfig, Route, ping};
+use v1::item::Item;
 
 /// As the demo's network, but edge A faces its own host by a TAP.
 struct WithTap<'a>(&'a Network);
@@ -201,5 +203,291 @@ fn an_operators_permanent_neighbour_stays_so() {
     let load = path.send(Host::A, false, 1, 100.0, until);
     let summary = load.finish();
     path.assert_perfect(&summary);
+    path.finish();
+}
+
+/// How a port is: up or not, and what is wrong.
+fn port_state(path: &mut Path, router: Router, port: &str) -> v1::PortState {
+    let got = path.controller.get(router).expect("the state");
+    let found = got.ports.into_iter().find(|it| it.port == port);
+    found.unwrap_or_else(|| panic!("no port {port}"))
+}
+
+#[track_caller]
+fn wait_for_port(path: &mut Path, port: &str, what: impl Fn(&v1::PortState) -> bool) {
+    let begin = std::time::Instant::now();
+    loop {
+        let state = port_state(path, Router::EdgeA, port);
+        if what(&state) {
+            return;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{state:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A link of edge A.
+fn link_reason(path: &mut Path, link: &str) -> String {
+    let got = path.controller.get(Router::EdgeA).expect("the state");
+    let found = got.links.into_iter().find(|it| it.link == link);
+    found.expect("the link").reason
+}
+
+#[test]
+fn ports_follow_their_devices_with_the_keys_that_they_have() {
+    let Some(mut path) = Path::start(options()) else {
+        return;
+    };
+    let tables = path.controller.get(Router::EdgeA).expect("the state");
+    let (west, edge) = (netdev(WEST), netdev(EDGE_PORT));
+
+    // Other hardware addresses, told to the neighbours as an operator would have it told.
+    let router = path.network.router(Router::EdgeA);
+    for (device, mac) in [(west, 0xa1), (edge, 0xa2)] {
+        router
+            .sysctl(&format!("net/ipv4/conf/{device}/arp_notify"), "1")
+            .expect("announcements");
+        router
+            .sysctl(&format!("net/ipv6/conf/{device}/ndisc_notify"), "1")
+            .expect("announcements");
+        router
+            .set_mac(device, [2, 0, 0, 0, 0xaa, mac])
+            .expect("another hardware address");
+    }
+    for (port, mac) in [(WEST, "02:00:00:00:aa:a1"), (EDGE_PORT, "02:00:00:00:aa:a2")] {
+        wait_for_port(&mut path, port, |it| it.up && it.mac == mac);
+    }
+    path.settle();
+
+    // A smaller MTU, and the old one.
+    for mtu in [1400, 1500] {
+        let router = path.network.router(Router::EdgeA);
+        router.set_mtu(west, mtu).expect("another MTU");
+        wait_for_port(&mut path, WEST, |it| it.up && it.mtu == mtu);
+        path.settle();
+    }
+
+    // Down, up, and its address gone for a while.
+    let address = Underlay::V4.address(Router::EdgeA, WEST);
+    let net = twinseal_lab::IpNet::new(address.0, address.1).expect("a prefix");
+    path.network
+        .router(Router::EdgeA)
+        .set_down(west)
+        .expect("it goes down");
+    wait_for_port(&mut path, WEST, |it| it.reason == "its device is set down");
+    let router = path.network.router(Router::EdgeA);
+    router.set_up(west).expect("it comes up");
+    router.delete_address(west, net).expect("it is there");
+    wait_for_port(&mut path, WEST, |it| it.up);
+    let reason = format!("its local address {} is not on this host", address.0);
+    assert_eq!(link_reason(&mut path, WEST), reason);
+    let router = path.network.router(Router::EdgeA);
+    router.add_address(west, net).expect("it is gone");
+    path.settle();
+
+    // Moved away and back: its sockets are dead for good.
+    let (router, other) = (
+        path.network.router(Router::EdgeA),
+        path.network.host(Host::B),
+    );
+    router.move_to(west, other).expect("it moves");
+    let moved = "its device was moved to another network namespace";
+    wait_for_port(&mut path, WEST, |it| !it.up && it.reason == moved);
+    assert_eq!(link_reason(&mut path, WEST), format!("port {WEST}: {moved}"));
+    let (router, other) = (
+        path.network.router(Router::EdgeA),
+        path.network.host(Host::B),
+    );
+    other.move_to(west, router).expect("it moves back");
+    router.set_up(west).expect("it comes up");
+    router.add_address(west, net).expect("it has none");
+    wait_for_port(&mut path, WEST, |it| it.up && it.reason.is_empty());
+    path.settle();
+
+    // Deleted and made again.
+    path.network
+        .router(Router::EdgeA)
+        .delete_link(edge)
+        .expect("it goes");
+    wait_for_port(&mut path, EDGE_PORT, |it| it.reason == "its device was deleted");
+    let to = Host::A.address(false).to_string();
+    let explained = path.explain(Router::EdgeA, &to);
+    assert!(
+        explained.contains(&format!("port {EDGE_PORT}: its device was deleted")),
+        "{explained}"
+    );
+    path.network
+        .wire_host(Host::A)
+        .expect("a host's devices, made again");
+    wait_for_port(&mut path, EDGE_PORT, |it| it.up && it.reason.is_empty());
+    path.settle();
+    let traffic = path.send_all_ways(4, 250.0);
+    std::thread::sleep(Duration::from_secs(1));
+    path.assert_all_came(traffic);
+
+    let now = path.controller.get(Router::EdgeA).expect("the state");
+    assert_eq!(
+        (now.generation, now.items),
+        (tables.generation, tables.items),
+        "nobody has told it anything"
+    );
+    path.finish();
+}
+
+#[test]
+fn another_device_needs_no_new_keys() {
+    let Some(mut path) = Path::start(options()) else {
+        return;
+    };
+    // The same device under another name, as after its hardware was replaced.
+    let router = path.network.router(Router::EdgeA);
+    router.set_down(netdev(WEST)).expect("it goes down");
+    router.rename(netdev(WEST), "west9").expect("a new name");
+    router.set_up("west9").expect("it comes up");
+    wait_for_port(&mut path, WEST, |it| {
+        it.up && it.reason == "its device is called west9 now"
+    });
+    path.settle();
+    let port = |netdev: &str, mtu| {
+        set(Item::Port(v1::Port {
+            name: WEST.into(),
+            role: v1::PortRole::Underlay.into(),
+            mtu,
+            device: Some(v1::port::Device::AfXdp(v1::AfXdp {
+                netdev: netdev.into(),
+                ..v1::AfXdp::default()
+            })),
+            ..v1::Port::default()
+        }))
+    };
+    let refused = path
+        .controller
+        .apply(Router::EdgeA, vec![port("no-such-dev", 0)])
+        .expect_err("there is none");
+    assert!(refused.to_string().contains("no-such-dev"), "{refused}");
+    wait_for_port(&mut path, WEST, |it| !it.up);
+    path.controller
+        .apply(Router::EdgeA, vec![port("west9", 1480)])
+        .expect("a port takes another device");
+    wait_for_port(&mut path, WEST, |it| {
+        it.up && it.reason.is_empty() && it.mtu == 1480
+    });
+    path.settle();
+    path.finish();
+}
+
+#[test]
+fn a_deleted_tap_is_made_again_and_nobody_spins() {
+    if lab_available() && !std::path::Path::new("/dev/net/tun").exists() {
+        eprintln!("SKIPPED: there is no /dev/net/tun; load the module tun");
+        return;
+    }
+    let Some(mut path) = Path::without_tables(options()) else {
+        return;
+    };
+    path.controller
+        .start(&path.plan, &WithTap(&path.network))
+        .expect("tables and keys are taken");
+    let before = path.network.router(Router::EdgeA).interface(TAP);
+    let before = before.expect("the TAP").index;
+    path.network
+        .router(Router::EdgeA)
+        .delete_link(TAP)
+        .expect("it goes");
+    wait_for_port(&mut path, EDGE_PORT, |it| it.reason == "its device was deleted");
+    wait_for_port(&mut path, EDGE_PORT, |it| it.up && it.reason.is_empty());
+    let after = path.network.router(Router::EdgeA).interface(TAP);
+    assert_ne!(after.expect("it is made again").index, before);
+    path.finish();
+}
+
+/// A port of edge A's towards its host, whose kernel has it to itself or not.
+fn edge_port(owned: bool) -> v1::Change {
+    set(Item::Port(v1::Port {
+        name: EDGE_PORT.into(),
+        role: v1::PortRole::Edge.into(),
+        vrf: VRF.into(),
+        device: Some(v1::port::Device::AfXdp(v1::AfXdp {
+            netdev: netdev(EDGE_PORT).into(),
+            owned,
+            ..v1::AfXdp::default()
+        })),
+        ..v1::Port::default()
+    }))
+}
+
+/// A verdict of the steering program at edge A's edge port.
+fn verdict(path: &mut Path, name: &str) -> u64 {
+    let stats = path.controller.stats(Router::EdgeA).expect("counters");
+    let port = stats.ports.iter().find(|port| port.port == EDGE_PORT);
+    let verdicts = &port.expect("its counters").steering;
+    let found = verdicts.iter().find(|counter| counter.name == name);
+    found.map_or(0, |counter| counter.value)
+}
+
+#[test]
+fn what_hosts_send_to_a_forwarding_kernel_does_not_leave_in_plaintext() {
+    let Some(mut path) = Path::start(options()) else {
+        return;
+    };
+    let edge = netdev(EDGE_PORT);
+    let router = path.network.router(Router::EdgeA);
+    // A kernel that would send on all that it gets.
+    router
+        .sysctl("net/ipv4/ip_forward", "1")
+        .expect("the kernel forwards");
+    let begin = std::time::Instant::now();
+    while !logs(&path.network)
+        .iter()
+        .any(|(_, log)| log.contains("the kernel forwards (net/ipv4/conf/edge0/forwarding is on)"))
+    {
+        assert!(begin.elapsed() < PATIENCE, "nobody is warned");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+
+    // Hosts that use the address of a virtual router.
+    let virtual_mac = [0, 0, 0x5e, 0, 1, 7];
+    router
+        .add_macvlan("vrrp7", edge, virtual_mac)
+        .expect("a virtual router's device");
+    let host = path.network.host(Host::A);
+    for v6 in FAMILIES {
+        host.set_neighbour("eth0", Host::A.gateway(v6), virtual_mac)
+            .expect("the gateway's address");
+    }
+    path.settle();
+    let before = verdict(&mut path, "pass_other_mac");
+    path.settle();
+    let after = verdict(&mut path, "pass_other_mac");
+    assert_eq!(after, before, "all are taken by now");
+    path.network
+        .router(Router::EdgeA)
+        .delete_link("vrrp7")
+        .expect("it goes");
+    let begin = std::time::Instant::now();
+    while verdict(&mut path, "pass_other_mac") == after {
+        assert!(begin.elapsed() < PATIENCE, "the address stays the port's");
+        path.ping(Host::A, false, &few());
+    }
+
+    // Such frames are dropped where the device is the node's own, and nothing that the kernel needs is.
+    path.controller
+        .apply(Router::EdgeA, vec![edge_port(true)])
+        .expect("a port takes another mode");
+    path.ping(Host::A, false, &few());
+    assert!(verdict(&mut path, "drop_other_mac") > 0);
+    assert_eq!(verdict(&mut path, "pass_other_mac"), 0);
+    let (router, host) = (
+        path.network.router(Router::EdgeA),
+        path.network.host(Host::A),
+    );
+    let mac = router.mac(edge).expect("the device's address");
+    for v6 in FAMILIES {
+        host.set_neighbour("eth0", Host::A.gateway(v6), mac)
+            .expect("the gateway's address");
+        let gateway = ping(host, Host::A.gateway(v6), &few()).expect("a ping");
+        assert!(gateway.all_answered(), "{gateway}");
+    }
+    path.settle();
     path.finish();
 }

@@ -6,6 +6,7 @@ use twinseal::pipeline::Disposition::{self, Drop, Send};
 use twinseal::pipeline::reason::DropReason;
 use twinseal::tables::trie::Number;
 use twinseal::tables::{Dscp, LinkIndex, PortIndex, Receiver, Target, Via, ViaIndex, VrfIndex};
+use twinseal::wire::ethernet::Mac;
 use twinseal::wire::ip::checksum;
 use twinseal_crypto::{DEFAULT_PROVIDER, Suite, provider};
 
@@ -394,6 +395,39 @@ fn what_hosts_send_and_is_not_forwarded() {
         draft.set_route(VrfIndex(0), [10, 2, 0, 0], 16, Target::Blackhole);
     });
     dropped(&mut path.a, EDGE, &whole, DropReason::Blackhole);
+}
+
+/// Else the kernel has them, and it may forward.
+#[test]
+fn virtual_routers_and_priority_tags_are_ours() {
+    let mut path = path();
+    let plain = host_frame_v4(64, 7);
+    let expected = first_hop(&mut path, &plain).len();
+    let tag = |control: [u8; 2]| {
+        let (macs, rest) = plain.split_at(12);
+        [macs, &[0x81, 0], &control, rest].concat()
+    };
+    for priority in [[0, 0], [0xe0, 0], [0x10, 0]] {
+        let out = sent(&mut path.a, EDGE, &tag(priority), WEST);
+        assert_eq!(out.len(), expected, "{priority:?}");
+    }
+    dropped(&mut path.a, EDGE, &tag([0, 1]), DropReason::NotIp);
+    dropped(&mut path.a, EDGE, &tag([0, 0])[..17], DropReason::NotIp);
+    let mut twice = tag([0, 0]);
+    twice[16..18].copy_from_slice(&[0x81, 0]);
+    dropped(&mut path.a, EDGE, &twice, DropReason::NotIp);
+
+    let virtual_mac = [0, 0, 0x5e, 0, 1, 7];
+    let mut to_virtual = plain.clone();
+    to_virtual[..6].copy_from_slice(&virtual_mac);
+    dropped(&mut path.a, EDGE, &to_virtual, DropReason::NotForUs);
+    let edge = path.a.tables.ports[usize::from(EDGE.0)].as_mut();
+    edge.expect("the edge port").more_macs = vec![Mac(virtual_mac)];
+    assert_eq!(sent(&mut path.a, EDGE, &to_virtual, WEST).len(), expected);
+    // The underlay has priorities too.
+    let out = first_hop(&mut path, &plain);
+    let tagged = [&out[..12], &[0x81, 0, 0xa0, 0], &out[12..]].concat();
+    sent(&mut path.transit, WEST, &tagged, EAST);
 }
 
 #[test]

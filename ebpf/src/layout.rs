@@ -9,6 +9,9 @@ pub const MAX_QUEUES: u32 = 256;
 /// Own addresses of the host a port may know.
 pub const MAX_LOCAL_ADDRESSES: u32 = 16_384;
 
+/// MAC addresses besides its own that an edge port may have.
+pub const MAX_MACS: u32 = 1_024;
+
 /// UDP endpoints an underlay port may listen on.
 pub const MAX_ENDPOINTS: u32 = 4_096;
 
@@ -18,6 +21,15 @@ pub const MAX_EXTENSION_HEADERS: usize = 4;
 /// Key of the map of own addresses: an IPv6 address, or an IPv4 address in its mapped form (RFC 4291, 2.5.5.2).
 /// Its bytes in memory are those of the packet. (Words, as the program's stack wants aligned stores.)
 pub type LocalKey = [u32; 4];
+
+/// Key of the map of MAC addresses: its bytes in memory are those of the packet, and two zeroes.
+pub type MacKey = u64;
+
+/// The key of a MAC address as it stands in a packet.
+#[inline(always)]
+pub const fn mac_key([a, b, c, d, e, f]: [u8; 6]) -> MacKey {
+    u64::from_ne_bytes([a, b, c, d, e, f, 0, 0])
+}
 
 /// Key of the map of endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,16 +100,17 @@ pub mod role {
 pub struct Config {
     /// One of [`role`].
     pub role: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// 1 if nothing may reach the kernel but what it needs itself, 0 else (edge).
+    pub owned: u8,
     /// The port's own MAC address (edge and bridge).
     pub mac: [u8; 6],
 }
 
 /// Declares [`Verdict`], its list and its names in one place.
 macro_rules! verdicts {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// What the program decided about a frame, and the index of that decision's counter.
+    ($($(#[$doc:meta])* $variant:ident = $name:literal or $dropped:literal,)*) => {
+        /// What the program decided about a frame, and the index of that decision's counter. On an owned port most of what
+        /// passes elsewhere is dropped.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         #[repr(u32)]
         pub enum Verdict {
@@ -117,39 +130,52 @@ macro_rules! verdicts {
                     $(Verdict::$variant => $name,)*
                 }
             }
+
+            /// The name of the counter of frames that were dropped for it on an owned port, at [`COUNT`](Self::COUNT) and
+            /// its number. None for what is never dropped.
+            pub const fn dropped_name(self) -> Option<&'static str> {
+                let name = match self {
+                    $(Verdict::$variant => $dropped,)*
+                };
+                match name.is_empty() {
+                    true => None,
+                    false => Some(name),
+                }
+            }
         }
     };
 }
 
 verdicts! {
     /// Ours: handed to the AF_XDP socket of its receive queue. (That socket may still drop it: its ring counts that.)
-    Redirected = "redirected",
+    Redirected = "redirected" or "",
     /// Ours, but its receive queue has no AF_XDP socket: passed to the kernel.
-    NoSocket = "no_socket",
+    NoSocket = "no_socket" or "drop_no_socket",
     /// The port has no role yet.
-    PassUnconfigured = "pass_unconfigured",
+    PassUnconfigured = "pass_unconfigured" or "",
     /// Neither IPv4 nor IPv6: ARP, LLDP, LACP, MPLS and so on.
-    PassNotIp = "pass_not_ip",
-    /// Carries an 802.1Q or 802.1ad tag: the kernel's VLAN devices have these.
-    PassVlan = "pass_vlan",
+    PassNotIp = "pass_not_ip" or "drop_not_ip",
+    /// Carries an 802.1Q or 802.1ad tag: the kernel's VLAN devices have these. (A tag of VLAN 0 only tells a priority: it is
+    /// looked through, but on a bridge port.)
+    PassVlan = "pass_vlan" or "drop_vlan",
     /// Underlay: not UDP to one of our endpoints.
-    PassNotOurs = "pass_not_ours",
-    /// Edge: the frame is for another station's MAC address.
-    PassOtherMac = "pass_other_mac",
+    PassNotOurs = "pass_not_ours" or "drop_not_ours",
+    /// Edge: the frame is for another station's MAC address, or for one of the device's that the program was not told.
+    PassOtherMac = "pass_other_mac" or "drop_other_mac",
     /// Edge and bridge: addressed to this host itself.
-    PassLocal = "pass_local",
+    PassLocal = "pass_local" or "",
     /// Edge: a group MAC address, or a multicast or broadcast destination.
-    PassMulticast = "pass_multicast",
+    PassMulticast = "pass_multicast" or "drop_multicast",
     /// Edge: a destination that no router forwards: link-local, loopback, unspecified, IPv4-mapped.
-    PassScope = "pass_scope",
+    PassScope = "pass_scope" or "drop_scope",
     /// Bridge: 802.1D link control (01-80-C2-00-00-0x: STP, LACP, LLDP), which no bridge forwards.
-    PassLinkControl = "pass_link_control",
+    PassLinkControl = "pass_link_control" or "drop_link_control",
     /// Underlay: an IP fragment; the kernel reassembles or answers it.
-    PassFragment = "pass_fragment",
+    PassFragment = "pass_fragment" or "drop_fragment",
     /// Underlay: more IPv6 extension headers than we walk, or a routing header with hops still to visit.
-    PassExtension = "pass_extension",
+    PassExtension = "pass_extension" or "drop_extension",
     /// The frame ends inside a header.
-    PassTruncated = "pass_truncated",
+    PassTruncated = "pass_truncated" or "drop_truncated",
     /// A version or header length that contradicts the EtherType.
-    PassMalformed = "pass_malformed",
+    PassMalformed = "pass_malformed" or "drop_malformed",
 }

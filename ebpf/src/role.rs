@@ -43,6 +43,11 @@ pub enum Role {
     Edge {
         /// The port's own MAC address.
         mac: [u8; 6],
+        /// Whether the kernel gets only what it needs itself; all else that is not ours is dropped. That is: ARP; packets
+        /// to the machine's own addresses; those to link-local groups (224.0.0.0/24, ff01::/16, ff02::/16), neighbour
+        /// discovery among them, and to 255.255.255.255, which no router forwards; and link control (as
+        /// [`Verdict::PassLinkControl`](crate::Verdict::PassLinkControl)).
+        owned: bool,
     },
     /// Faces hosts and bridges for them: all frames that a bridge would forward, which includes broadcasts. The
     /// machine itself cannot use the port's IP addresses, as it hears no ARP there.
@@ -57,6 +62,8 @@ pub enum Role {
 /// What the program says about a frame: see [`Steering::dry_run`](crate::Steering::dry_run).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// `XDP_DROP`: nobody gets it (owned ports only).
+    Drop,
     /// `XDP_PASS`: the kernel gets it.
     Pass,
     /// `XDP_REDIRECT`: the AF_XDP socket gets it.
@@ -66,14 +73,14 @@ pub enum Action {
 impl Role {
     /// As the program reads it.
     pub(crate) fn config(self) -> Config {
-        let (role, mac) = match self {
-            Self::Edge { mac } => (role::EDGE, mac),
-            Self::Bridge { mac } => (role::BRIDGE, mac),
-            Self::Underlay => (role::UNDERLAY, [0; 6]),
+        let (role, owned, mac) = match self {
+            Self::Edge { mac, owned } => (role::EDGE, owned, mac),
+            Self::Bridge { mac } => (role::BRIDGE, false, mac),
+            Self::Underlay => (role::UNDERLAY, false, [0; 6]),
         };
         Config {
             role,
-            reserved: 0,
+            owned: owned.into(),
             mac,
         }
     }

@@ -10,7 +10,8 @@ use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 
 use crate::layout::{
-    Config, EndpointKey, LocalKey, MAX_ENDPOINTS, MAX_LOCAL_ADDRESSES, MAX_QUEUES, Verdict,
+    Config, EndpointKey, LocalKey, MAX_ENDPOINTS, MAX_LOCAL_ADDRESSES, MAX_MACS, MAX_QUEUES, MacKey,
+    Verdict, mac_key,
 };
 use crate::role::{Action, Role, XdpMode, XdpOutcome};
 use crate::set::{Set, endpoint_key, local_key};
@@ -19,7 +20,7 @@ use crate::{OBJECT, SteerError, attached, sys};
 /// The steering program on one network device. Dropping it detaches the program.
 pub struct Steering {
     // First, so that it goes first: no frame meets maps that are going.
-    _link: sys::XdpLink,
+    link: sys::XdpLink,
     name: String,
     outcome: XdpOutcome,
     native_refusal: Option<io::Error>,
@@ -27,6 +28,7 @@ pub struct Steering {
     config_map: Array<MapData, Config>,
     sockets: XskMap<MapData>,
     local: Set<LocalKey>,
+    macs: Set<MacKey>,
     endpoints: Set<EndpointKey>,
     counters: PerCpuArray<MapData, u64>,
     program: Ebpf,
@@ -78,7 +80,7 @@ impl Steering {
         };
 
         Ok(Self {
-            _link: link,
+            link,
             name: ifname.to_owned(),
             outcome,
             native_refusal,
@@ -90,6 +92,7 @@ impl Steering {
                 "local addresses",
                 MAX_LOCAL_ADDRESSES,
             ),
+            macs: Set::new(take_map(&mut program, "MACS")?, "MAC addresses", MAX_MACS),
             endpoints: Set::new(
                 take_map(&mut program, "ENDPOINTS")?,
                 "UDP endpoints",
@@ -103,6 +106,12 @@ impl Steering {
     /// How the program runs.
     pub fn outcome(&self) -> XdpOutcome {
         self.outcome
+    }
+
+    /// Whether the program is still on its device: false once the device is gone, or somebody took the program off or put
+    /// another in its place. Takes the kernel's lock of all devices for a moment.
+    pub fn is_attached(&self) -> bool {
+        self.link.is_attached()
     }
 
     /// Why the driver refused native mode, if [`XdpMode::Auto`] came down to generic.
@@ -191,22 +200,36 @@ impl Steering {
         Ok(())
     }
 
-    /// Frames a verdict since the program was attached, over all CPUs: the counter of a [`Verdict`] is at its number.
+    /// Sets the MAC addresses that an edge port has besides its own, as virtual routers have them (RFC 9568, 7.3). Only the
+    /// difference to what was set before is written.
+    ///
+    /// # Errors
+    /// [`SteerError::TooMany`]; [`SteerError::Kernel`] (setting again mends what was left undone).
+    pub fn set_more_macs(&mut self, macs: &[[u8; 6]]) -> Result<(), SteerError> {
+        self.macs
+            .replace(macs.iter().map(|mac| mac_key(*mac)).collect())
+    }
+
+    /// Frames a verdict since the program was attached, over all CPUs: the counter of a [`Verdict`] is at its number. On an
+    /// owned port those of dropped frames come behind, by [`Verdict::dropped_name`].
     ///
     /// # Errors
     /// [`SteerError::Kernel`].
-    pub fn counters(&self) -> Result<[(&'static str, u64); Verdict::COUNT], SteerError> {
-        let mut counters = [("", 0); Verdict::COUNT];
-        for (counter, verdict) in counters.iter_mut().zip(Verdict::ALL) {
-            let cpus = self.counters.get(&(*verdict as u32), 0).map_err(|error| {
+    pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, SteerError> {
+        let passed = Verdict::ALL.iter().map(|it| (*it as u32, it.name()));
+        let dropped = Verdict::ALL.iter().filter_map(|it| {
+            let name = it.dropped_name()?;
+            Some((*it as u32 + Verdict::COUNT as u32, name))
+        });
+        let dropped = dropped.filter(|_| self.config.owned != 0);
+        let count = |(number, name)| {
+            let cpus = self.counters.get(&number, 0).map_err(|error| {
                 SteerError::aya(format!("reading the counters of {}", self.name), &error)
             })?;
-            *counter = (
-                verdict.name(),
-                cpus.iter().fold(0u64, |sum, cpu| sum.wrapping_add(*cpu)),
-            );
-        }
-        Ok(counters)
+            let sum = cpus.iter().fold(0u64, |sum, cpu| sum.wrapping_add(*cpu));
+            Ok((name, sum))
+        };
+        passed.chain(dropped).map(count).collect()
     }
 
     /// What the program, as it is set now, does with this frame if it comes in on receive queue 0. Nothing is sent or
@@ -223,6 +246,7 @@ impl Steering {
             .test_run(options)
             .map_err(|error| SteerError::aya("running the steering program on a frame", &error))?;
         match result.return_value {
+            XDP_DROP => Ok(Action::Drop),
             XDP_PASS => Ok(Action::Pass),
             XDP_REDIRECT => Ok(Action::Redirect),
             other => Err(SteerError::Object {
@@ -243,6 +267,7 @@ impl fmt::Debug for Steering {
 }
 
 /// `enum xdp_action` of `linux/bpf.h`.
+const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_REDIRECT: u32 = 4;
 

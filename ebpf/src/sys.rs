@@ -4,7 +4,8 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// `BPF_LINK_CREATE`, `BPF_LINK_DETACH` and `BPF_XDP` of `linux/bpf.h`.
+/// `BPF_OBJ_GET_INFO_BY_FD`, `BPF_LINK_CREATE`, `BPF_LINK_DETACH` and `BPF_XDP` of `linux/bpf.h`.
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_DETACH: libc::c_int = 34;
 const BPF_XDP: u32 = 37;
@@ -26,13 +27,64 @@ pub(crate) fn if_index(name: &str) -> Option<u32> {
 }
 
 /// An XDP program's hold on a device. It ends on drop, or when the process ends in any way.
-pub(crate) struct XdpLink(OwnedFd);
+pub(crate) struct XdpLink {
+    fd: OwnedFd,
+    /// What was attached: the program's number, and the device's.
+    attached: Option<(u32, u32)>,
+}
+
+impl XdpLink {
+    /// Whether it still holds the same program to the same device.
+    pub(crate) fn is_attached(&self) -> bool {
+        // What the kernel did not tell then it does not tell now.
+        self.attached.is_none() || self.holds() == self.attached
+    }
+
+    /// The program's number and the device's; that is 0 once the link holds nothing.
+    fn holds(&self) -> Option<(u32, u32)> {
+        /// The head of `struct bpf_link_info`, with what it says of XDP.
+        #[repr(C)]
+        #[derive(Default)]
+        struct Info {
+            kind: u32,
+            id: u32,
+            program: u32,
+            padding: u32,
+            if_index: u32,
+            end: u32,
+        }
+        /// The head of `union bpf_attr` for `BPF_OBJ_GET_INFO_BY_FD`.
+        #[repr(C)]
+        struct GetInfo {
+            fd: i32,
+            size: u32,
+            info: u64,
+        }
+        let mut info = Info::default();
+        let mut attributes = GetInfo {
+            fd: self.fd.as_raw_fd(),
+            size: size_of::<Info>() as u32,
+            info: &raw mut info as u64,
+        };
+        // SAFETY: the kernel reads the attributes in the size given and writes their `size`, and writes at most that many
+        // bytes of plain integers to `info`; both live until it returns.
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                BPF_OBJ_GET_INFO_BY_FD,
+                &raw mut attributes,
+                size_of::<GetInfo>(),
+            )
+        };
+        (done == 0).then_some((info.program, info.if_index))
+    }
+}
 
 impl Drop for XdpLink {
     /// Closing alone would not do: if another thread is just starting a program, its copy of the descriptor lives until
     /// that program runs, and the attachment with it.
     fn drop(&mut self) {
-        let attributes = self.0.as_raw_fd();
+        let attributes = self.fd.as_raw_fd();
         // SAFETY: `union bpf_attr` for `BPF_LINK_DETACH` is one descriptor; the kernel reads exactly the size given.
         // It fails only when the device itself is gone, and the link with it.
         unsafe {
@@ -79,7 +131,10 @@ pub(crate) fn xdp_link(program: BorrowedFd<'_>, if_index: u32, mode: u32) -> io:
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel has just made this descriptor for us (close-on-exec, as all of bpf's).
-    Ok(XdpLink(unsafe { OwnedFd::from_raw_fd(fd) }))
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut link = XdpLink { fd, attached: None };
+    link.attached = link.holds();
+    Ok(link)
 }
 
 /// A socket to ask the kernel about network devices (rtnetlink(7)).

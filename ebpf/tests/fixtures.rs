@@ -11,7 +11,14 @@ use proptest::test_runner::{Config, TestRunner};
 use twinseal_ebpf::Verdict::*;
 use twinseal_ebpf::{Action, Role, Steering, Verdict, XdpMode};
 
-const EDGE: Role = Role::Edge { mac: MAC };
+const EDGE: Role = Role::Edge {
+    mac: MAC,
+    owned: false,
+};
+const OWNED: Role = Role::Edge {
+    mac: MAC,
+    owned: true,
+};
 const BRIDGE: Role = Role::Bridge { mac: MAC };
 const UNDERLAY: Role = Role::Underlay;
 
@@ -61,6 +68,9 @@ fn fixtures() -> Vec<Fixture> {
         f("802.1ad", UNDERLAY, PassVlan, eth(0x88a8, tagged(IPV4, ip4(UDP, NODE4, ours())))),
         f("QinQ", UNDERLAY, PassVlan, eth(0x88a8, tagged(0x8100, tagged(IPV4, ip4(UDP, NODE4, ours()))))),
         f("old QinQ type", UNDERLAY, PassVlan, eth(0x9100, tagged(0x8100, tagged(IPV4, ip4(UDP, NODE4, ours()))))),
+        f("priority tag", UNDERLAY, Redirected, eth(0x8100, priority(IPV4, ip4(UDP, NODE4, ours())))),
+        f("priority tag, v6 with options", UNDERLAY, Redirected, eth(0x8100, priority(IPV6, ip6(60, NODE6, extension(UDP, 1, 0, ours()))))),
+        f("VLAN 0 of a provider", UNDERLAY, PassVlan, eth(0x88a8, priority(IPV4, ip4(UDP, NODE4, ours())))),
         f("first fragment, v4", UNDERLAY, PassFragment, eth(IPV4, ip4_with(UDP, NODE4, 0x2000, &[], ours()))),
         f("last fragment, v4", UNDERLAY, PassFragment, eth(IPV4, ip4_with(UDP, NODE4, 0x00b9, &[], ours()))),
         f("far fragment, v4", UNDERLAY, PassFragment, eth(IPV4, ip4_with(UDP, NODE4, 0x1f00, &[], ours()))),
@@ -122,6 +132,14 @@ fn fixtures() -> Vec<Fixture> {
         f("mapped v4, v6", EDGE, PassScope, v6("::ffff:10.9.0.1")),
         f("802.1Q", EDGE, PassVlan, eth(0x8100, tagged(IPV4, ip4(TCP, [10, 9, 0, 1], vec![])))),
         f("QinQ", EDGE, PassVlan, eth(0x88a8, tagged(0x8100, tagged(IPV4, ip4(TCP, [10, 9, 0, 1], vec![]))))),
+        f("priority tag, v4", EDGE, Redirected, eth(0x8100, priority(IPV4, ip4(TCP, [10, 9, 0, 1], vec![])))),
+        f("priority tag, v6", EDGE, Redirected, eth(0x8100, priority(IPV6, ip6(TCP, "2001:db8:9::1".parse::<Ipv6Addr>().unwrap(), vec![])))),
+        f("priority tag, to the host", EDGE, PassLocal, eth(0x8100, priority(IPV4, ip4(TCP, [10, 0, 0, 1], vec![])))),
+        f("priority tag, arp", EDGE, PassNotIp, eth_to(BROADCAST, 0x8100, priority(0x0806, arp([10, 0, 0, 1].into())))),
+        f("priority tag and a VLAN", EDGE, PassVlan, eth(0x8100, priority(0x8100, tagged(IPV4, ip4(TCP, [10, 9, 0, 1], vec![]))))),
+        f("virtual router", EDGE, Redirected, eth_to(VIRTUAL, IPV4, ip4(TCP, [10, 9, 0, 1], vec![]))),
+        f("virtual router, to the host", EDGE, PassLocal, eth_to(VIRTUAL, IPV4, ip4(TCP, [10, 0, 0, 1], vec![]))),
+        f("another virtual router", EDGE, PassOtherMac, eth_to([0, 0, 0x5e, 0, 1, 8], IPV4, ip4(TCP, [10, 9, 0, 1], vec![]))),
         f("pppoe", EDGE, PassNotIp, eth(0x8864, vec![0x11; 40])),
         f("cut v4", EDGE, PassTruncated, v4([10, 9, 0, 1])[..33].to_vec()),
         f("cut v6", EDGE, PassTruncated, v6("2001:db8:9::1")[..53].to_vec()),
@@ -137,6 +155,7 @@ fn fixtures() -> Vec<Fixture> {
         f("lacp", BRIDGE, PassLinkControl, eth_to([1, 0x80, 0xc2, 0, 0, 2], 0x8809, vec![1; 60])),
         f("last link control", BRIDGE, PassLinkControl, eth_to([1, 0x80, 0xc2, 0, 0, 0x0f], 0x88f7, vec![1; 60])),
         f("group address above link control", BRIDGE, Redirected, eth_to([1, 0x80, 0xc2, 0, 0, 0x10], 39, vec![0x42; 39])),
+        f("priority tag", BRIDGE, PassVlan, eth_to(OTHER, 0x8100, priority(IPV4, vec![0; 40]))),
         f("802.1Q", BRIDGE, PassVlan, eth_to(OTHER, 0x8100, tagged(IPV4, vec![0; 40]))),
     ]
 }
@@ -261,6 +280,63 @@ fn any_frame(role: Role) -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![9 => near_miss, 1 => noise]
 }
 
+/// What would reach the kernel elsewhere reaches it on an owned port only if the kernel cannot forward it.
+#[test]
+fn an_owned_port_leaves_the_kernel_only_what_it_needs() {
+    in_namespace(&[], || {
+        let port = Port::new(OWNED);
+        let action = |frame: &[u8]| match reference::verdict(OWNED, frame) {
+            Redirected => Action::Redirect,
+            _ if reference::is_for_kernel(frame) => Action::Pass,
+            _ => Action::Drop,
+        };
+        let edge = fixtures().into_iter().filter(|it| it.role == EDGE);
+        for Fixture { name, frame, verdict, .. } in edge {
+            let expected = action(&frame);
+            assert_eq!(port.outcome(&frame), (verdict, expected), "{name}");
+        }
+        let to = |to: [u8; 4]| eth(IPV4, ip4(UDP, to, udp(9)));
+        for (frame, expected) in [
+            (to([10, 9, 0, 1]), Action::Redirect),
+            (to([10, 0, 0, 1]), Action::Pass),
+            (to([224, 0, 0, 18]), Action::Pass),
+            (to([255; 4]), Action::Pass),
+            (to([224, 0, 1, 1]), Action::Drop),
+            (to([169, 254, 1, 1]), Action::Drop),
+            (eth_to(OTHER, IPV4, ip4(UDP, [10, 9, 0, 1], udp(9))), Action::Drop),
+            (eth_to(BROADCAST, IPV4, ip4(UDP, [10, 9, 0, 1], udp(9))), Action::Drop),
+            (eth_to(BROADCAST, 0x0806, arp([10, 0, 0, 1].into())), Action::Pass),
+            (eth(0x8100, tagged(IPV4, ip4(UDP, [10, 9, 0, 1], udp(9)))), Action::Drop),
+            (eth(0x8100, tagged(0x0806, arp([10, 0, 0, 1].into()))), Action::Drop),
+            (eth(0x8847, vec![0; 40]), Action::Drop),
+        ] {
+            assert_eq!(port.outcome(&frame).1, expected, "{frame:x?}");
+        }
+        let mut runner = TestRunner::new(Config {
+            cases: 6_000,
+            failure_persistence: None,
+            ..Config::default()
+        });
+        runner
+            .run(&any_frame(EDGE), |frame| {
+                prop_assert_eq!(port.outcome(&frame).1, action(&frame));
+                Ok(())
+            })
+            .unwrap();
+    });
+}
+
+#[test]
+fn an_owned_port_without_a_socket_drops() {
+    in_namespace(&[], || {
+        let mut port = Port::new(OWNED);
+        let frame = eth(IPV4, ip4(TCP, [10, 9, 0, 1], vec![]));
+        assert_eq!(port.outcome(&frame), (Redirected, Action::Redirect));
+        port.steering.unregister(0).unwrap();
+        assert_eq!(port.outcome(&frame), (NoSocket, Action::Drop));
+    });
+}
+
 #[test]
 fn without_a_socket_frames_pass() {
     in_namespace(&[], || {
@@ -370,6 +446,7 @@ impl Port {
         steering
             .set_local_addresses(&frames::LOCAL.map(|a| a.parse().unwrap()))
             .unwrap();
+        steering.set_more_macs(&[VIRTUAL]).unwrap();
         let socket = Xsk::bind(PORT, 0).unwrap();
         steering.register(0, &socket).unwrap();
         Self { steering, socket }
@@ -377,22 +454,28 @@ impl Port {
 
     /// The verdict by the counter that rose, which must be one and by one, and fit to what was done with the frame.
     fn verdict(&self, frame: &[u8]) -> Verdict {
+        self.outcome(frame).0
+    }
+
+    /// The same, and what was done.
+    fn outcome(&self, frame: &[u8]) -> (Verdict, Action) {
         let before = self.steering.counters().unwrap();
         let action = self.steering.dry_run(frame).unwrap();
         let after = self.steering.counters().unwrap();
-        let rises = after
-            .iter()
-            .zip(before)
-            .map(|(after, before)| after.1 - before.1);
-        let rose: Vec<_> = Verdict::ALL
-            .iter()
-            .zip(rises)
-            .filter(|(_, by)| *by != 0)
-            .collect();
-        let [(verdict, 1)] = rose[..] else {
+        let rises = after.iter().zip(before);
+        let rises = rises.map(|(after, before)| (after.0, after.1 - before.1));
+        let rose: Vec<_> = rises.filter(|(_, by)| *by != 0).collect();
+        let [(name, 1)] = rose[..] else {
             panic!("counters that rose: {rose:?}");
         };
+        let counted = |it: &&Verdict| match action {
+            Action::Drop => it.dropped_name() == Some(name),
+            _ => it.name() == name,
+        };
+        let Some(verdict) = Verdict::ALL.iter().find(counted) else {
+            panic!("{name} rose at {action:?}");
+        };
         assert_eq!(action == Action::Redirect, *verdict == Redirected);
-        *verdict
+        (*verdict, action)
     }
 }

@@ -10,7 +10,10 @@ use std::process::{Child, Command, Stdio};
 use common::{MAC, PEER, PORT, Xsk, in_namespace, ip, run};
 use twinseal_ebpf::{Role, SteerError, Steering, Verdict, XdpMode, XdpOutcome};
 
-const EDGE: Role = Role::Edge { mac: MAC };
+const EDGE: Role = Role::Edge {
+    mac: MAC,
+    owned: false,
+};
 
 #[test]
 fn modes_are_what_was_asked_for_or_said() {
@@ -83,6 +86,21 @@ fn drop_detaches_though_a_copy_of_the_descriptor_lives() {
         assert!(!copies.is_empty());
         drop(steering);
         assert_eq!(attached(PORT), None);
+    });
+}
+
+#[test]
+fn a_program_whose_device_is_gone_says_so() {
+    in_namespace(&[], || {
+        for mode in [XdpMode::Native, XdpMode::Generic] {
+            let steering = Steering::attach(PORT, EDGE, mode).unwrap();
+            assert!(steering.is_attached(), "{mode:?}");
+            ip(&format!("link del {PORT}"));
+            assert!(!steering.is_attached(), "{mode:?}");
+            // Another one of that name is not the one that it was on.
+            ip(&format!("link add {PORT} type veth peer name {PEER}"));
+            assert!(!steering.is_attached(), "{mode:?}");
+        }
     });
 }
 

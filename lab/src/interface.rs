@@ -308,7 +308,7 @@ impl Namespace {
             .doing(|| format!("turn off the offloads of {ifname} in {}", self.name()))
     }
 
-    fn index(&self, ifname: &str) -> Result<u32, LabError> {
+    pub(crate) fn index(&self, ifname: &str) -> Result<u32, LabError> {
         Ok(self.interface(ifname)?.index)
     }
 
@@ -337,14 +337,14 @@ pub(crate) fn link_body(index: u32, flags: u32, change: u32) -> [u8; 16] {
     body
 }
 
-fn family(ip: IpAddr) -> u8 {
+pub(crate) fn family(ip: IpAddr) -> u8 {
     match ip {
         IpAddr::V4(_) => libc::AF_INET as u8,
         IpAddr::V6(_) => libc::AF_INET6 as u8,
     }
 }
 
-fn octets(ip: IpAddr) -> Vec<u8> {
+pub(crate) fn octets(ip: IpAddr) -> Vec<u8> {
     match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),

@@ -26,6 +26,7 @@ pub mod inject;
 pub mod traffic;
 pub mod wire;
 
+mod change;
 mod error;
 mod ethtool;
 mod interface;

@@ -278,6 +278,16 @@ impl Socket {
     /// Closes the socket and gives every chunk that it holds back to the pool, once the kernel is done with them;
     /// waits up to two seconds for that. Packets that were received and not read, or queued and not sent, are lost.
     pub fn close(self, umem: &mut Umem) -> Closed {
+        self.end(umem, Self::RELEASE_PATIENCE)
+    }
+
+    /// As [`close`](Self::close), for the end of a process: waits for nothing. What the kernel has not let go of by then
+    /// stays mapped, and is the kernel's to free.
+    pub fn abandon(self, umem: &mut Umem) -> Closed {
+        self.end(umem, Duration::ZERO)
+    }
+
+    fn end(self, umem: &mut Umem, patience: Duration) -> Closed {
         let Self {
             rings,
             fd,
@@ -289,7 +299,7 @@ impl Socket {
         drop(rings);
         drop(fd);
         let held = ledger.held();
-        if !ledger.is_of(umem) || (held > 0 && !probe.wait(Self::RELEASE_PATIENCE)) {
+        if !ledger.is_of(umem) || (held > 0 && !probe.wait(patience)) {
             return Closed {
                 returned: 0,
                 kept: held,

@@ -61,6 +61,7 @@ impl Transit {
                     bind: BindMode::Copy,
                     xdp: mode,
                     busy_poll: false,
+                    owned: false,
                 },
             };
             let (mut program, _) = pool.add_port(index, &spec, &[])?;

@@ -75,8 +75,17 @@ impl Target {
             _ => anyhow!("--tls {error}"),
         })?;
         client.set_patience(PATIENCE);
+        client.on_waiting(tell_waiting);
         Ok(client)
     }
+}
+
+/// A user sees what a call waits for.
+fn tell_waiting(why: &str, patience: Duration) {
+    eprintln!(
+        "twinseal: the node went away ({why}): waiting up to {:.0} s for it to come back",
+        patience.as_secs_f64()
+    );
 }
 
 /// Connects to the socket that is named, or to the only one there is.
@@ -89,6 +98,7 @@ pub(super) async fn connect(socket: Option<PathBuf>) -> anyhow::Result<Client> {
         .await
         .map_err(|error| unreachable(&socket, &error))?;
     client.set_patience(PATIENCE);
+    client.on_waiting(tell_waiting);
     Ok(client)
 }
 

@@ -313,7 +313,7 @@ impl Node {
         match self.compile_and_burn(&state, &live, &starts) {
             Ok(tables) => self.pool.publish(tables),
             Err(refused) => {
-                self.ports.undo(&self.pool, undo);
+                self.ports.undo(&self.pool, undo, &self.netlink.view);
                 // The compiler goes on from what it compiled last: back to what the node has.
                 self.republish();
                 return Err(refused);
@@ -356,6 +356,9 @@ impl Node {
         };
         self.health.changed(&self.events, &old, &self.state, change);
         self.accounts.changed(&old, &self.state, &self.live);
+        if !old.ports.same(&self.state.ports) {
+            self.follow_devices(true);
+        }
         // Routes change by the thousand a second, and concern neither.
         if !old.carries_as(&self.state) || !old.groups.same(&self.state.groups) {
             self.update_health();

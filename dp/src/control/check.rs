@@ -175,9 +175,9 @@ impl Checker<'_> {
                 self.missing(&item, "vrf", &ItemKey::Vrf(vrf.clone()));
             }
             if let Some(old) = self.old.ports.get(name)
-                && old.spec != port.spec
+                && old.spec.edge != port.spec.edge
             {
-                self.refuse(Code::Immutable, &item, "device", "an open port can change nothing but its VRF, its local addresses and checksum", "delete it in a transaction of its own first, or give the port another name and device");
+                self.refuse(Code::Immutable, &item, "role", "an open port cannot change its role", "delete it in a transaction of its own first, or give the port another name and device");
             }
             if let Device::AfXdp { netdev, .. } | Device::Tap { netdev } = &port.spec.device
                 && let Some(other) = netdevs.insert(netdev, name)

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::compile::Sources;
-use super::health::Health;
+use super::health::{self, Health};
 use super::model::{CircuitName, GroupName, Hop, Member, Table, Via};
 use super::netlink::View;
 
@@ -98,12 +98,11 @@ impl Members {
 
 /// Why packets can't leave by a next hop.
 fn via_down(from: &Sources<'_>, view: &View, via: &Via) -> Option<String> {
-    let Some(port) = from.ports.get(&via.port) else {
-        return Some("its port is not open".to_owned());
-    };
-    if port.ifindex.is_some_and(|ifindex| !view.carrier(ifindex)) {
-        return Some("its port has no carrier".to_owned());
+    let status = health::port(from, view, &via.port);
+    if !status.carries() {
+        return Some(format!("port {}: {}", via.port, status.reason()));
     }
+    let port = from.ports.get(&via.port)?;
     // Without an address every packet has a next hop of its own.
     let address = via.address?;
     let fixed = &from.state.neighbours;

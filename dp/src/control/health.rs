@@ -1,29 +1,34 @@
-//! How links, circuits and keys are, and what changed for the worse or better.
+//! How ports, links, circuits and keys are, and what changed for the worse or better.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 
-use twinseal_api::v1::{self, CircuitChange, EventKind, LinkStatus, event::Event as Body};
+use twinseal_api::v1::{
+    self, CircuitChange, EventKind, LinkStatus, PortStatus, event::Event as Body,
+};
 
-use super::compile::Sources;
+use super::compile::{OpenPort, Sources};
 use super::events::Events;
 use super::events::changes::{self, Births, Change};
-use super::model::{CircuitName, KeyId, LinkName, Owner, State};
+use super::model::{CircuitName, KeyId, LinkName, Owner, PortName, State};
 use super::netlink::View;
+use crate::ports::Device;
+use crate::wire::ethernet::Mac;
 
-/// How a link or circuit is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// How a port, link or circuit is.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Status {
     /// It carries.
     Up,
     /// It carries, but not all is well.
-    Degraded(&'static str),
+    Degraded(Cow<'static, str>),
     /// It does not.
-    Down(&'static str),
+    Down(Cow<'static, str>),
 }
 
 impl Status {
     /// What is wrong; empty if nothing is.
-    pub fn reason(self) -> &'static str {
+    pub fn reason(&self) -> &str {
         match self {
             Self::Up => "",
             Self::Degraded(reason) | Self::Down(reason) => reason,
@@ -31,34 +36,73 @@ impl Status {
     }
 
     /// Whether it is at least degraded.
-    pub fn carries(self) -> bool {
+    pub fn carries(&self) -> bool {
         !matches!(self, Self::Down(_))
+    }
+}
+
+fn degraded(reason: &'static str) -> Status {
+    Status::Degraded(Cow::Borrowed(reason))
+}
+
+fn down(reason: &'static str) -> Status {
+    Status::Down(Cow::Borrowed(reason))
+}
+
+/// Whether a port can receive and send, as the kernel would say.
+pub fn port(from: &Sources<'_>, view: &View, name: &PortName) -> Status {
+    let Some(open) = from.ports.get(name) else {
+        return down("it is not open");
+    };
+    if !open.device.carries() || view.devices.is_unknown() {
+        return open.device.clone();
+    }
+    let Some(ifindex) = open.ifindex else {
+        return open.device.clone();
+    };
+    let spec = from.state.ports.get(name).map(|port| &port.spec);
+    let netdev = spec.and_then(|spec| spec.netdev());
+    match view.devices.get(ifindex) {
+        // Not heard of yet, or about to be closed.
+        None => open.device.clone(),
+        Some(device) if !device.up => down("its device is set down"),
+        Some(device) if !device.carrier => down("its device has no carrier"),
+        Some(device) if netdev.is_some_and(|netdev| netdev != device.name) => {
+            Status::Degraded(format!("its device is called {} now", device.name).into())
+        }
+        Some(_) => open.device.clone(),
     }
 }
 
 /// Whether a link can send.
 pub fn link(from: &Sources<'_>, view: &View, name: &LinkName) -> Status {
     let Some(link) = from.state.links.get(name) else {
-        return Status::Down("deleted");
+        return down("deleted");
     };
-    let Some(port) = from.ports.get(&link.port) else {
-        return Status::Down("its port is not open");
-    };
-    if port.ifindex.is_some_and(|ifindex| !view.carrier(ifindex)) {
-        return Status::Down("its port has no carrier");
+    let port = port(from, view, &link.port);
+    if !port.carries() {
+        return Status::Down(format!("port {}: {}", link.port, port.reason()).into());
+    }
+    // Other ports' addresses are not this host's.
+    let steered = from.state.ports.get(&link.port);
+    let steered = steered.is_some_and(|port| matches!(port.spec.device, Device::AfXdp { .. }));
+    let local = link.local.ip();
+    if steered
+        && !view.devices.is_unknown()
+        && !from.addresses.keys().any(|it| it.address == local)
+    {
+        return Status::Down(format!("its local address {local} is not on this host").into());
     }
     if from.next_hop(name).is_none() {
-        return Status::Down("its next hop is not resolved");
+        return down("its next hop is not resolved");
     }
     let owner = Owner::Link(name.clone());
     let key = from.state.transmitting(&owner);
     match key.and_then(|key| from.live.seal(&key)) {
-        None => Status::Degraded("no key transmits"),
-        Some(sa) if sa.exhausted() => Status::Degraded("its transmit key is exhausted"),
-        Some(sa) if sa.nearly_exhausted() => {
-            Status::Degraded("its transmit key is nearly exhausted")
-        }
-        Some(_) if !from.live.receives(&owner) => Status::Degraded("no key receives"),
+        None => degraded("no key transmits"),
+        Some(sa) if sa.exhausted() => degraded("its transmit key is exhausted"),
+        Some(sa) if sa.nearly_exhausted() => degraded("its transmit key is nearly exhausted"),
+        Some(_) if !from.live.receives(&owner) => degraded("no key receives"),
         Some(_) => Status::Up,
     }
 }
@@ -66,28 +110,37 @@ pub fn link(from: &Sources<'_>, view: &View, name: &LinkName) -> Status {
 /// Whether a circuit can send.
 fn circuit(from: &Sources<'_>, links: &BTreeMap<LinkName, Status>, name: &CircuitName) -> Status {
     let Some(circuit) = from.state.circuits.get(name) else {
-        return Status::Down("deleted");
+        return down("deleted");
     };
     if !links.get(&circuit.link).is_some_and(|link| link.carries()) {
-        return Status::Down("its link is down");
+        return down("its link is down");
     }
     let key = |owner| {
         let key = from.state.transmitting(&owner)?;
         from.live.seal(&key)
     };
     if key(Owner::Link(circuit.link.clone())).is_none() {
-        return Status::Down("no key transmits on its link");
+        return down("no key transmits on its link");
     }
     match key(Owner::Circuit(name.clone())) {
-        None => Status::Down("no key transmits"),
-        Some(sa) if sa.exhausted() => Status::Down("its transmit key is exhausted"),
+        None => down("no key transmits"),
+        Some(sa) if sa.exhausted() => down("its transmit key is exhausted"),
         Some(_) => Status::Up,
     }
+}
+
+/// What is told of a port.
+#[derive(Clone, PartialEq, Eq)]
+struct Seen {
+    status: Status,
+    mac: Mac,
+    mtu: u16,
 }
 
 /// What was told last.
 #[derive(Default)]
 pub struct Health {
+    ports: BTreeMap<PortName, Seen>,
     links: BTreeMap<LinkName, Status>,
     circuits: BTreeMap<CircuitName, Status>,
     nearly: HashSet<KeyId>,
@@ -110,6 +163,7 @@ impl Health {
     /// Tells what changed since the last call. Returns whether circuits were looked at.
     pub fn update(&mut self, events: &Events, from: &Sources<'_>, view: &View) -> bool {
         self.keys(events, from);
+        self.update_ports(events, from, view);
         let links: BTreeMap<_, _> = from
             .state
             .links
@@ -168,8 +222,38 @@ impl Health {
         }
     }
 
+    fn update_ports(&mut self, events: &Events, from: &Sources<'_>, view: &View) {
+        let seen = |(name, open): (&PortName, &OpenPort)| {
+            let seen = Seen {
+                status: port(from, view, name),
+                mac: open.mac,
+                mtu: open.mtu,
+            };
+            (name.clone(), seen)
+        };
+        let open = from.ports.iter();
+        let open = open.filter(|(name, _)| from.state.ports.contains_key(*name));
+        let ports: BTreeMap<_, _> = open.map(seen).collect();
+        for (name, seen) in &ports {
+            if self.ports.get(name) != Some(seen) {
+                tell_port(events, from.state, name, seen);
+            }
+        }
+        for (name, seen) in &self.ports {
+            if !ports.contains_key(name) {
+                let status = down("deleted");
+                let seen = Seen {
+                    status,
+                    ..seen.clone()
+                };
+                tell_port(events, from.state, name, &seen);
+            }
+        }
+        self.ports = ports;
+    }
+
     fn tell_links(&self, events: &Events, state: &State, links: &BTreeMap<LinkName, Status>) {
-        let tell = |name: &LinkName, status: Status| {
+        let tell = |name: &LinkName, status: &Status| {
             let link = state.links.get(name);
             let body = v1::LinkEvent {
                 link: name.to_string(),
@@ -186,11 +270,11 @@ impl Health {
         };
         for (name, status) in links {
             if self.links.get(name) != Some(status) {
-                tell(name, *status);
+                tell(name, status);
             }
         }
         for name in self.links.keys().filter(|name| !links.contains_key(name)) {
-            tell(name, Status::Down("deleted"));
+            tell(name, &down("deleted"));
         }
     }
 
@@ -213,4 +297,23 @@ impl Health {
         }
         self.circuits = circuits;
     }
+}
+
+fn tell_port(events: &Events, state: &State, name: &PortName, seen: &Seen) {
+    let spec = state.ports.get(name).map(|port| &port.spec);
+    let netdev = spec.and_then(|spec| spec.netdev());
+    let status = match &seen.status {
+        Status::Up => PortStatus::Up,
+        Status::Degraded(_) => PortStatus::Degraded,
+        Status::Down(_) => PortStatus::Down,
+    };
+    let body = v1::PortEvent {
+        port: name.to_string(),
+        status: status.into(),
+        reason: seen.status.reason().to_owned(),
+        netdev: netdev.unwrap_or_default().to_owned(),
+        mac: seen.mac.to_string(),
+        mtu: seen.mtu.into(),
+    };
+    events.emit(EventKind::Fault, Body::Port(body));
 }

@@ -244,6 +244,7 @@ fn port(name: &PortName, port: &Port) -> Proto {
                 bind,
                 xdp,
                 busy_poll,
+                owned,
             } => v1::port::Device::AfXdp(v1::AfXdp {
                 netdev: netdev.clone(),
                 bind: match bind {
@@ -259,6 +260,7 @@ fn port(name: &PortName, port: &Port) -> Proto {
                 }
                 .into(),
                 busy_poll: *busy_poll,
+                owned: *owned,
             }),
             Device::Tap { netdev } => v1::port::Device::Tap(v1::Tap {
                 netdev: netdev.clone(),

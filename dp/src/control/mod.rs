@@ -10,6 +10,7 @@
 
 pub mod apply;
 pub mod compile;
+pub mod devices;
 pub mod down;
 pub mod events;
 pub mod health;
@@ -77,8 +78,8 @@ use usage::{Meter, UsageConfig};
 pub const BURNED_FILE: &str = "burned";
 /// The folder of the state directory that has usage.
 pub const USAGE_FOLDER: &str = "usage";
-/// How long requests under way may take once the node stops.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long clients may take to hear the last answers once the node has stopped. What is asked then is refused at once.
+const LAST_WORDS: Duration = Duration::from_millis(300);
 
 /// A node to run.
 #[derive(Clone, Debug)]
@@ -221,6 +222,7 @@ pub async fn run(
     if let Some(writer) = writer {
         writer.finish();
     }
+    tracing::info!("stopping: waits for clients to take the last answers");
     let served = tokio::time::timeout(LAST_WORDS, &mut server).await;
     if let (Ok(_), Some(auditor)) = (&served, auditor) {
         auditor.finish();
@@ -228,7 +230,7 @@ pub async fn run(
     match served {
         Ok(served) => Ok(served?),
         Err(_) => {
-            tracing::warn!("a client kept its connection open beyond the node's end");
+            tracing::warn!("a client kept its connection open beyond the node's end: it is cut off");
             Ok(())
         }
     }

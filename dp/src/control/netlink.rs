@@ -5,7 +5,7 @@
 //!
 //! Without netlink the node works on with static neighbours.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use futures::StreamExt;
@@ -13,7 +13,6 @@ use futures::channel::mpsc::UnboundedReceiver;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -22,6 +21,7 @@ use rtnetlink::{Handle, MulticastGroup};
 use tokio::task::JoinHandle;
 
 use super::compile::{HostAddress, HostAddresses, KernelNeighbours, Standing};
+use super::devices::Devices;
 use crate::wire::ethernet::Mac;
 
 /// The kernel's tables as last heard.
@@ -33,13 +33,8 @@ pub struct View {
     pub addresses: HostAddresses,
     /// Neighbours that an operator set for good. Asking the kernel to use one would make it an ordinary one.
     permanent: HashSet<(u32, IpAddr)>,
-    devices: HashMap<u32, Netdev>,
-}
-
-#[derive(Debug)]
-struct Netdev {
-    name: String,
-    carrier: bool,
+    /// Its devices.
+    pub devices: Devices,
 }
 
 /// What a burst of messages changed.
@@ -188,7 +183,7 @@ impl View {
         let mut ignored = Changed::default();
         let mut links = std::pin::pin!(handle.link().get().execute());
         while let Some(Ok(link)) = links.next().await {
-            view.device(&link, true, &mut ignored);
+            view.devices.hear(&link, true);
         }
         let mut addresses = std::pin::pin!(handle.address().get().execute());
         while let Some(Ok(address)) = addresses.next().await {
@@ -212,31 +207,20 @@ impl View {
 
     /// The kernel's index of the device of this name.
     pub fn index_of(&self, name: &str) -> Option<u32> {
-        let mut devices = self.devices.iter();
-        devices
-            .find(|(_, device)| device.name == name)
-            .map(|(index, _)| *index)
-    }
-
-    /// Whether a device is there, up and has carrier. Assumed where nothing was heard of any device.
-    pub fn carrier(&self, ifindex: u32) -> bool {
-        match self.devices.get(&ifindex) {
-            Some(device) => device.carrier,
-            None => self.devices.is_empty(),
-        }
+        self.devices.named(name).map(|(index, _)| index)
     }
 
     /// Whether there is a device of this name; `None` if no device was heard of at all.
     pub fn has_device(&self, name: &str) -> Option<bool> {
-        (!self.devices.is_empty()).then(|| self.devices.values().any(|device| device.name == name))
+        (!self.devices.is_unknown()).then(|| self.devices.named(name).is_some())
     }
 
     fn hear(&mut self, payload: NetlinkPayload<RouteNetlinkMessage>, changed: &mut Changed) {
         use RouteNetlinkMessage as Message;
         match payload {
             NetlinkPayload::InnerMessage(message) => match message {
-                Message::NewLink(link) => self.device(&link, true, changed),
-                Message::DelLink(link) => self.device(&link, false, changed),
+                Message::NewLink(link) => changed.devices |= self.devices.hear(&link, true),
+                Message::DelLink(link) => changed.devices |= self.devices.hear(&link, false),
                 Message::NewAddress(address) => self.address(&address, true, changed),
                 Message::DelAddress(address) => self.address(&address, false, changed),
                 Message::NewNeighbour(neighbour) => self.neighbour(&neighbour, true, changed),
@@ -246,35 +230,6 @@ impl View {
             NetlinkPayload::Overrun(_) => changed.lost = true,
             _ => {}
         }
-    }
-
-    fn device(&mut self, link: &LinkMessage, exists: bool, changed: &mut Changed) {
-        let index = link.header.index;
-        if !exists {
-            changed.devices |= self.devices.remove(&index).is_some();
-            return;
-        }
-        let mut device = Netdev {
-            name: String::new(),
-            carrier: false,
-        };
-        let mut lower_up = None;
-        for attribute in &link.attributes {
-            match attribute {
-                LinkAttribute::IfName(name) => device.name.clone_from(name),
-                LinkAttribute::Carrier(carrier) => lower_up = Some(*carrier != 0),
-                _ => {}
-            }
-        }
-        let flags = link.header.flags;
-        device.carrier =
-            flags.contains(LinkFlags::Up) && lower_up.unwrap_or(flags.contains(LinkFlags::LowerUp));
-        let same = self
-            .devices
-            .get(&index)
-            .is_some_and(|old| old.name == device.name && old.carrier == device.carrier);
-        changed.devices |= !same;
-        self.devices.insert(index, device);
     }
 
     fn address(&mut self, message: &AddressMessage, exists: bool, changed: &mut Changed) {

@@ -6,6 +6,7 @@ use rtnetlink::{LinkUnspec, LinkVeth};
 use tokio::time::timeout;
 
 use super::*;
+use crate::control::devices::Departure;
 
 /// Runs a test on a thread in a new network namespace; says so loudly if there can be none.
 fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
@@ -67,6 +68,11 @@ async fn until(netlink: &mut Netlink, done: impl Fn(&View) -> bool) {
     waited.await.expect("the kernel tells of it");
 }
 
+fn carrier(view: &View, ifindex: u32) -> bool {
+    let device = view.devices.get(ifindex);
+    device.is_some_and(|device| device.carrier)
+}
+
 fn has(view: &View, ifindex: u32, address: IpAddr) -> bool {
     view.addresses_on(ifindex).any(|it| it == address)
 }
@@ -85,7 +91,7 @@ fn what_the_kernel_tells_is_seen() {
             return;
         };
         until(&mut netlink, |view| {
-            view.devices.get(&t0).is_some_and(|device| device.carrier)
+            carrier(view, t0)
         })
         .await;
         assert_eq!(netlink.view.has_device("t1"), Some(true));
@@ -113,14 +119,10 @@ fn what_the_kernel_tells_is_seen() {
         let again = Netlink::start().await;
         assert_eq!(again.view.neighbours.get(&(t0, peer)), Some(&Mac(mac)));
         assert!(has(&again.view, t0, ours));
-        assert!(again.view.carrier(t0) && !again.view.carrier(99));
-        assert!(
-            View::default().carrier(99),
-            "without netlink all is assumed well"
-        );
+        assert!(carrier(&again.view, t0) && !carrier(&again.view, 99));
 
         set(&handle, t1, false).await;
-        until(&mut netlink, |view| !view.carrier(t0)).await;
+        until(&mut netlink, |view| !carrier(view, t0)).await;
         handle
             .address()
             .del(only_address(&handle, t0).await)
@@ -133,6 +135,8 @@ fn what_the_kernel_tells_is_seen() {
             view.has_device("t0") != Some(true) && !view.neighbours.contains_key(&(t0, peer))
         })
         .await;
+        let departed = netlink.view.devices.departed();
+        assert_eq!(departed.get(&t0), Some(&Departure::Deleted));
     });
 }
 

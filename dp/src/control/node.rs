@@ -41,6 +41,8 @@ use crate::workers::taps::trace::Traced;
 const TICK: Duration = Duration::from_millis(25);
 /// How often health is looked at when nothing happens.
 const HEALTH: Duration = Duration::from_millis(250);
+/// How often devices are looked at for what the kernel does not tell.
+const DEVICES: Duration = Duration::from_secs(1);
 /// How often drops are looked at.
 const DROPS: Duration = Duration::from_secs(1);
 /// Changes in the kernel come in bursts; this long after the first they are handled together.
@@ -297,7 +299,8 @@ impl Node {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut heard = Changed::default();
         let mut settle = None;
-        let (mut health_at, mut drops_at) = (Instant::now(), Instant::now());
+        let (mut health_at, mut devices_at, mut drops_at) =
+            (Instant::now(), Instant::now(), Instant::now());
         loop {
             let confirm_by = self.pending.as_ref().map(|pending| pending.deadline);
             tokio::select! {
@@ -319,6 +322,11 @@ impl Node {
                     let now = Instant::now();
                     self.housekeep(now);
                     self.accounts.tick(&self.events, &self.pool);
+                    let thorough = now.duration_since(devices_at) >= DEVICES;
+                    if thorough || self.pool.dead_ports() != 0 {
+                        devices_at = now;
+                        self.follow_devices(thorough);
+                    }
                     if now.duration_since(health_at) >= HEALTH {
                         health_at = now;
                         self.update_health();
@@ -337,13 +345,21 @@ impl Node {
                 }
             }
         }
-        self.accounts.finish(&self.events);
-        // All that was handed over is written.
+        // Who asks from now on is told that the node is shutting down.
+        drop(commands);
+        tracing::info!("stopping: writes what is to be stored");
+        // All that was handed over is written, while packets still flow.
         drop(self.store.take());
-        // With the events' sender gone, streams of events end and the server can stop.
-        drop(self.events);
+        tracing::info!(
+            ports = self.ports.open().len(),
+            workers = self.pool.workers(),
+            "stopping: gives the devices back to the kernel"
+        );
         drop(self.ports);
         self.pool.stop();
+        self.accounts.finish(&self.events);
+        // With the events' sender gone, streams of events end and the server can stop.
+        drop(self.events);
     }
 
     fn obey(&mut self, command: Command) {
@@ -407,8 +423,11 @@ impl Node {
                 lost: false,
             };
         }
-        if changed.addresses {
+        if changed.addresses || changed.devices {
             self.set_local_addresses();
+        }
+        if changed.devices {
+            self.follow_devices(false);
         }
         if changed.neighbours || changed.addresses {
             self.republish();
@@ -417,6 +436,29 @@ impl Node {
             self.look_at_mtus();
         }
         self.update_health();
+    }
+
+    /// Closes ports whose device is gone, opens those whose device is back, and takes over what changed of the others.
+    pub(super) fn follow_devices(&mut self, thorough: bool) {
+        let devices = &mut self.netlink.view.devices;
+        if self
+            .ports
+            .follow(&self.pool, &self.state, devices, thorough)
+        {
+            self.republish();
+            // Told before a port is open again: that it was closed may have cost packets.
+            self.update_health();
+        }
+        for warning in self.ports.warnings() {
+            tracing::warn!("{warning}");
+            self.events.fault("kernel_forwards", warning);
+        }
+        let view = &self.netlink.view;
+        if self.ports.reopen(&self.pool, &self.state, view, !thorough) {
+            self.republish();
+            self.update_health();
+            self.resolver.links(&self.netlink, &self.sources());
+        }
     }
 
     /// Publishes the same state with what is known of neighbours now.

@@ -1,10 +1,13 @@
 //! The node's open ports.
 
+mod follow;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::compile::OpenPort;
 use super::events::Events;
+use super::health::Status;
 use super::model::{Link, LinkName, Port, PortName, Role, State, Table};
 use super::netlink::View;
 use super::parse::ItemKey;
@@ -13,12 +16,15 @@ use super::transaction::Touched;
 use crate::ports::{Outcome, PortError, Steering, tap};
 use crate::tables::{MAX_PORTS, PortIndex};
 use crate::workers::Pool;
+use follow::Following;
 
 /// Ports that are open, by name.
 #[derive(Default)]
 pub(super) struct Ports {
     open: BTreeMap<PortName, OpenPort>,
     handles: BTreeMap<PortName, Handle>,
+    /// What operators ought to know of their devices, until somebody [takes](Self::warnings) it.
+    warnings: Vec<String>,
     /// The links whose endpoints the handles have; none if that is not known.
     links: Option<Table<LinkName, Link>>,
 }
@@ -30,12 +36,17 @@ struct Handle {
     /// Its own, as the steering program was told.
     addresses: Vec<IpAddr>,
     endpoints: Vec<SocketAddr>,
+    /// What is open.
+    port: Port,
+    following: Following,
 }
 
 /// What a transaction has done to the ports so far, to be undone if it fails.
 #[derive(Default)]
 pub(super) struct Undo {
     opened: Vec<PortName>,
+    /// Ports whose device is another now, and what it was.
+    changed: Vec<(PortName, Port)>,
     /// Endpoints as they were.
     endpoints: Vec<(PortName, Vec<SocketAddr>)>,
 }
@@ -44,6 +55,11 @@ impl Ports {
     /// The ports as tables need them.
     pub(super) fn open(&self) -> &BTreeMap<PortName, OpenPort> {
         &self.open
+    }
+
+    /// That the kernel forwards on an edge port's device, which was found since the last call.
+    pub(super) fn warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
     }
 
     /// What a port really got.
@@ -80,7 +96,7 @@ impl Ports {
         match self.try_prepare(pool, state, touched, view, &mut undo) {
             Ok(()) => Ok(undo),
             Err(refused) => {
-                self.undo(pool, undo);
+                self.undo(pool, undo, view);
                 Err(refused)
             }
         }
@@ -96,10 +112,14 @@ impl Ports {
     ) -> Result<(), Refused> {
         let mut refused = Refused::default();
         for (name, port) in state.ports.iter() {
-            if self.open.contains_key(name) {
-                continue;
-            }
-            if let Err(error) = self.open_one(pool, name, port, view, undo) {
+            let opened = match self.handles.get(name).map(|handle| handle.port.clone()) {
+                Some(before) if before.spec == port.spec => continue,
+                Some(before) => self
+                    .change_device(pool, name, port, view)
+                    .inspect(|()| undo.changed.push((name.clone(), before))),
+                None => self.open_one(pool, name, port, view, undo),
+            };
+            if let Err(error) = opened {
                 let item = ItemKey::Port(name.clone());
                 let change = touched.get(&item).copied();
                 let (why, fix) = split(&error);
@@ -112,7 +132,7 @@ impl Ports {
             .links
             .as_ref()
             .is_some_and(|links| links.same(&state.links));
-        if !same || !undo.opened.is_empty() {
+        if !same || !undo.opened.is_empty() || !undo.changed.is_empty() {
             self.links = None;
             self.set_endpoints(state, touched, undo)?;
             self.links = Some(state.links.clone());
@@ -138,11 +158,13 @@ impl Ports {
         let open = OpenPort {
             index,
             mac: outcome.mac,
+            more_macs: Vec::new(),
             mtu: outcome.mtu,
             device_mtu: outcome.device_mtu,
             offloads: outcome.offloads,
             peer: outcome.peer,
             ifindex: outcome.ifindex,
+            device: Status::Up,
         };
         let handle = Handle {
             steering,
@@ -150,6 +172,8 @@ impl Ports {
             netdev: port.spec.netdev().map(str::to_owned),
             addresses,
             endpoints: Vec::new(),
+            port: port.clone(),
+            following: Following::default(),
         };
         self.open.insert(name.clone(), open);
         self.handles.insert(name.clone(), handle);
@@ -202,7 +226,7 @@ impl Ports {
     }
 
     /// Takes back what [`prepare`](Self::prepare) did.
-    pub(super) fn undo(&mut self, pool: &Pool, undo: Undo) {
+    pub(super) fn undo(&mut self, pool: &Pool, undo: Undo, view: &View) {
         self.links = None;
         for (name, endpoints) in undo.endpoints {
             if undo.opened.contains(&name) {
@@ -217,6 +241,11 @@ impl Ports {
         }
         for name in undo.opened {
             self.close(pool, &name);
+        }
+        for (name, before) in undo.changed {
+            if let Err(error) = self.change_device(pool, &name, &before, view) {
+                tracing::error!(%error, port = %name, "the port's device could not be restored");
+            }
         }
     }
 
@@ -298,7 +327,10 @@ impl Ports {
 
 /// The node's own addresses at a port: those that the host has on its device, and those that it is given.
 fn local(port: &Port, ifindex: Option<u32>, view: &View) -> Vec<IpAddr> {
-    let kernel = ifindex.into_iter().flat_map(|it| view.addresses_on(it));
+    // What stands on the device has addresses for the same hosts, as virtual routers have.
+    let above = |it| view.devices.above(it).map(|(index, _)| index);
+    let devices = ifindex.into_iter().flat_map(|it| std::iter::once(it).chain(above(it)));
+    let kernel = devices.flat_map(|it| view.addresses_on(it));
     match port.role {
         Role::Underlay => Vec::new(),
         Role::Edge(_) => kernel.chain(port.local.iter().copied()).collect(),

@@ -132,10 +132,12 @@ fn counters(counters: &[(&'static str, u64)]) -> Vec<v1::Counter> {
 }
 
 fn ports(node: &Node) -> Vec<v1::PortState> {
+    let sources = node.sources();
     let ports = node.state.ports.iter();
     ports
         .filter_map(|(name, port)| {
             let outcome = node.ports.outcome(name)?;
+            let status = health::port(&sources, &node.netlink.view, name);
             Some(v1::PortState {
                 port: name.to_string(),
                 mac: outcome.mac.to_string(),
@@ -147,9 +149,8 @@ fn ports(node: &Node) -> Vec<v1::PortState> {
                     .unwrap_or_default(),
                 bind: outcome.bind.iter().map(|&bind| bind.to_owned()).collect(),
                 need_wakeup: outcome.need_wakeup,
-                up: outcome
-                    .ifindex
-                    .is_none_or(|ifindex| node.netlink.view.carrier(ifindex)),
+                up: status.carries(),
+                reason: status.reason().to_owned(),
                 draining: node.drains.port(name),
                 checksum: match (&port.role, port.finishes(outcome.offloads)) {
                     (Role::Underlay, _) => "",
@@ -166,14 +167,18 @@ fn links(node: &Node) -> Vec<v1::LinkState> {
     let sources = node.sources();
     let links = node.state.links.keys();
     links
-        .map(|name| v1::LinkState {
-            link: name.to_string(),
-            up: health::link(&sources, &node.netlink.view, name).carries(),
-            next_hop_mac: sources
-                .next_hop(name)
-                .map(|mac| mac.to_string())
-                .unwrap_or_default(),
-            draining: node.drains.link(name, &node.state),
+        .map(|name| {
+            let status = health::link(&sources, &node.netlink.view, name);
+            v1::LinkState {
+                link: name.to_string(),
+                up: status.carries(),
+                reason: status.reason().to_owned(),
+                next_hop_mac: sources
+                    .next_hop(name)
+                    .map(|mac| mac.to_string())
+                    .unwrap_or_default(),
+                draining: node.drains.link(name, &node.state),
+            }
         })
         .collect()
 }

@@ -42,11 +42,14 @@ fn parse_one(tables: &Tables, packet: &mut Packet) -> Result<(), DropReason> {
     let port = tables.port(packet.port).ok_or(DropReason::UnknownPort)?;
     let (header, rest) = ethernet::Header::ref_from_prefix(packet.frame.data())
         .map_err(|_| DropReason::Truncated)?;
-    if header.destination != port.mac {
+    if header.destination != port.mac && !port.more_macs.contains(&header.destination) {
         return Err(DropReason::NotForUs);
     }
     if !matches!(header.ethertype.get(), ethernet::IPV4 | ethernet::IPV6) {
-        return Err(DropReason::NotIp);
+        return match take_priority_tag(packet) {
+            true => parse_one(tables, packet),
+            false => Err(DropReason::NotIp),
+        };
     }
     let inside = match port.role {
         PortRole::Edge(vrf) => {
@@ -76,6 +79,28 @@ fn parse_one(tables: &Tables, packet: &mut Packet) -> Result<(), DropReason> {
         return Err(DropReason::Truncated);
     }
     Ok(())
+}
+
+/// Takes a tag of VLAN 0 out of an IP packet's frame: it says a priority (IEEE 802.1Q, 6.9.3), and no VLAN. To all of the
+/// pipeline the frame is then as one without; so it must be to a router, or its kernel forwards it.
+#[cold]
+fn take_priority_tag(packet: &mut Packet) -> bool {
+    let data = packet.frame.data_mut();
+    let Some(&[high, low, a, b]) = data.get(ethernet::LEN..ethernet::LEN + ethernet::TAG_LEN) else {
+        return false;
+    };
+    let ethertype = u16::from_be_bytes([data[12], data[13]]);
+    let vlan = u16::from_be_bytes([high, low]) & 0x0fff;
+    let inner = u16::from_be_bytes([a, b]);
+    if ethertype != ethernet::VLAN
+        || vlan != 0
+        || !matches!(inner, ethernet::IPV4 | ethernet::IPV6)
+    {
+        return false;
+    }
+    data.copy_within(0..12, ethernet::TAG_LEN);
+    let len = packet.frame.len() - ethernet::TAG_LEN;
+    packet.frame.narrow(ethernet::TAG_LEN, len)
 }
 
 /// Where the payload of an outer UDP packet over IPv4 is, and its traffic class. The payload is long enough for

@@ -4,10 +4,12 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use twinseal_ebpf::{Role, XdpMode, XdpOutcome};
-use twinseal_xsk::{BindMode, BusyPoll, Frame, Socket, SocketConfig, Umem, ZeroCopy};
+use twinseal_xsk::{
+    BindMode, BusyPoll, Frame, Socket, SocketConfig, Umem, Wake, XskError, ZeroCopy,
+};
 
 use super::netdev::Netdev;
-use super::{Outcome, PortError, Queue, Steering};
+use super::{Fit, Outcome, PortError, Queue, Steering};
 use crate::pipeline::{FRAME_HEADROOM, TAILROOM};
 use crate::wire::ethernet;
 
@@ -43,6 +45,8 @@ pub(crate) struct AfXdpQueue {
     jumbo: bool,
     unsent: u64,
     wake_errors: u64,
+    poll_errors: u64,
+    dead: bool,
 }
 
 /// A queue, as its worker opened it, and what the control thread needs of it.
@@ -53,6 +57,42 @@ pub(crate) struct Opened {
     pub(crate) socket: Option<OwnedFd>,
     pub(crate) bind: Option<&'static str>,
     pub(crate) need_wakeup: bool,
+}
+
+/// The largest IP packet that fits a chunk of `frame_size` bytes.
+fn one_chunk(frame_size: u32) -> usize {
+    frame_size as usize - KERNEL_HEADROOM - ethernet::LEN
+}
+
+/// Whether IP packets of up to `mtu` bytes need jumbo frames.
+pub(crate) fn needs_jumbo(mtu: u16, frame_size: u32) -> bool {
+    usize::from(mtu) > one_chunk(frame_size)
+}
+
+/// What packets are taken of a device of this MTU, of which those of up to `mtu` bytes are wanted (0: all that it can).
+pub(crate) fn fit(
+    netdev: &str,
+    device_mtu: u16,
+    mtu: u16,
+    frame_size: u32,
+    jumbo_frames: u32,
+) -> Result<Fit, PortError> {
+    let wanted = match mtu {
+        0 => device_mtu,
+        mtu => device_mtu.min(mtu),
+    };
+    let jumbo = needs_jumbo(wanted, frame_size);
+    if jumbo && jumbo_frames == 0 {
+        return Err(PortError::NoJumboFrames {
+            netdev: netdev.to_owned(),
+            mtu: wanted,
+            one_chunk: one_chunk(frame_size),
+        });
+    }
+    Ok(Fit {
+        mtu: wanted.min(JUMBO_MTU),
+        jumbo,
+    })
 }
 
 impl Opener {
@@ -66,27 +106,14 @@ impl Opener {
         jumbo_frames: u32,
     ) -> Result<Self, PortError> {
         let (netdev, bind, busy_poll) = device;
-        let facts = Netdev::query(netdev)?;
-        let wanted = if mtu == 0 {
-            facts.mtu
-        } else {
-            facts.mtu.min(mtu)
-        };
-        let one_chunk = frame_size as usize - KERNEL_HEADROOM - ethernet::LEN;
-        let jumbo = usize::from(wanted) > one_chunk;
-        if jumbo && jumbo_frames == 0 {
-            return Err(PortError::NoJumboFrames {
-                netdev: netdev.to_owned(),
-                mtu: wanted,
-                one_chunk,
-            });
-        }
+        let device_mtu = Netdev::query(netdev)?.mtu;
+        let Fit { mtu, jumbo } = fit(netdev, device_mtu, mtu, frame_size, jumbo_frames)?;
         Ok(Self {
             netdev: netdev.to_owned(),
             bind,
             busy_poll,
             ring,
-            mtu: wanted.min(JUMBO_MTU),
+            mtu,
             jumbo,
         })
     }
@@ -130,6 +157,8 @@ impl Opener {
                 jumbo: self.jumbo,
                 unsent: 0,
                 wake_errors: 0,
+                poll_errors: 0,
+                dead: false,
             })),
             socket: Some(duplicate),
             bind: Some(match mode.bind {
@@ -153,10 +182,10 @@ impl Opened {
     }
 }
 
-/// Attaches the steering program and points it at the sockets of the device's queues, all of them open, in their order.
+/// Attaches the steering program (`edge`: and is it owned?) and points it at the sockets of the device's queues, all of them open, in their order.
 pub(crate) fn steer(
     opener: &Opener,
-    edge: bool,
+    edge: Option<bool>,
     xdp: XdpMode,
     local: &[IpAddr],
     opened: &[Opened],
@@ -164,8 +193,11 @@ pub(crate) fn steer(
     let netdev = &opener.netdev;
     let facts = Netdev::query(netdev)?;
     let role = match edge {
-        true => Role::Edge { mac: facts.mac.0 },
-        false => Role::Underlay,
+        Some(owned) => Role::Edge {
+            mac: facts.mac.0,
+            owned,
+        },
+        None => Role::Underlay,
     };
     let mut program = twinseal_ebpf::Steering::attach(netdev, role, xdp)?;
     if program.vlan_tags_hidden().unwrap_or(false) {
@@ -212,7 +244,9 @@ impl Queue for AfXdpQueue {
     }
 
     fn transmit(&mut self, memory: &mut Umem, frames: &mut Vec<Frame>) -> usize {
-        self.socket.transmit(frames);
+        if !self.dead {
+            self.socket.transmit(frames);
+        }
         if !frames.is_empty() {
             // The ring is full: have the kernel send now, and try once more.
             self.wake();
@@ -228,18 +262,30 @@ impl Queue for AfXdpQueue {
     }
 
     fn tend(&mut self, memory: &mut Umem) {
+        if self.dead {
+            return;
+        }
         if self.socket.tx_pending() > 0 {
             self.wake();
         }
         self.socket.complete(memory);
         self.socket.fill(memory, usize::MAX);
-        if self.socket.wake_rx().is_err() {
-            self.wake_errors += 1;
-        }
+        let woken = self.socket.wake_rx();
+        self.look(&woken);
     }
 
     fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.socket.fd())
+        (!self.dead).then(|| self.socket.fd())
+    }
+
+    fn is_dead(&self) -> bool {
+        self.dead
+    }
+
+    fn poll_failed(&mut self) {
+        // The kernel has taken the socket off its device, and puts it on none again.
+        self.poll_errors += 1;
+        self.dead = true;
     }
 
     fn kernel_counters(&self) -> Vec<(&'static str, u64)> {
@@ -249,6 +295,7 @@ impl Queue for AfXdpQueue {
             ("tx_ring_full", self.unsent),
             ("tx_dropped", ours.tx_dropped),
             ("wake_errors", self.wake_errors),
+            ("poll_errors", self.poll_errors),
         ];
         if let Ok(kernel) = self.socket.statistics() {
             // Where there are no jumbo frames the kernel drops what is too large for a chunk, and counts it among what it
@@ -272,6 +319,10 @@ impl Queue for AfXdpQueue {
         counters
     }
 
+    fn abandon(self: Box<Self>, memory: &mut Umem) {
+        self.socket.abandon(memory);
+    }
+
     fn close(self: Box<Self>, memory: &mut Umem) -> usize {
         let unsent = self.socket.tx_pending();
         let closed = self.socket.close(memory);
@@ -287,9 +338,22 @@ impl Queue for AfXdpQueue {
 
 impl AfXdpQueue {
     fn wake(&mut self) {
-        // The device may be down or gone: that shows in its link state and in this counter, and ends with the port.
-        if self.socket.wake_tx().is_err() {
-            self.wake_errors += 1;
+        if self.dead {
+            return;
+        }
+        let woken = self.socket.wake_tx();
+        self.look(&woken);
+    }
+
+    /// A device that is down may come up again; after any other error the socket is of no use.
+    fn look(&mut self, woken: &Result<Wake, XskError>) {
+        match woken {
+            Ok(Wake::Down) => self.wake_errors += 1,
+            Ok(_) => {}
+            Err(_) => {
+                self.wake_errors += 1;
+                self.dead = true;
+            }
         }
     }
 }

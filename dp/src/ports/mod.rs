@@ -17,7 +17,27 @@ use twinseal_xsk::{BindMode, Frame, Umem};
 
 use crate::wire::ethernet::Mac;
 pub use error::PortError;
+pub use netdev::forwarding;
 pub use steering::Steering;
+
+/// The hardware address of the network device of this name, if there is one.
+pub fn mac_of(netdev: &str) -> Option<Mac> {
+    Some(netdev::Netdev::query(netdev).ok()?.mac)
+}
+
+/// The kernel's index of the network device of this name, if there is one.
+pub fn ifindex_of(netdev: &str) -> Option<u32> {
+    Some(netdev::Netdev::query(netdev).ok()?.ifindex)
+}
+
+/// What packets of a port may be, and what for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fit {
+    /// Bytes of an IP packet.
+    pub mtu: u16,
+    /// Whether they are larger than a chunk of the packet memory.
+    pub jumbo: bool,
+}
 
 /// One worker's share of a port.
 pub trait Queue: Send {
@@ -43,8 +63,23 @@ pub trait Queue: Send {
         Vec::new()
     }
 
-    /// Gives all memory back and closes. Returns how many frames the device had not taken yet, and never will.
+    /// Whether its device is gone for good: it then takes and sends nothing any more, has nothing to wait for, and is only
+    /// to be closed.
+    fn is_dead(&self) -> bool {
+        false
+    }
+
+    /// Told that poll(2) found [`wait_fd`](Self::wait_fd) in error, hung up or invalid.
+    fn poll_failed(&mut self) {}
+
+    /// Gives all memory back and closes; waits until the kernel is done with it. Returns how many frames the device had not
+    /// taken yet, and never will.
     fn close(self: Box<Self>, memory: &mut Umem) -> usize;
+
+    /// Closes at the end of its worker, whose memory nobody needs any more: waits for nothing.
+    fn abandon(self: Box<Self>, memory: &mut Umem) {
+        self.close(memory);
+    }
 }
 
 /// What a port is to be made of.
@@ -60,6 +95,8 @@ pub enum Device {
         xdp: XdpMode,
         /// Whether its sockets busy-poll.
         busy_poll: bool,
+        /// Whether the kernel gets only what it needs itself.
+        owned: bool,
     },
     /// A TAP device, made for the port and removed with it.
     Tap {

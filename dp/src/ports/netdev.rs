@@ -89,6 +89,20 @@ fn is_wired(control: &std::net::UdpSocket, request: &mut Request) -> bool {
     !software && !of_a_hypervisor
 }
 
+/// The kernel's switches, of those that are on, by which it forwards what comes in by a device. There is none of a single
+/// device for IPv6.
+pub fn forwarding(name: &str) -> Vec<String> {
+    let switches = [
+        format!("net/ipv4/conf/{name}/forwarding"),
+        "net/ipv6/conf/all/forwarding".to_owned(),
+    ];
+    let is_on = |path: &String| {
+        let value = std::fs::read_to_string(format!("/proc/sys/{path}"));
+        value.is_ok_and(|value| value.trim() != "0")
+    };
+    switches.into_iter().filter(is_on).collect()
+}
+
 /// Attaches a descriptor of /dev/net/tun to a TAP device, which is made if it is the first.
 pub(super) fn attach_tap(tun: &OwnedFd, name: &str, queues: usize) -> Result<(), PortError> {
     let mut flags = libc::IFF_TAP | libc::IFF_NO_PI;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use super::PortError;
+use crate::wire::ethernet::Mac;
 
 /// What brings packets to a port's queues: the XDP program of an AF_XDP port, nothing for others.
 ///
@@ -22,6 +23,49 @@ impl Steering {
             program: Some(program),
             reserved: BTreeMap::new(),
         }
+    }
+
+    /// Takes the program off its device; the endpoints stay ours.
+    pub fn detach(&mut self) {
+        self.program = None;
+    }
+
+    /// Goes on with the program of another, which was just made for the same port, and these endpoints.
+    pub fn take_over(
+        &mut self,
+        other: Self,
+        endpoints: &[SocketAddr],
+    ) -> Result<(), PortError> {
+        self.program = other.program;
+        let set = self.set_endpoints(endpoints);
+        if set.is_err() {
+            self.detach();
+        }
+        set
+    }
+
+    /// Whether the program is where it was put: on a device that is there, and not replaced by another program.
+    pub fn is_attached(&self) -> bool {
+        self.program
+            .as_ref()
+            .is_none_or(twinseal_ebpf::Steering::is_attached)
+    }
+
+    /// Tells an edge port's program that its device has another hardware address now.
+    pub fn set_mac(&mut self, mac: Mac) -> Result<(), PortError> {
+        if let Some(program) = &mut self.program {
+            program.set_mac(mac.0)?;
+        }
+        Ok(())
+    }
+
+    /// Tells an edge port's program which hardware addresses its device has besides its own.
+    pub fn set_more_macs(&mut self, macs: &[Mac]) -> Result<(), PortError> {
+        if let Some(program) = &mut self.program {
+            let macs: Vec<_> = macs.iter().map(|mac| mac.0).collect();
+            program.set_more_macs(&macs)?;
+        }
+        Ok(())
     }
 
     /// What must not be steered to us but left to the host: the node's own addresses at this port.
@@ -54,7 +98,7 @@ impl Steering {
     /// Packets by verdict of the steering program.
     pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, PortError> {
         match &self.program {
-            Some(program) => Ok(program.counters()?.to_vec()),
+            Some(program) => Ok(program.counters()?),
             None => Ok(Vec::new()),
         }
     }

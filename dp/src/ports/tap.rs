@@ -5,7 +5,7 @@
 //! places without XDP, not for speed.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::OFlags;
@@ -19,6 +19,27 @@ use crate::wire::ethernet;
 /// One worker's descriptor of the device.
 pub(crate) struct TapQueue {
     tap: File,
+    dead: bool,
+    read_errors: u64,
+    write_errors: u64,
+    poll_errors: u64,
+}
+
+impl TapQueue {
+    fn new(tap: File) -> Self {
+        Self {
+            tap,
+            dead: false,
+            read_errors: 0,
+            write_errors: 0,
+            poll_errors: 0,
+        }
+    }
+
+    /// A descriptor whose device was deleted has none for good (EBADFD). A device that is only down answers otherwise.
+    fn look(&mut self, error: &io::Error) {
+        self.dead |= error.raw_os_error() == Some(libc::EBADFD);
+    }
 }
 
 /// Makes the device with a queue for each worker and brings it up. Its MTU is at most what fits a frame of `frame_size`
@@ -43,7 +64,7 @@ pub(crate) fn open(
             fix: "load the module tun, and run with CAP_NET_ADMIN",
         })?;
         netdev::attach_tap(&tun, name, workers)?;
-        queues.push(TapQueue { tap: tun.into() });
+        queues.push(TapQueue::new(tun.into()));
     }
     let around = FRAME_HEADROOM + ethernet::LEN + TAILROOM;
     netdev::raise_tap(name, mtu.min(frame_size as u16 - around as u16))?;
@@ -69,6 +90,9 @@ pub(crate) fn set_mtu(name: &str, mtu: u16) -> Result<(), PortError> {
 
 impl Queue for TapQueue {
     fn receive(&mut self, memory: &mut Umem, frames: &mut Vec<Frame>, max: usize) -> usize {
+        if self.dead {
+            return 0;
+        }
         for received in 0..max {
             let Some(mut frame) = memory.alloc() else {
                 return received;
@@ -83,9 +107,17 @@ impl Queue for TapQueue {
                     frame.truncate(len);
                     frames.push(frame);
                 }
-                // Nothing there (EAGAIN), or the device is gone.
-                _ => {
+                read => {
                     memory.free(frame);
+                    if let Err(error) = read
+                        && !matches!(
+                            error.kind(),
+                            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                        )
+                    {
+                        self.read_errors += 1;
+                        self.look(&error);
+                    }
                     return received;
                 }
             }
@@ -96,8 +128,12 @@ impl Queue for TapQueue {
     fn transmit(&mut self, memory: &mut Umem, frames: &mut Vec<Frame>) -> usize {
         let mut lost = 0;
         for frame in frames.drain(..) {
-            if self.tap.write(frame.data()).is_err() {
+            if self.dead {
                 lost += 1;
+            } else if let Err(error) = self.tap.write(frame.data()) {
+                lost += 1;
+                self.write_errors += 1;
+                self.look(&error);
             }
             memory.free(frame);
         }
@@ -105,10 +141,80 @@ impl Queue for TapQueue {
     }
 
     fn wait_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.tap.as_fd())
+        (!self.dead).then(|| self.tap.as_fd())
+    }
+
+    fn is_dead(&self) -> bool {
+        self.dead
+    }
+
+    fn poll_failed(&mut self) {
+        self.poll_errors += 1;
+        self.dead = true;
+    }
+
+    fn kernel_counters(&self) -> Vec<(&'static str, u64)> {
+        vec![
+            ("read_errors", self.read_errors),
+            ("write_errors", self.write_errors),
+            ("poll_errors", self.poll_errors),
+        ]
     }
 
     fn close(self: Box<Self>, _: &mut Umem) -> usize {
         0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use twinseal_lab::Lab;
+    use twinseal_xsk::{HugePages, UmemConfig};
+
+    use super::*;
+
+    /// Over and over a worker would be woken and find nothing.
+    #[test]
+    fn a_queue_whose_device_was_deleted_wakes_nobody() {
+        let tun = std::path::Path::new("/dev/net/tun").exists();
+        let able = Lab::available().map_err(|why| why.to_string());
+        let able = able.and(tun.then_some(()).ok_or("there is no /dev/net/tun".to_owned()));
+        if let Err(why) = able {
+            eprintln!("SKIPPED: {why}");
+            return;
+        }
+        let lab = Lab::new("tap").expect("a lab");
+        let space = lab.namespace("a").expect("a namespace");
+        let opened = space.run(|| open("t0", 1400, 2, 2048)).expect("a thread");
+        let (mut queues, _) = opened.expect("a TAP");
+        let mut memory = Umem::new(&UmemConfig {
+            frame_count: 64,
+            frame_size: 2048,
+            headroom: FRAME_HEADROOM as u32,
+            jumbo_frames: 0,
+            huge: HugePages::Never,
+        })
+        .expect("packet memory");
+        let mut frames = Vec::new();
+        let free = memory.available();
+        assert!(queues.iter().all(|queue| !queue.is_dead()));
+        space.delete_link("t0").expect("it is there");
+        // One finds out as it reads, the other as it waits.
+        assert_eq!(queues[0].receive(&mut memory, &mut frames, 8), 0);
+        let mut fds = [PollFd::from_borrowed_fd(
+            queues[1].wait_fd().expect("something to wait for"),
+            PollFlags::IN,
+        )];
+        poll(&mut fds, Some(&Timespec::default())).expect("a poll");
+        assert!(fds[0].revents().contains(PollFlags::ERR));
+        queues[1].poll_failed();
+        for queue in &mut queues {
+            assert!(queue.is_dead() && queue.wait_fd().is_none());
+            assert_eq!(queue.receive(&mut memory, &mut frames, 8), 0);
+            frames.extend(memory.alloc());
+            assert_eq!(queue.transmit(&mut memory, &mut frames), 1);
+        }
+        assert_eq!(memory.available(), free, "no frame is lost");
     }
 }

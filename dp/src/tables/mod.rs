@@ -95,6 +95,8 @@ pub struct Port {
     pub role: PortRole,
     /// Its own hardware address, the source of frames that leave.
     pub mac: Mac,
+    /// What else hosts may send frames for us to: the addresses of virtual routers.
+    pub more_macs: Vec<Mac>,
     /// Octets of the largest IP packet that may leave.
     pub mtu: u16,
     /// Whether hosts may have left checksums and segmentation to a device that is none, so that packets are looked at for

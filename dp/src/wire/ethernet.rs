@@ -9,6 +9,10 @@ pub const IPV4: u16 = 0x0800;
 pub const IPV6: u16 = 0x86dd;
 /// Octets of the header.
 pub const LEN: usize = 14;
+/// The ethertype of an 802.1Q tag.
+pub const VLAN: u16 = 0x8100;
+/// Length of such a tag, the ethertype of what follows included.
+pub const TAG_LEN: usize = 4;
 
 /// A hardware address.
 #[derive(

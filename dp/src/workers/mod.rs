@@ -8,6 +8,7 @@ mod worker;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use twinseal_xsk::{HugePages, Pages, Umem, UmemConfig};
 use crate::pipeline::reason::{DropReason, Drops};
 use crate::pipeline::{FRAME_HEADROOM, State};
 use crate::ports::afxdp::{self, Opened, Opener};
-use crate::ports::{Device, Outcome, PortError, PortSpec, Steering, memory, tap};
+use crate::ports::{Device, Fit, Outcome, PortError, PortSpec, Steering, memory, tap};
 use crate::tables::publish::Publisher;
 use crate::tables::{MAX_PORTS, PortIndex, Tables};
 pub use sched::DEFAULT_SLICE;
@@ -208,6 +209,7 @@ impl Pool {
                 bind,
                 xdp,
                 busy_poll,
+                owned,
             } => {
                 let config = &self.config;
                 let device = (netdev.as_str(), *bind, *busy_poll);
@@ -219,7 +221,8 @@ impl Pool {
                     let opener = opener.clone();
                     opened.push(handle.open(index, move |memory| opener.open(memory, queue))?);
                 }
-                afxdp::steer(&opener, spec.edge, *xdp, local, &opened)
+                let role = spec.edge.then_some(*owned);
+                afxdp::steer(&opener, role, *xdp, local, &opened)
             }
             Device::Tap { netdev } => {
                 let (workers, size) = (self.handles.len(), self.config.frame_size);
@@ -266,6 +269,20 @@ impl Pool {
             // A driver that does not say has at least one.
             queues => Ok(queues.unwrap_or(workers)),
         }
+    }
+
+    /// What packets an AF_XDP port takes whose device has this MTU, and of which those of up to `mtu` bytes are wanted (0:
+    /// all that it can).
+    pub fn fit(&self, netdev: &str, device_mtu: u32, mtu: u16) -> Result<Fit, PortError> {
+        // A larger one cannot be used up anyway.
+        let device_mtu = u16::try_from(device_mtu).unwrap_or(u16::MAX);
+        let config = &self.config;
+        afxdp::fit(netdev, device_mtu, mtu, config.frame_size, config.jumbo_frames)
+    }
+
+    /// Whether IP packets of up to `mtu` bytes need jumbo frames.
+    pub fn needs_jumbo(&self, mtu: u16) -> bool {
+        afxdp::needs_jumbo(mtu, self.config.frame_size)
     }
 
     /// Takes a port away and waits until its queues are closed. Its [`Steering`] must be dropped already, or packets
@@ -331,6 +348,12 @@ impl Pool {
         &self.requests
     }
 
+    /// The ports of which a worker found that a queue's device is gone for good, a bit each by their indices.
+    pub fn dead_ports(&self) -> u64 {
+        let dead = |ports, handle: &Handle| ports | handle.cells.dead.load(Relaxed);
+        self.handles.iter().fold(0, dead)
+    }
+
     /// All counters.
     pub fn stats(&self) -> Snapshot {
         let answers: Vec<Receiver<QueueCounters>> = self
@@ -381,7 +404,7 @@ impl Pool {
         DropReason::ALL.iter().map(of).collect()
     }
 
-    /// Stops the workers, closes every port and waits for both.
+    /// Stops the workers and waits for them. They close their ports without waiting until the kernel is done with these.
     pub fn stop(self) {
         drop(self);
     }
@@ -429,7 +452,6 @@ impl Handle {
     }
 
     fn totals(&self, config: &PoolConfig) -> WorkerTotals {
-        use std::sync::atomic::Ordering::Relaxed;
         WorkerTotals {
             batches: self.cells.batches.load(Relaxed),
             packets: self.cells.packets.load(Relaxed),

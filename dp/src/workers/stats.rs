@@ -14,7 +14,11 @@ pub(super) struct Cells {
     pub(super) packets: AtomicU64,
     pub(super) sleeps: AtomicU64,
     pub(super) frames_free: AtomicU32,
+    /// The ports that have a queue whose device is gone, a bit each.
+    pub(super) dead: AtomicU64,
 }
+
+const _: () = assert!(MAX_PORTS <= u64::BITS as usize);
 
 /// One port's share.
 #[derive(Default, Debug)]
@@ -36,6 +40,7 @@ impl Default for Cells {
             packets: AtomicU64::new(0),
             sleeps: AtomicU64::new(0),
             frames_free: AtomicU32::new(0),
+            dead: AtomicU64::new(0),
         }
     }
 }

@@ -69,6 +69,10 @@ const SLEEP: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 100_000_000,
 };
+/// What poll(2) says of a descriptor of which nothing will come any more.
+const FAILED: PollFlags = PollFlags::ERR
+    .union(PollFlags::HUP)
+    .union(PollFlags::NVAL);
 /// How often a neighbour is asked for.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Frames that a worker holds for neighbours that are being asked for, and for how long.
@@ -162,7 +166,7 @@ impl Worker {
             self.memory.free(frame);
         }
         for (_, queue) in self.queues.drain(..) {
-            queue.close(&mut self.memory);
+            queue.abandon(&mut self.memory);
         }
     }
 
@@ -328,6 +332,16 @@ impl Worker {
         add(&self.wires.cells.sleeps, 1);
         // Interrupted or not, the loop looks at everything again.
         let _ = poll(&mut fds, Some(&SLEEP));
+        let queues = self.queues.iter().enumerate();
+        let waiting = queues.filter(|(_, (_, queue))| queue.wait_fd().is_some());
+        let failed: Vec<usize> = waiting
+            .zip(&fds[1..])
+            .filter(|(_, fd)| fd.revents().intersects(FAILED))
+            .map(|((place, _), _)| place)
+            .collect();
+        for place in failed {
+            self.queues[place].1.poll_failed();
+        }
         let _ = rustix::io::read(&self.wires.event, &mut [0; 8]);
     }
 
@@ -345,8 +359,16 @@ impl Worker {
             self.icmp_refilled = now;
         }
         self.ask_for_neighbours(now);
+        self.tell_dead();
         let free = self.memory.available() as u32;
         self.wires.cells.frames_free.store(free, Relaxed);
+    }
+
+    /// Tells the control thread which ports have lost a queue.
+    fn tell_dead(&self) {
+        let dead = self.queues.iter().filter(|(_, queue)| queue.is_dead());
+        let ports = dead.fold(0, |ports, (index, _)| ports | 1u64 << index.0);
+        self.wires.cells.dead.store(ports, Relaxed);
     }
 
     fn ask_for_neighbours(&mut self, now: Instant) {
@@ -379,6 +401,8 @@ impl Worker {
                     let unsent = queue.close(&mut self.memory);
                     self.state.drops.count(DropReason::PortGone, unsent as u64);
                 }
+                // Before the answer, or the next port of this index would be taken for dead.
+                self.tell_dead();
                 let _ = reply.send(());
             }
             Command::Counters { reply } => {

@@ -3,9 +3,10 @@
 use crate::layout::{
     Config, EndpointKey, LocalKey, MAX_EXTENSION_HEADERS, Verdict, is_mapped, role, v4_key, v6_key,
 };
-use crate::packet::{Ethernet, Extension, Frame, Ipv4, Ipv6, Udp};
-use crate::{is_endpoint, is_local};
+use crate::packet::{Ethernet, Extension, Frame, Ipv4, Ipv6, Tag, Udp};
+use crate::{is_endpoint, is_local, is_own_mac};
 
+const ARP: [u8; 2] = [0x08, 0x06];
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
 /// 802.1Q, 802.1ad, and the QinQ type from before 802.1ad.
@@ -23,23 +24,78 @@ type Ours = Result<(), Verdict>;
 #[inline(always)]
 pub(crate) fn classify(frame: &Frame, config: &Config) -> Ours {
     let ethernet = frame.at::<Ethernet>(0).ok_or(Verdict::PassTruncated)?;
-    if VLAN.contains(&ethernet.ether_type) {
-        return Err(Verdict::PassVlan);
-    }
     match config.role {
         role::UNDERLAY => underlay(frame, ethernet),
         role::EDGE => edge(frame, ethernet, config),
+        role::BRIDGE if VLAN.contains(&ethernet.ether_type) => Err(Verdict::PassVlan),
         role::BRIDGE => bridge(ethernet, config),
         _ => Err(Verdict::PassUnconfigured),
+    }
+}
+
+/// The type of a frame, and where what is of that type begins. A tag of VLAN 0 has a priority and no VLAN: to a router the
+/// frame is as one without.
+#[inline(always)]
+fn network(frame: &Frame, ethernet: &Ethernet) -> Result<([u8; 2], usize), Verdict> {
+    let start = size_of::<Ethernet>();
+    if !VLAN.contains(&ethernet.ether_type) {
+        return Ok((ethernet.ether_type, start));
+    }
+    let tag = frame.at::<Tag>(start).ok_or(Verdict::PassTruncated)?;
+    let [high, low] = tag.control;
+    let priority = ethernet.ether_type == VLAN[0] && high & 0x0f == 0 && low == 0;
+    if !priority || VLAN.contains(&tag.ether_type) {
+        return Err(Verdict::PassVlan);
+    }
+    Ok((tag.ether_type, start + size_of::<Tag>()))
+}
+
+/// Whether the kernel itself needs a frame that is not ours, on a port that is owned. It forwards none of these: they are to
+/// this machine, or to those on the link only.
+#[inline(always)]
+pub(crate) fn is_for_kernel(frame: &Frame, verdict: Verdict) -> bool {
+    if verdict as u32 == Verdict::PassLocal as u32 {
+        return true;
+    }
+    let Some(ethernet) = frame.at::<Ethernet>(0) else {
+        return false;
+    };
+    if is_link_control(ethernet.destination) {
+        return true;
+    }
+    let Ok((ether_type, start)) = network(frame, ethernet) else {
+        return false;
+    };
+    match ether_type {
+        ARP => true,
+        IPV4 => match ipv4(frame, start) {
+            Ok((ip, _)) => match ip.destination {
+                [224, 0, 0, _] | [255, 255, 255, 255] => true,
+                destination => is_local(&v4_key(destination)),
+            },
+            Err(_) => false,
+        },
+        IPV6 => match ipv6(frame, start) {
+            Ok(ip) => match ip.destination {
+                [0xff, flags, ..] => matches!(flags & 0x0f, 1 | 2),
+                destination => {
+                    let key = v6_key(destination);
+                    !is_mapped(&key) && is_local(&key)
+                }
+            },
+            Err(_) => false,
+        },
+        _ => false,
     }
 }
 
 /// Ours is unfragmented UDP to one of our endpoints.
 #[inline(always)]
 fn underlay(frame: &Frame, ethernet: &Ethernet) -> Ours {
-    let (address, udp_offset) = match ethernet.ether_type {
+    let (ether_type, start) = network(frame, ethernet)?;
+    let (address, udp_offset) = match ether_type {
         IPV4 => {
-            let (ip, payload) = ipv4(frame)?;
+            let (ip, payload) = ipv4(frame, start)?;
             if ip.protocol[0] != UDP {
                 return Err(Verdict::PassNotOurs);
             }
@@ -50,12 +106,12 @@ fn underlay(frame: &Frame, ethernet: &Ethernet) -> Ours {
             (v4_key(ip.destination), payload)
         }
         IPV6 => {
-            let ip = ipv6(frame)?;
+            let ip = ipv6(frame, start)?;
             let address = v6_key(ip.destination);
             if is_mapped(&address) {
                 return Err(Verdict::PassNotOurs);
             }
-            (address, udp_after_extensions(frame, ip)?)
+            (address, udp_after_extensions(frame, start, ip)?)
         }
         _ => return Err(Verdict::PassNotIp),
     };
@@ -70,21 +126,22 @@ fn underlay(frame: &Frame, ethernet: &Ethernet) -> Ours {
 /// Ours is what a host sends through this port: to the port's MAC address, but not to an address of this machine.
 #[inline(always)]
 fn edge(frame: &Frame, ethernet: &Ethernet, config: &Config) -> Ours {
-    if ethernet.ether_type != IPV4 && ethernet.ether_type != IPV6 {
+    let (ether_type, start) = network(frame, ethernet)?;
+    if ether_type != IPV4 && ether_type != IPV6 {
         return Err(Verdict::PassNotIp);
     }
     if ethernet.destination[0] & 1 != 0 {
         return Err(Verdict::PassMulticast);
     }
-    if ethernet.destination != config.mac {
+    if ethernet.destination != config.mac && !is_own_mac(ethernet.destination) {
         return Err(Verdict::PassOtherMac);
     }
-    let destination = if ethernet.ether_type == IPV4 {
-        let (ip, _) = ipv4(frame)?;
+    let destination = if ether_type == IPV4 {
+        let (ip, _) = ipv4(frame, start)?;
         routable_v4(ip.destination)?;
         v4_key(ip.destination)
     } else {
-        let ip = ipv6(frame)?;
+        let ip = ipv6(frame, start)?;
         let destination = v6_key(ip.destination);
         routable_v6(&destination)?;
         destination
@@ -98,8 +155,7 @@ fn edge(frame: &Frame, ethernet: &Ethernet, config: &Config) -> Ours {
 /// Ours is what a bridge would forward or flood.
 #[inline(always)]
 fn bridge(ethernet: &Ethernet, config: &Config) -> Ours {
-    let [a, b, c, d, e, f] = ethernet.destination;
-    if [a, b, c, d, e] == [0x01, 0x80, 0xc2, 0x00, 0x00] && f & 0xf0 == 0 {
+    if is_link_control(ethernet.destination) {
         return Err(Verdict::PassLinkControl);
     }
     if ethernet.destination == config.mac {
@@ -108,10 +164,15 @@ fn bridge(ethernet: &Ethernet, config: &Config) -> Ours {
     Ok(())
 }
 
-/// The IPv4 header and where its payload begins.
+/// Whether it is one of the addresses that no bridge forwards (IEEE 802.1D, 7.12.6).
 #[inline(always)]
-fn ipv4(frame: &Frame) -> Result<(&Ipv4, usize), Verdict> {
-    let start = size_of::<Ethernet>();
+fn is_link_control([a, b, c, d, e, f]: [u8; 6]) -> bool {
+    [a, b, c, d, e] == [0x01, 0x80, 0xc2, 0x00, 0x00] && f & 0xf0 == 0
+}
+
+/// The IPv4 header at `start`, and where its payload begins.
+#[inline(always)]
+fn ipv4(frame: &Frame, start: usize) -> Result<(&Ipv4, usize), Verdict> {
     let ip = frame.at::<Ipv4>(start).ok_or(Verdict::PassTruncated)?;
     let [version_ihl] = ip.version_ihl;
     let header_length = usize::from(version_ihl & 0x0f) * 4;
@@ -125,8 +186,7 @@ fn ipv4(frame: &Frame) -> Result<(&Ipv4, usize), Verdict> {
 }
 
 #[inline(always)]
-fn ipv6(frame: &Frame) -> Result<&Ipv6, Verdict> {
-    let start = size_of::<Ethernet>();
+fn ipv6(frame: &Frame, start: usize) -> Result<&Ipv6, Verdict> {
     let ip = frame.at::<Ipv6>(start).ok_or(Verdict::PassTruncated)?;
     if ip.version_class_flow[0] >> 4 != 6 {
         return Err(Verdict::PassMalformed);
@@ -134,10 +194,10 @@ fn ipv6(frame: &Frame) -> Result<&Ipv6, Verdict> {
     Ok(ip)
 }
 
-/// Where the UDP header begins, behind at most [`MAX_EXTENSION_HEADERS`].
+/// Where the UDP header begins, behind the IPv6 header at `start` and at most [`MAX_EXTENSION_HEADERS`].
 #[inline(always)]
-fn udp_after_extensions(frame: &Frame, ip: &Ipv6) -> Result<usize, Verdict> {
-    let mut offset = size_of::<Ethernet>() + size_of::<Ipv6>();
+fn udp_after_extensions(frame: &Frame, start: usize, ip: &Ipv6) -> Result<usize, Verdict> {
+    let mut offset = start + size_of::<Ipv6>();
     let [mut next] = ip.next_header;
     for _ in 0..MAX_EXTENSION_HEADERS {
         match next {

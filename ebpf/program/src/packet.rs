@@ -68,6 +68,12 @@ headers! {
         ether_type: 2,
     }
 
+    /// IEEE 802.1Q: priority and VLAN, and the type of what follows.
+    struct Tag: 4 {
+        control: 2,
+        ether_type: 2,
+    }
+
     /// RFC 791, without options.
     struct Ipv4: 20 {
         version_ihl: 1,

@@ -20,6 +20,9 @@ pub(crate) const UDP_PORT: u16 = 51_820;
 /// The machine's own addresses, for the edge port.
 pub(crate) const LOCAL: [&str; 3] = ["10.0.0.1", "192.0.2.1", "2001:db8:1::1"];
 
+/// A MAC address that the edge port has besides its own.
+pub(crate) const VIRTUAL: [u8; 6] = [0, 0, 0x5e, 0, 1, 7];
+
 /// An Ethernet frame to the port.
 pub(crate) fn eth(ether_type: u16, payload: Vec<u8>) -> Vec<u8> {
     eth_to(MAC, ether_type, payload)
@@ -39,6 +42,11 @@ pub(crate) fn eth_to(destination: [u8; 6], ether_type: u16, payload: Vec<u8>) ->
 /// The payload with an 802.1Q header and the type of what follows; the outer EtherType is [`eth`]'s.
 pub(crate) fn tagged(inner: u16, payload: Vec<u8>) -> Vec<u8> {
     [&[0, 42][..], &inner.to_be_bytes(), &payload].concat()
+}
+
+/// As [`tagged`], with a priority and no VLAN.
+pub(crate) fn priority(inner: u16, payload: Vec<u8>) -> Vec<u8> {
+    [&[0xb0, 0][..], &inner.to_be_bytes(), &payload].concat()
 }
 
 pub(crate) fn ip4(protocol: u8, destination: impl Into<Ipv4Addr>, payload: Vec<u8>) -> Vec<u8> {

@@ -5,18 +5,22 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use twinseal_ebpf::{Role, Verdict};
 
-use super::frames::{ENDPOINTS, LOCAL};
+use super::frames::{ENDPOINTS, LOCAL, VIRTUAL};
 
 /// The verdict on a frame, on a port whose queue has a socket.
 pub(crate) fn verdict(role: Role, frame: &[u8]) -> Verdict {
     let Some((ethernet, packet)) = frame.split_at_checked(14) else {
         return Verdict::PassTruncated;
     };
-    let ether_type = u16::from_be_bytes([ethernet[12], ethernet[13]]);
-    if [0x8100, 0x88a8, 0x9100].contains(&ether_type) {
-        return Verdict::PassVlan;
-    }
     let destination: [u8; 6] = ethernet[..6].try_into().unwrap();
+    let (ether_type, packet) = match inside(ethernet, packet) {
+        Err(_) if matches!(role, Role::Bridge { .. }) => return Verdict::PassVlan,
+        Err(verdict) => return verdict,
+        Ok((_, inner)) if matches!(role, Role::Bridge { .. }) && inner.len() < packet.len() => {
+            return Verdict::PassVlan;
+        }
+        Ok(inside) => inside,
+    };
     match role {
         Role::Bridge { mac } => match destination {
             [1, 0x80, 0xc2, 0, 0, 0..=0x0f] => Verdict::PassLinkControl,
@@ -25,11 +29,56 @@ pub(crate) fn verdict(role: Role, frame: &[u8]) -> Verdict {
         },
         _ if ether_type != 0x0800 && ether_type != 0x86dd => Verdict::PassNotIp,
         Role::Edge { .. } if destination[0] % 2 == 1 => Verdict::PassMulticast,
-        Role::Edge { mac } if destination != mac => Verdict::PassOtherMac,
+        Role::Edge { mac, .. } if destination != mac && destination != VIRTUAL => {
+            Verdict::PassOtherMac
+        }
         Role::Edge { .. } => edge(ether_type, packet),
         Role::Underlay if ether_type == 0x0800 => underlay4(packet),
         Role::Underlay => underlay6(packet),
     }
+}
+
+/// The type of a frame and what is of that type, behind a tag that has no VLAN.
+fn inside<'a>(ethernet: &[u8], packet: &'a [u8]) -> Result<(u16, &'a [u8]), Verdict> {
+    let is_vlan = |ether_type| [0x8100, 0x88a8, 0x9100].contains(&ether_type);
+    let ether_type = u16::from_be_bytes([ethernet[12], ethernet[13]]);
+    if !is_vlan(ether_type) {
+        return Ok((ether_type, packet));
+    }
+    let (tag, rest) = packet.split_at_checked(4).ok_or(Verdict::PassTruncated)?;
+    let vlan = u16::from_be_bytes([tag[0], tag[1]]) % 0x1000;
+    let inner = u16::from_be_bytes([tag[2], tag[3]]);
+    if ether_type != 0x8100 || vlan != 0 || is_vlan(inner) {
+        return Err(Verdict::PassVlan);
+    }
+    Ok((inner, rest))
+}
+
+/// Whether an owned edge port lets the kernel have a frame that is not ours.
+pub(crate) fn is_for_kernel(frame: &[u8]) -> bool {
+    let Some((ethernet, packet)) = frame.split_at_checked(14) else {
+        return false;
+    };
+    if ethernet[..5] == [1, 0x80, 0xc2, 0, 0] && ethernet[5] < 16 {
+        return true;
+    }
+    let to: IpAddr = match inside(ethernet, packet) {
+        Ok((0x0806, _)) => return true,
+        Ok((0x0800, packet)) => match ipv4(packet) {
+            Ok((to, ..)) => to.into(),
+            Err(_) => return false,
+        },
+        Ok((0x86dd, packet)) => match ipv6(packet) {
+            Ok((to, ..)) => to.into(),
+            Err(_) => return false,
+        },
+        _ => return false,
+    };
+    let on_the_link = match to {
+        IpAddr::V4(to) => to.octets()[..3] == [224, 0, 0] || to == Ipv4Addr::BROADCAST,
+        IpAddr::V6(to) => to.is_multicast() && [1, 2].contains(&(to.octets()[1] % 16)),
+    };
+    on_the_link || LOCAL.iter().any(|own| own.parse::<IpAddr>().unwrap() == to)
 }
 
 fn edge(ether_type: u16, packet: &[u8]) -> Verdict {

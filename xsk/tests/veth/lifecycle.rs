@@ -38,6 +38,27 @@ fn says_how_it_is_bound() {
 }
 
 #[test]
+fn abandon_waits_for_nothing_and_the_queue_is_free_again() {
+    in_namespace(|| {
+        veth("a", "b", 1);
+        for round in 0..5 {
+            let mut umem = umem();
+            let mut socket =
+                Socket::open(&umem, "a", 0, &config()).expect("the queue is free again");
+            socket.fill(&mut umem, 50);
+            // As while another process is being started.
+            let held = (round % 2 == 1).then(|| socket.fd().try_clone_to_owned());
+            let closed = socket.abandon(&mut umem);
+            assert_eq!(closed.returned + closed.kept, 50, "round {round}");
+            assert_eq!(umem.outstanding(), closed.kept);
+            if held.is_some() {
+                assert_eq!(closed.kept, 50, "the kernel has them still");
+            }
+        }
+    });
+}
+
+#[test]
 fn close_returns_the_frames_of_every_ring_and_frees_the_queue() {
     in_namespace(|| {
         veth("a", "b", 1);

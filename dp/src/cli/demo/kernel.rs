@@ -100,22 +100,9 @@ impl Network {
     }
 
     fn wire(&self) -> anyhow::Result<()> {
-        let queues = self.options.queues.unwrap_or(self.options.workers);
-        for (host, edge) in [(Host::A, Router::EdgeA), (Host::B, Router::EdgeB)] {
-            let nets = |address: fn(Host, bool) -> IpAddr| {
-                [false, true].map(|v6| net(address(host, v6), if v6 { 64 } else { 24 }))
-            };
-            let mut veth = VethConfig::new((self.host(host), "eth0"), (self.router(edge), "edge0"))
-                .addresses(&nets(Host::address), &nets(Host::gateway));
-            (veth.queues, veth.mtu) = (queues, self.options.mtu);
-            veth.offloads = self.options.offloads;
-            self.lab.veth(&veth)?;
-            for v6 in [false, true] {
-                let far = host.other().prefix(v6).parse().context("a prefix")?;
-                let route = Route::to(far).via(host.gateway(v6)).dev("eth0");
-                self.host(host).add_route(&route)?;
-            }
-        }
+        self.wire_host(Host::A)?;
+        self.wire_host(Host::B)?;
+        let queues = self.queues();
         for (link, ends) in [
             (WEST, [Router::EdgeA, Router::Transit]),
             (EAST, [Router::Transit, Router::EdgeB]),
@@ -130,6 +117,32 @@ impl Network {
                 self.lab.veth(&veth)?;
             }
             self.lab.bridge(switch, "br0", &["p0", "p1"])?;
+        }
+        Ok(())
+    }
+
+    fn queues(&self) -> u32 {
+        self.options.queues.unwrap_or(self.options.workers)
+    }
+
+    /// Makes the devices between a host and its edge; again, if they were deleted.
+    pub fn wire_host(&self, host: Host) -> anyhow::Result<()> {
+        let edge = match host {
+            Host::A => Router::EdgeA,
+            Host::B => Router::EdgeB,
+        };
+        let nets = |address: fn(Host, bool) -> IpAddr| {
+            [false, true].map(|v6| net(address(host, v6), if v6 { 64 } else { 24 }))
+        };
+        let mut veth = VethConfig::new((self.host(host), "eth0"), (self.router(edge), "edge0"))
+            .addresses(&nets(Host::address), &nets(Host::gateway));
+        (veth.queues, veth.mtu) = (self.queues(), self.options.mtu);
+        veth.offloads = self.options.offloads;
+        self.lab.veth(&veth)?;
+        for v6 in [false, true] {
+            let far = host.other().prefix(v6).parse().context("a prefix")?;
+            let route = Route::to(far).via(host.gateway(v6)).dev("eth0");
+            self.host(host).add_route(&route)?;
         }
         Ok(())
     }

@@ -24,6 +24,14 @@ pub(in crate::cli) fn event(event: &v1::Event) -> String {
             )
         }
         Some(Event::Link(it)) => format!("link {} {}{}", it.link, status(it), why(&it.reason)),
+        Some(Event::Port(it)) => format!(
+            "port {} {}{}; {}, mtu {}",
+            it.port,
+            port_status(it),
+            why(&it.reason),
+            it.mac,
+            it.mtu
+        ),
         Some(Event::Circuit(it)) => {
             format!("circuit {} {}{}", it.circuit, circuit(it), why(&it.cause))
         }
@@ -55,6 +63,15 @@ fn why(reason: &str) -> String {
     match reason {
         "" => String::new(),
         reason => format!(": {reason}"),
+    }
+}
+
+fn port_status(it: &v1::PortEvent) -> &'static str {
+    match it.status() {
+        v1::PortStatus::Up => "up",
+        v1::PortStatus::Degraded => "degraded",
+        v1::PortStatus::Down => "down",
+        v1::PortStatus::Unspecified => "of unknown status",
     }
 }
 

@@ -14,6 +14,7 @@ pub(in crate::cli) fn port_json(it: &v1::PortState) -> Value {
         "bind": it.bind,
         "need_wakeup": it.need_wakeup,
         "up": it.up,
+        "reason": it.reason,
         "draining": it.draining,
         "checksum": it.checksum,
     })
@@ -23,6 +24,7 @@ pub(in crate::cli) fn link_json(it: &v1::LinkState) -> Value {
     json!({
         "link": it.link,
         "up": it.up,
+        "reason": it.reason,
         "next_hop_mac": it.next_hop_mac,
         "draining": it.draining,
     })

@@ -48,7 +48,7 @@ pub(super) fn outcome(out: &mut impl Write, got: &v1::GetResponse) -> io::Result
     }
     for port in &got.ports {
         let mut facts = vec![
-            up(port.up).to_owned(),
+            up(port.up, &port.reason),
             port.mac.clone(),
             format!("mtu {}", port.mtu),
         ];
@@ -72,9 +72,9 @@ pub(super) fn outcome(out: &mut impl Write, got: &v1::GetResponse) -> io::Result
         writeln!(out, "# port {}: {}", port.port, facts.join(", "))?;
     }
     for link in &got.links {
-        write!(out, "# link {}: {}", link.link, up(link.up))?;
+        write!(out, "# link {}: {}", link.link, up(link.up, &link.reason))?;
         match link.next_hop_mac.as_str() {
-            "" => write!(out, ", next hop not resolved")?,
+            "" => {}
             mac => write!(out, ", next hop {mac}")?,
         }
         match link.draining {
@@ -118,8 +118,13 @@ pub(super) fn drain_name(target: Option<&v1::DrainTarget>) -> String {
     }
 }
 
-fn up(up: bool) -> &'static str {
-    if up { "up" } else { "down" }
+/// `up`, or with what is wrong: `down (its device was deleted)`.
+fn up(up: bool, reason: &str) -> String {
+    let word = if up { "up" } else { "down" };
+    match reason {
+        "" => word.to_owned(),
+        reason => format!("{word} ({reason})"),
+    }
 }
 
 fn key_facts(key: &v1::KeyState) -> String {

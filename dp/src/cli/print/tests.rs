@@ -226,6 +226,7 @@ fn the_outcome_is_comments() {
             link: "to-b".into(),
             up: false,
             next_hop_mac: String::new(),
+            reason: "its next hop is not resolved".into(),
             draining: true,
         }],
         keys: vec![key(false, false), key(true, true)],
@@ -258,7 +259,7 @@ fn the_outcome_is_comments() {
 # WARNING: it can't work
 # link to-b drains since 1970-01-01T00:00:00.000Z, by user 0 (group 0)
 # port wan: up, 02:00:00:00:00:01, mtu 1500, native XDP, copy copy, need-wakeup, finishes checksums
-# link to-b: down, next hop not resolved, drains
+# link to-b: down (its next hop is not resolved), drains
 # key of link to-b, b-to-a, epoch 1: aes-256-gcm, receiver index 9, receives
 # key of link to-b, b-to-a, epoch 1: aes-256-gcm, receiver index 9, transmits, 5 packets sealed, exhausted
 # neighbour 10.0.0.1 on lan: 02:00:00:00:00:02, static

@@ -47,6 +47,7 @@ fn port(port: v1::Port) -> schema::Port {
                 bind: BindMode::from_number(it.bind).filter(|&it| it != BindMode::Auto),
                 xdp: XdpMode::from_number(it.xdp).filter(|&it| it != XdpMode::Auto),
                 busy_poll: it.busy_poll,
+                owned: it.owned,
             });
         }
         Some(Device::Tap(it)) => tap = Some(schema::Tap { netdev: it.netdev }),

@@ -155,6 +155,7 @@ impl Into<'_> {
                 bind: BindMode::number(it.bind),
                 xdp: XdpMode::number(it.xdp),
                 busy_poll: it.busy_poll,
+                owned: it.owned,
             })
         });
         let tap = port

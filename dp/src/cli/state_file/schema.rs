@@ -130,6 +130,8 @@ pub(super) struct AfXdp {
     pub(super) xdp: Option<XdpMode>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) busy_poll: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) owned: bool,
 }
 
 #[derive(Debug, Deserialize, Serialize)]

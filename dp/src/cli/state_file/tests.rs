@@ -113,6 +113,7 @@ delete:
                 bind: v1::BindMode::ZeroCopy.into(),
                 xdp: v1::XdpMode::Native.into(),
                 busy_poll: true,
+                owned: false,
             })),
             ..v1::Port::default()
         })
@@ -449,14 +450,17 @@ fn item() -> impl Strategy<Value = v1::item::Item> {
     use v1::item::Item;
     let via = || (text(), text()).prop_map(|(port, address)| v1::Via { port, address });
     let device = prop_oneof![
-        (text(), 0..3, 0..3, any::<bool>()).prop_map(|(netdev, bind, xdp, busy_poll)| {
-            v1::port::Device::AfXdp(v1::AfXdp {
-                netdev,
-                bind,
-                xdp,
-                busy_poll,
-            })
-        }),
+        (text(), 0..3, 0..3, any::<bool>(), any::<bool>()).prop_map(
+            |(netdev, bind, xdp, busy_poll, owned)| {
+                v1::port::Device::AfXdp(v1::AfXdp {
+                    netdev,
+                    bind,
+                    xdp,
+                    busy_poll,
+                    owned,
+                })
+            }
+        ),
         text().prop_map(|netdev| v1::port::Device::Tap(v1::Tap { netdev })),
         (text(), text()).prop_map(|(wire, mac)| v1::port::Device::Memory(v1::Memory { wire, mac })),
     ];

@@ -19,6 +19,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::down::Down;
+use super::health::Status;
 use super::keys::Live;
 use super::model::{
     CircuitName, GroupName, Hop, KeyId, LabelAction, LinkName, Owner, PortName, Role, State,
@@ -47,6 +48,8 @@ pub struct OpenPort {
     pub index: PortIndex,
     /// Its hardware address.
     pub mac: Mac,
+    /// Those of macvlans on its device, as virtual routers have them.
+    pub more_macs: Vec<Mac>,
     /// Octets of an IP packet.
     pub mtu: u16,
     /// Octets of the largest that its device takes.
@@ -55,8 +58,10 @@ pub struct OpenPort {
     pub offloads: bool,
     /// The hardware address of its only peer, if it can have but one.
     pub peer: Option<Mac>,
-    /// The kernel's index of its device.
+    /// The kernel's index of its device; none while it has none.
     pub ifindex: Option<u32>,
+    /// Whether its device can be used: [`Status::Down`] while it is closed, for the device is gone.
+    pub device: Status,
 }
 
 /// Hardware addresses that the kernel resolved, by its index of the device.
@@ -347,6 +352,7 @@ impl Compiler {
                     Role::Underlay => PortRole::Underlay,
                 },
                 mac: open.mac,
+                more_macs: open.more_macs.clone(),
                 mtu: open.mtu,
                 finishes: port.finishes(open.offloads),
                 device_mtu: open.device_mtu,

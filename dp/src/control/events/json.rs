@@ -17,6 +17,7 @@ pub fn json(event: &v1::Event) -> Value {
     let mut object = match &event.event {
         Some(Body::Table(it)) => table(it),
         Some(Body::Link(it)) => link(node, it),
+        Some(Body::Port(it)) => port(it),
         Some(Body::Circuit(it)) => circuit(node, it),
         Some(Body::Key(it)) => key(it),
         Some(Body::Fault(it)) => fields("twinseal.fault", &it.kind, json!({ "detail": it.detail })),
@@ -93,6 +94,23 @@ fn link(node: &str, it: &v1::LinkEvent) -> Map<String, Value> {
         "reason": it.reason,
     });
     fields(namespace, event_type, more)
+}
+
+fn port(it: &v1::PortEvent) -> Map<String, Value> {
+    let event_type = match it.status() {
+        v1::PortStatus::Up => "up",
+        v1::PortStatus::Degraded => "degraded",
+        v1::PortStatus::Down => "down",
+        v1::PortStatus::Unspecified => "unknown",
+    };
+    let more = json!({
+        "port_id": it.port,
+        "reason": it.reason,
+        "device": it.netdev,
+        "mac": it.mac,
+        "mtu": it.mtu,
+    });
+    fields("twinseal.port", event_type, more)
 }
 
 fn circuit(node: &str, it: &v1::CircuitEvent) -> Map<String, Value> {

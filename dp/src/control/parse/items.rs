@@ -128,6 +128,13 @@ impl Parser<'_> {
                 "give one of af_xdp, tap, memory",
             ),
         };
+        if let (Some(Role::Underlay), Some(Device::AfXdp { owned: true, .. })) = (&role, &device) {
+            return self.refuse(
+                "af_xdp.owned",
+                "only edge ports have it",
+                "leave it out: no packet of a host comes in by an underlay port",
+            );
+        }
         let checksum = self.checksum(port.checksum, role.as_ref());
         let local = self.local(&port.local, role.as_ref());
         let (role, mtu, device) = (role?, mtu?, device?);
@@ -194,6 +201,7 @@ impl Parser<'_> {
             bind: bind?,
             xdp: xdp?,
             busy_poll: device.busy_poll,
+            owned: device.owned,
         })
     }
 

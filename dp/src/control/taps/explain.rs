@@ -178,6 +178,16 @@ impl Node {
             port: via.port,
             address,
         };
+        let sources = self.sources();
+        let open = self.ports.open().iter();
+        let dead = open
+            .filter(|(_, open)| open.index == via.port)
+            .map(|(name, _)| (name, health::port(&sources, &self.netlink.view, name)))
+            .find(|(_, status)| !status.carries());
+        if let Some((name, status)) = dead {
+            told.problem = format!("port {name}: {}", status.reason());
+            return;
+        }
         let peer = tables.port(via.port).and_then(|port| port.peer);
         match peer.or_else(|| tables.neighbours.get(&key).copied()) {
             Some(mac) => told.next_hop_mac = mac.to_string(),

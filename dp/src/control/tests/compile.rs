@@ -10,6 +10,7 @@ use super::super::compile::{Compiler, HostAddresses, KernelNeighbours, OpenPort,
 use super::super::down::Down;
 use twinseal_crypto::{LaneOwner, Lanes};
 
+use super::super::health::Status;
 use super::super::keys::{Live, SaConfig};
 use super::super::model::PortName;
 use super::*;
@@ -50,8 +51,10 @@ pub(super) fn open(state: &State) -> BTreeMap<PortName, OpenPort> {
                 mtu: 1500,
                 device_mtu: 1500,
                 offloads: false,
+                more_macs: Vec::new(),
                 peer: None,
                 ifindex: Some(10 + u32::from(n)),
+                device: Status::Up,
             };
             (name.clone(), port)
         })

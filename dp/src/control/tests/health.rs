@@ -1,15 +1,19 @@
 //! Which events are told, and how often.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use twinseal_api::v1::{self, event::Event as Kind, item::Item};
 
-use super::super::compile::Sources;
+use super::super::compile::{HostAddress, OpenPort, Sources, Standing};
 use super::super::events::security::Security;
 use super::super::events::{Events, Reader, Start};
-use super::super::health::Health;
+use super::super::health::{Health, Status};
 use super::super::keys::SaConfig;
+use super::super::model::PortName;
 use super::super::netlink::View;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+
 use super::compile::{Bench, lanes, open, sa_config};
 use super::*;
 use crate::control::events::changes::Change;
@@ -23,6 +27,11 @@ struct Watched {
     reader: Reader,
     /// What was looked at last.
     seen: State,
+    view: View,
+    /// None: as if every port were open.
+    open: Option<BTreeMap<PortName, OpenPort>>,
+    /// What was told of ports.
+    ports: Vec<String>,
 }
 
 impl Watched {
@@ -34,17 +43,21 @@ impl Watched {
             reader: events.log().read(Start::Now, Vec::new()),
             events,
             seen: State::default(),
+            view: View::default(),
+            open: None,
+            ports: Vec::new(),
         }
     }
 
     /// What is told now, a line each.
     fn update(&mut self) -> Vec<String> {
+        let all = open(&self.bench.state);
         let sources = Sources {
             state: &self.bench.state,
             live: &self.bench.live,
-            ports: &open(&self.bench.state),
+            ports: self.open.as_ref().unwrap_or(&all),
             neighbours: &self.bench.neighbours,
-            addresses: &Default::default(),
+            addresses: &self.view.addresses,
             down: &Default::default(),
         };
         let seen = std::mem::replace(&mut self.seen, self.bench.state.clone());
@@ -54,7 +67,7 @@ impl Watched {
             pending: None,
         };
         self.health.changed(&self.events, &seen, &self.seen, change);
-        self.health.update(&self.events, &sources, &View::default());
+        self.health.update(&self.events, &sources, &self.view);
         self.told()
     }
 
@@ -68,6 +81,12 @@ impl Watched {
                 }
                 Kind::Key(it) => it.change().as_str_name().to_owned(),
                 Kind::Security(it) => format!("{} {} {:?}", it.reason, it.count, it.owner),
+                Kind::Port(it) => {
+                    let (mac, mtu) = (&it.mac, it.mtu);
+                    let status = it.status();
+                    self.ports.push(format!("{} {status:?} {mac} {mtu} {}", it.port, it.reason));
+                    continue;
+                }
                 // With every look.
                 Kind::Table(_) => continue,
                 other => format!("{other:?}"),
@@ -119,6 +138,94 @@ fn links_and_circuits_come_fail_and_go_up() {
     let told = watched.update();
     assert_eq!(told[..2], down);
     assert_eq!(told[2], "circuit c2 Failed its link is down");
+}
+
+/// What the kernel tells of a device.
+fn device(index: u32, name: &str, up: bool, carrier: bool) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    if up {
+        message.header.flags = LinkFlags::Up;
+    }
+    message.attributes = vec![
+        LinkAttribute::IfName(name.into()),
+        LinkAttribute::Carrier(carrier.into()),
+    ];
+    message
+}
+
+#[test]
+fn a_port_and_its_links_say_what_is_wrong_with_the_device() {
+    let mut watched = Watched::new(sa_config());
+    for (name, vrf, netdev) in [("under", "", "eth1"), ("hosts", "red", "eth2")] {
+        let device = v1::port::Device::AfXdp(v1::AfXdp {
+            netdev: netdev.into(),
+            ..Default::default()
+        });
+        let mut port = port(name, vrf);
+        port.device = Some(device);
+        watched.bench.apply([Item::Port(port)]);
+    }
+    let peer = (11, "192.0.2.2".parse().expect("an address"));
+    watched
+        .bench
+        .neighbours
+        .insert(peer, Mac([2, 0, 0, 0, 0, 2]));
+    let local = HostAddress {
+        ifindex: 11,
+        address: "192.0.2.1".parse().expect("an address"),
+        len: 24,
+    };
+    let has = Standing::Preferred;
+    watched.view.addresses.insert(local, has);
+    // Edge ports are told of like others. Ports stand on devices 10 and 11 here.
+    let eth1 = |up, carrier| device(11, "eth1", up, carrier);
+    watched.view.devices.hear(&eth1(true, true), true);
+    watched
+        .view
+        .devices
+        .hear(&device(10, "eth2", true, false), true);
+    let told = watched.update();
+    assert_eq!(told.last().expect("the circuit's"), "circuit c1 Up ");
+    let (hosts, under) = ("hosts Down 02:00:00:00:01:00 1500", "02:00:00:00:01:01 1500");
+    let up = format!("under Up {under} ");
+    assert_eq!(
+        watched.ports,
+        [format!("{hosts} its device has no carrier"), up.clone()]
+    );
+    let link = |watched: &mut Watched, told: &str| {
+        let all = watched.update();
+        assert_eq!(all[0], format!("link l1 {told}"));
+        assert!(watched.update().is_empty(), "told once");
+        watched.ports.pop().expect("the port's")
+    };
+    watched.view.devices.hear(&eth1(false, false), true);
+    let port = link(&mut watched, "Down port under: its device is set down");
+    assert_eq!(port, format!("under Down {under} its device is set down"));
+    watched.view.devices.hear(&eth1(true, true), true);
+    assert_eq!(link(&mut watched, "Up "), up);
+    watched.view.devices.hear(&device(11, "eth9", true, true), true);
+    watched.update();
+    let port = watched.ports.pop().expect("it is told");
+    assert_eq!(port, format!("under Degraded {under} its device is called eth9 now"));
+    watched.view.devices.hear(&eth1(true, true), true);
+    watched.update();
+    watched.view.addresses.clear();
+    let gone = "Down its local address 192.0.2.1 is not on this host";
+    link(&mut watched, gone);
+    watched.view.addresses.insert(local, has);
+    // Closed for its device is gone, then open on another one.
+    let mut open = open(&watched.bench.state);
+    let port = open.values_mut().nth(1).expect("under");
+    (port.ifindex, port.device) = (None, Status::Down("its device was deleted".into()));
+    watched.open = Some(open.clone());
+    let port = link(&mut watched, "Down port under: its device was deleted");
+    assert_eq!(port, format!("under Down {under} its device was deleted"));
+    let port = open.values_mut().nth(1).expect("under");
+    (port.ifindex, port.device) = (Some(11), Status::Up);
+    (port.mac, port.mtu) = (Mac([2, 0, 0, 0, 9, 9]), 1400);
+    watched.open = Some(open);
+    assert_eq!(link(&mut watched, "Up "), "under Up 02:00:00:00:09:09 1400 ");
 }
 
 #[test]

@@ -59,14 +59,15 @@ fn small() -> impl Strategy<Value = u32> {
 fn item() -> impl Strategy<Value = Item> {
     use v1::{key, label, member, port, route, transmit};
     let device = prop_oneof![
-        (name(), -1i32..4, -1i32..4).prop_map(|(netdev, bind, xdp)| port::Device::AfXdp(
-            v1::AfXdp {
+        (name(), -1i32..4, -1i32..4, any::<bool>()).prop_map(|(netdev, bind, xdp, owned)| {
+            port::Device::AfXdp(v1::AfXdp {
                 netdev,
                 bind,
                 xdp,
-                busy_poll: false
-            }
-        )),
+                busy_poll: false,
+                owned,
+            })
+        }),
         name().prop_map(|netdev| port::Device::Tap(v1::Tap { netdev })),
         name().prop_map(|wire| port::Device::Memory(v1::Memory {
             wire,
@@ -239,7 +240,8 @@ fn reference() -> impl Strategy<Value = Ref> {
 }
 
 fn change() -> impl Strategy<Value = v1::Change> {
-    prop_oneof![4 => item().prop_map(set), 1 => reference().prop_map(delete)]
+    // Without optimisation the trees of values would be copied from one stack frame to the next.
+    prop_oneof![4 => item().prop_map(set).boxed(), 1 => reference().prop_map(delete).boxed()]
 }
 
 /// Everything that a state promises to the compiler and to the crypto.

@@ -58,6 +58,7 @@ fn items_that_are_wrong_in_themselves() {
             bind,
             xdp,
             busy_poll: false,
+            owned: bind == 2,
         }))
     };
     let tap = |netdev: &str| {
@@ -624,9 +625,9 @@ fn references_to_what_is_not_there_or_of_the_wrong_kind() {
             "port",
         ),
         (
-            one(Item::Port(with(port("under", ""), |p| p.mtu = 1400))),
+            one(Item::Port(port("under", "red"))),
             "port \"under\"",
-            "device",
+            "role",
         ),
     ]);
 }
