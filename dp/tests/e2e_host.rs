@@ -254,7 +254,10 @@ fn ports_follow_their_devices_with_the_keys_that_they_have() {
             .set_mac(device, [2, 0, 0, 0, 0xaa, mac])
             .expect("another hardware address");
     }
-    for (port, mac) in [(WEST, "02:00:00:00:aa:a1"), (EDGE_PORT, "02:00:00:00:aa:a2")] {
+    for (port, mac) in [
+        (WEST, "02:00:00:00:aa:a1"),
+        (EDGE_PORT, "02:00:00:00:aa:a2"),
+    ] {
         wait_for_port(&mut path, port, |it| it.up && it.mac == mac);
     }
     path.settle();
@@ -293,7 +296,10 @@ fn ports_follow_their_devices_with_the_keys_that_they_have() {
     router.move_to(west, other).expect("it moves");
     let moved = "its device was moved to another network namespace";
     wait_for_port(&mut path, WEST, |it| !it.up && it.reason == moved);
-    assert_eq!(link_reason(&mut path, WEST), format!("port {WEST}: {moved}"));
+    assert_eq!(
+        link_reason(&mut path, WEST),
+        format!("port {WEST}: {moved}")
+    );
     let (router, other) = (
         path.network.router(Router::EdgeA),
         path.network.host(Host::B),
@@ -309,7 +315,9 @@ fn ports_follow_their_devices_with_the_keys_that_they_have() {
         .router(Router::EdgeA)
         .delete_link(edge)
         .expect("it goes");
-    wait_for_port(&mut path, EDGE_PORT, |it| it.reason == "its device was deleted");
+    wait_for_port(&mut path, EDGE_PORT, |it| {
+        it.reason == "its device was deleted"
+    });
     let to = Host::A.address(false).to_string();
     let explained = path.explain(Router::EdgeA, &to);
     assert!(
@@ -394,7 +402,9 @@ fn a_deleted_tap_is_made_again_and_nobody_spins() {
         .router(Router::EdgeA)
         .delete_link(TAP)
         .expect("it goes");
-    wait_for_port(&mut path, EDGE_PORT, |it| it.reason == "its device was deleted");
+    wait_for_port(&mut path, EDGE_PORT, |it| {
+        it.reason == "its device was deleted"
+    });
     wait_for_port(&mut path, EDGE_PORT, |it| it.up && it.reason.is_empty());
     let after = path.network.router(Router::EdgeA).interface(TAP);
     assert_ne!(after.expect("it is made again").index, before);

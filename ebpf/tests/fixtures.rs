@@ -291,7 +291,13 @@ fn an_owned_port_leaves_the_kernel_only_what_it_needs() {
             _ => Action::Drop,
         };
         let edge = fixtures().into_iter().filter(|it| it.role == EDGE);
-        for Fixture { name, frame, verdict, .. } in edge {
+        for Fixture {
+            name,
+            frame,
+            verdict,
+            ..
+        } in edge
+        {
             let expected = action(&frame);
             assert_eq!(port.outcome(&frame), (verdict, expected), "{name}");
         }
@@ -303,11 +309,26 @@ fn an_owned_port_leaves_the_kernel_only_what_it_needs() {
             (to([255; 4]), Action::Pass),
             (to([224, 0, 1, 1]), Action::Drop),
             (to([169, 254, 1, 1]), Action::Drop),
-            (eth_to(OTHER, IPV4, ip4(UDP, [10, 9, 0, 1], udp(9))), Action::Drop),
-            (eth_to(BROADCAST, IPV4, ip4(UDP, [10, 9, 0, 1], udp(9))), Action::Drop),
-            (eth_to(BROADCAST, 0x0806, arp([10, 0, 0, 1].into())), Action::Pass),
-            (eth(0x8100, tagged(IPV4, ip4(UDP, [10, 9, 0, 1], udp(9)))), Action::Drop),
-            (eth(0x8100, tagged(0x0806, arp([10, 0, 0, 1].into()))), Action::Drop),
+            (
+                eth_to(OTHER, IPV4, ip4(UDP, [10, 9, 0, 1], udp(9))),
+                Action::Drop,
+            ),
+            (
+                eth_to(BROADCAST, IPV4, ip4(UDP, [10, 9, 0, 1], udp(9))),
+                Action::Drop,
+            ),
+            (
+                eth_to(BROADCAST, 0x0806, arp([10, 0, 0, 1].into())),
+                Action::Pass,
+            ),
+            (
+                eth(0x8100, tagged(IPV4, ip4(UDP, [10, 9, 0, 1], udp(9)))),
+                Action::Drop,
+            ),
+            (
+                eth(0x8100, tagged(0x0806, arp([10, 0, 0, 1].into()))),
+                Action::Drop,
+            ),
             (eth(0x8847, vec![0; 40]), Action::Drop),
         ] {
             assert_eq!(port.outcome(&frame).1, expected, "{frame:x?}");

@@ -71,10 +71,11 @@ impl Namespace {
             .put_u32(libc::IFLA_LINK, self.index(on)?)
             .put(libc::IFLA_ADDRESS, &mac)
             .nest(libc::IFLA_LINKINFO, &[], |info| {
-                info.put_str(libc::IFLA_INFO_KIND, "macvlan")
-                    .nest(libc::IFLA_INFO_DATA, &[], |data| {
-                        data.put_u32(MACVLAN_MODE, mode)
-                    })
+                info.put_str(libc::IFLA_INFO_KIND, "macvlan").nest(
+                    libc::IFLA_INFO_DATA,
+                    &[],
+                    |data| data.put_u32(MACVLAN_MODE, mode),
+                )
             });
         self.netlink(request, || format!("make macvlan {name} on {on}"))?;
         self.set_up(name)

@@ -87,9 +87,7 @@ pub fn link(from: &Sources<'_>, view: &View, name: &LinkName) -> Status {
     let steered = from.state.ports.get(&link.port);
     let steered = steered.is_some_and(|port| matches!(port.spec.device, Device::AfXdp { .. }));
     let local = link.local.ip();
-    if steered
-        && !view.devices.is_unknown()
-        && !from.addresses.keys().any(|it| it.address == local)
+    if steered && !view.devices.is_unknown() && !from.addresses.keys().any(|it| it.address == local)
     {
         return Status::Down(format!("its local address {local} is not on this host").into());
     }

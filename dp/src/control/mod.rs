@@ -230,7 +230,9 @@ pub async fn run(
     match served {
         Ok(served) => Ok(served?),
         Err(_) => {
-            tracing::warn!("a client kept its connection open beyond the node's end: it is cut off");
+            tracing::warn!(
+                "a client kept its connection open beyond the node's end: it is cut off"
+            );
             Ok(())
         }
     }

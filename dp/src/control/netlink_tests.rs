@@ -90,10 +90,7 @@ fn what_the_kernel_tells_is_seen() {
         let Some((t0, t1)) = veth(&handle).await else {
             return;
         };
-        until(&mut netlink, |view| {
-            carrier(view, t0)
-        })
-        .await;
+        until(&mut netlink, |view| carrier(view, t0)).await;
         assert_eq!(netlink.view.has_device("t1"), Some(true));
         assert_eq!(netlink.view.has_device("none"), Some(false));
 

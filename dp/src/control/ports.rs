@@ -329,7 +329,9 @@ impl Ports {
 fn local(port: &Port, ifindex: Option<u32>, view: &View) -> Vec<IpAddr> {
     // What stands on the device has addresses for the same hosts, as virtual routers have.
     let above = |it| view.devices.above(it).map(|(index, _)| index);
-    let devices = ifindex.into_iter().flat_map(|it| std::iter::once(it).chain(above(it)));
+    let devices = ifindex
+        .into_iter()
+        .flat_map(|it| std::iter::once(it).chain(above(it)));
     let kernel = devices.flat_map(|it| view.addresses_on(it));
     match port.role {
         Role::Underlay => Vec::new(),

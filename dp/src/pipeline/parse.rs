@@ -86,15 +86,14 @@ fn parse_one(tables: &Tables, packet: &mut Packet) -> Result<(), DropReason> {
 #[cold]
 fn take_priority_tag(packet: &mut Packet) -> bool {
     let data = packet.frame.data_mut();
-    let Some(&[high, low, a, b]) = data.get(ethernet::LEN..ethernet::LEN + ethernet::TAG_LEN) else {
+    let Some(&[high, low, a, b]) = data.get(ethernet::LEN..ethernet::LEN + ethernet::TAG_LEN)
+    else {
         return false;
     };
     let ethertype = u16::from_be_bytes([data[12], data[13]]);
     let vlan = u16::from_be_bytes([high, low]) & 0x0fff;
     let inner = u16::from_be_bytes([a, b]);
-    if ethertype != ethernet::VLAN
-        || vlan != 0
-        || !matches!(inner, ethernet::IPV4 | ethernet::IPV6)
+    if ethertype != ethernet::VLAN || vlan != 0 || !matches!(inner, ethernet::IPV4 | ethernet::IPV6)
     {
         return false;
     }

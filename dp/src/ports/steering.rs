@@ -31,11 +31,7 @@ impl Steering {
     }
 
     /// Goes on with the program of another, which was just made for the same port, and these endpoints.
-    pub fn take_over(
-        &mut self,
-        other: Self,
-        endpoints: &[SocketAddr],
-    ) -> Result<(), PortError> {
+    pub fn take_over(&mut self, other: Self, endpoints: &[SocketAddr]) -> Result<(), PortError> {
         self.program = other.program;
         let set = self.set_endpoints(endpoints);
         if set.is_err() {

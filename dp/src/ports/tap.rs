@@ -179,7 +179,10 @@ mod tests {
     fn a_queue_whose_device_was_deleted_wakes_nobody() {
         let tun = std::path::Path::new("/dev/net/tun").exists();
         let able = Lab::available().map_err(|why| why.to_string());
-        let able = able.and(tun.then_some(()).ok_or("there is no /dev/net/tun".to_owned()));
+        let able = able.and(
+            tun.then_some(())
+                .ok_or("there is no /dev/net/tun".to_owned()),
+        );
         if let Err(why) = able {
             eprintln!("SKIPPED: {why}");
             return;

@@ -277,7 +277,13 @@ impl Pool {
         // A larger one cannot be used up anyway.
         let device_mtu = u16::try_from(device_mtu).unwrap_or(u16::MAX);
         let config = &self.config;
-        afxdp::fit(netdev, device_mtu, mtu, config.frame_size, config.jumbo_frames)
+        afxdp::fit(
+            netdev,
+            device_mtu,
+            mtu,
+            config.frame_size,
+            config.jumbo_frames,
+        )
     }
 
     /// Whether IP packets of up to `mtu` bytes need jumbo frames.

@@ -70,9 +70,7 @@ const SLEEP: Timespec = Timespec {
     tv_nsec: 100_000_000,
 };
 /// What poll(2) says of a descriptor of which nothing will come any more.
-const FAILED: PollFlags = PollFlags::ERR
-    .union(PollFlags::HUP)
-    .union(PollFlags::NVAL);
+const FAILED: PollFlags = PollFlags::ERR.union(PollFlags::HUP).union(PollFlags::NVAL);
 /// How often a neighbour is asked for.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Frames that a worker holds for neighbours that are being asked for, and for how long.

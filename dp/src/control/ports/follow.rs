@@ -293,9 +293,13 @@ fn lost(
         None if crate::ports::ifindex_of(netdev) != Some(ifindex) => {
             Some("its device is gone".into())
         }
-        Some(device) if device.name != netdev && devices.named(netdev).is_some() => {
-            Some(format!("its device is called {} now, and another has its name", device.name).into())
-        }
+        Some(device) if device.name != netdev && devices.named(netdev).is_some() => Some(
+            format!(
+                "its device is called {} now, and another has its name",
+                device.name
+            )
+            .into(),
+        ),
         _ => None,
     }
 }

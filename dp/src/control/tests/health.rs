@@ -84,7 +84,8 @@ impl Watched {
                 Kind::Port(it) => {
                     let (mac, mtu) = (&it.mac, it.mtu);
                     let status = it.status();
-                    self.ports.push(format!("{} {status:?} {mac} {mtu} {}", it.port, it.reason));
+                    self.ports
+                        .push(format!("{} {status:?} {mac} {mtu} {}", it.port, it.reason));
                     continue;
                 }
                 // With every look.
@@ -187,7 +188,10 @@ fn a_port_and_its_links_say_what_is_wrong_with_the_device() {
         .hear(&device(10, "eth2", true, false), true);
     let told = watched.update();
     assert_eq!(told.last().expect("the circuit's"), "circuit c1 Up ");
-    let (hosts, under) = ("hosts Down 02:00:00:00:01:00 1500", "02:00:00:00:01:01 1500");
+    let (hosts, under) = (
+        "hosts Down 02:00:00:00:01:00 1500",
+        "02:00:00:00:01:01 1500",
+    );
     let up = format!("under Up {under} ");
     assert_eq!(
         watched.ports,
@@ -204,10 +208,16 @@ fn a_port_and_its_links_say_what_is_wrong_with_the_device() {
     assert_eq!(port, format!("under Down {under} its device is set down"));
     watched.view.devices.hear(&eth1(true, true), true);
     assert_eq!(link(&mut watched, "Up "), up);
-    watched.view.devices.hear(&device(11, "eth9", true, true), true);
+    watched
+        .view
+        .devices
+        .hear(&device(11, "eth9", true, true), true);
     watched.update();
     let port = watched.ports.pop().expect("it is told");
-    assert_eq!(port, format!("under Degraded {under} its device is called eth9 now"));
+    assert_eq!(
+        port,
+        format!("under Degraded {under} its device is called eth9 now")
+    );
     watched.view.devices.hear(&eth1(true, true), true);
     watched.update();
     watched.view.addresses.clear();
@@ -225,7 +235,10 @@ fn a_port_and_its_links_say_what_is_wrong_with_the_device() {
     (port.ifindex, port.device) = (Some(11), Status::Up);
     (port.mac, port.mtu) = (Mac([2, 0, 0, 0, 9, 9]), 1400);
     watched.open = Some(open);
-    assert_eq!(link(&mut watched, "Up "), "under Up 02:00:00:00:09:09 1400 ");
+    assert_eq!(
+        link(&mut watched, "Up "),
+        "under Up 02:00:00:00:09:09 1400 "
+    );
 }
 
 #[test]
