@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use twinseal::fixture::*;
 use twinseal::pipeline::Disposition::{self, Drop, Send};
 use twinseal::pipeline::reason::DropReason;
+use twinseal::pipeline::told::Told;
 use twinseal::tables::trie::Number;
 use twinseal::tables::{Dscp, LinkIndex, PortIndex, Receiver, Target, Via, ViaIndex, VrfIndex};
 use twinseal::wire::ethernet::Mac;
@@ -538,9 +539,40 @@ fn senders_hear_of_packets_that_are_too_big_or_ran_out_of_hops() {
         }
         // The budget is spent.
         dropped(&mut path.a, EDGE, &frame, DropReason::PacketTooBig);
+        let told = |path: &Path| Told::ALL.map(|told| path.a.state.told.get(told));
+        assert_eq!(told(&path), [1, 1, 0, 0, 0]);
         // Answered or not, the circuit's.
         let circuit = &path.a.tables.circuits[0].traffic;
         assert_eq!(circuit.drops(DropReason::PacketTooBig as usize), 2);
+
+        // Every other reason why its sender is not told.
+        path.a.state.icmp_budget = 2;
+        let mut error = frame.clone();
+        error[if v6 { 20 } else { 23 }] = if v6 { 58 } else { 1 };
+        error[if v6 { 54 } else { 34 }] = 3;
+        if !v6 {
+            fix_checksum(&mut error);
+        }
+        dropped(&mut path.a, EDGE, &error, DropReason::PacketTooBig);
+        assert_eq!(told(&path), [1, 1, 0, 1, 0]);
+        path.a.write(|draft| {
+            draft.set_route(VrfIndex(0), [10, 1, 0, 0], 16, Target::Blackhole);
+            draft.set_route(VrfIndex(0), host_v6(1).octets(), 48, Target::Blackhole);
+        });
+        dropped(&mut path.a, EDGE, &frame, DropReason::PacketTooBig);
+        assert_eq!(told(&path), [1, 1, 0, 1, 1]);
+        let vrf = &mut path.a.tables.vrfs[0];
+        (vrf.v4, vrf.v6) = (None, None);
+        dropped(&mut path.a, EDGE, &frame, DropReason::PacketTooBig);
+        assert_eq!(told(&path), [1, 1, 1, 1, 1]);
+        // None is due for what ICMP has no word for.
+        let mut bad = frame.clone();
+        bad[if v6 { 22 } else { 26 }] = if v6 { 0xff } else { 127 };
+        if !v6 {
+            fix_checksum(&mut bad);
+        }
+        dropped(&mut path.a, EDGE, &bad, DropReason::BadSource);
+        assert_eq!(told(&path), [1, 1, 1, 1, 1]);
     }
 }
 

@@ -68,6 +68,7 @@ pub(super) fn stats(node: &Node) -> v1::StatsResponse {
         links: links.collect(),
         circuits: circuits.collect(),
         drops: counters(&snapshot.drops),
+        icmp_errors: counters(&snapshot.icmp_errors),
         provider: node.sa.provider.label().to_owned(),
         drains: drains.collect(),
         workers: workers

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::reason::{DropReason, Refused};
+use super::told::Told;
 use super::{Packet, State, flow};
 use crate::tables::{Tables, Target, Vrf, own};
 use crate::wire::ip;
@@ -36,26 +37,40 @@ const TTL: u8 = 64;
 /// What comes from no address that anybody has (RFC 7600, section 4.8).
 const DUMMY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 
-/// Makes the packet into the error that its sender is to get, and says whether it did.
+/// Makes the packet into the error that its sender is to get, or says why not: `None` if none is due.
 pub(super) fn answer(
     state: &mut State,
     tables: &Tables,
     packet: &mut Packet,
     refused: Refused,
-) -> bool {
+) -> Result<(), Option<Told>> {
+    if !is_told(refused.reason) {
+        return Err(None);
+    }
     if state.icmp_budget == 0 {
-        return false;
+        return Err(Some(Told::RateLimited));
     }
     let answered = match source(tables, packet, refused.reason) {
-        Some(IpAddr::V4(us)) => answer_v4(packet, us.octets(), refused).is_some(),
-        Some(IpAddr::V6(us)) => answer_v6(packet, us.octets(), refused).is_some(),
-        None => false,
+        Some(IpAddr::V4(us)) => Some(answer_v4(packet, us.octets(), refused)),
+        Some(IpAddr::V6(us)) => Some(answer_v6(packet, us.octets(), refused)),
+        None => None,
     };
-    if answered {
-        state.icmp_budget -= 1;
-        packet.meta.tunnelled = false;
-    }
-    answered
+    answered.ok_or(Told::NoSource)?.ok_or(Told::NotAnswerable)?;
+    state.icmp_budget -= 1;
+    packet.meta.tunnelled = false;
+    Ok(())
+}
+
+/// Whether senders hear of packets that are dropped for this reason.
+fn is_told(reason: DropReason) -> bool {
+    matches!(
+        reason,
+        DropReason::TtlExpired
+            | DropReason::NoRoute
+            | DropReason::GroupDown
+            | DropReason::OwnAddress
+            | DropReason::PacketTooBig
+    )
 }
 
 /// What an error comes from: an address of ours at the port that it leaves by, of the subnet that it goes to if there is

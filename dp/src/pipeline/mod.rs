@@ -24,6 +24,7 @@ pub mod offloads;
 mod parse;
 pub mod reason;
 mod route;
+pub mod told;
 pub mod trace;
 
 use std::net::IpAddr;
@@ -140,6 +141,8 @@ pub struct State {
     lanes: LaneOwner,
     /// Counters of drops.
     pub drops: Arc<Drops>,
+    /// Counters of ICMP errors.
+    pub told: Arc<told::Errors>,
     /// What packets of the last batch wait for; beside it, as it would make every packet larger.
     waiting: ArrayVec<NeighbourKey, BATCH>,
     /// Neighbours that packets of the batches so far wait for; the worker takes them out.
@@ -157,6 +160,7 @@ impl State {
             worker,
             lanes,
             drops: Arc::default(),
+            told: Arc::default(),
             waiting: ArrayVec::new(),
             wanted: ArrayVec::new(),
             icmp_budget: 0,

@@ -4,6 +4,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::lookups::{Found, Lookups};
 use super::reason::{DropReason, Refused};
+use super::told::Told;
 use super::{
     Account, Batch, Disposition, Packet, Stage, State, Waiting, at, circuit, count_drop, flow, icmp,
 };
@@ -166,9 +167,15 @@ fn answer(state: &mut State, tables: &Tables, packet: &mut Packet, refused: Refu
         }
         return;
     }
-    let answered =
-        icmp::answer(state, tables, packet, refused) && route(state, tables, packet).is_ok();
-    if answered {
+    let told = match icmp::answer(state, tables, packet, refused) {
+        Ok(()) if route(state, tables, packet).is_ok() => Some(Told::Sent),
+        Ok(()) => Some(Told::NoWayBack),
+        Err(told) => told,
+    };
+    if let Some(told) = told {
+        state.told.count(told);
+    }
+    if told == Some(Told::Sent) {
         packet.meta.answered = Some(refused.reason);
         count_drop(state, tables, &meta, refused.reason);
     } else {

@@ -18,6 +18,7 @@ use twinseal_crypto::LaneOwner;
 use twinseal_xsk::{HugePages, Pages, Umem, UmemConfig};
 
 use crate::pipeline::reason::{DropReason, Drops};
+use crate::pipeline::told::{self, Told};
 use crate::pipeline::{FRAME_HEADROOM, State};
 use crate::ports::afxdp::{self, Opened, Opener};
 use crate::ports::{Device, Fit, Outcome, PortError, PortSpec, Steering, memory, tap};
@@ -84,6 +85,7 @@ struct Handle {
     event: Arc<std::os::fd::OwnedFd>,
     cells: Arc<Cells>,
     drops: Arc<Drops>,
+    told: Arc<told::Errors>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -130,6 +132,7 @@ impl Pool {
         let (commands, inbox) = channel::unbounded();
         let cells = Arc::new(Cells::default());
         let drops = Arc::clone(&state.drops);
+        let told = Arc::clone(&state.told);
         let worker = Worker::new(
             state,
             memory,
@@ -156,6 +159,7 @@ impl Pool {
             event,
             cells,
             drops,
+            told,
             thread: Some(thread),
         })
     }
@@ -392,6 +396,7 @@ impl Pool {
         ports.sort_by_key(|totals| totals.port);
         Snapshot {
             drops: self.drops(),
+            icmp_errors: self.icmp_errors(),
             ports,
             workers: self
                 .handles
@@ -408,6 +413,15 @@ impl Pool {
             (reason.name(), count)
         };
         DropReason::ALL.iter().map(of).collect()
+    }
+
+    /// ICMP errors so far by what became of them.
+    fn icmp_errors(&self) -> Vec<(&'static str, u64)> {
+        let of = |told: Told| {
+            let count = self.handles.iter().map(|h| h.told.get(told)).sum();
+            (told.name(), count)
+        };
+        Told::ALL.map(of).to_vec()
     }
 
     /// Stops the workers and waits for them. They close their ports without waiting until the kernel is done with these.

@@ -95,6 +95,8 @@ impl PortCells {
 pub struct Snapshot {
     /// Drops by reason, summed over workers; every reason is listed.
     pub drops: Vec<(&'static str, u64)>,
+    /// ICMP errors by what became of them, summed over workers.
+    pub icmp_errors: Vec<(&'static str, u64)>,
     /// By port.
     pub ports: Vec<PortTotals>,
     /// By worker.

@@ -221,6 +221,7 @@ pub(super) fn stats(out: &mut impl Write, stats: &v1::StatsResponse) -> io::Resu
     }
     table.print(out)?;
     counters(out, "DROPS", &stats.drops)?;
+    counters(out, "ICMP ERRORS", &stats.icmp_errors)?;
     for port in &stats.ports {
         counters(
             out,
@@ -320,6 +321,7 @@ pub(super) fn rates(
         links: traffic(&now.links, &before.links),
         circuits: traffic(&now.circuits, &before.circuits),
         drops: by_name(&now.drops, &before.drops),
+        icmp_errors: by_name(&now.icmp_errors, &before.icmp_errors),
         workers,
         provider: now.provider.clone(),
         drains: now.drains.clone(),
