@@ -109,7 +109,6 @@ impl Ports {
         let device = devices.get(open.ifindex?)?;
         let mut now = open.clone();
         now.device = Status::Up;
-        now.device_mtu = u16::try_from(device.mtu).unwrap_or(u16::MAX);
         if device.mac != open.mac {
             // What was heard may be older than what was found when the port was opened.
             now.mac = crate::ports::mac_of(&device.name).unwrap_or(open.mac);
@@ -130,6 +129,7 @@ impl Ports {
         }
         // A TAP device is the node's, and has the MTU that the node gave it.
         if let Device::AfXdp { netdev, .. } = &spec.device {
+            now.device_mtu = u16::try_from(device.mtu).unwrap_or(u16::MAX);
             match pool.fit(netdev, device.mtu, spec.mtu) {
                 Ok(fit) if fit.jumbo && !pool.needs_jumbo(open.mtu) => {
                     return Some(format!("its device's MTU is {} now", device.mtu).into());
