@@ -332,6 +332,39 @@ fn a_group_goes_without_a_member_that_is_down() {
     path.finish();
 }
 
+/// The steering program has room for 16384 of a port's own addresses.
+#[test]
+fn own_addresses_that_find_no_room_are_told() {
+    let Some(mut path) = Path::without_tables(options()) else {
+        return;
+    };
+    let edge = path.network.router(Router::EdgeA);
+    // Besides the gateways' and the link-local one.
+    for n in 0..16_381u32 {
+        let address = std::net::Ipv4Addr::from_bits(0x0a40_0000 + n);
+        let address = std::net::IpAddr::from(address);
+        edge.add_address("edge0", address.into())
+            .expect("an address");
+    }
+    path.controller
+        .start(&path.plan, &path.network)
+        .expect("tables and keys are taken");
+    let told = |path: &Path| {
+        let logs = common::logs(&path.network);
+        let mut texts = logs.iter().map(|(_, text)| text);
+        texts.any(|text| text.contains("the steering program has room for 16384"))
+    };
+    assert!(!told(&path), "so many fit");
+    let one_more: std::net::IpAddr = "10.80.0.1".parse().expect("an address");
+    path.network
+        .router(Router::EdgeA)
+        .add_address("edge0", one_more.into())
+        .expect("an address");
+    wait_until(|| told(&path));
+    path.settle();
+    path.finish();
+}
+
 #[track_caller]
 fn wait_until(mut done: impl FnMut() -> bool) {
     let begin = std::time::Instant::now();

@@ -192,3 +192,18 @@ fn the_kernel_resolves_what_it_is_asked_for() {
         );
     });
 }
+
+#[test]
+fn addresses_have_the_standing_that_their_flags_say() {
+    use AddressFlags as Flags;
+    for (flags, expected) in [
+        (Flags::Permanent, Standing::Preferred),
+        (Flags::Permanent | Flags::Secondary, Standing::Preferred),
+        (Flags::Tentative, Standing::Tentative),
+        (Flags::Tentative | Flags::Optimistic, Standing::Preferred),
+        (Flags::Tentative | Flags::Dadfailed, Standing::Duplicate),
+        (Flags::Deprecated, Standing::Deprecated),
+    ] {
+        assert_eq!(standing(flags), expected, "{flags:?}");
+    }
+}
