@@ -85,10 +85,19 @@ impl Table<'_> {
                 }
             });
         let kernel = values.iter().find(|(peer, _)| peer.name == KERNEL);
-        let ratio = |own: &BTreeMap<u32, f64>, to: Option<&(&Participant, BTreeMap<u32, f64>)>| {
-            let (_, to) = to?;
+        // Whose limit was the sender in a round is compared with nobody then: the ratio of two bounds is none.
+        let is_bound = |peer: &Participant, number: u32| {
+            let mut own = self.rounds.iter();
+            let own = own.find(|round| round.peer == peer.name && round.round == number);
+            own.and_then(|round| value(round)).is_some_and(|(_, at_least)| at_least)
+        };
+        let ratio = |peer: &Participant,
+                     own: &BTreeMap<u32, f64>,
+                     to: Option<&(&Participant, BTreeMap<u32, f64>)>| {
+            let (other, to) = to?;
             let ratios: Vec<f64> = own
                 .iter()
+                .filter(|(round, _)| !is_bound(peer, **round) && !is_bound(other, **round))
                 .filter_map(|(round, value)| Some(value / to.get(round).filter(|&&to| to > 0.0)?))
                 .collect();
             (!ratios.is_empty()).then(|| Sample::new(ratios))
@@ -109,8 +118,8 @@ impl Table<'_> {
                     peer: peer.name.clone(),
                     value: sample(values.values().copied()),
                     at_least: at_least(&peer.name),
-                    to_kernel: ratio(values, kernel),
-                    to_best_sealed: ratio(values, best),
+                    to_kernel: ratio(peer, values, kernel),
+                    to_best_sealed: ratio(peer, values, best),
                 })
                 .collect(),
         }
@@ -226,5 +235,25 @@ mod tests {
             (OURS, 0.3, true)
         );
         assert_eq!(metrics[0].best_sealed, None);
+    }
+
+    #[test]
+    fn bounds_are_compared_with_nobody() {
+        let peers = [participant("kernel", 0), participant(OURS, 2)];
+        let mut bound = round(2, "kernel", 0.4, 80.0);
+        bound.rates[0].finding = Finding::AtLeastGenerator;
+        let rounds = [
+            round(1, "kernel", 0.4, 80.0),
+            round(1, OURS, 0.2, 60.0),
+            bound,
+            round(2, OURS, 0.4, 60.0),
+        ];
+        let metrics = of_rounds(&[64], &peers, &rounds);
+        let to_kernel = |metric: &Metric| metric.lines[1].to_kernel.map(|it| it.max);
+        assert_eq!(to_kernel(&metrics[0]), Some(0.5));
+        // Of the other figures nobody's sender is the limit.
+        assert_eq!(to_kernel(&metrics[1]), Some(0.75));
+        let metrics = of_rounds(&[64], &peers, &rounds[2..]);
+        assert_eq!(to_kernel(&metrics[0]), None);
     }
 }

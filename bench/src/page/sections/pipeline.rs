@@ -10,6 +10,9 @@ use crate::Sample;
 use crate::page::axis::figure;
 use crate::page::plot::{Axis, Series, Stack, lines, stacks};
 
+/// The longest packets whose stages are plotted, in bytes.
+const LONGEST: u32 = 1500;
+
 /// What the page shows of the results.
 #[derive(Deserialize)]
 pub(super) struct Pipeline {
@@ -81,7 +84,10 @@ pub(super) fn body(pipeline: &Pipeline) -> Markup {
         }
     }
     let place = |name: &str| names.iter().position(|it| *it == name).unwrap_or(0);
+    // One that is many times as long makes all others too short to see; the table has it.
+    let least = single(pipeline).map(|line| line.octets).min().unwrap_or(0);
     let by_stage: Vec<Stack> = single(pipeline)
+        .filter(|line| line.octets <= LONGEST.max(least))
         .map(|line| Stack {
             label: format!("{}, {}", line.role, line.size()),
             // In the order of the legend.

@@ -37,7 +37,7 @@ fn object_table(object: &Map<String, Value>) -> Markup {
     }
 }
 
-/// Objects in rows; columns are the fields that any has.
+/// Objects in rows; columns are the fields that any has, those of words first.
 fn array_table(rows: &[Value]) -> Markup {
     let mut columns: Vec<&String> = Vec::new();
     for name in rows.iter().filter_map(Value::as_object).flat_map(Map::keys) {
@@ -45,6 +45,9 @@ fn array_table(rows: &[Value]) -> Markup {
             columns.push(name);
         }
     }
+    // What a row is of comes first.
+    let is_text = |name: &&String| rows.iter().any(|row| row[name.as_str()].is_string());
+    columns.sort_by_key(|name| !is_text(name));
     html! {
         div.scroll {
             table {
