@@ -89,8 +89,7 @@ impl Table<'_> {
         let is_bound = |peer: &Participant, number: u32| {
             let mut own = self.rounds.iter();
             let own = own.find(|round| round.peer == peer.name && round.round == number);
-            own.and_then(|round| value(round))
-                .is_some_and(|(_, at_least)| at_least)
+            own.and_then(&value).is_some_and(|(_, at_least)| at_least)
         };
         let ratio = |peer: &Participant,
                      own: &BTreeMap<u32, f64>,
