@@ -23,6 +23,7 @@ fn a_stopped_daemon_leaves_nothing_and_starts_again_at_once() {
     };
     let socket = control_socket(&path);
     let before = path.controller.get(Router::EdgeA).expect("the state");
+    let boot = boot(&mut path);
     assert!(has_xdp(&path, WEST) && has_xdp(&path, EDGE_PORT));
     assert_hears_its_own(&path);
     assert!(
@@ -30,7 +31,7 @@ fn a_stopped_daemon_leaves_nothing_and_starts_again_at_once() {
         "exit status 0"
     );
     assert!(!socket.exists(), "the control socket goes with the daemon");
-    assert_restarts(path, &before);
+    assert_restarts(path, &before, boot);
 }
 
 #[test]
@@ -40,15 +41,23 @@ fn a_killed_daemon_leaves_the_host_its_hearing_and_starts_again_at_once() {
     };
     let socket = control_socket(&path);
     let before = path.controller.get(Router::EdgeA).expect("the state");
+    let boot = boot(&mut path);
     path.network.kill_daemon(Router::EdgeA).expect("it dies");
     let kind = std::fs::symlink_metadata(&socket).expect("the dead daemon's socket");
     assert!(kind.file_type().is_socket());
-    assert_restarts(path, &before);
+    assert_restarts(path, &before, boot);
+}
+
+/// Which life of edge A's daemon this is.
+#[track_caller]
+fn boot(path: &mut Path) -> u64 {
+    let stats = path.controller.stats(Router::EdgeA).expect("counters");
+    stats.boot
 }
 
 /// With edge A's daemon dead: the host is as without it. Then it starts again with the tables that it had, refuses the
 /// old secrets and takes new ones.
-fn assert_restarts(mut path: Path, before: &v1::GetResponse) {
+fn assert_restarts(mut path: Path, before: &v1::GetResponse, boot: u64) {
     assert!(!path.network.is_running(Router::EdgeA));
     assert!(!has_xdp(&path, WEST) && !has_xdp(&path, EDGE_PORT));
     assert_hears_its_own(&path);
@@ -57,6 +66,7 @@ fn assert_restarts(mut path: Path, before: &v1::GetResponse) {
         .start_daemon(Router::EdgeA)
         .expect("it starts again at once");
     path.reconnect();
+    assert!(boot != 0 && self::boot(&mut path) != boot, "another life");
     let tables = path.plan.start(Router::EdgeA, &path.network);
     let refused = path.controller.apply(Router::EdgeA, tables);
     let refused = refused

@@ -159,7 +159,8 @@ fn sum_of_20(header: &[u8; V4_LEN]) -> u64 {
     sum + u64::from(again)
 }
 
-/// The sum of words in this machine's byte order, modulo 0xffff, and zero only for zeroes; in either order the checksum is the same (RFC 1071, 2B).
+/// The sum of words in this machine's byte order, modulo 0xffff, and zero only for zeroes. In either order the checksum is
+/// the same (RFC 1071, 2B).
 #[inline]
 pub(super) fn sum(octets: &[u8]) -> u64 {
     let (blocks, rest) = octets.as_chunks::<64>();
