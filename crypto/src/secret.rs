@@ -117,7 +117,7 @@ impl Drop for Secret {
 /// A public name of a [`Secret`]: it betrays nothing of it, and the same secret always has the same
 /// one. Shown as hex.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Fingerprint([u8; 32]);
+pub struct Fingerprint(pub(crate) [u8; 32]);
 
 impl Fingerprint {
     /// The bytes.

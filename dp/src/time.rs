@@ -15,6 +15,13 @@ pub fn unix_nanos() -> u64 {
     unix().as_nanos() as u64
 }
 
+/// Since the machine's start. The hours in which it slept count, and nobody can set it.
+#[must_use]
+pub fn since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
 const DAY: u64 = 86400;
 
 /// Nanoseconds since 1970 as `2026-11-20T14:40:00.123Z`.
@@ -56,6 +63,24 @@ fn date(mut day: u64) -> (u64, usize, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_since_the_start_counts_sleep() {
+        let uptime = || {
+            // proc(5): time elapsed since boot, including time spent in suspend.
+            let text = std::fs::read_to_string("/proc/uptime").expect("it is Linux");
+            let seconds = text.split_whitespace().next().expect("two numbers");
+            Duration::from_secs_f64(seconds.parse().expect("a number"))
+        };
+        let before = uptime();
+        let now = since_boot();
+        // It is told in hundredths.
+        let after = uptime() + Duration::from_millis(10);
+        assert!(
+            (before..=after).contains(&now),
+            "{before:?} {now:?} {after:?}"
+        );
+    }
 
     #[test]
     fn knows_the_calendar() {

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tonic::Code;
 use tonic::transport::Channel;
 use twinseal::control::access::Access;
-use twinseal::control::{self, ControlError, NodeConfig, SocketError};
+use twinseal::control::{self, ControlError, NodeConfig, SocketError, StateDirError};
 use twinseal::ports::memory::End;
 use twinseal_api::v1::control_client::ControlClient;
 use twinseal_api::v1::{self, event::Event as Kind, item::Item};
@@ -352,7 +352,15 @@ fn the_socket_of_the_dead_is_replaced_and_nothing_else() {
     let mut third = config.clone();
     third.socket.path = dir.path().join("third.sock");
     let error = Node::start(third).err().expect("its state is in use");
-    assert!(matches!(error, ControlError::Burned(_)), "{error}");
+    let me = std::process::id();
+    assert!(
+        matches!(error, ControlError::StateDir(StateDirError::InUse { pid: Some(pid), .. }) if pid == me),
+        "{error}"
+    );
+    assert!(
+        error.to_string().contains(&format!("process {me}")),
+        "{error}"
+    );
     node.stop();
     assert!(!path.exists());
 

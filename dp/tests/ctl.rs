@@ -128,6 +128,9 @@ impl Node {
             socket = dir.join("n.sock"),
         );
         std::fs::write(&config, text).expect("a file");
+        if !dir.join("state").exists() {
+            twinseal::control::init(&dir.join("state"), false).expect("a new one");
+        }
         let mut command = twinseal();
         command
             .arg("run")
@@ -754,10 +757,8 @@ fn a_second_node_on_the_same_files_is_refused() {
         text(&output.stderr)
     };
     let same_state = second(&config);
-    assert!(
-        same_state.contains("in use by another process"),
-        "{same_state}"
-    );
+    let holder = format!("in use by process {}", node.process.child.id());
+    assert!(same_state.contains(&holder), "{same_state}");
     let other = std::fs::read_to_string(&config)
         .expect("it")
         .replace("/state", "/other");

@@ -171,7 +171,7 @@ fn a_second_daemon_is_refused() {
     std::fs::write(&other, text.replace(&state, &elsewhere)).expect("a configuration");
     let traffic = path.send_all_ways(4, 250.0);
     for (config, complaint) in [
-        (own, "is in use by another process"),
+        (own, "is in use by process "),
         (other, "another daemon serves"),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_twinseal"));

@@ -81,6 +81,7 @@ impl Load {
             audit: None,
             reopen: Default::default(),
         };
+        twinseal::control::init(&config.state_dir, false)?;
         anyhow::ensure!(
             self.circuits >= self.vrfs,
             "give at least one circuit a VRF"

@@ -1,4 +1,4 @@
-//! The command line: `twinseal run`, `ctl`, `agent`, `demo`, `genkey` and `completions`.
+//! The command line: `twinseal run`, `init`, `ctl`, `agent`, `demo`, `genkey` and `completions`.
 //!
 //! Exit statuses: 0 it worked, 1 it failed (the reason is on stderr), 2 the command line was wrong; 3 `demo` could not
 //! measure.
@@ -10,6 +10,7 @@ pub mod demo;
 #[cfg(test)]
 mod docs;
 mod genkey;
+mod init;
 mod print;
 pub mod run;
 pub mod state_file;
@@ -36,6 +37,8 @@ struct Args {
 enum Command {
     /// Run a node until SIGINT or SIGTERM.
     Run(run::RunArgs),
+    /// Make a node's state directory, once, before its first start.
+    Init(init::InitArgs),
     /// Control a running node over its socket.
     Ctl(ctl::CtlArgs),
     /// Bring a node to the desired state that a store has, and keep it there.
@@ -57,6 +60,7 @@ pub fn main() -> ExitCode {
     let args = Args::parse();
     let result = start_log(&args).and_then(|()| match args.command {
         Command::Run(args) => run::run(&args),
+        Command::Init(args) => init::run(args),
         Command::Ctl(args) => ctl::run(args),
         Command::Agent(args) => agent::run(args),
         Command::Demo(args) => demo::run(args),

@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use tokio::sync::oneshot;
 use twinseal_api::v1::{self, EventKind, event::Event as Body};
 
 use super::events::Events;
 use super::keys::Live;
 use super::model::State;
 use super::node::Usage;
-use super::usage::{Filter, Meter, Store};
+use super::usage::{Filter, Flushed, Meter, Store};
 use crate::workers::Pool;
 use crate::workers::stats::Snapshot;
 
@@ -19,7 +20,8 @@ const PACE: usize = 256;
 /// The node's accounts.
 pub struct Accounts {
     meter: Meter,
-    store: Store,
+    /// `None` while there is no state directory.
+    store: Option<Store>,
     /// Records of closed intervals that are still to be told.
     untold: VecDeque<v1::UsageRecord>,
     /// The whole node's counters when the interval began.
@@ -28,13 +30,18 @@ pub struct Accounts {
 
 impl Accounts {
     /// Begins with the running interval.
-    pub fn new(meter: Meter, store: Store) -> Self {
+    pub fn new(meter: Meter) -> Self {
         Self {
             meter,
-            store,
+            store: None,
             untold: VecDeque::new(),
             before: Snapshot::default(),
         }
+    }
+
+    /// Has what is closed from now on kept.
+    pub fn keep_in(&mut self, store: Store) {
+        self.store = Some(store);
     }
 
     /// Follows a transaction.
@@ -46,7 +53,14 @@ impl Accounts {
     pub fn usage(&self, running: Option<&Filter>) -> Usage {
         Usage {
             running: running.map_or_else(Vec::new, |filter| self.meter.running(filter)),
-            closed: self.store.flush(),
+            closed: match &self.store {
+                Some(store) => store.flush(),
+                None => {
+                    let (reply, none) = oneshot::channel();
+                    let _ = reply.send(Flushed::new());
+                    none
+                }
+            },
         }
     }
 
@@ -68,12 +82,19 @@ impl Accounts {
         let records = self.meter.close_now();
         self.keep(events, records);
         self.tell(events, usize::MAX);
-        self.store.close();
+        if let Some(store) = &mut self.store {
+            store.close();
+        }
     }
 
     fn keep(&mut self, events: &Events, records: Vec<v1::UsageRecord>) {
         self.untold.extend(records.iter().cloned());
-        if !self.store.append(records) {
+        // Without a state directory nothing is kept, which is told as that.
+        if self
+            .store
+            .as_ref()
+            .is_some_and(|store| !store.append(records))
+        {
             let detail =
                 "an interval of usage was not stored: the disk of the state directory is too slow";
             events.fault("usage_lost", detail.to_owned());

@@ -146,6 +146,7 @@ impl Node {
             sweep(&self.state, &mut parsed);
         }
         let (outcome, mut refused) = transaction::judge(&self.state, parsed);
+        self.burned.check(&outcome, &mut refused);
         self.served
             .check(&self.burned, &self.state, &outcome, &mut refused);
         self.check_burned(&outcome, &mut refused);
@@ -217,8 +218,8 @@ impl Node {
     }
 
     fn check_burned(&self, outcome: &Outcome, refused: &mut Refused) {
-        let loaded = |start: &&Start| outcome.secrets.contains_key(&start.key);
-        for start in outcome.starts.iter().filter(|start| !loaded(start)) {
+        let kept = |start: &&Start| start.installed && !outcome.secrets.contains_key(&start.key);
+        for start in outcome.starts.iter().filter(kept) {
             if self.burned.is_burned(&start.fingerprint) && !self.goes_on(&self.live, start) {
                 let item = ItemKey::Transmit(start.key.owner.clone());
                 let why = format!(
@@ -338,9 +339,10 @@ impl Node {
                 pending.extend(generation, touched, within);
                 self.store_waiting();
             }
-            // What was rolled back was never stored; only its generation was.
-            _ if cause == Cause::RolledBack => self.store_changes(&old, &Touched::new()),
-            _ if cause == Cause::Restored || self.restoring.take().is_some() => self.store_all(),
+            // Who rolls back knows what of it was stored.
+            _ if cause == Cause::RolledBack => {}
+            _ if cause == Cause::Restored => self.store_restored(),
+            _ if self.restoring.take().is_some() => self.store_all(),
             _ => self.store_changes(&old, &touched),
         }
         tracing::info!(
@@ -393,17 +395,13 @@ impl Node {
                 "report it with the transaction",
             )
         })?;
-        let new = starts.iter().filter(|start| !self.goes_on(live, start));
+        let new = starts.iter().filter(|start| match start.installed {
+            true => !self.goes_on(live, start),
+            false => !self.burned.is_burned(&start.fingerprint),
+        });
         let fingerprints: Vec<_> = new.map(|start| start.fingerprint).collect();
         if !fingerprints.is_empty() {
-            self.burned.burn_all(&fingerprints).map_err(|error| {
-                Refused::whole(
-                    Code::Storage,
-                    "",
-                    error.to_string(),
-                    "see to the node's state directory; nothing was changed",
-                )
-            })?;
+            self.burned.burn_all(&fingerprints)?;
         }
         self.publications += 1;
         Ok(tables)

@@ -9,19 +9,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 use twinseal_api::v1;
 
-use super::apply::{Cause, Commit};
+use super::apply::Cause;
 use super::events::changes::{self, Change};
 use super::keys::Live;
 use super::model::State;
 use super::node::Node;
 use super::refusal::{Code, Refused};
-use super::transaction::{Outcome, Touched};
+use super::transaction::Touched;
 use crate::time::unix;
 
 /// The longest time to confirm in.
 const LONGEST: Duration = Duration::from_secs(86_400);
-/// When a rollback failed, for a port that cannot be opened again, it is tried again after this.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// A transaction, or several, that wait for their confirmation.
 pub(super) struct Pending {
@@ -141,26 +139,7 @@ impl Node {
         Ok(self.state.generation)
     }
 
-    /// Takes back what waits. Tells the generation.
-    pub fn rollback(&mut self, generation: u64) -> Result<u64, Refused> {
-        self.check_waits(generation)?;
-        self.roll_back()
-    }
-
-    /// The time is up.
-    pub(super) fn expired(&mut self) {
-        tracing::warn!("the transaction was not confirmed and is rolled back");
-        if let Err(refused) = self.roll_back() {
-            tracing::error!(%refused, "the rollback failed and will be tried again");
-            let detail = format!("{refused}; it is tried again every second");
-            self.events.fault("rollback_failed", detail);
-            if let Some(pending) = &mut self.pending {
-                pending.deadline = Instant::now() + RETRY;
-            }
-        }
-    }
-
-    fn check_waits(&self, generation: u64) -> Result<(), Refused> {
+    pub(super) fn check_waits(&self, generation: u64) -> Result<(), Refused> {
         let waits = self.pending.as_ref().map(|pending| pending.generation);
         let why = match waits {
             Some(waits) if generation == 0 || generation == waits => return Ok(()),
@@ -178,29 +157,5 @@ impl Node {
             why,
             "get the state: it may have been rolled back meanwhile",
         ))
-    }
-
-    /// Going back is a transaction like others, but for what it need not ask: the state was sound, and its keys live.
-    fn roll_back(&mut self) -> Result<u64, Refused> {
-        let Some(pending) = self.pending.take() else {
-            return Ok(self.state.generation);
-        };
-        let mut state = pending.state.clone();
-        state.generation = self.state.generation + 1;
-        let outcome = Outcome::back(&self.state, state, pending.touched.clone());
-        let commit = Commit {
-            outcome,
-            cause: Cause::RolledBack,
-            within: None,
-        };
-        let rolled_back = pending
-            .live
-            .next(&commit.outcome.state, &commit.outcome.secrets, &self.sa)
-            .map_err(|error| error.refused(&commit.outcome.touched))
-            .and_then(|live| Ok(self.commit(commit, live)?.generation));
-        if rolled_back.is_err() {
-            self.pending = Some(pending);
-        }
-        rolled_back
     }
 }

@@ -308,6 +308,13 @@ impl Node {
                 changed.push(scope);
             }
         }
+        if !changed.is_empty() && self.state_dir.is_none() {
+            return Err(whole(
+                Code::Storage,
+                self.burned.refuses().unwrap_or_default(),
+                "",
+            ));
+        }
         if !changed.is_empty() {
             self.drains.write(&marks).map_err(|error| {
                 let why = format!("{}: {error}", self.drains.path.display());

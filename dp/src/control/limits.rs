@@ -5,19 +5,20 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::Duration;
 
 use twinseal_crypto::SealSa;
 
 use super::keys::Live;
 use super::model::{KeyId, Limits, Owner, State};
+use crate::time::since_boot;
 
 /// What a key has used of its limits.
 struct Use {
     /// Of which it is; a key of the same name that is made anew begins anew.
     sa: Weak<SealSa>,
-    /// When it began to transmit.
-    since: Instant,
+    /// When it began to transmit, since the machine's start; also while that sleeps a key grows old.
+    since: Duration,
     /// The owner's octets then, less those that it had sent before.
     base: u64,
     /// Those that it has sent, if it transmits no more.
@@ -57,7 +58,7 @@ impl Watch {
         if let Some((after, sa)) = after.and_then(|id| live.seal(&id).map(|sa| (id, sa))) {
             let new = || Use {
                 sa: Arc::downgrade(sa),
-                since: Instant::now(),
+                since: since_boot(),
                 base: now,
                 bytes: None,
             };
@@ -74,7 +75,7 @@ impl Watch {
     /// Stops the keys that have come to a limit. Tells those that did, and for once those that are near.
     pub(super) fn look(
         &mut self,
-        now: Instant,
+        now: Duration,
         state: &State,
         live: &Live,
         defaults: Limits,
@@ -98,7 +99,7 @@ impl Watch {
                 limits,
                 sa.sealed(),
                 bytes,
-                now.duration_since(used.since).as_secs(),
+                now.saturating_sub(used.since).as_secs(),
             ) else {
                 continue;
             };

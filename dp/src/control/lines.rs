@@ -39,6 +39,11 @@ impl Reopen {
     pub fn ask(&self) {
         self.0.fetch_add(1, Relaxed);
     }
+
+    /// How often it was asked.
+    pub(super) fn asked(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
 }
 
 /// The writing end.
@@ -113,7 +118,8 @@ impl Lines {
         if let Some(file) = &mut self.file {
             let written = file.write_all(&text);
             if written.is_err() {
-                // The next line tries again, with a new file if need be.
+                // The next line tries again, with a new file if need be; half a line would spoil that one too.
+                let _ = file.set_len(self.size);
                 self.file = None;
             }
             written?;

@@ -30,6 +30,7 @@ pub mod usage;
 pub mod access;
 mod accounts;
 pub mod audit;
+mod burned;
 mod check;
 mod check_keys;
 mod confirm;
@@ -40,12 +41,16 @@ mod limits;
 mod losses;
 mod mtu;
 mod ports;
+mod prune;
 mod report;
 mod resolve;
 mod restore;
+mod rollback;
 mod secrets;
+pub mod state_dir;
 mod store;
 mod sweep;
+mod take_up;
 pub mod taps;
 #[cfg(test)]
 mod tests;
@@ -56,28 +61,24 @@ use std::time::Duration;
 use prost::Message;
 use tokio::sync::oneshot;
 use twinseal_api::v1;
-use twinseal_crypto::{BurnError, BurnGuard, CryptoError, LaneOwner, Lanes};
+use twinseal_crypto::{CryptoError, LaneOwner, Lanes};
 use twinseal_crypto::{MAX_COUNTER, MAX_LANES, MAX_WINDOW_BITS, MIN_WINDOW_BITS};
 
 use crate::ports::PortError;
 use crate::workers::{Pool, PoolConfig};
 use accounts::Accounts;
 use audit::Audit;
-use drain::Drains;
 use events::Events;
 use events::file::{self, EventsConfig};
 use keys::SaConfig;
 use lines::{Lines, Output, Reopen, Writer};
 pub use node::{Node, NodeHandle};
 pub use server::{SocketConfig, SocketError};
-use store::Store;
+pub use state_dir::{BURNED_FILE, StateDirError, USAGE_FOLDER, init};
+use state_dir::{StateDir, Wanted};
 pub use store::StoreError;
 use usage::{Meter, UsageConfig};
 
-/// The file of the state directory that remembers which secrets have sealed.
-pub const BURNED_FILE: &str = "burned";
-/// The folder of the state directory that has usage.
-pub const USAGE_FOLDER: &str = "usage";
 /// How long clients may take to hear the last answers once the node has stopped. What is asked then is refused at once.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
@@ -88,7 +89,7 @@ pub struct NodeConfig {
     pub name: String,
     /// Its control socket.
     pub socket: SocketConfig,
-    /// Where it keeps what must outlive it. Made if it is missing, mode 0700.
+    /// Where it keeps what must outlive it, made by [`init`]. Without it the node runs, and takes no secrets.
     pub state_dir: PathBuf,
     /// Who seals and opens: `auto`, `aws-lc-rs`, `ring` or `twinseal`.
     pub provider: String,
@@ -118,26 +119,15 @@ pub enum ControlError {
     /// The control socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// The stored tables.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The file of burned secrets.
-    #[error(transparent)]
-    Burned(#[from] BurnError),
+    /// Another process has the state directory.
+    #[error("{0}: {fix}", fix = .0.fix())]
+    StateDir(StateDirError),
     /// The provider.
     #[error(transparent)]
     Crypto(#[from] CryptoError),
     /// The workers.
     #[error("the workers did not start: {0}")]
     Workers(#[from] PortError),
-    /// The state directory.
-    #[error("cannot make the state directory {}: {source}", .path.display())]
-    StateDir {
-        /// Where.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
     /// A file of JSON lines.
     #[error("{field}: cannot write {}: {source}", .path.display())]
     Lines {
@@ -148,9 +138,6 @@ pub enum ControlError {
         /// Why not.
         source: std::io::Error,
     },
-    /// The store of usage.
-    #[error(transparent)]
-    Usage(#[from] usage::StoreError),
     /// A number of the configuration is out of range.
     #[error("{field} is {value}: give {allowed}")]
     Range {
@@ -174,33 +161,28 @@ pub async fn run(
 ) -> Result<(), ControlError> {
     let (sa, lanes) = sa_config(&config)?;
     let provider = sa.provider.label();
-    let burned = open_burned(&config)?;
-    // The lock of the burned secrets is that of the whole directory.
-    let stored = config
-        .keep_tables
-        .then(|| Store::open(&config.state_dir))
-        .transpose()?;
+    let wanted = Wanted {
+        path: config.state_dir.clone(),
+        keep_tables: config.keep_tables,
+        usage: config.usage.clone(),
+    };
+    let state_dir = match StateDir::open(&wanted) {
+        Err(error @ StateDirError::InUse { .. }) => return Err(ControlError::StateDir(error)),
+        opened => opened,
+    };
     // Before anything that takes packets: two daemons of one name would fight over ports.
-    let socket = server::Socket::bind(config.socket.clone()).await?;
+    let socket = server::Socket::bind(config.socket.clone(), config.reopen.clone()).await?;
     let events = Events::new(&config.name, config.events.ring);
     let writer = write_events(&config, &events)?;
     let (audit, auditor) = start_audit(&config)?;
-    let usage = usage::Store::open(config.state_dir.join(USAGE_FOLDER), &config.usage)?;
-    let accounts = Accounts::new(Meter::new(config.usage.interval), usage);
+    let accounts = Accounts::new(Meter::new(config.usage.interval));
     let pool = Pool::start(config.pool, lanes)?;
     let access = config.socket.access.clone();
     let name = config.name.clone();
-    let mut node = Node::start(name, sa, burned, pool, events, accounts, access).await;
-    let (drains, damage) = Drains::open(&config.state_dir);
-    drains.tell(&node.events);
-    node.drains = drains;
-    if let Some(damage) = damage {
-        tracing::error!("{damage}");
-        node.events.fault("drains_damaged", damage);
-    }
-    if let Some((store, loaded)) = stored {
-        node.store = Some(store);
-        node.restore(loaded);
+    let mut node = Node::start(name, sa, wanted, pool, events, accounts, access).await;
+    match state_dir {
+        Ok(state_dir) => node.take_up(state_dir),
+        Err(error) => node.without_state_dir(&error),
     }
     node.key_limits = config.key_limits;
     let (handle, commands) = node::channel();
@@ -315,19 +297,6 @@ fn sa_config(config: &NodeConfig) -> Result<(SaConfig, Vec<LaneOwner>), ControlE
         workers,
     };
     Ok((sa, owners))
-}
-
-fn open_burned(config: &NodeConfig) -> Result<BurnGuard, ControlError> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&config.state_dir)
-        .map_err(|source| ControlError::StateDir {
-            path: config.state_dir.clone(),
-            source,
-        })?;
-    Ok(BurnGuard::open(config.state_dir.join(BURNED_FILE))?)
 }
 
 /// Decodes, parses and checks a transaction against an empty state, and as a whole state against what it came to. No side

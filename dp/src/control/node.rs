@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use twinseal_api::v1;
-use twinseal_crypto::{BurnGuard, Fingerprint, SealSa};
+use twinseal_crypto::{Fingerprint, SealSa};
 
 use super::access::Access;
 use super::accounts::Accounts;
 use super::apply::Transaction;
+use super::burned::Burned;
 use super::compile::{Compiler, Sources};
 use super::confirm::Pending;
 use super::down::{Down, Members};
@@ -29,10 +30,13 @@ use super::report;
 use super::requests::Requests;
 use super::resolve::Resolver;
 use super::restore::{Restoring, not_stored};
+use super::rollback::Unrestored;
 use super::secrets::Served;
+use super::state_dir::{self, Lock, StateDirError};
 use super::store::{Store, Stored};
 use super::taps::{OpenTaps, Opened, Taken};
 use super::usage::{Filter, Flushed};
+use crate::time::since_boot;
 use crate::workers::Pool;
 use crate::workers::taps::capture::Captured;
 use crate::workers::taps::trace::Traced;
@@ -53,7 +57,7 @@ pub struct Node {
     pub(super) name: String,
     pub(super) sa: SaConfig,
     pub(super) pool: Pool,
-    pub(super) burned: BurnGuard,
+    pub(super) burned: Burned,
     pub(super) state: State,
     pub(super) live: Live,
     pub(super) ports: Ports,
@@ -79,8 +83,17 @@ pub struct Node {
     pub(super) taps: OpenTaps,
     pub(super) pending: Option<Pending>,
     pub(super) restoring: Option<Restoring>,
+    /// What a rollback could not restore yet.
+    pub(super) unrestored: Option<Unrestored>,
+    /// What is wanted of the state directory, which is held if it is in use.
+    pub(super) wanted: state_dir::Wanted,
+    pub(super) state_dir: Option<Lock>,
+    /// When a state directory that could not be used is looked at again; `None`: not any more.
+    pub(super) look_again: Option<Instant>,
     /// `None` if the tables are not to be stored.
     pub(super) store: Option<Store>,
+    /// Whether it was told that they cannot be.
+    pub(super) store_failing: bool,
     /// Tells when the last transaction is stored.
     pub(super) stored: Option<oneshot::Receiver<Stored>>,
     /// The generation that was confirmed last.
@@ -95,7 +108,7 @@ pub struct Node {
 enum Command {
     Apply(Box<Transaction>, oneshot::Sender<Applied>),
     Confirm(u64, oneshot::Sender<Settled>),
-    Rollback(u64, oneshot::Sender<Settled>),
+    Rollback(u64, oneshot::Sender<RolledBack>),
     Drain(v1::DrainRequest, String, oneshot::Sender<Drained>),
     Capture(v1::CaptureRequest, oneshot::Sender<Tapped<Captured>>),
     Trace(v1::TraceRequest, oneshot::Sender<Tapped<Traced>>),
@@ -108,6 +121,7 @@ enum Command {
     Stats(oneshot::Sender<v1::StatsResponse>),
     Events(oneshot::Sender<Log>),
     Usage(Option<Filter>, oneshot::Sender<Usage>),
+    Fault(&'static str, String),
 }
 
 /// What circuits carried: the running interval, and where the closed ones will be.
@@ -126,6 +140,12 @@ type Applied = (
 
 /// The generation after a confirmation or a rollback, and what tells when it is stored.
 type Settled = (Result<u64, Refused>, Option<oneshot::Receiver<Stored>>);
+
+/// The same of a rollback.
+type RolledBack = (
+    Result<v1::RollbackResponse, Refused>,
+    Option<oneshot::Receiver<Stored>>,
+);
 
 /// What drains then, and the generation of the tables.
 type Drained = (Result<Vec<v1::DrainState>, Refused>, u64);
@@ -174,8 +194,11 @@ impl NodeHandle {
         Ok(answer)
     }
 
-    /// Takes back what waits for its confirmation, and tells the generation.
-    pub async fn rollback(&self, generation: u64) -> Result<Result<u64, Refused>, Stopped> {
+    /// Takes back what waits for its confirmation, and tells how far.
+    pub async fn rollback(
+        &self,
+        generation: u64,
+    ) -> Result<Result<v1::RollbackResponse, Refused>, Stopped> {
         let rollback = |reply| Command::Rollback(generation, reply);
         let (answer, stored) = self.ask(rollback).await?;
         not_stored(stored).await;
@@ -235,6 +258,12 @@ impl NodeHandle {
         self.ask(|reply| Command::Usage(running, reply)).await
     }
 
+    /// Has something told that is wrong.
+    pub(super) async fn fault(&self, kind: &'static str, detail: String) {
+        // A node that has stopped tells nothing more.
+        let _ = self.0.send(Command::Fault(kind, detail)).await;
+    }
+
     async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
@@ -250,7 +279,7 @@ impl Node {
     pub async fn start(
         name: String,
         sa: SaConfig,
-        burned: BurnGuard,
+        wanted: state_dir::Wanted,
         pool: Pool,
         events: Events,
         accounts: Accounts,
@@ -260,7 +289,9 @@ impl Node {
             name,
             sa,
             pool,
-            burned,
+            burned: Burned::none(&StateDirError::Missing {
+                path: wanted.path.clone(),
+            }),
             state: State::default(),
             live: Live::default(),
             ports: Ports::default(),
@@ -284,7 +315,12 @@ impl Node {
             taps: OpenTaps::default(),
             pending: None,
             restoring: None,
+            unrestored: None,
+            wanted,
+            state_dir: None,
+            look_again: None,
             store: None,
+            store_failing: false,
             stored: None,
             confirmed: None,
             began: HashMap::new(),
@@ -333,7 +369,7 @@ impl Node {
                     }
                     if now.duration_since(drops_at) >= DROPS {
                         drops_at = now;
-                        self.watch_limits(now);
+                        self.watch_limits(since_boot());
                         let drops = self.pool.drops();
                         self.security.tell(&self.events, now, &drops, &self.live);
                         self.security.tell_refusals(&self.events, now, &self.access);
@@ -407,6 +443,7 @@ impl Node {
             Command::Events(reply) => {
                 let _ = reply.send(self.events.log());
             }
+            Command::Fault(kind, detail) => self.events.fault(kind, detail),
             Command::Usage(running, reply) => {
                 let _ = reply.send(self.accounts.usage(running.as_ref()));
             }
@@ -486,10 +523,13 @@ impl Node {
         let sources = sources(&self.state, &self.live, &self.ports, &self.netlink, down);
         self.resolver.tick(now, &self.netlink, &sources);
         self.try_restore(now);
+        self.try_rest(now);
+        self.try_state_dir(now);
+        self.tend_store(now);
     }
 
     /// Keys that have come to a limit stop.
-    fn watch_limits(&mut self, now: Instant) {
+    fn watch_limits(&mut self, now: Duration) {
         let ends = self
             .watch
             .look(now, &self.state, &self.live, self.key_limits);

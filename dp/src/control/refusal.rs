@@ -35,6 +35,7 @@ impl From<Code> for Kind {
             | Code::Epoch
             | Code::RequestId => Self::Invalid,
             Code::SecretBurned
+            | Code::SecretsRefused
             | Code::Generation
             | Code::Device
             | Code::Storage

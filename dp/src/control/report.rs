@@ -27,6 +27,7 @@ pub(super) fn get(node: &Node) -> v1::GetResponse {
         memory: node.pool.memory().to_owned(),
         pending: node.pending(),
         restoring: node.restoring(),
+        secrets_refused: node.burned.refuses().unwrap_or_default(),
         drains: node.drains.report(),
         warnings: node.warnings.iter().cloned().collect(),
     }
@@ -193,7 +194,7 @@ fn keys(node: &Node) -> Vec<v1::KeyState> {
             suite: suite(key.suite).into(),
             receiver_index: key.receiver_index,
             transmitter: node.state.seals(id) == Some(true),
-            transmitting: node.state.transmitting(&id.owner).as_ref() == Some(id),
+            transmitting: key.installed && node.state.transmitting(&id.owner).as_ref() == Some(id),
             packets: seal.map_or(0, |sa| sa.sealed()),
             exhausted: seal.is_some_and(|sa| sa.exhausted()),
             needed: !key.installed,

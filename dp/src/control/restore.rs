@@ -10,7 +10,7 @@ use super::diff::differences;
 use super::model::State;
 use super::node::Node;
 use super::refusal::{Code, Refused};
-use super::store::{Loaded, Stored};
+use super::store::Stored;
 use super::transaction::{Outcome, Touched};
 
 /// When tables could not be restored, for a device that is not there yet, it is tried again after this.
@@ -36,12 +36,12 @@ pub(super) async fn not_stored(stored: Option<oneshot::Receiver<Stored>>) -> boo
 
 impl Node {
     /// Takes up what was stored before the restart.
-    pub(super) fn restore(&mut self, loaded: Loaded) {
-        for damage in loaded.damage {
+    pub(super) fn restore(&mut self, state: Option<State>, damage: Vec<String>) {
+        for damage in damage {
             tracing::error!("stored tables were refused: {damage}");
             self.events.fault("stored_tables_damaged", damage);
         }
-        match loaded.state {
+        match state {
             None => self.store_all(),
             Some(state) => {
                 // A controller's expectations hold on, whatever becomes of the rest.
@@ -127,21 +127,69 @@ impl Node {
     pub(super) fn store_changes(&mut self, old: &State, touched: &Touched) {
         if let Some(store) = &mut self.store {
             let differences = differences(old, &self.state, touched);
-            self.stored = Some(store.commit(&self.state, differences));
+            self.stored =
+                Some(store.commit(self.state.generation, self.burned.mark(), differences));
         }
     }
 
     /// Stores that the last generation waits for its confirmation.
     pub(super) fn store_waiting(&mut self) {
         if let (Some(store), Some(pending)) = (&mut self.store, &self.pending) {
-            self.stored = Some(store.wait(&pending.state, pending.generation));
+            self.stored = Some(store.wait(pending.generation, self.burned.mark()));
         }
     }
 
     /// Stores all.
     pub(super) fn store_all(&mut self) {
         if let Some(store) = &mut self.store {
-            store.begin(&self.state);
+            store.begin(&self.state, self.burned.mark());
+        }
+    }
+
+    /// Stores all anew that was restored just now.
+    pub(super) fn store_restored(&mut self) {
+        if let Some(store) = &mut self.store {
+            store.follow(&self.state, self.burned.mark());
+        }
+    }
+
+    /// Writes all anew when the journal is large, and as long as something is not on the disk: so a disk that was full for
+    /// a moment needs nobody to come back.
+    pub(super) fn tend_store(&mut self, now: Instant) {
+        let Some(store) = self.store.as_mut().filter(|_| self.restoring.is_none()) else {
+            return;
+        };
+        let failing = store.is_failing();
+        if failing != self.store_failing {
+            self.store_failing = failing;
+            match failing {
+                true => self.events.fault(
+                    "tables_not_stored",
+                    "the state directory cannot be written: what applies now is lost with a restart; it is tried again \
+                     every two seconds"
+                        .to_owned(),
+                ),
+                false => {
+                    tracing::info!("the tables are stored again");
+                    let detail = "all that applied is on the disk again".to_owned();
+                    self.events.fault("tables_stored_again", detail);
+                }
+            }
+        }
+        if !store.is_due(now) {
+            return;
+        }
+        let burned = self.burned.mark();
+        let base = match &self.pending {
+            Some(pending) => &pending.state,
+            None => &self.state,
+        };
+        match failing {
+            true => store.begin(base, burned),
+            false => store.follow(base, burned),
+        }
+        if let Some(pending) = &self.pending {
+            drop(store.wait(pending.generation, burned));
         }
     }
 }

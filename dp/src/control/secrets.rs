@@ -6,8 +6,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use twinseal_crypto::{BurnGuard, Fingerprint, Secret};
+use twinseal_crypto::{Fingerprint, Secret};
 
+use super::burned::Burned;
 use super::model::{KeyId, State};
 use super::parse::ItemKey;
 use super::refusal::{Code, Refused, reason};
@@ -43,7 +44,7 @@ impl Served {
     /// Refuses secrets that have served before.
     pub(super) fn check(
         &self,
-        burned: &BurnGuard,
+        burned: &Burned,
         old: &State,
         outcome: &Outcome,
         refused: &mut Refused,

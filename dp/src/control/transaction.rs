@@ -44,8 +44,11 @@ impl Outcome {
 
     /// Back to `new`, which was a state before.
     pub(super) fn back(old: &State, new: State, touched: Touched) -> Self {
+        let mut starts = starts(old, &new, &touched);
+        // The others were burned before it was stored.
+        starts.retain(|start| start.installed);
         Self {
-            starts: starts(old, &new, &touched),
+            starts,
             secrets: HashMap::new(),
             changes: touched.len(),
             state: new,
@@ -54,7 +57,8 @@ impl Outcome {
     }
 }
 
-/// A key that begins to transmit.
+/// A key that begins to transmit, or would, as a `Transmit` names it, had its secret not been lost in a restart. Either is
+/// burned before it is stored, so that whatever stored tables transmit with is known to be burned.
 pub struct Start {
     /// The change that says so.
     pub change: usize,
@@ -62,6 +66,8 @@ pub struct Start {
     pub key: KeyId,
     /// Its secret's public name.
     pub fingerprint: Fingerprint,
+    /// Whether its secret is there.
+    pub installed: bool,
 }
 
 /// Applies changes to a copy of `old`, or tells all that is wrong with them.
@@ -323,7 +329,7 @@ impl Draft<'_> {
     }
 }
 
-/// Keys that transmit in `new` and did not in `old`.
+/// Keys that transmit in `new` and did not in `old`. One that is not installed does not transmit: so loading it is a start.
 fn starts(old: &State, new: &State, touched: &Touched) -> Vec<Start> {
     if new.transmits.same(&old.transmits)
         && new.keys.same(&old.keys)
@@ -336,20 +342,23 @@ fn starts(old: &State, new: &State, touched: &Touched) -> Vec<Start> {
         .keys()
         .filter_map(|owner| {
             let key = new.transmitting(owner)?;
-            let fingerprint = new.keys.get(&key)?.fingerprint;
+            let now = new.keys.get(&key)?;
             let before = old
                 .transmitting(owner)
                 .filter(|before| *before == key)
-                .and_then(|before| old.keys.get(&before))
-                .map(|before| before.fingerprint);
-            (before != Some(fingerprint)).then(|| Start {
+                .and_then(|before| old.keys.get(&before));
+            let goes_on = before.is_some_and(|before| {
+                before.fingerprint == now.fingerprint && (before.installed || !now.installed)
+            });
+            (!goes_on).then(|| Start {
                 change: touched
                     .get(&ItemKey::Transmit(owner.clone()))
                     .or_else(|| touched.get(&ItemKey::from(owner)))
                     .copied()
                     .unwrap_or(0),
                 key,
-                fingerprint,
+                fingerprint: now.fingerprint,
+                installed: now.installed,
             })
         })
         .collect()

@@ -69,11 +69,14 @@ impl Drop for Node {
     }
 }
 
+/// A node with a state directory of its own, which is made.
 pub fn config(dir: &Path, name: &str) -> NodeConfig {
+    let state_dir = dir.join(name);
+    control::init(&state_dir, false).expect("a new one");
     NodeConfig {
         name: name.into(),
         socket: SocketConfig::new(dir.join(format!("{name}.sock"))),
-        state_dir: dir.join(name),
+        state_dir,
         keep_tables: true,
         events: EventsConfig::default(),
         usage: UsageConfig::default(),
@@ -265,6 +268,18 @@ pub async fn get(client: &mut ControlClient<Channel>) -> v1::GetResponse {
 pub async fn stats(client: &mut ControlClient<Channel>) -> v1::StatsResponse {
     let response = client.stats(v1::StatsRequest {}).await;
     response.expect("it answers").into_inner()
+}
+
+/// The next fault of this kind.
+pub async fn fault(reader: &mut tonic::Streaming<v1::Event>, kind: &str) -> String {
+    loop {
+        let event = reader.message().await.expect("it goes on");
+        if let Some(v1::event::Event::Fault(fault)) = event.expect("an event").event
+            && fault.kind == kind
+        {
+            return fault.detail;
+        }
+    }
 }
 
 /// A name for wires that no other test has.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use twinseal_api::v1;
 
 use super::client::{self, Target};
+use crate::control::refusal::text;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct PendingArgs {
@@ -37,7 +38,14 @@ pub(super) async fn rollback(target: Target, args: PendingArgs) -> anyhow::Resul
     };
     let answer = client.rollback(request).await;
     let answer = answer.map_err(|status| client::explain(&status))?;
-    let generation = answer.into_inner().generation;
-    writeln!(io::stdout(), "rolled back: generation {generation}")?;
-    Ok(ExitCode::SUCCESS)
+    let answer = answer.into_inner();
+    let mut out = io::stdout().lock();
+    writeln!(out, "rolled back: generation {}", answer.generation)?;
+    for item in &answer.not_restored {
+        writeln!(out, "not restored, with all that needs it: {}", text(item))?;
+    }
+    Ok(match answer.not_restored.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
 }

@@ -107,6 +107,7 @@ async fn get(mut client: Client, output: Output) -> anyhow::Result<ExitCode> {
             "memory": got.memory,
             "restoring": got.restoring,
             "warnings": got.warnings,
+            "secrets_refused": got.secrets_refused,
             "pending": got.pending.map(|it| json!({
                 "generation": it.generation,
                 "until_unix_nanos": it.until_unix_nanos,

@@ -40,6 +40,9 @@ impl Daemon {
             "state_dir = {state:?}\nnode.name = {name:?}\ncontrol.socket = {socket:?}\n{lines}\n"
         );
         std::fs::write(&config, text)?;
+        if !state.exists() {
+            crate::control::init(&state, false)?;
+        }
         let mut command = Command::new(program);
         command.arg("run").arg("--config").arg(&config);
         let mut process = namespace.spawn(command)?;

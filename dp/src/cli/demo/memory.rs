@@ -164,6 +164,7 @@ impl Node {
                 lanes: 4,
             },
         };
+        crate::control::init(&config.state_dir, false)?;
         let (ready, is_ready) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()

@@ -41,6 +41,9 @@ pub(super) fn outcome(out: &mut impl Write, got: &v1::GetResponse) -> io::Result
     for warning in &got.warnings {
         writeln!(out, "# WARNING: {warning}")?;
     }
+    if !got.secrets_refused.is_empty() {
+        writeln!(out, "# no secrets are taken: {}", got.secrets_refused)?;
+    }
     for drain in &got.drains {
         let since = crate::time::rfc3339(drain.since_unix_nanos);
         let name = drain_name(drain.target.as_ref());

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
@@ -23,6 +23,7 @@ use tonic::transport::server::Connected;
 
 use super::tls::{self, Trust};
 use super::{Access, Peer};
+use crate::control::server::Bound;
 
 /// Places for peers whom no rule knows.
 const STRANGERS: usize = 8;
@@ -60,7 +61,11 @@ struct Door {
 
 impl Incoming {
     /// Begins to take connections.
-    pub fn start(access: &Access, unix: UnixListener, tcp: Option<TcpListener>) -> Self {
+    pub(in crate::control) fn start(
+        access: &Access,
+        unix: Bound,
+        tcp: Option<TcpListener>,
+    ) -> Self {
         let (connections, taken) = mpsc::channel(1);
         let places = access.limits().connections;
         let door = Arc::new(Door {
@@ -89,10 +94,10 @@ impl Stream for Incoming {
     }
 }
 
-async fn accept_unix(door: Arc<Door>, listener: UnixListener) {
+async fn accept_unix(door: Arc<Door>, mut bound: Bound) {
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let stream = match bound.accept().await {
+            Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "the control socket takes no connection");
                 tokio::time::sleep(BREATH).await;

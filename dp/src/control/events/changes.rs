@@ -109,7 +109,12 @@ fn keys(events: &Events, old: &State, new: &State) {
         }
     }
     for owner in new.transmits.keys() {
-        let (was, is) = (old.transmitting(owner), new.transmitting(owner));
+        // A key without its secret transmits nothing, whatever names it.
+        let transmits = |state: &State| {
+            let id = state.transmitting(owner)?;
+            state.keys.get(&id)?.installed.then_some(id)
+        };
+        let (was, is) = (transmits(old), transmits(new));
         if let Some(id) = is.filter(|is| was.as_ref() != Some(is)) {
             events.key(&id, v1::KeyChange::Transmitting);
         }

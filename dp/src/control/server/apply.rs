@@ -8,7 +8,7 @@ use super::status::{refusal, status};
 use crate::control::access::Caller;
 use crate::control::apply::Transaction;
 use crate::control::audit::{Entry, Outcome};
-use crate::control::refusal::Refused;
+use crate::control::refusal::{Refused, text};
 
 /// Octets of a refusal in an answer.
 const MAX_REFUSAL: usize = 2 << 20;
@@ -64,8 +64,13 @@ impl Service {
         generation: u64,
     ) -> Result<v1::RollbackResponse, Status> {
         let settled = self.node.rollback(generation).await?;
-        let generation = self.settled(Entry::new(caller, "Rollback"), settled)?;
-        Ok(v1::RollbackResponse { generation })
+        let mut entry = Entry::new(caller, "Rollback");
+        for item in settled.iter().flat_map(|answer| &answer.not_restored) {
+            entry.item(format!("not restored: {}", text(item)));
+        }
+        let generation = settled.as_ref().map(|answer| answer.generation);
+        self.audit.write(entry, outcome(generation));
+        settled.map_err(|refused| status(&refused))
     }
 
     fn settled(&self, entry: Entry, settled: Result<u64, Refused>) -> Result<u64, Status> {

@@ -1,6 +1,7 @@
 //! The gRPC server: one file for each part of the service.
 
 mod apply;
+mod bound;
 mod drain;
 mod replace;
 mod socket;
@@ -16,6 +17,7 @@ use twinseal_api::v1::control_server::Control;
 use super::access::Caller;
 use super::audit::Audit;
 use super::node::NodeHandle;
+pub(super) use bound::Bound;
 pub use socket::{Socket, SocketConfig, SocketError};
 
 /// The service of one node.

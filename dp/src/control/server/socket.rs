@@ -2,18 +2,21 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixStream};
 use tonic::transport::Server;
 use twinseal_api::v1::control_server::ControlServer;
 
+use super::bound::Bound;
 use super::{NodeHandle, Service};
 use crate::control::access::Access;
 use crate::control::access::guard::Guard;
 use crate::control::access::listen::Incoming;
 use crate::control::audit::Audit;
+use crate::control::lines::Reopen;
 
 /// The socket and who may use it.
 #[derive(Clone, Debug)]
@@ -80,72 +83,21 @@ pub enum SocketError {
 
 /// A bound socket; its file goes with it.
 pub struct Socket {
-    listener: UnixListener,
+    bound: Bound,
     tcp: Option<TcpListener>,
-    file: SocketFile,
     config: SocketConfig,
 }
 
-/// Removes the file unless somebody has put another in its place.
-struct SocketFile {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let ours = std::fs::symlink_metadata(&self.path)
-            .is_ok_and(|file| file.dev() == self.device && file.ino() == self.inode);
-        if ours && let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!(%error, path = %self.path.display(), "the control socket stays behind");
-        }
-    }
-}
-
 impl Socket {
-    /// Binds the socket. The file of a daemon that is dead is replaced.
-    pub async fn bind(config: SocketConfig) -> Result<Self, SocketError> {
-        let path = config.path.as_path();
-        let io = |call| {
-            move |source| SocketError::Io {
-                path: path.to_owned(),
-                call,
-                source,
-            }
-        };
-        if let Some(folder) = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-        {
-            std::fs::create_dir_all(folder).map_err(io("make its folder"))?;
-        }
-        clear(path).await?;
-        let listener = UnixListener::bind(path).map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => SocketError::InUse {
-                path: path.to_owned(),
-            },
-            _ => io("bind")(source),
-        })?;
-        let made = std::fs::symlink_metadata(path).map_err(io("look at it"))?;
-        let file = SocketFile {
-            path: path.to_owned(),
-            device: made.dev(),
-            inode: made.ino(),
-        };
-        // Until here the umask decides who may connect; whoever does is judged by its credentials all the same.
-        let mode = std::fs::Permissions::from_mode(config.mode);
-        std::fs::set_permissions(path, mode).map_err(io("set the mode"))?;
+    /// Binds the socket. The file of a daemon that is dead is replaced, and one that somebody removes is made again when
+    /// files are to be opened anew.
+    pub async fn bind(config: SocketConfig, reopen: Reopen) -> Result<Self, SocketError> {
+        let bound = Bound::bind(&config.path, config.mode, reopen).await?;
         let tcp = match config.access.config().tls {
             Some(tls) => Some(listen(tls.listen).await?),
             None => None,
         };
-        Ok(Self {
-            listener,
-            tcp,
-            file,
-            config,
-        })
+        Ok(Self { bound, tcp, config })
     }
 
     /// Serves until `shutdown`, and then until all that is under way is answered.
@@ -156,11 +108,11 @@ impl Socket {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), SocketError> {
         let Self {
-            listener,
+            mut bound,
             tcp,
-            file,
             config,
         } = self;
+        let file = bound.tell(node.clone());
         let access = config.access;
         let limits = access.limits();
         let service = ControlServer::new(Service::new(node, audit))
@@ -169,7 +121,7 @@ impl Socket {
             .register_encoded_file_descriptor_set(twinseal_api::FILE_DESCRIPTOR_SET)
             .build_v1()
             .map_err(|error| SocketError::Reflection(error.to_string()))?;
-        let incoming = Incoming::start(&access, listener, tcp);
+        let incoming = Incoming::start(&access, bound, tcp);
         let served = Server::builder()
             // More than the guard lets pass: whoever asks for too much is told, and does not wait.
             .max_concurrent_streams(limits.streams.saturating_add(16))
@@ -179,7 +131,7 @@ impl Socket {
             .add_service(Guard::new(reflection, access))
             .serve_with_incoming_shutdown(incoming, shutdown)
             .await;
-        drop(file);
+        file.lock().unwrap_or_else(PoisonError::into_inner).remove();
         Ok(served?)
     }
 }
@@ -191,7 +143,7 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, SocketError> {
 }
 
 /// Removes the socket of a dead daemon.
-async fn clear(path: &Path) -> Result<(), SocketError> {
+pub(super) async fn clear(path: &Path) -> Result<(), SocketError> {
     let io = |call| {
         move |source| SocketError::Io {
             path: path.to_owned(),

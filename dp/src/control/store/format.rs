@@ -13,13 +13,14 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::{digest, hmac};
+use aws_lc_rs::{constant_time, digest, hmac};
 use prost::Message;
 use twinseal_api::v1;
+use twinseal_crypto::BurnMark;
 
 const MAGIC: &[u8; 16] = b"twinseal tables\n";
 /// The version that is written, and the only one that is read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER: usize = 16 + 4 + 8 + 8;
 const MAC: usize = 32;
 /// Octets of a payload; a transaction's is as large as a request may be, or a Replace.
@@ -36,6 +37,36 @@ pub(super) struct Record {
     /// Of a snapshot: items that are set. Keys are known by fingerprint; a secret is never here.
     #[prost(message, repeated, tag = "3")]
     pub(super) changes: Vec<v1::Change>,
+    /// How many secrets had been burned by then, and the hash over them: the file of burned secrets must go so far.
+    #[prost(uint64, tag = "4")]
+    pub(super) burned: u64,
+    #[prost(bytes = "vec", tag = "5")]
+    pub(super) burned_head: Vec<u8>,
+}
+
+impl Record {
+    pub(super) fn new(
+        kind: Kind,
+        generation: u64,
+        burned: &BurnMark,
+        changes: Vec<v1::Change>,
+    ) -> Self {
+        Self {
+            kind: kind.into(),
+            generation,
+            changes,
+            burned: burned.count,
+            burned_head: burned.head.to_vec(),
+        }
+    }
+
+    /// How far the burned secrets went; `None` if it does not say.
+    pub(super) fn mark(&self) -> Option<BurnMark> {
+        Some(BurnMark {
+            count: self.burned,
+            head: self.burned_head.as_slice().try_into().ok()?,
+        })
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, prost::Enumeration)]
@@ -270,9 +301,8 @@ impl Reader {
             return Err(torn());
         }
         let (payload, mac) = octets.split_at(length as usize);
-        if self.chain.next(payload) != mac {
-            return Err(damaged());
-        }
+        constant_time::verify_slices_are_equal(&self.chain.next(payload), mac)
+            .map_err(|_| damaged())?;
         self.offset += 4 + whole;
         Record::decode(payload).map(Some).map_err(|_| damaged())
     }

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use aws_lc_rs::hmac;
 use twinseal_api::v1;
+use twinseal_crypto::BurnMark;
 
 use super::format::{FileError, Kind, Reader, Record};
-use super::{Name, files};
+use super::{FOLDER, Name, files, newest};
 use crate::control::model::{Key, State};
 use crate::control::parse::{self, Action, Change, Item};
 use crate::control::refusal::Refused;
@@ -19,10 +20,41 @@ pub(in crate::control) struct Loaded {
     pub(in crate::control) state: Option<State>,
     /// What was refused, and why. What is in `state` came before it.
     pub(in crate::control) damage: Vec<String>,
+    /// How far the burned secrets went, by whatever tells most.
+    pub(in crate::control) burned: BurnMark,
 }
 
-/// Reads the folder.
-pub(super) fn load(dir: &Path, key: &hmac::Key) -> std::io::Result<Loaded> {
+impl Loaded {
+    /// One more that tells how far the burned secrets went.
+    fn burned(&mut self, mark: Option<BurnMark>) {
+        if let Some(mark) = mark.filter(|mark| mark.count >= self.burned.count) {
+            self.burned = mark;
+        }
+    }
+}
+
+/// Reads what a state directory has.
+pub(super) fn load(state_dir: &Path, key: &hmac::Key) -> std::io::Result<Loaded> {
+    let mut loaded = tables(&state_dir.join(FOLDER), key)?;
+    match newest::read(state_dir, key) {
+        Ok(reached) => {
+            let found = loaded.state.as_ref().map_or(0, |state| state.generation);
+            if found < reached.generation {
+                loaded.damage.push(format!(
+                    "generation {} was stored and is not there any more: files of {} were cut short, removed, or put back from a copy; \
+                     what is left goes to generation {found}",
+                    reached.generation,
+                    state_dir.join(FOLDER).display()
+                ));
+            }
+            loaded.burned(Some(reached.burned));
+        }
+        Err(why) => loaded.damage.push(why),
+    }
+    Ok(loaded)
+}
+
+fn tables(dir: &Path, key: &hmac::Key) -> std::io::Result<Loaded> {
     let files = files(dir)?;
     let mut loaded = Loaded::default();
     let mut state = None;
@@ -33,8 +65,9 @@ pub(super) fn load(dir: &Path, key: &hmac::Key) -> std::io::Result<Loaded> {
     });
     for (generation, path) in snapshots {
         match snapshot(path, generation, key) {
-            Ok(found) => {
+            Ok((found, mark)) => {
                 state = Some(found);
+                loaded.burned(mark);
                 break;
             }
             Err(error) => {
@@ -56,6 +89,7 @@ pub(super) fn load(dir: &Path, key: &hmac::Key) -> std::io::Result<Loaded> {
     let mut replay = Replay {
         state: state.unwrap_or_default(),
         waiting: None,
+        burned: None,
     };
     for (generation, path) in journals {
         if generation < replay.state.generation {
@@ -77,6 +111,7 @@ pub(super) fn load(dir: &Path, key: &hmac::Key) -> std::io::Result<Loaded> {
             }
         }
     }
+    loaded.burned(replay.burned);
     let mut state = replay.state;
     if let Some(waiting) = replay.waiting {
         // It was not confirmed: what it would have changed is not here. That is a change of the tables too.
@@ -86,7 +121,11 @@ pub(super) fn load(dir: &Path, key: &hmac::Key) -> std::io::Result<Loaded> {
     Ok(loaded)
 }
 
-fn snapshot(path: &Path, generation: u64, key: &hmac::Key) -> Result<State, String> {
+fn snapshot(
+    path: &Path,
+    generation: u64,
+    key: &hmac::Key,
+) -> Result<(State, Option<BurnMark>), String> {
     let mut reader = Reader::open(path, key).map_err(|error| error.to_string())?;
     let mut state = State::default();
     while let Some(record) = reader.next().map_err(|error| error.to_string())? {
@@ -94,7 +133,7 @@ fn snapshot(path: &Path, generation: u64, key: &hmac::Key) -> Result<State, Stri
             Kind::Items => replay(&mut state, record).map_err(|error| unsound(path, &error))?,
             Kind::End if reader.generation == generation && record.generation == generation => {
                 state.generation = generation;
-                return Ok(state);
+                return Ok((state, record.mark()));
             }
             _ => return Err(format!("{} holds records of another kind", path.display())),
         }
@@ -113,6 +152,8 @@ struct Replay {
     state: State,
     /// The generation of a transaction that waits for its confirmation.
     waiting: Option<u64>,
+    /// How far the burned secrets went, as the last record says.
+    burned: Option<BurnMark>,
 }
 
 /// Renames a file that was refused: it is kept for people and never read again.
@@ -145,6 +186,7 @@ impl Replay {
             if record.generation <= self.state.generation {
                 return Err(gap(format!("generation {} comes twice", record.generation)));
             }
+            self.burned = record.mark();
             match record.kind() {
                 Kind::Waiting => self.waiting = Some(record.generation),
                 Kind::Commit => {

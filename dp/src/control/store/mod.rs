@@ -7,12 +7,16 @@
 //! | `snapshot-<generation>` | a whole state; the last two are kept |
 //! | `journal-<generation>` | the transactions since that generation |
 //!
-//! and beside it `mac.key`, made at the first start, under which both are authenticated ([`format`]). No secret is in
-//! any of them. The control thread only hands over what changed; a thread of its own writes, and whoever asked for a
-//! transaction is answered when it is on the disk.
+//! and beside it `mac.key`, made when the state directory is, under which both are authenticated ([`format`]), and
+//! [`newest`], which tells how far they went. No secret is in any of them. The control thread only hands over what changed;
+//! a thread of its own writes, and whoever asked for a transaction is answered when it is on the disk.
+//!
+//! Each record says how far the [burned secrets](twinseal_crypto::BurnGuard) went: so a file of these that was cut, lost
+//! or put back is found out, as long as the tables were not put back with it.
 
 mod format;
 mod load;
+pub(super) mod newest;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -25,21 +29,26 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{self, SyncSender};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
 use tokio::sync::oneshot;
+use twinseal_crypto::BurnMark;
 
 use super::diff::Difference;
 use super::model::State;
 use super::parse::{Item, ItemKey};
 use format::Kind;
 pub(super) use load::Loaded;
-use writer::{Entry, Order, Signals, Thread};
+use newest::{Newest, Reached};
+use writer::{Entry, Order, Signals, Thread, Whole};
 
 /// The folder of the state directory.
-const FOLDER: &str = "tables";
+pub(super) const FOLDER: &str = "tables";
 /// The file of the state directory with the key of the macs.
-const KEY_FILE: &str = "mac.key";
+pub(super) const KEY_FILE: &str = "mac.key";
+/// While the disk fails it is tried again after this.
+const RETRY: Duration = Duration::from_secs(2);
 /// Orders that may wait for the disk. If it is slower than that, all is written anew when it has caught up.
 const QUEUE: usize = 1024;
 
@@ -60,12 +69,10 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The key.
-    #[error("{} must hold 32 octets and belong to this user alone (mode 0600): restore it, or remove it and {} together", .path.display(), .folder.display())]
+    #[error("{} must hold 32 octets and belong to this user alone (mode 0600)", .path.display())]
     Key {
         /// The key's file.
         path: PathBuf,
-        /// What is stored under it.
-        folder: PathBuf,
     },
 }
 
@@ -80,13 +87,15 @@ pub(super) struct Store {
     orders: Option<SyncSender<Order>>,
     thread: Option<JoinHandle<()>>,
     signals: Arc<Signals>,
-    /// A snapshot must come before anything else.
+    /// Something could not even be ordered: a whole state must come before anything else.
     behind: bool,
+    /// When a whole state may be ordered again.
+    again: Instant,
 }
 
 impl Store {
-    /// Opens, or makes, what is stored in a state directory, and reads it. Nothing is written before
-    /// [`begin`](Self::begin).
+    /// Opens what is stored in a state directory, and reads it. Nothing is written before [`begin`](Self::begin) or
+    /// [`follow`](Self::follow).
     pub(super) fn open(state_dir: &Path) -> Result<(Self, Loaded), StoreError> {
         let dir = state_dir.join(FOLDER);
         let io = |action, path: &Path| {
@@ -97,15 +106,17 @@ impl Store {
                 source,
             }
         };
+        let key = key(state_dir)?;
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&dir)
+            .and_then(|()| fs::File::open(state_dir)?.sync_all())
             .map_err(io("make", &dir))?;
-        let key = key(state_dir, &dir)?;
-        let loaded = load::load(&dir, &key).map_err(io("read", &dir))?;
+        let loaded = load::load(state_dir, &key).map_err(io("read", &dir))?;
+        let newest = Newest::open(state_dir, &key)?;
         let signals = Arc::new(Signals::default());
-        let thread = Thread::new(dir.clone(), key, Arc::clone(&signals));
+        let thread = Thread::new(dir.clone(), key, Arc::clone(&signals), newest);
         let (orders, receiver) = mpsc::sync_channel(QUEUE);
         let handle = std::thread::Builder::new()
             .name("tables".to_owned())
@@ -116,19 +127,51 @@ impl Store {
             thread: Some(handle),
             signals,
             behind: true,
+            again: Instant::now(),
         };
         Ok((store, loaded))
     }
 
-    /// Stores this state, and what changes from now on.
-    pub(super) fn begin(&mut self, state: &State) {
-        self.behind = !self.order(Order::Snapshot(Box::new(state.clone())));
+    /// Stores this state, whatever is stored, and what changes from now on.
+    pub(super) fn begin(&mut self, state: &State, burned: BurnMark) {
+        self.whole(state, burned, false);
     }
 
-    /// Stores a transaction that brought the tables to this state.
+    /// The same of a state that what is stored comes to.
+    pub(super) fn follow(&mut self, state: &State, burned: BurnMark) {
+        self.whole(state, burned, true);
+    }
+
+    fn whole(&mut self, state: &State, burned: BurnMark, follows: bool) {
+        self.signals.wants_snapshot.store(false, Relaxed);
+        let whole = Whole {
+            state: state.clone(),
+            burned,
+            follows,
+        };
+        self.behind = !self.order(Order::Snapshot(Box::new(whole)));
+    }
+
+    /// Whether it is time for a whole state: the journal is large, or something is not on the disk that should be.
+    pub(super) fn is_due(&mut self, now: Instant) -> bool {
+        let due = self.behind || self.signals.wants_snapshot.load(Relaxed);
+        let due = due && now >= self.again;
+        if due {
+            self.again = now + RETRY;
+        }
+        due
+    }
+
+    /// Whether all that was ordered is on the disk, or will be.
+    pub(super) fn is_failing(&self) -> bool {
+        self.behind || self.signals.failing.load(Relaxed)
+    }
+
+    /// Stores a transaction that brought the tables to this generation.
     pub(super) fn commit(
         &mut self,
-        state: &State,
+        generation: u64,
+        burned: BurnMark,
         differences: Vec<Difference>,
     ) -> oneshot::Receiver<Stored> {
         let changes = differences
@@ -137,27 +180,22 @@ impl Store {
                 Some(item) => Change::Set(item),
                 None => Change::Delete(difference.key),
             });
-        let answer = self.append(Entry {
+        self.append(Entry {
             kind: Kind::Commit,
-            generation: state.generation,
+            generation,
             changes: changes.collect(),
-        });
-        if self.behind || self.signals.wants_snapshot.load(Relaxed) {
-            self.begin(state);
-        }
-        answer
+            burned,
+        })
     }
 
     /// Stores that a generation is used by a transaction that waits for its confirmation.
-    /// What it would change comes with [`commit`](Self::commit) when it stays; until then this state holds.
-    pub(super) fn wait(&mut self, before: &State, generation: u64) -> oneshot::Receiver<Stored> {
-        if self.behind {
-            self.begin(before);
-        }
+    /// What it would change comes with [`commit`](Self::commit) when it stays; until then what is stored holds.
+    pub(super) fn wait(&mut self, generation: u64, burned: BurnMark) -> oneshot::Receiver<Stored> {
         self.append(Entry {
             kind: Kind::Waiting,
             generation,
             changes: Vec::new(),
+            burned,
         })
     }
 
@@ -186,8 +224,8 @@ impl Drop for Store {
     }
 }
 
-/// The key of the macs; made if there is none and nothing is stored under it.
-fn key(state_dir: &Path, dir: &Path) -> Result<hmac::Key, StoreError> {
+/// The key of the macs.
+fn key(state_dir: &Path) -> Result<hmac::Key, StoreError> {
     let path = state_dir.join(KEY_FILE);
     let io = |action| {
         let path = path.clone();
@@ -198,39 +236,90 @@ fn key(state_dir: &Path, dir: &Path) -> Result<hmac::Key, StoreError> {
         }
     };
     let mut octets = zeroize::Zeroizing::new(Vec::with_capacity(33));
-    match OpenOptions::new().read(true).open(&path) {
-        Ok(file) => {
-            let mode = file.metadata().map_err(io("look at"))?.permissions().mode();
-            file.take(33).read_to_end(&mut octets).map_err(io("read"))?;
-            if octets.len() != 32 || mode & 0o077 != 0 {
-                return Err(StoreError::Key {
-                    path,
-                    folder: dir.to_owned(),
-                });
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            octets.resize(32, 0);
-            getrandom::fill(&mut octets).map_err(|error| io("draw")(io::Error::other(error)))?;
-            // Whole under its name, or not there.
-            let temporary = path.with_extension("new");
-            let _ = fs::remove_file(&temporary);
-            OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&temporary)
-                .and_then(|mut file| {
-                    file.write_all(&octets)?;
-                    file.sync_all()
-                })
-                .and_then(|()| fs::rename(&temporary, &path))
-                .and_then(|()| fs::File::open(state_dir)?.sync_all())
-                .map_err(io("write"))?;
-        }
-        Err(error) => return Err(io("open")(error)),
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(&path)
+        .map_err(io("open"))?;
+    let mode = file.metadata().map_err(io("look at"))?.permissions().mode();
+    file.take(33).read_to_end(&mut octets).map_err(io("read"))?;
+    if octets.len() != 32 || mode & 0o077 != 0 {
+        return Err(StoreError::Key { path });
     }
     Ok(hmac::Key::new(hmac::HMAC_SHA256, &octets))
+}
+
+/// Makes what must be there before anything can be stored: a new key, in place of any other, and the file that tells that
+/// nothing is.
+pub(super) fn init(state_dir: &Path, burned: BurnMark) -> Result<(), StoreError> {
+    let path = state_dir.join(KEY_FILE);
+    let io = |action| {
+        let path = path.clone();
+        move |source| StoreError::Io {
+            action,
+            path,
+            source,
+        }
+    };
+    let mut octets = zeroize::Zeroizing::new([0; 32]);
+    getrandom::fill(octets.as_mut()).map_err(|error| io("draw")(io::Error::other(error)))?;
+    // Whole under its name, or not there.
+    let temporary = path.with_extension("new");
+    let _ = fs::remove_file(&temporary);
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)
+        .and_then(|mut file| {
+            file.write_all(octets.as_ref())?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&temporary, &path))
+        .map_err(io("write"))?;
+    let newest = Newest::open(state_dir, &key(state_dir)?)?;
+    let reached = Reached {
+        generation: 0,
+        burned,
+    };
+    newest
+        .write(&reached)
+        .and_then(|()| newest.sync(state_dir))
+        .map_err(io("write"))
+}
+
+/// What is stored, for who will write nothing.
+pub(super) fn peek(state_dir: &Path) -> Result<Loaded, StoreError> {
+    let key = key(state_dir)?;
+    let dir = state_dir.join(FOLDER);
+    load::load(state_dir, &key).map_err(|source| StoreError::Io {
+        action: "read",
+        path: dir,
+        source,
+    })
+}
+
+/// Renames what is stored: it is kept for people and never read again.
+pub(super) fn set_aside(state_dir: &Path) -> Result<(), StoreError> {
+    let dir = state_dir.join(FOLDER);
+    if !dir.exists() {
+        return Ok(());
+    }
+    let aside = dir.with_extension(format!("refused-{}", crate::time::unix().as_secs()));
+    fs::rename(&dir, aside).map_err(|source| StoreError::Io {
+        action: "set aside",
+        path: dir,
+        source,
+    })
+}
+
+/// How far what is stored went, and the file to say it in; for a node that stores no tables.
+pub(super) fn newest_alone(
+    state_dir: &Path,
+) -> Result<(Newest, Result<Reached, String>), StoreError> {
+    let key = key(state_dir)?;
+    let reached = newest::read(state_dir, &key);
+    Ok((Newest::open(state_dir, &key)?, reached))
 }
 
 /// What a file of the folder is, by the generation that it begins with.
@@ -250,7 +339,11 @@ fn name(name: Name) -> String {
 /// The files, snapshots before journals, each in the order of generations.
 fn files(dir: &Path) -> io::Result<Vec<(Name, PathBuf)>> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(dir)? {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(files),
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry?;
         let text = entry.file_name();
         let Some((kind, number)) = text.to_str().and_then(|text| text.split_once('-')) else {

@@ -11,7 +11,16 @@ use super::super::diff::differences;
 use super::super::tests::{apply, edge, route, set, sets};
 use super::*;
 
+/// How far the burned secrets are said to go.
+const BURNED: BurnMark = BurnMark {
+    count: 5,
+    head: [7; 32],
+};
+
 fn open(dir: &Path) -> (Store, Loaded) {
+    if !dir.join(KEY_FILE).exists() {
+        init(dir, BurnMark::default()).expect("it is made");
+    }
     Store::open(dir).expect("it opens")
 }
 
@@ -37,7 +46,7 @@ fn restarted(state: &State) -> State {
 fn commit(store: &mut Store, state: &State, n: u32) -> State {
     let outcome = apply(state, vec![set(blackhole(n))]);
     let differences = differences(state, &outcome.state, &outcome.touched);
-    let stored = store.commit(&outcome.state, differences);
+    let stored = store.commit(outcome.state.generation, BURNED, differences);
     assert_eq!(stored.blocking_recv(), Ok(Ok(())));
     outcome.state
 }
@@ -47,7 +56,7 @@ fn four_generations(dir: &Path) -> State {
     let (mut store, loaded) = open(dir);
     assert!(loaded.state.is_none() && loaded.damage.is_empty());
     let mut state = edge();
-    store.begin(&state);
+    store.begin(&state, BURNED);
     for n in 0..3 {
         state = commit(&mut store, &state, n);
     }
@@ -92,7 +101,7 @@ fn deletions_are_stored_and_so_is_everything_that_goes_with_an_owner() {
     let dir = TempDir::new().expect("a folder");
     let (mut store, _) = open(dir.path());
     let state = edge();
-    store.begin(&state);
+    store.begin(&state, BURNED);
     let kept = sets([Item::Neighbour(Neighbour {
         port: "under".into(),
         address: "192.0.2.2".into(),
@@ -106,7 +115,8 @@ fn deletions_are_stored_and_so_is_everything_that_goes_with_an_owner() {
     });
     let outcome = crate::control::transaction::apply(&state, wanted).expect("sound");
     let stored = store.commit(
-        &outcome.state,
+        outcome.state.generation,
+        BURNED,
         differences(&state, &outcome.state, &outcome.touched),
     );
     assert_eq!(stored.blocking_recv(), Ok(Ok(())));
@@ -120,16 +130,173 @@ fn a_torn_end_costs_only_what_nobody_was_told_of() {
     let state = four_generations(dir.path());
     let journal = the(dir.path(), "journal");
     let whole = fs::read(&journal).expect("it is there");
-    let mut generations = Vec::new();
-    for length in (0..whole.len()).rev() {
-        fs::write(&journal, &whole[..length]).expect("it can be written");
+    for more in 1..80 {
+        // What was being written when the machine stopped.
+        let torn = [&whole[..], &whole[36..36 + more]].concat();
+        fs::write(&journal, &torn).expect("it can be written");
         let (_store, loaded) = open(dir.path());
-        assert_eq!(loaded.damage, [""; 0], "cut to {length}");
-        generations.push(loaded.state.expect("the snapshot is whole").generation);
+        assert_eq!(loaded.damage, [""; 0], "{more} more");
+        assert_eq!(loaded.state, Some(restarted(&state)));
     }
-    generations.dedup();
-    assert_eq!(generations, [3, 2, 1]);
-    assert_eq!(state.generation, 4);
+}
+
+/// A prefix of a chain is a chain: that something was stored is known beside it.
+#[test]
+fn what_was_cut_or_taken_away_is_missed() {
+    let dir = TempDir::new().expect("a folder");
+    let state = four_generations(dir.path());
+    let (mut store, _) = open(dir.path());
+    store.begin(&state, BURNED);
+    let state = commit(&mut store, &state, 7);
+    drop(store);
+    let tables = dir.path().join(FOLDER);
+    let saved: Vec<_> = files(&tables)
+        .expect("a folder")
+        .into_iter()
+        .map(|(_, path)| (path.clone(), fs::read(path).expect("it is there")))
+        .collect();
+    let restore = || {
+        fs::create_dir_all(&tables).expect("it is made");
+        for (path, bytes) in &saved {
+            fs::write(path, bytes).expect("it can be written");
+        }
+    };
+    let found = |what: &str, generation: Option<u64>| {
+        let (_store, loaded) = open(dir.path());
+        let damage = loaded.damage.join("; ");
+        assert_eq!(
+            loaded.state.map(|state| state.generation),
+            generation,
+            "{what}"
+        );
+        assert!(
+            damage.contains("generation 5 was stored and is not there any more"),
+            "{what}: {damage}"
+        );
+        // The memory of burned secrets is not asked for less.
+        assert_eq!(loaded.burned, BURNED, "{what}");
+        restore();
+    };
+    let (journal, snapshot) = (the(dir.path(), "journal"), the(dir.path(), "snapshot"));
+    let whole = fs::read(&journal).expect("it is there");
+    for length in [36, 40, whole.len() / 2, whole.len() - 1] {
+        fs::write(&journal, &whole[..length]).expect("it can be written");
+        found(&format!("cut to {length}"), Some(4));
+    }
+    fs::remove_file(&journal).expect("it is there");
+    found("no journal", Some(4));
+    fs::remove_file(&journal).expect("it is there");
+    fs::remove_file(&snapshot).expect("it is there");
+    found("neither", Some(4));
+    for path in saved.iter().map(|(path, _)| path) {
+        if path.to_string_lossy().contains("snapshot") {
+            fs::remove_file(path).expect("it is there");
+        }
+    }
+    found("no snapshot at all", Some(0));
+    fs::remove_dir_all(&tables).expect("it is there");
+    found("no folder", None);
+    for bytes in [&b"twinseal newest"[..], &[0; 96], &[0; 200]] {
+        fs::write(dir.path().join(newest::FILE), bytes).expect("it can be written");
+        let (_store, loaded) = open(dir.path());
+        assert!(
+            loaded.damage[0].contains("cannot be told"),
+            "{:?}",
+            loaded.damage
+        );
+        assert_eq!(loaded.state, Some(restarted(&state)));
+        assert_eq!(loaded.burned, BURNED, "the records have it too");
+    }
+    fs::remove_file(dir.path().join(newest::FILE)).expect("it is there");
+    assert_eq!(peek(dir.path()).expect("readable").damage.len(), 1);
+}
+
+#[test]
+fn a_newest_snapshot_that_is_gone_costs_nothing_while_the_one_before_is_there() {
+    let dir = TempDir::new().expect("a folder");
+    let state = four_generations(dir.path());
+    let (mut store, _) = open(dir.path());
+    store.begin(&state, BURNED);
+    let state = commit(&mut store, &state, 7);
+    drop(store);
+    fs::remove_file(the(dir.path(), "snapshot")).expect("it is there");
+    let (_store, loaded) = open(dir.path());
+    assert_eq!(loaded.damage, [""; 0]);
+    assert_eq!(loaded.state, Some(restarted(&state)));
+}
+
+/// The signal that a snapshot is wanted came a second time, and so did a snapshot, if the control thread looked between two
+/// steps of the other.
+#[test]
+fn one_order_makes_one_snapshot() {
+    for _ in 0..50 {
+        let dir = TempDir::new().expect("a folder");
+        four_generations(dir.path());
+        let names: Vec<_> = files(&dir.path().join(FOLDER))
+            .expect("a folder")
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(names, [Name::Snapshot(1), Name::Journal(1)]);
+    }
+}
+
+#[test]
+fn a_disk_that_failed_for_a_moment_is_written_anew() {
+    let dir = TempDir::new().expect("a folder");
+    let (mut store, _) = open(dir.path());
+    let state = edge();
+    store.begin(&state, BURNED);
+    let state = commit(&mut store, &state, 0);
+    let (tables, away) = (dir.path().join(FOLDER), dir.path().join("away"));
+    fs::rename(&tables, &away).expect("it moves");
+    store.begin(&state, BURNED);
+    let outcome = apply(&state, vec![set(blackhole(1))]);
+    let differences = differences(&state, &outcome.state, &outcome.touched);
+    let stored = store.commit(outcome.state.generation, BURNED, differences);
+    assert!(matches!(stored.blocking_recv(), Ok(Err(_))));
+    assert!(store.is_failing());
+    let later = |seconds| Instant::now() + Duration::from_secs(seconds);
+    assert!(
+        store.is_due(later(0)) && !store.is_due(later(0)),
+        "not without a breath"
+    );
+
+    // Nobody asks for another transaction.
+    fs::rename(&away, &tables).expect("it moves");
+    assert!(store.is_due(later(10)));
+    store.begin(&outcome.state, BURNED);
+    drop(store);
+    let (mut store, loaded) = open(dir.path());
+    assert_eq!(loaded.damage, [""; 0]);
+    assert_eq!(loaded.state, Some(restarted(&outcome.state)));
+    assert!(
+        !store.is_failing() || store.behind,
+        "only as nothing was begun yet"
+    );
+    store.follow(&outcome.state, BURNED);
+    commit(&mut store, &outcome.state, 2);
+    assert!(!store.is_failing() && !store.is_due(later(20)));
+}
+
+/// What a restart begins anew at the same generation sets the journal of before aside; not for ever.
+#[test]
+fn journals_that_were_set_aside_go() {
+    let dir = TempDir::new().expect("a folder");
+    let mut state = four_generations(dir.path());
+    for _ in 0..3 {
+        let (mut store, loaded) = open(dir.path());
+        assert_eq!(loaded.damage, [""; 0]);
+        state = loaded.state.expect("stored");
+        store.follow(&state, BURNED);
+    }
+    let entries = fs::read_dir(dir.path().join(FOLDER)).expect("a folder");
+    let left: Vec<_> = entries
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some())
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(open(dir.path()).1.state, Some(state));
 }
 
 #[test]
@@ -142,7 +309,7 @@ fn a_damaged_snapshot_costs_nothing_while_the_one_before_is_there() {
         keys: loaded.state.expect("stored").keys,
         ..state
     };
-    store.begin(&state);
+    store.begin(&state, BURNED);
     let state = commit(&mut store, &state, 7);
     drop(store);
     let newest = the(dir.path(), "snapshot");
@@ -185,11 +352,11 @@ fn what_others_wrote_is_refused_and_says_why() {
 
     // A version of tomorrow.
     let mut tomorrow = snapshot_octets.clone();
-    tomorrow[19] = 2;
+    tomorrow[19] = 3;
     fs::write(&snapshot, &tomorrow).expect("it can be written");
     let (why, generation) = damage();
     assert!(
-        why.contains("has version 2, and this program reads 1"),
+        why.contains("has version 3, and this program reads 2"),
         "{why}"
     );
     assert!(why.contains("begins at generation 1, after 0"), "{why}");
@@ -263,9 +430,9 @@ fn what_waited_is_not_there_but_its_generation_is_used() {
     let dir = TempDir::new().expect("a folder");
     let (mut store, _) = open(dir.path());
     let state = edge();
-    store.begin(&state);
+    store.begin(&state, BURNED);
     for generation in [2, 3] {
-        let stored = store.wait(&state, generation);
+        let stored = store.wait(generation, BURNED);
         assert_eq!(stored.blocking_recv(), Ok(Ok(())));
     }
     drop(store);
@@ -275,8 +442,8 @@ fn what_waited_is_not_there_but_its_generation_is_used() {
 
     // Once it stays it is there, under its own generation.
     let (mut store, _) = open(dir.path());
-    store.begin(&found);
-    drop(store.wait(&found, 5));
+    store.begin(&found, BURNED);
+    drop(store.wait(5, BURNED));
     let state = commit(&mut store, &found, 1);
     assert_eq!(state.generation, 5);
     drop(store);
@@ -289,7 +456,7 @@ fn old_files_go_and_the_last_two_snapshots_stay() {
     let (mut store, _) = open(dir.path());
     let mut state = edge();
     for n in 0..5 {
-        store.begin(&state);
+        store.begin(&state, BURNED);
         state = commit(&mut store, &state, n);
     }
     drop(store);
@@ -338,6 +505,7 @@ proptest! {
             prop_assert!(!loaded.damage.is_empty() && found == State::default());
         } else {
             prop_assert!((1..=4).contains(&found.generation));
+            prop_assert_eq!(loaded.damage.is_empty(), found.generation == 4, "{:?}", loaded.damage);
             prop_assert_eq!(found.routes.values().map(|routes| routes.len() as u64).sum::<u64>(), 3 + found.generation);
         }
     }

@@ -13,9 +13,11 @@ use std::thread::JoinHandle;
 use aws_lc_rs::hmac;
 use tokio::sync::oneshot;
 use twinseal_api::v1;
+use twinseal_crypto::BurnMark;
 
 use super::format::{Kind, Record, Writer};
 use super::load::set;
+use super::newest::{Newest, Reached};
 use super::{Change, Name, Stored, files, name};
 use crate::control::items;
 use crate::control::model::State;
@@ -30,7 +32,7 @@ pub(super) enum Order {
     /// To write a transaction; who waits for it is told when it is on the disk.
     Append(Entry, oneshot::Sender<Stored>),
     /// To begin a journal anew, and to write the state that it follows.
-    Snapshot(Box<State>),
+    Snapshot(Box<Whole>),
 }
 
 /// A transaction, or the announcement of one.
@@ -38,33 +40,60 @@ pub(super) struct Entry {
     pub(super) kind: Kind,
     pub(super) generation: u64,
     pub(super) changes: Vec<Change>,
+    pub(super) burned: BurnMark,
+}
+
+/// A whole state.
+pub(super) struct Whole {
+    pub(super) state: State,
+    pub(super) burned: BurnMark,
+    /// Whether what is on the disk comes to just this state. If not, nothing that follows it counts as stored before it is
+    /// written itself.
+    pub(super) follows: bool,
 }
 
 /// What the control thread may look at.
 #[derive(Default)]
 pub(super) struct Signals {
-    /// It is time for a snapshot.
+    /// It is time for a snapshot. Who orders one takes it back, so that each asking is followed once.
     pub(super) wants_snapshot: AtomicBool,
+    /// The last thing that was to be written was not.
+    pub(super) failing: AtomicBool,
     /// Octets of the last snapshot.
     snapshot: AtomicU64,
+}
+
+impl Signals {
+    fn failed(&self) {
+        self.failing.store(true, Relaxed);
+        self.wants_snapshot.store(true, Relaxed);
+    }
 }
 
 pub(super) struct Thread {
     pub(super) dir: PathBuf,
     pub(super) key: hmac::Key,
     pub(super) signals: Arc<Signals>,
+    newest: Newest,
+    /// What is written, but for the wait for the disk.
+    reached: Reached,
     /// `None` before the first snapshot is ordered, and after a write failed: nobody knows how the file ends.
     journal: Option<Writer<File>>,
+    /// Something could not be written: what comes now does not follow what is there.
+    gap: bool,
     background: Option<JoinHandle<()>>,
 }
 
 impl Thread {
-    pub(super) fn new(dir: PathBuf, key: hmac::Key, signals: Arc<Signals>) -> Self {
+    pub(super) fn new(dir: PathBuf, key: hmac::Key, signals: Arc<Signals>, newest: Newest) -> Self {
         Self {
             dir,
             key,
             signals,
+            newest,
+            reached: Reached::default(),
             journal: None,
+            gap: false,
             background: None,
         }
     }
@@ -82,15 +111,23 @@ impl Thread {
                         }
                         waiting.push(reply);
                     }
-                    Order::Snapshot(state) => {
+                    Order::Snapshot(whole) => {
                         let done = self.sync(result);
                         tell(&mut waiting, &done);
-                        result = self.snapshot(*state);
+                        result = self.snapshot(*whole);
                     }
                 }
             }
             let done = self.sync(result);
             tell(&mut waiting, &done);
+            let large = JOURNAL.max(self.signals.snapshot.load(Relaxed));
+            match &self.journal {
+                Some(journal) if journal.written > large => {
+                    self.signals.wants_snapshot.store(true, Relaxed);
+                }
+                Some(_) => {}
+                None => self.signals.failed(),
+            }
         }
         if let Some(background) = self.background.take() {
             let _ = background.join();
@@ -99,9 +136,7 @@ impl Thread {
 
     fn append(&mut self, entry: Entry) -> io::Result<()> {
         let journal = self.journal.as_mut().ok_or_else(|| {
-            io::Error::other(
-                "an earlier write failed; all is written anew with the next transaction",
-            )
+            io::Error::other("an earlier write failed; all is written anew as soon as it can be")
         })?;
         let changes = entry.changes.iter().map(|change| match change {
             Change::Set(item) => set(items::proto(item)),
@@ -109,36 +144,40 @@ impl Thread {
                 change: Some(v1::change::Change::Delete(items::reference(key))),
             },
         });
-        journal.write(&Record {
-            kind: entry.kind.into(),
-            generation: entry.generation,
-            changes: changes.collect(),
-        })
+        let (generation, burned) = (entry.generation, entry.burned);
+        let record = Record::new(entry.kind, generation, &burned, changes.collect());
+        journal.write(&record)?;
+        self.reached = Reached { generation, burned };
+        Ok(())
     }
 
     /// Waits for the disk. After a failure all must be written anew.
     fn sync(&mut self, result: io::Result<()>) -> io::Result<()> {
         let synced = result.and_then(|()| match &mut self.journal {
-            Some(journal) => journal.get_mut().sync_data(),
+            Some(journal) => {
+                journal.get_mut().sync_data()?;
+                self.newest.write(&self.reached)
+            }
             None => Ok(()),
         });
-        let large = JOURNAL.max(self.signals.snapshot.load(Relaxed));
         if synced.is_err() {
             self.journal = None;
-        }
-        if self
-            .journal
-            .as_ref()
-            .is_none_or(|journal| journal.written > large)
-        {
-            self.signals.wants_snapshot.store(true, Relaxed);
+            self.gap = true;
         }
         synced
     }
 
-    fn snapshot(&mut self, state: State) -> io::Result<()> {
-        self.signals.wants_snapshot.store(false, Relaxed);
-        let generation = state.generation;
+    fn snapshot(&mut self, whole: Whole) -> io::Result<()> {
+        // The one before is done by now, but for a disk that is slower than transactions come.
+        if let Some(background) = self.background.take() {
+            let _ = background.join();
+        }
+        self.gap |= !whole.follows;
+        let generation = whole.state.generation;
+        if self.gap {
+            let size = write_snapshot(&self.dir, &self.key, &whole)?;
+            self.signals.snapshot.store(size, Relaxed);
+        }
         let path = self.dir.join(name(Name::Journal(generation)));
         if path.exists() {
             // The journal of an earlier run that begins here and could not be read to its end.
@@ -147,18 +186,26 @@ impl Thread {
         let file = create(&path)?;
         self.journal = Some(Writer::new(file, &self.key, generation)?);
         File::open(&self.dir)?.sync_all()?;
-        // The one before is done by now, but for a disk that is slower than transactions come.
-        if let Some(background) = self.background.take() {
-            let _ = background.join();
+        self.reached = Reached {
+            generation,
+            burned: whole.burned,
+        };
+        self.signals.failing.store(false, Relaxed);
+        if std::mem::take(&mut self.gap) {
+            if let Err(error) = clear(&self.dir) {
+                tracing::warn!(%error, dir = %self.dir.display(), "files that are not needed any more stay behind");
+            }
+            return Ok(());
         }
         let (dir, key) = (self.dir.clone(), self.key.clone());
         let signals = Arc::clone(&self.signals);
         let background = std::thread::Builder::new().name("tables-snapshot".to_owned());
         self.background = Some(background.spawn(move || {
-            match write_snapshot(&dir, &key, &state) {
+            match write_snapshot(&dir, &key, &whole).and_then(|size| clear(&dir).map(|()| size)) {
                 Ok(size) => signals.snapshot.store(size, Relaxed),
                 Err(error) => {
                     tracing::error!(%error, dir = %dir.display(), "the tables could not be written; the journal before is kept");
+                    signals.failed();
                 }
             }
         })?);
@@ -168,7 +215,7 @@ impl Thread {
 
 fn tell(waiting: &mut Vec<oneshot::Sender<Stored>>, done: &io::Result<()>) {
     if let Err(error) = done {
-        tracing::error!(%error, "transactions could not be stored");
+        tracing::error!(%error, "the tables could not be stored");
     }
     for reply in waiting.drain(..) {
         let _ = reply.send(done.as_ref().map_err(ToString::to_string).copied());
@@ -183,16 +230,26 @@ fn create(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Writes a snapshot beside the others, then removes what neither it nor the one before needs. Tells its size.
-fn write_snapshot(dir: &Path, key: &hmac::Key, state: &State) -> io::Result<u64> {
-    let path = dir.join(name(Name::Snapshot(state.generation)));
+/// Writes a snapshot beside the others. Tells its size.
+fn write_snapshot(dir: &Path, key: &hmac::Key, whole: &Whole) -> io::Result<u64> {
     let temporary = dir.join("snapshot.new");
     let _ = fs::remove_file(&temporary);
-    let mut writer = Writer::new(BufWriter::new(create(&temporary)?), key, state.generation)?;
-    let mut record = Record {
-        kind: Kind::Items.into(),
-        ..Default::default()
-    };
+    let written = write_items(&temporary, key, whole);
+    if written.is_err() {
+        // On a full disk what is there of it would be in everybody's way.
+        let _ = fs::remove_file(&temporary);
+    }
+    let size = written?;
+    let path = dir.join(name(Name::Snapshot(whole.state.generation)));
+    fs::rename(&temporary, &path)?;
+    File::open(dir)?.sync_all()?;
+    Ok(size)
+}
+
+fn write_items(path: &Path, key: &hmac::Key, whole: &Whole) -> io::Result<u64> {
+    let (state, burned) = (&whole.state, &whole.burned);
+    let mut writer = Writer::new(BufWriter::new(create(path)?), key, state.generation)?;
+    let mut record = Record::new(Kind::Items, 0, burned, Vec::new());
     let mut result = Ok(());
     items::each(state, |item| {
         record.changes.push(set(item));
@@ -205,20 +262,18 @@ fn write_snapshot(dir: &Path, key: &hmac::Key, state: &State) -> io::Result<u64>
     });
     result?;
     writer.write(&record)?;
-    writer.write(&Record {
-        kind: Kind::End.into(),
-        generation: state.generation,
-        changes: Vec::new(),
-    })?;
+    writer.write(&Record::new(
+        Kind::End,
+        state.generation,
+        burned,
+        Vec::new(),
+    ))?;
     writer.get_mut().flush()?;
     writer.get_mut().get_ref().sync_data()?;
-    fs::rename(&temporary, &path)?;
-    File::open(dir)?.sync_all()?;
-    clear(dir)?;
     Ok(writer.written)
 }
 
-/// Keeps the last two snapshots and the journals since the older of them.
+/// Keeps the last two snapshots, which are whole, and the journals since the older of them.
 fn clear(dir: &Path) -> io::Result<()> {
     let files = files(dir)?;
     let mut snapshots: Vec<_> = files
@@ -229,12 +284,17 @@ fn clear(dir: &Path) -> io::Result<()> {
         })
         .collect();
     snapshots.reverse();
-    let Some(&oldest) = snapshots.get(1) else {
-        return Ok(());
-    };
+    let oldest = snapshots.get(1).copied().unwrap_or(0);
     for (name, path) in files {
         let (Name::Snapshot(generation) | Name::Journal(generation)) = name;
         if generation < oldest {
+            fs::remove_file(path)?;
+        }
+    }
+    // Journals that were set aside for one that begins where they did: that has a snapshot now.
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "old") {
             fs::remove_file(path)?;
         }
     }

@@ -3,7 +3,7 @@
 use twinseal_api::v1::{self, Direction::AToB, Direction::BToA, item::Item, item_ref::Item as Ref};
 
 use super::super::check::check_whole;
-use super::super::model::{CircuitName, KeyId, Name, Owner, VrfName};
+use super::super::model::{CircuitName, Key, KeyId, Name, Owner, VrfName};
 use super::*;
 
 fn owner(circuit: &str) -> Owner {
@@ -161,6 +161,40 @@ fn a_transmitting_key_goes_when_another_transmits() {
     let outcome = apply(&state, changes);
     assert_eq!(outcome.starts.len(), 1);
     assert_eq!(outcome.state.transmits[&owner("c1")], 2);
+}
+
+/// After a restart a `Transmit` names a key whose secret is gone: loading it, the same or another, begins to transmit.
+#[test]
+fn loading_what_a_transmit_names_is_a_start() {
+    let mut state = edge();
+    let ids: Vec<_> = state.keys.keys().cloned().collect();
+    for id in ids {
+        let key = Key {
+            installed: false,
+            ..state.keys[&id].clone()
+        };
+        state.keys.set(id, key);
+    }
+    for (n, starts) in [(1, true), (100, true), (2, false)] {
+        let direction = if n == 2 { BToA } else { AToB };
+        let load = vec![set(Item::Key(key(link_owner("l1"), direction, 1, n)))];
+        let outcome = apply(&state, load);
+        let started: Vec<_> = outcome.starts.iter().map(|it| it.installed).collect();
+        assert_eq!(started, vec![true; usize::from(starts)], "secret {n}");
+    }
+    // Naming it is none, but is burned all the same, as whoever reads the stored tables takes it for one.
+    let more = vec![set(Item::Key(key(link_owner("l1"), AToB, 2, 9)))];
+    let mut state = apply(&state, more).state;
+    let id = state.keys.keys().find(|id| id.epoch == 2).cloned();
+    let id = id.expect("it was set");
+    let lost = Key {
+        installed: false,
+        ..state.keys[&id].clone()
+    };
+    state.keys.set(id, lost);
+    let outcome = apply(&state, vec![set(transmit_link("l1", 2))]);
+    assert_eq!(outcome.starts.len(), 1);
+    assert!(!outcome.starts[0].installed);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use prost::Message;
 use tokio::sync::oneshot;
 use twinseal_api::v1;
 
-use crate::time::unix;
+use crate::time::{since_boot, unix};
 
 /// What a block begins with.
 pub(super) const MAGIC: [u8; 4] = *b"TSU1";
@@ -29,6 +29,10 @@ const BLOCK: usize = 512;
 const SEGMENT: u64 = 4 << 20;
 /// Intervals that may wait for the disk.
 const QUEUE: usize = 120;
+/// How long the clock must have gone evenly before it is believed that records are too old.
+const EVEN: Duration = Duration::from_secs(3600);
+/// What it may be set by meanwhile, as a clock that is kept right is all the time.
+const SLACK: Duration = Duration::from_secs(60);
 /// The end of a segment's name.
 const SUFFIX: &str = "usage";
 
@@ -144,6 +148,33 @@ struct Files {
     segments: VecDeque<Segment>,
     current: Option<File>,
     failing: bool,
+    clock: Clock,
+}
+
+/// Whether the system's clock can be believed: one that jumps ahead for seconds must not make all records too old.
+struct Clock {
+    /// When the machine started, by the system's clock.
+    booted: Duration,
+    /// Since when it says so, since the machine's start.
+    since: Duration,
+}
+
+impl Clock {
+    fn new(unix: Duration, since_boot: Duration) -> Self {
+        Self {
+            booted: unix.saturating_sub(since_boot),
+            since: since_boot,
+        }
+    }
+
+    /// The time, if the clock has gone evenly for long enough.
+    fn believed(&mut self, unix: Duration, since_boot: Duration) -> Option<Duration> {
+        let booted = unix.saturating_sub(since_boot);
+        if booted.abs_diff(self.booted) > SLACK {
+            *self = Self::new(unix, since_boot);
+        }
+        (since_boot.saturating_sub(self.since) >= EVEN).then_some(unix)
+    }
 }
 
 struct Segment {
@@ -178,6 +209,7 @@ impl Files {
             segments: segments.into(),
             current: None,
             failing: false,
+            clock: Clock::new(unix(), since_boot()),
         })
     }
 
@@ -245,7 +277,8 @@ impl Files {
 
     /// Removes the oldest segments that are too old or too much; never the one that is written.
     fn forget(&mut self) {
-        let oldest = (unix().as_millis() as u64).saturating_sub(self.keep.as_millis() as u64);
+        let now = self.clock.believed(unix(), since_boot());
+        let oldest = now.map_or(0, |now| now.saturating_sub(self.keep).as_millis() as u64);
         while self.segments.len() > 1 {
             let total: u64 = self.segments.iter().map(|segment| segment.size).sum();
             // What was written last into a segment is as old as the next one.
@@ -281,4 +314,32 @@ pub(super) fn checksum(length: &[u8], payload: &[u8]) -> [u8; 4] {
     hasher.update(length);
     hasher.update(payload);
     hasher.finalize().to_le_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_jumps_is_not_believed_until_it_has_gone_evenly() {
+        let seconds = Duration::from_secs;
+        let unix = 1_800_000_000;
+        let mut clock = Clock::new(seconds(unix), seconds(10));
+        let mut believed =
+            |unix: u64, boot: u64| clock.believed(seconds(unix), seconds(boot)).is_some();
+        assert!(!believed(unix + 3599, 3609), "it has only begun");
+        assert!(believed(unix + 3600, 3610));
+        // Kept right by some seconds.
+        assert!(believed(unix + 3730, 3710));
+        // Ten years ahead for a while, and back.
+        let years = 10 * 365 * 86_400;
+        assert!(!believed(unix + years, 3720));
+        assert!(!believed(unix + years + 5, 3725));
+        assert!(!believed(unix + 3730, 3730));
+        assert!(!believed(unix + 3730 + 3599, 3730 + 3599));
+        assert!(believed(unix + 3730 + 3600, 3730 + 3600));
+        // A clock that was wrong for long and is right now.
+        assert!(!believed(unix + years, 8000));
+        assert!(believed(unix + years + 4000, 12_000));
+    }
 }

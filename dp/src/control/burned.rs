@@ -1,0 +1,128 @@
+//! Which secrets have sealed, as far as anybody knows: what cannot be known is not taken for "none".
+
+use twinseal_crypto::{BurnGuard, BurnMark, Fingerprint};
+
+use super::refusal::{Code, Refused};
+use super::state_dir::StateDirError;
+use super::store::newest::{Newest, Reached};
+use super::transaction::Outcome;
+
+/// The memory of burned secrets, or why there is none.
+pub(super) struct Burned {
+    memory: Result<BurnGuard, Lost>,
+    /// How far the memory must go, while it is lost.
+    mark: BurnMark,
+    /// Where to say how far it goes, if no tables are stored which say so; and the generation that is written there.
+    newest: Option<(Newest, u64)>,
+}
+
+/// Why nobody knows which secrets have sealed.
+struct Lost {
+    why: String,
+    fix: &'static str,
+}
+
+impl Burned {
+    /// Of a state directory that is in use.
+    pub(super) fn new(
+        guard: Result<BurnGuard, StateDirError>,
+        mark: BurnMark,
+        newest: Option<(Newest, u64)>,
+    ) -> Self {
+        Self {
+            memory: guard.map_err(|error| Lost::new(&error)),
+            mark,
+            newest,
+        }
+    }
+
+    /// Without a state directory.
+    pub(super) fn none(error: &StateDirError) -> Self {
+        Self {
+            memory: Err(Lost::new(error)),
+            mark: BurnMark::default(),
+            newest: None,
+        }
+    }
+
+    /// Whether the secret has sealed.
+    pub(super) fn is_burned(&self, fingerprint: &Fingerprint) -> bool {
+        self.memory
+            .as_ref()
+            .is_ok_and(|guard| guard.is_burned(fingerprint))
+    }
+
+    /// How far the memory goes; if it is lost, how far it must go before it is believed again.
+    pub(super) fn mark(&self) -> BurnMark {
+        match &self.memory {
+            Ok(guard) => guard.mark(),
+            Err(_) => self.mark,
+        }
+    }
+
+    /// Why secrets are refused, with what to do; `None` while they are taken.
+    pub(super) fn refuses(&self) -> Option<String> {
+        let lost = self.memory.as_ref().err()?;
+        Some(format!("{}: {}", lost.why, lost.fix))
+    }
+
+    /// Refuses the secrets of a transaction if nobody knows which have sealed.
+    pub(super) fn check(&self, outcome: &Outcome, refused: &mut Refused) {
+        if let Err(lost) = &self.memory
+            && !outcome.secrets.is_empty()
+        {
+            let why = format!(
+                "this node cannot know which secrets have sealed before, and takes none: {}",
+                lost.why
+            );
+            refused.append(Refused::whole(
+                Code::SecretsRefused,
+                "secret",
+                why,
+                lost.fix,
+            ));
+        }
+    }
+
+    /// Burns secrets: when this returns, all of them are on the disk, or none counts as burned.
+    pub(super) fn burn_all(&mut self, fingerprints: &[Fingerprint]) -> Result<(), Refused> {
+        let guard = match &mut self.memory {
+            Ok(guard) => guard,
+            Err(lost) => {
+                return Err(Refused::whole(
+                    Code::SecretsRefused,
+                    "",
+                    lost.why.clone(),
+                    lost.fix,
+                ));
+            }
+        };
+        guard.burn_all(fingerprints).map_err(|error| {
+            Refused::whole(
+                Code::Storage,
+                "",
+                error.to_string(),
+                "see to the node's state directory; nothing was changed",
+            )
+        })?;
+        if let Some((newest, generation)) = &self.newest {
+            let reached = Reached {
+                generation: *generation,
+                burned: guard.mark(),
+            };
+            if let Err(error) = newest.write(&reached) {
+                tracing::warn!(%error, "a cut of the burned secrets would not be seen before the next one burns");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Lost {
+    fn new(error: &StateDirError) -> Self {
+        Self {
+            why: error.to_string(),
+            fix: error.fix(),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Going back to a state from before: all of it, or all that can be had, and the node is free for the next transaction.
+//!
+//! What stands in the way is a port that cannot be opened again, or an address that is not there any more. It is left out
+//! with all that needs it, and told; it is tried again every second until something else changes the tables.
+
+use std::time::{Duration, Instant};
+
+use twinseal_api::v1;
+
+use super::apply::{Cause, Commit};
+use super::keys::Live;
+use super::model::State;
+use super::node::Node;
+use super::prune::prune;
+use super::refusal::Refused;
+use super::transaction::{Outcome, Touched};
+
+/// What could not be restored is tried again after this.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A state that was restored in part.
+pub(super) struct Unrestored {
+    /// All of it.
+    state: State,
+    live: Live,
+    /// What is not there yet.
+    missing: Touched,
+    /// Of the tables without that.
+    generation: u64,
+    again: Instant,
+}
+
+/// How far it went.
+struct Back {
+    generation: u64,
+    /// Why some of it could not be restored.
+    why: Refused,
+    missing: Touched,
+}
+
+impl Node {
+    /// Takes back what waits, as far as can be.
+    pub fn rollback(&mut self, generation: u64) -> Result<v1::RollbackResponse, Refused> {
+        self.check_waits(generation)?;
+        self.roll_back()
+    }
+
+    /// The time is up.
+    pub(super) fn expired(&mut self) {
+        tracing::warn!("the transaction was not confirmed and is rolled back");
+        // What could not be done is told as an event.
+        let _ = self.roll_back();
+    }
+
+    fn roll_back(&mut self) -> Result<v1::RollbackResponse, Refused> {
+        let Some(pending) = self.pending.take() else {
+            return Ok(v1::RollbackResponse {
+                generation: self.state.generation,
+                ..Default::default()
+            });
+        };
+        let back = match self.go_back(&pending.state, &pending.live, &pending.touched, None) {
+            Ok(back) => back,
+            // What is there stays, and nobody waits any more.
+            Err(refused) => {
+                self.store_changes(&pending.state, &pending.touched);
+                let detail = format!(
+                    "nothing could be rolled back, and generation {} stays: {refused}",
+                    self.state.generation
+                );
+                tracing::error!("{detail}");
+                self.events.fault("rollback_failed", detail);
+                return Err(refused);
+            }
+        };
+        let answer = v1::RollbackResponse {
+            generation: back.generation,
+            not_restored: back.why.items().to_vec(),
+        };
+        if !back.missing.is_empty() {
+            let detail = format!(
+                "{}; {} items are not restored, and are tried again every second until something else changes the tables",
+                back.why,
+                back.missing.len()
+            );
+            tracing::error!("the rollback is not complete: {detail}");
+            self.events.fault("rollback_incomplete", detail);
+            self.unrestored = Some(Unrestored {
+                state: pending.state,
+                live: pending.live,
+                missing: back.missing,
+                generation: back.generation,
+                again: Instant::now() + RETRY,
+            });
+        }
+        Ok(answer)
+    }
+
+    /// Tries again what could not be restored, if it is time and nobody has changed anything since.
+    pub(super) fn try_rest(&mut self, now: Instant) {
+        let untouched = |rest: &Unrestored| rest.generation == self.state.generation;
+        if self.pending.is_some() || !self.unrestored.as_ref().is_some_and(untouched) {
+            self.unrestored = None;
+            return;
+        }
+        let Some(mut rest) = self.unrestored.take_if(|rest| rest.again <= now) else {
+            return;
+        };
+        rest.again = now + RETRY;
+        match self.go_back(&rest.state, &rest.live, &rest.missing, Some(&rest.missing)) {
+            Ok(back) if back.missing.is_empty() => {
+                tracing::info!(generation = back.generation, "the rollback is complete");
+            }
+            Ok(back) => {
+                rest.generation = back.generation;
+                rest.missing = back.missing;
+                self.unrestored = Some(rest);
+            }
+            Err(_) => self.unrestored = Some(rest),
+        }
+    }
+
+    /// Going back is a transaction like others, but for what it need not ask: the state was sound, and its keys live.
+    /// `touched` differs from what is there. If `missing` is what is not there yet, less must be missing afterwards.
+    fn go_back(
+        &mut self,
+        to: &State,
+        live: &Live,
+        touched: &Touched,
+        missing: Option<&Touched>,
+    ) -> Result<Back, Refused> {
+        // Of what waited only the generation was stored.
+        let stored = match missing {
+            Some(_) => self.state.clone(),
+            None => to.clone(),
+        };
+        let mut state = to.clone();
+        let mut why = Refused::default();
+        let mut left_out = Touched::new();
+        loop {
+            let mut touched = touched.clone();
+            touched.extend(left_out.clone());
+            state.generation = self.state.generation + 1;
+            let outcome = Outcome::back(&self.state, state.clone(), touched);
+            let live = live
+                .next(&outcome.state, &outcome.secrets, &self.sa)
+                .map_err(|error| error.refused(&outcome.touched))?;
+            let commit = Commit {
+                outcome,
+                cause: Cause::RolledBack,
+                within: None,
+            };
+            match self.commit(commit, live) {
+                Ok(committed) => {
+                    let mut differs = left_out.clone();
+                    differs.extend(missing.cloned().unwrap_or_default());
+                    self.store_changes(&stored, &differs);
+                    return Ok(Back {
+                        generation: committed.generation,
+                        why,
+                        missing: left_out,
+                    });
+                }
+                Err(refused) => {
+                    let more = prune(&mut state, &refused);
+                    let nothing = more.is_empty();
+                    left_out.extend(more);
+                    if nothing || missing.is_some_and(|it| it.len() <= left_out.len()) {
+                        return Err(refused);
+                    }
+                    why.append(refused);
+                }
+            }
+        }
+    }
+}

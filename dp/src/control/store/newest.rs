@@ -1,0 +1,116 @@
+//! How far what is stored went: files that were cut, removed or put back since are missed.
+//!
+//! The file `newest` of the state directory is written after what it tells of is on the disk, in place and without a wait
+//! of its own. So after a crash it may tell less than there is, but never more.
+//!
+//! ```text
+//! "twinseal newest\n", generation u64, burned secrets: count u64, head [32]; mac [32]
+//! ```
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::hmac;
+use twinseal_crypto::BurnMark;
+
+use super::StoreError;
+
+/// The file of the state directory.
+pub(in crate::control) const FILE: &str = "newest";
+const MAGIC: &[u8; 16] = b"twinseal newest\n";
+const TEXT: usize = 16 + 8 + 8 + 32;
+const MAC: usize = 32;
+
+/// What the disk is known to have.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(in crate::control) struct Reached {
+    /// The last generation that was stored.
+    pub(in crate::control) generation: u64,
+    /// How far the burned secrets went then.
+    pub(in crate::control) burned: BurnMark,
+}
+
+/// The file, to be written.
+pub(in crate::control) struct Newest {
+    file: File,
+    key: hmac::Key,
+}
+
+impl Newest {
+    /// Opens the file, which is made if it is missing.
+    pub(super) fn open(state_dir: &Path, key: &hmac::Key) -> Result<Self, StoreError> {
+        let path = state_dir.join(FILE);
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&path)
+            .map_err(|source| StoreError::Io {
+                action: "open",
+                path,
+                source,
+            })?;
+        Ok(Self {
+            file,
+            key: key.clone(),
+        })
+    }
+
+    /// Takes down what is on the disk by now.
+    pub(in crate::control) fn write(&self, reached: &Reached) -> io::Result<()> {
+        let mut bytes = Vec::with_capacity(TEXT + MAC);
+        bytes.extend(MAGIC);
+        bytes.extend(reached.generation.to_be_bytes());
+        bytes.extend(reached.burned.count.to_be_bytes());
+        bytes.extend(reached.burned.head);
+        let mac = hmac::sign(&self.key, &bytes);
+        bytes.extend(mac.as_ref());
+        self.file.write_all_at(&bytes, 0)
+    }
+
+    /// Has what was written last, and the file's name, on the disk.
+    pub(super) fn sync(&self, state_dir: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        File::open(state_dir)?.sync_all()
+    }
+}
+
+/// What a state directory's file tells, or why it tells nothing.
+pub(super) fn read(state_dir: &Path, key: &hmac::Key) -> Result<Reached, String> {
+    let path: PathBuf = state_dir.join(FILE);
+    let tells = |why: &str| {
+        let path = path.display();
+        format!("{path} {why}: whether the last transactions are missing cannot be told")
+    };
+    let mut bytes = Vec::new();
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(&path)
+        .and_then(|file| file.take(TEXT as u64 + 64).read_to_end(&mut bytes))
+        .map_err(|error| tells(&format!("cannot be read ({error})")))?;
+    let Some((text, mac)) = bytes.split_at_checked(TEXT) else {
+        return Err(tells("is cut off"));
+    };
+    if hmac::verify(key, text, mac).is_err() || text[..16] != MAGIC[..] {
+        return Err(tells("is damaged, or comes from another node"));
+    }
+    let number = |at: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&text[at..at + 8]);
+        u64::from_be_bytes(bytes)
+    };
+    let mut head = [0; 32];
+    head.copy_from_slice(&text[32..]);
+    Ok(Reached {
+        generation: number(16),
+        burned: BurnMark {
+            count: number(24),
+            head,
+        },
+    })
+}

@@ -1,0 +1,80 @@
+//! The node's side of the [state directory](super::state_dir): taken up at the start, or as soon as it is there.
+
+use std::time::{Duration, Instant};
+
+use super::burned::Burned;
+use super::node::Node;
+use super::state_dir::{StateDir, StateDirError};
+
+/// A state directory that is not there is looked for again after this.
+const RETRY: Duration = Duration::from_secs(1);
+
+impl Node {
+    /// Uses a state directory from now on, and restores what it has.
+    pub(super) fn take_up(&mut self, dir: StateDir) {
+        let StateDir {
+            lock,
+            burned,
+            store,
+            tables,
+            damage,
+            usage,
+            drains,
+            drains_damage,
+        } = dir;
+        self.state_dir = Some(lock);
+        self.look_again = None;
+        self.burned = burned;
+        if let Some(why) = self.burned.refuses() {
+            self.tell_refuses(why);
+        }
+        self.accounts.keep_in(usage);
+        drains.tell(&self.events);
+        self.drains = drains;
+        if let Some(damage) = drains_damage {
+            tracing::error!("{damage}");
+            self.events.fault("drains_damaged", damage);
+        }
+        self.store = store;
+        self.restore(tables, damage);
+    }
+
+    /// Goes without one, and takes no secrets.
+    pub(super) fn without_state_dir(&mut self, error: &StateDirError) {
+        let before = self.burned.refuses();
+        self.burned = Burned::none(error);
+        let why = self.burned.refuses();
+        if let Some(why) =
+            why.filter(|why| self.look_again.is_none() || before.as_ref() != Some(why))
+        {
+            self.tell_refuses(why);
+        }
+        self.look_again = Some(Instant::now() + RETRY);
+    }
+
+    fn tell_refuses(&self, why: String) {
+        tracing::error!("secrets are refused: {why}");
+        self.events.fault("secrets_refused", why);
+    }
+
+    /// Looks whether there is one by now, if it is time.
+    pub(super) fn try_state_dir(&mut self, now: Instant) {
+        if self.look_again.is_none_or(|again| now < again) || self.pending.is_some() {
+            return;
+        }
+        match StateDir::open(&self.wanted) {
+            // What it has must not take the place of what came meanwhile, nor the other way round.
+            Ok(dir) if dir.tables.is_none() || self.state.generation == 0 => {
+                tracing::info!(path = %self.wanted.path.display(), "the state directory is there and is used from now on");
+                self.take_up(dir);
+            }
+            Ok(_) => {
+                self.without_state_dir(&StateDirError::Late {
+                    path: self.wanted.path.clone(),
+                });
+                self.look_again = None;
+            }
+            Err(error) => self.without_state_dir(&error),
+        }
+    }
+}

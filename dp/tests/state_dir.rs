@@ -1,0 +1,224 @@
+//! The state directory: who makes it, what happens when its disk is full, and the control socket beside it.
+
+mod node;
+
+use tempfile::TempDir;
+use twinseal::control::NodeConfig;
+use twinseal_api::v1::{self, item::Item};
+
+use node::*;
+
+/// As a cleaner of /run does.
+#[test]
+fn a_socket_that_somebody_removes_is_told_and_made_again() {
+    let dir = TempDir::new().expect("a folder");
+    let config = config(dir.path(), "n");
+    let path = &config.socket.path;
+    let node = Node::start(config.clone()).expect("it starts");
+    on_runtime(async {
+        let mut client = connect(&config).await;
+        let watch = client.watch(v1::WatchRequest::default()).await;
+        let mut reader = watch.expect("it tells").into_inner();
+        for _ in 0..2 {
+            std::fs::remove_file(path).expect("it is there");
+            let told = fault(&mut reader, "control_socket_gone").await;
+            assert!(told.contains("SIGHUP"), "{told}");
+            assert!(!path.exists(), "nobody asked yet");
+            // What the handler of SIGHUP does.
+            config.reopen.ask();
+            while !path.exists() {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+            get(&mut connect(&config).await).await;
+        }
+    });
+    node.stop();
+    assert!(!path.exists(), "the new one goes with the node");
+}
+
+#[test]
+fn a_state_directory_is_made_once_and_by_somebody() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = TempDir::new().expect("a folder");
+    let state = dir.path().join("deep").join("in").join("state");
+    let file = dir.path().join("node.toml");
+    let text = format!("state_dir = {state:?}\n[node]\nname = \"n\"\n");
+    std::fs::write(&file, text).expect("a file");
+    let init = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_twinseal"));
+        let output = command
+            .arg("init")
+            .args(arguments)
+            .output()
+            .expect("it runs");
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
+    };
+    let by_config = ["--config", file.to_str().expect("text")];
+    let (code, told) = init(&by_config);
+    assert_eq!(code, Some(0), "{told}");
+    let mode = |path: &std::path::Path| {
+        let found = std::fs::symlink_metadata(path).expect("it is made");
+        found.permissions().mode() & 0o777
+    };
+    assert_eq!(mode(&state), 0o700);
+    for name in ["burned", "mac.key", "newest", "lock"] {
+        assert_eq!(mode(&state.join(name)), 0o600, "{name}");
+    }
+    // In a unit file it would make what is merely not mounted: so it does not stand being there for every start.
+    let before = std::fs::read(state.join("burned")).expect("readable");
+    for arguments in [
+        &by_config[..],
+        &["--state-dir", state.to_str().expect("text")],
+    ] {
+        let (code, told) = init(arguments);
+        assert_eq!(code, Some(1), "{told}");
+        assert!(told.contains("was initialised already"), "{told}");
+    }
+    assert_eq!(
+        std::fs::read(state.join("burned")).expect("readable"),
+        before
+    );
+    let link = dir.path().join("link");
+    std::fs::remove_file(state.join("burned")).expect("it is there");
+    std::fs::write(&link, before).expect("a file");
+    std::os::unix::fs::symlink(&link, state.join("burned")).expect("free");
+    let config = NodeConfig {
+        state_dir: state.clone(),
+        ..config(dir.path(), "n")
+    };
+    let _node = Node::start(config.clone()).expect("it shows itself");
+    on_runtime(async {
+        let told = get(&mut connect(&config).await).await.secrets_refused;
+        assert!(told.contains("is no file, or a link to one"), "{told}");
+    });
+    // Who is told that it is in use is told by whom.
+    let (code, told) = init(&[
+        "--secrets-replaced",
+        "--state-dir",
+        state.to_str().expect("text"),
+    ]);
+    assert_eq!(code, Some(1));
+    assert!(
+        told.contains(&format!("in use by process {}", std::process::id())),
+        "{told}"
+    );
+}
+
+/// A file system of its own; goes with this.
+struct Mounted(std::path::PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&self.0)
+            .status();
+    }
+}
+
+#[test]
+fn a_disk_that_was_full_for_a_moment_needs_nobody() {
+    let dir = TempDir::new().expect("a folder");
+    let mount = dir.path().join("n");
+    std::fs::create_dir(&mount).expect("free");
+    let mut command = std::process::Command::new("mount");
+    let command = command.args(["-t", "tmpfs", "-o", "size=1m,mode=0700", "twinseal-test"]);
+    if !command
+        .arg(&mount)
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        eprintln!("SKIPPED: no right to mount a small file system");
+        return;
+    }
+    let _mounted = Mounted(mount.clone());
+    let tag = tag("full");
+    let config = config(dir.path(), "n");
+    let copy = dir.path().join("copy");
+    let node = Node::start(config.clone()).expect("it starts");
+    // More than fits what is left of the last pages.
+    let circuits = (0..60u8).map(|n| {
+        Item::Circuit(v1::Circuit {
+            name: format!("k{n}"),
+            id: 1000 + u64::from(n),
+            end: v1::End::A.into(),
+            vrf: "red".into(),
+            link: "l1".into(),
+            label: 5000 + u32::from(n),
+            tags: [("t".to_owned(), "x".repeat(256))].into(),
+            ..Default::default()
+        })
+    });
+    let keys = || {
+        (0..60u8).flat_map(|n| {
+            let owner = v1::key::Owner::Circuit(format!("k{n}"));
+            let transmits = v1::transmit::Owner::Circuit(format!("k{n}"));
+            [
+                key(owner, v1::Direction::AToB, 1, 100 + n),
+                transmit(transmits, 1),
+            ]
+        })
+    };
+    let generation = on_runtime(async {
+        let mut client = connect(&config).await;
+        let watch = client.watch(v1::WatchRequest::default()).await;
+        let mut reader = watch.expect("it tells").into_inner();
+        apply(&mut client, edge(&tag, v1::End::A))
+            .await
+            .expect("sound");
+        fill(&mount.join("fill"));
+        let answer = client
+            .apply(request(circuits))
+            .await
+            .expect("it applies")
+            .into_inner();
+        assert!(answer.not_stored);
+        fault(&mut reader, "tables_not_stored").await;
+        let status = apply(&mut client, keys())
+            .await
+            .expect_err("nothing can be burned");
+        assert_eq!(
+            refusal(&status)[0].code(),
+            v1::RefusalCode::Storage,
+            "{status}"
+        );
+
+        std::fs::remove_file(mount.join("fill")).expect("it is there");
+        fault(&mut reader, "tables_stored_again").await;
+        let copied = std::process::Command::new("cp")
+            .arg("-r")
+            .arg(&mount)
+            .arg(&copy)
+            .status();
+        assert!(copied.is_ok_and(|status| status.success()));
+        apply(&mut client, keys()).await.expect("there is room");
+        answer.generation
+    });
+    node.stop();
+    // As after the machine had stopped then: with no transaction in between all is there.
+    let config = NodeConfig {
+        state_dir: copy,
+        ..config
+    };
+    let _node = Node::start(config.clone()).expect("it starts");
+    on_runtime(async {
+        let got = get(&mut connect(&config).await).await;
+        assert_eq!(
+            (got.generation, got.secrets_refused.as_str()),
+            (generation, "")
+        );
+    });
+}
+
+/// Writes until nothing more fits.
+fn fill(path: &std::path::Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path).expect("it is made");
+    for chunk in [4096, 1] {
+        while file.write_all(&vec![7; chunk]).is_ok() {}
+    }
+}
