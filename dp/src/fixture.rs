@@ -238,7 +238,7 @@ impl Path {
         let via = Via {
             port: EDGE,
             address: None,
-            mac: None,
+            neighbour: None,
         };
         b.tables.vias.set(0, via);
         b.route([10, 2, 0, 0], "2001:db8:2::", Target::Via(ViaIndex(0)));
@@ -269,6 +269,7 @@ impl Node {
                 device_mtu: MTU,
                 peer: None,
                 sources: Arc::default(),
+                since: 0,
             })
         };
         let mut tables = Tables::default();
@@ -280,6 +281,7 @@ impl Node {
         tables.vrfs.push(Vrf {
             v4: Some(Ipv4Addr::new(10, number, 0, 1)),
             v6: Some(Ipv6Addr::new(0x2001, 0xdb8, number.into(), 0, 0, 0, 0, 1)),
+            errors: Some(EDGE),
             ..Vrf::default()
         });
         let hosts = [[10, 1, 0, 2], [10, 2, 0, 2]].map(IpAddr::from);
@@ -293,7 +295,7 @@ impl Node {
                         port: EDGE,
                         address: ip::mapped(host),
                     };
-                    (key, host_mac(number))
+                    (key, host_mac(number).into())
                 })
                 .collect(),
         );

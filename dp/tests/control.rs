@@ -569,3 +569,108 @@ fn an_mtu_that_is_too_small_is_told_at_once_and_as_long_as_it_is() {
     });
     node.stop();
 }
+
+/// A frame that waits for a neighbour on a port must not leave by what comes after that port, though it has its index and
+/// its neighbours have the same addresses.
+#[test]
+fn frames_that_wait_do_not_outlive_their_port_or_its_vrf() {
+    let via = |vrf: &str, port: &str| {
+        Item::Route(v1::Route {
+            vrf: vrf.into(),
+            prefix: "10.9.0.0/16".into(),
+            target: Some(v1::route::Target::Via(v1::Via {
+                port: port.into(),
+                address: String::new(),
+            })),
+        })
+    };
+    let neighbour = |port: &str| {
+        Item::Neighbour(v1::Neighbour {
+            port: port.into(),
+            address: "10.9.0.5".into(),
+            mac: "02:00:00:00:09:05".into(),
+        })
+    };
+    let vrf = |name: &str| Item::Vrf(v1::Vrf { name: name.into() });
+    let route = |vrf: &str| {
+        v1::item_ref::Item::Route(v1::RouteRef {
+            vrf: vrf.into(),
+            prefix: "10.9.0.0/16".into(),
+        })
+    };
+    let port_ref = |port: &str| v1::item_ref::Item::Port(port.into());
+    let vrf_ref = |vrf: &str| v1::item_ref::Item::Vrf(vrf.into());
+    let (mac_in, mac_out) = ("02:00:00:00:07:01", "02:00:00:00:07:02");
+    for reborn in [true, false] {
+        let dir = TempDir::new().expect("a folder");
+        let config = config(dir.path(), "n");
+        let _node = Node::start(config.clone()).expect("it starts");
+        let tag = tag(&format!("outlive-{reborn}"));
+        let (wire_in, wire_out) = (format!("{tag}-in"), format!("{tag}-out"));
+        let host = End::open(&wire_in, 1).expect("free").queue(0);
+        let far = End::open(&wire_out, 1).expect("free").queue(0);
+        on_runtime(async {
+            let mut client = connect(&config).await;
+            let items = [
+                vrf("red"),
+                vrf("blue"),
+                port("in", "red", &wire_in, mac_in),
+                port("out", "red", &wire_out, mac_out),
+                via("red", "out"),
+            ];
+            apply(&mut client, items).await.expect("sound");
+            let packet =
+                |payload: &[u8]| frame([2, 0, 0, 0, 7, 1], [10, 1, 0, 9], [10, 9, 0, 5], payload);
+            assert!(host.send(&packet(b"red's")));
+            // It waits: what comes after it was dropped by then.
+            let drops = |stats: v1::StatsResponse, reason: &str| {
+                let found = stats.drops.iter().find(|drop| drop.name == reason);
+                found.map_or(0, |drop| drop.value)
+            };
+            let mut short = packet(b"");
+            short.truncate(20);
+            assert!(host.send(&short));
+            while drops(stats(&mut client).await, "truncated") == 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            let mut request = v1::ApplyRequest::default();
+            let mut delete = |item| {
+                let item = v1::ItemRef { item: Some(item) };
+                request.changes.push(v1::Change {
+                    change: Some(v1::change::Change::Delete(item)),
+                });
+            };
+            delete(route("red"));
+            if reborn {
+                delete(port_ref("out"));
+                client.apply(request).await.expect("sound");
+                let items = [
+                    port("other", "blue", &wire_out, mac_out),
+                    neighbour("other"),
+                ];
+                apply(&mut client, items).await.expect("sound");
+            } else {
+                delete(port_ref("in"));
+                delete(vrf_ref("red"));
+                let items = [port("out", "blue", &wire_out, mac_out), neighbour("out")];
+                request.changes.extend(node::request(items).changes);
+                client.apply(request).await.expect("sound");
+            }
+            assert_eq!(drops(stats(&mut client).await, "port_gone"), 1);
+            // The first that leaves is blue's own, of another host.
+            let name = if reborn { "other" } else { "out" };
+            apply(&mut client, [via("blue", name)])
+                .await
+                .expect("sound");
+            let own = frame([2, 0, 0, 0, 7, 2], [10, 1, 0, 9], [10, 9, 0, 5], b"blue's");
+            assert!(far.send(&own));
+            loop {
+                let got = far.receive_one(|octets| octets.windows(6).any(|it| it == b"blue's"));
+                match got {
+                    Some(blue) => break assert!(blue, "red's left by blue's port"),
+                    None => tokio::time::sleep(std::time::Duration::from_millis(1)).await,
+                }
+            }
+        });
+    }
+}

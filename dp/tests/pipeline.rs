@@ -2,13 +2,14 @@
 
 use proptest::prelude::*;
 use twinseal::fixture::*;
+use twinseal::pipeline::Budgets;
 use twinseal::pipeline::Disposition::{self, Drop, Send};
 use twinseal::pipeline::reason::DropReason;
 use twinseal::pipeline::told::Told;
 use twinseal::tables::trie::Number;
 use twinseal::tables::{Dscp, LinkIndex, PortIndex, Receiver, Target, Via, ViaIndex, VrfIndex};
 use twinseal::wire::ethernet::Mac;
-use twinseal::wire::ip::checksum;
+use twinseal::wire::ip::{self, checksum};
 use twinseal_crypto::{DEFAULT_PROVIDER, Suite, provider};
 
 fn path() -> Path {
@@ -492,9 +493,41 @@ fn what_is_missing_on_the_way_out_has_a_name() {
     let Disposition::Wait(waiting) = disposition else {
         panic!("{disposition:?}");
     };
-    assert_eq!(path.b.state.neighbour(waiting).unwrap().port, EDGE);
+    let awaited = path.b.state.awaited(waiting).unwrap().neighbour;
+    assert_eq!(
+        (awaited.port, ip::unmapped(awaited.address)),
+        (EDGE, "10.2.0.2".parse().unwrap())
+    );
     assert_eq!((held[..6].to_vec(), held.len()), (vec![0; 6], frame.len()));
-    assert_eq!(path.b.state.wanted[0], (EDGE, "10.2.0.2".parse().unwrap()));
+}
+
+#[test]
+fn neighbours_that_packets_go_to_are_marked() {
+    let mut path = path();
+    let used = |node: &Node| {
+        let mut used = Vec::new();
+        node.tables
+            .take_used(|key| used.push((key.port, ip::unmapped(key.address))));
+        used
+    };
+    let deliver = |path: &mut Path, flow| {
+        let second = second_hop(path, &host_frame_v4(100, flow));
+        sent(&mut path.b, WEST, &second, EDGE);
+    };
+    assert_eq!(used(&path.b), []);
+    deliver(&mut path, 7);
+    assert_eq!(used(&path.b), [(EDGE, "10.2.0.2".parse().unwrap())]);
+    assert_eq!(used(&path.b), []);
+    // A gateway.
+    let gateway = "10.2.9.9".parse().unwrap();
+    let via = Via {
+        port: EDGE,
+        address: Some(ip::mapped(gateway)),
+        neighbour: Some(host_mac(9).into()),
+    };
+    path.b.tables.vias.set(0, via);
+    deliver(&mut path, 8);
+    assert_eq!(used(&path.b), [(EDGE, gateway)]);
 }
 
 #[test]
@@ -504,12 +537,12 @@ fn senders_hear_of_packets_that_are_too_big_or_ran_out_of_hops() {
         (host_frame_v6(1409, 7), true),
     ] {
         let mut path = path();
-        path.a.state.icmp_budget = 1;
+        path.a.state.errors = Budgets::of(1);
         // The way back to the host.
         let via = Via {
             port: EDGE,
             address: None,
-            mac: None,
+            neighbour: None,
         };
         path.a.tables.vias.set(0, via);
         path.a.write(|draft| {
@@ -546,7 +579,7 @@ fn senders_hear_of_packets_that_are_too_big_or_ran_out_of_hops() {
         assert_eq!(circuit.drops(DropReason::PacketTooBig as usize), 2);
 
         // Every other reason why its sender is not told.
-        path.a.state.icmp_budget = 2;
+        path.a.state.errors = Budgets::of(2);
         let mut error = frame.clone();
         error[if v6 { 20 } else { 23 }] = if v6 { 58 } else { 1 };
         error[if v6 { 54 } else { 34 }] = 3;

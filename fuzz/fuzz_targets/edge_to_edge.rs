@@ -3,6 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use twinseal::fixture::{EAST, EDGE, WEST};
+use twinseal::pipeline::Budgets;
 use twinseal::pipeline::Disposition::{Drop, Send, Wait};
 use twinseal::pipeline::reason::DropReason;
 use twinseal_fuzz::{MAX_FRAME, pass, run, with_bed};
@@ -14,8 +15,8 @@ fuzz_target!(|frame: &[u8]| {
     with_bed(|bed| {
         let path = &mut bed.path;
         // An ICMP error may go this way too, to a host that was made up as the source. Target outer_parse has those.
-        path.a.state.icmp_budget = 0;
-        path.b.state.icmp_budget = 0;
+        path.a.state.errors = Budgets::of(0);
+        path.b.state.errors = Budgets::of(0);
         let (disposition, first) = run(&mut path.a, EDGE, &[frame.to_vec()]).remove(0);
         if disposition != Send(WEST) {
             return;

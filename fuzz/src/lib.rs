@@ -12,8 +12,8 @@ use twinseal::fixture::{
     EAST, EDGE, EPOCH, Node, Path, RECEIVER_AT_B, RECEIVER_AT_TRANSIT, Seal, WEST, host_frame_v4,
     host_frame_v6,
 };
-use twinseal::pipeline::Disposition;
 use twinseal::pipeline::reason::DropReason;
+use twinseal::pipeline::{Budgets, Disposition};
 use twinseal::tables::{PortIndex, Receiver};
 use twinseal_crypto::{
     self as crypto, AAD_LEN, DEFAULT_PROVIDER, Lanes, Provider, Suite, TAG_LEN, provider,
@@ -107,8 +107,7 @@ impl Bed {
         let circuit = self.path.b.tables.circuits.get_mut(0);
         circuit.expect("of the fixture").receive[EPOCH as usize] = Some(open(Seal::Circuit));
         for node in [&mut self.path.a, &mut self.path.transit, &mut self.path.b] {
-            node.state.wanted.clear();
-            node.state.icmp_budget = 1;
+            node.state.errors = Budgets::of(1);
         }
     }
 

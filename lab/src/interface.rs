@@ -223,6 +223,16 @@ impl Namespace {
         self.netlink(request, || format!("set neighbour {ip} on {ifname}"))
     }
 
+    /// Takes an entry out of the neighbour table.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn forget_neighbour(&self, ifname: &str, ip: IpAddr) -> Result<(), LabError> {
+        let body = self.neighbour_body(ifname, ip, 0)?;
+        let request = Request::new(libc::RTM_DELNEIGH, 0, &body).put(libc::NDA_DST, &octets(ip));
+        self.netlink(request, || format!("forget neighbour {ip} on {ifname}"))
+    }
+
     /// The hardware address of an interface.
     ///
     /// # Errors

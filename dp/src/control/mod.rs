@@ -29,6 +29,7 @@ pub mod usage;
 
 pub mod access;
 mod accounts;
+mod asked;
 pub mod audit;
 mod burned;
 mod check;
@@ -43,6 +44,7 @@ mod mtu;
 mod ports;
 mod prune;
 mod report;
+mod requested;
 mod resolve;
 mod restore;
 mod rollback;

@@ -1,7 +1,8 @@
 //! What the kernel knows of our devices: neighbours, addresses, carrier; and asking it to resolve neighbours.
 //!
-//! Forwarded packets pass the kernel by, so nothing makes it resolve a neighbour or keep one fresh but our asking
-//! (`NTF_USE`, which starts ARP or neighbour discovery as a packet of the host's own would).
+//! Forwarded packets pass the kernel by, so nothing makes it resolve a neighbour or keep one fresh but our asking: `NTF_USE`
+//! starts ARP or neighbour discovery as a packet of the host's own would, and `NUD_PROBE` sees whether one that is known is
+//! still there and the same.
 //!
 //! Without netlink the node works on with static neighbours.
 
@@ -10,8 +11,11 @@ use std::net::IpAddr;
 
 use futures::StreamExt;
 use futures::channel::mpsc::UnboundedReceiver;
-use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
-use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -33,6 +37,8 @@ pub struct View {
     pub addresses: HostAddresses,
     /// Neighbours that an operator set for good. Asking the kernel to use one would make it an ordinary one.
     permanent: HashSet<(u32, IpAddr)>,
+    /// Neighbours that packets could be sent to and cannot any more, since this was last emptied.
+    pub vanished: Vec<(u32, IpAddr)>,
     /// Its devices.
     pub devices: Devices,
 }
@@ -75,7 +81,7 @@ struct Connection {
     tasks: [JoinHandle<()>; 2],
 }
 
-type Messages = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
+type Messages = UnboundedReceiver<(NetlinkMessage<Message>, SocketAddr)>;
 
 impl Netlink {
     /// Connects and reads everything once. Never fails: without netlink the view stays empty.
@@ -130,27 +136,69 @@ impl Netlink {
         changed
     }
 
-    /// Makes the kernel resolve a neighbour, or see whether it is still there. Does not wait, and does nothing without
-    /// the privilege.
+    /// Makes the kernel resolve a neighbour, or see now and then whether it is still there. Does not wait, and does
+    /// nothing without the privilege.
     pub fn resolve(&self, ifindex: u32, address: IpAddr) {
+        let mut message = neighbour(ifindex, address, NeighbourState::None);
+        message.header.flags = NeighbourFlags::Use;
+        let flags = NLM_F_CREATE | NLM_F_REPLACE;
+        self.ask(ifindex, address, Message::NewNeighbour(message), flags);
+    }
+
+    /// Makes the kernel see at once whether a neighbour that it knows is still there and the same: it asks it three times,
+    /// a second apart, and without an answer gives it up. As [`resolve`](Self::resolve) otherwise.
+    pub fn probe(&self, ifindex: u32, address: IpAddr) {
+        let message = neighbour(ifindex, address, NeighbourState::Probe);
+        self.ask(
+            ifindex,
+            address,
+            Message::NewNeighbour(message),
+            NLM_F_REPLACE,
+        );
+    }
+
+    /// Makes the kernel forget a neighbour. As [`resolve`](Self::resolve) otherwise.
+    pub fn forget(&self, ifindex: u32, address: IpAddr) {
+        let message = neighbour(ifindex, address, NeighbourState::None);
+        self.ask(ifindex, address, Message::DelNeighbour(message), 0);
+    }
+
+    fn ask(&self, ifindex: u32, address: IpAddr, message: Message, flags: u16) {
         let Some(Connection { handle, .. }) = &self.connection else {
             return;
         };
         if self.view.permanent.contains(&(ifindex, address)) {
             return;
         }
-        let request = handle
-            .neighbours()
-            .add(ifindex, address)
-            .state(NeighbourState::None)
-            .flags(NeighbourFlags::Use)
-            .replace();
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        let mut handle = handle.clone();
         tokio::spawn(async move {
-            if let Err(error) = request.execute().await {
-                tracing::debug!(%error, ifindex, %address, "the kernel does not resolve the neighbour");
-            }
+            let error = match handle.request(request) {
+                Ok(mut answers) => match answers.next().await.map(|answer| answer.payload) {
+                    Some(NetlinkPayload::Error(error)) if error.code.is_some() => error.to_string(),
+                    _ => return,
+                },
+                Err(error) => error.to_string(),
+            };
+            tracing::debug!(%error, ifindex, %address, "the kernel does not see to the neighbour");
         });
     }
+}
+
+/// What is asked about a neighbour.
+fn neighbour(ifindex: u32, address: IpAddr, state: NeighbourState) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    let (family, destination) = match address {
+        IpAddr::V4(v4) => (AddressFamily::Inet, NeighbourAddress::Inet(v4)),
+        IpAddr::V6(v6) => (AddressFamily::Inet6, NeighbourAddress::Inet6(v6)),
+    };
+    message.header.family = family;
+    message.header.ifindex = ifindex;
+    message.header.state = state;
+    let destination = NeighbourAttribute::Destination(destination);
+    message.attributes.push(destination);
+    message
 }
 
 impl Connection {
@@ -215,8 +263,7 @@ impl View {
         (!self.devices.is_unknown()).then(|| self.devices.named(name).is_some())
     }
 
-    fn hear(&mut self, payload: NetlinkPayload<RouteNetlinkMessage>, changed: &mut Changed) {
-        use RouteNetlinkMessage as Message;
+    fn hear(&mut self, payload: NetlinkPayload<Message>, changed: &mut Changed) {
         match payload {
             NetlinkPayload::InnerMessage(message) => match message {
                 Message::NewLink(link) => changed.devices |= self.devices.hear(&link, true),
@@ -309,6 +356,9 @@ impl View {
             None => self.neighbours.remove(&key),
         };
         changed.neighbours |= before != mac;
+        if before.is_some() && mac.is_none() {
+            self.vanished.push(key);
+        }
     }
 }
 

@@ -207,3 +207,53 @@ fn addresses_have_the_standing_that_their_flags_say() {
         assert_eq!(standing(flags), expected, "{flags:?}");
     }
 }
+
+#[test]
+fn a_neighbour_that_is_probed_and_does_not_answer_vanishes_and_can_be_forgotten() {
+    in_namespace(|| async {
+        let mut netlink = Netlink::start().await;
+        let handle = handle_of(&netlink);
+        let Some((t0, _)) = veth(&handle).await else {
+            return;
+        };
+        let (ours, peer) = ("192.0.2.1", "192.0.2.2");
+        let (ours, peer): (IpAddr, IpAddr) = (ours.parse().expect("v4"), peer.parse().expect("v4"));
+        let address = handle.address().add(t0, ours, 24);
+        address.execute().await.expect("it is free");
+        // Left alone it would stay for good.
+        let stale = handle.neighbours().add(t0, peer);
+        let stale = stale.link_layer_address(&[2, 0, 0, 0, 0, 9]);
+        let stale = stale.state(NeighbourState::Stale);
+        stale.execute().await.expect("it is ours");
+        let known = |view: &View| view.neighbours.contains_key(&(t0, peer));
+        until(&mut netlink, known).await;
+        assert!(netlink.view.vanished.is_empty());
+        netlink.probe(t0, peer);
+        until(&mut netlink, |view| view.vanished == [(t0, peer)]).await;
+        assert!(!known(&netlink.view));
+
+        assert!(in_table(&handle, t0, peer).await, "as failed");
+        netlink.forget(t0, peer);
+        let gone = timeout(Duration::from_secs(10), async {
+            while in_table(&handle, t0, peer).await {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        gone.await.expect("it is forgotten");
+        // Who is not there is not made by a probe.
+        netlink.probe(t0, peer);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!in_table(&handle, t0, peer).await);
+    });
+}
+
+async fn in_table(handle: &Handle, device: u32, address: IpAddr) -> bool {
+    let mut neighbours = std::pin::pin!(handle.neighbours().get().execute());
+    let wanted = NeighbourAttribute::Destination(address.into());
+    while let Some(Ok(it)) = neighbours.next().await {
+        if it.header.ifindex == device && it.attributes.contains(&wanted) {
+            return true;
+        }
+    }
+    false
+}

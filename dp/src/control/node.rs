@@ -27,6 +27,7 @@ use super::netlink::{Changed, Netlink};
 use super::ports::Ports;
 use super::refusal::Refused;
 use super::report;
+use super::requested::Requested;
 use super::requests::Requests;
 use super::resolve::Resolver;
 use super::restore::{Restoring, not_stored};
@@ -41,7 +42,7 @@ use crate::workers::Pool;
 use crate::workers::taps::capture::Captured;
 use crate::workers::taps::trace::Traced;
 
-/// How often workers' wishes are looked at.
+/// How often the house is kept.
 const TICK: Duration = Duration::from_millis(25);
 /// How often health is looked at when nothing happens.
 const HEALTH: Duration = Duration::from_millis(250);
@@ -49,7 +50,8 @@ const HEALTH: Duration = Duration::from_millis(250);
 const DEVICES: Duration = Duration::from_secs(1);
 /// How often drops are looked at.
 const DROPS: Duration = Duration::from_secs(1);
-/// Changes in the kernel come in bursts; this long after the first they are handled together.
+/// Changes in the kernel come in bursts; this long after the first they are handled together. What packets wait for is
+/// handled at once.
 const COALESCE: Duration = Duration::from_millis(5);
 
 /// The node.
@@ -333,8 +335,9 @@ impl Node {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let requested = Requested::new(&mut self.pool);
         let mut heard = Changed::default();
-        let mut settle = None;
+        let mut settle: Option<tokio::time::Instant> = None;
         let (mut health_at, mut devices_at, mut drops_at) =
             (Instant::now(), Instant::now(), Instant::now());
         loop {
@@ -347,8 +350,12 @@ impl Node {
                 },
                 changed = self.netlink.changed() => {
                     heard.merge(changed);
-                    settle.get_or_insert_with(|| tokio::time::Instant::now() + COALESCE);
+                    let awaited = self.resolver.heard(Instant::now(), &mut self.netlink);
+                    let now = tokio::time::Instant::now();
+                    let due = if awaited { now } else { now + COALESCE };
+                    settle = Some(settle.map_or(due, |settle| settle.min(due)));
                 }
+                () = requested.wait() => self.ask_for_neighbours(),
                 () = sleep_until(settle), if settle.is_some() => {
                     settle = None;
                     self.kernel_changed(std::mem::take(&mut heard)).await;
@@ -516,16 +523,22 @@ impl Node {
 
     fn housekeep(&mut self, now: Instant) {
         self.pool.reclaim();
-        let requests = self.pool.neighbour_requests().try_iter();
-        self.resolver
-            .wanted(&self.netlink, self.ports.open(), requests);
         let down = self.members.down();
         let sources = sources(&self.state, &self.live, &self.ports, &self.netlink, down);
-        self.resolver.tick(now, &self.netlink, &sources);
+        let tables = self.compiler.tables();
+        self.resolver.tick(now, &self.netlink, tables, &sources);
         self.try_restore(now);
         self.try_rest(now);
         self.try_state_dir(now);
         self.tend_store(now);
+    }
+
+    /// Has those looked for whom packets wait for.
+    fn ask_for_neighbours(&mut self) {
+        let requests = self.pool.neighbour_requests().try_iter();
+        let (tables, ports) = (self.compiler.tables(), self.ports.open());
+        self.resolver
+            .wanted(Instant::now(), &self.netlink, tables, ports, requests);
     }
 
     /// Keys that have come to a limit stop.

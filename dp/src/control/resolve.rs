@@ -1,27 +1,44 @@
-//! Whom the kernel is asked to resolve, and when.
+//! Whom the kernel is asked to resolve, and when; and which neighbours are looked after.
+//!
+//! A router probes the neighbours that it sends to. The kernel does not know of what we send, so we see to it, whoever
+//! learnt them: workers mark the neighbours that they send to ([`Tables::take_used`]), and those that are in use are probed.
 
-use std::collections::{BTreeMap, HashSet};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
+use super::asked::{Asked, Key};
 use super::compile::{OpenPort, Sources};
 use super::model::{Hop, PortName};
 use super::netlink::Netlink;
+use crate::tables::{PortIndex, Tables};
+use crate::wire::ip::unmapped;
 use crate::workers::NeighbourRequest;
 
-/// Between two attempts at what is not resolved.
+/// Between two attempts at what is not resolved, and two looks at who is in use.
 const RETRY: Duration = Duration::from_secs(1);
-/// Between two looks at what is, so that the kernel neither forgets it nor misses that it went away.
+/// Between two looks at links' next hops that are resolved, so that the kernel neither forgets one nor misses that it went
+/// away.
 const REFRESH: Duration = Duration::from_secs(10);
-/// Edge neighbours kept fresh; beyond these, hosts are resolved again when the kernel forgot them.
-const MAX_EDGE: usize = 4096;
+/// Between two probes of a neighbour in use. It has three seconds to answer; so this and three seconds is how long packets
+/// go to a hardware address that its host has left.
+const PROBE: Duration = Duration::from_secs(5);
+/// Neighbours that are probed in [`RETRY`] at most. Where more are in use, they are probed less often.
+const PROBES: usize = 1000;
+/// How long after the last packet a neighbour that vanishes is asked for, though no packet waits for it.
+const IN_USE: Duration = Duration::from_secs(30);
 
-/// Asks the kernel to resolve link next hops and what workers wait for.
+/// Asks the kernel to resolve link next hops and what workers wait for, and to probe what is in use.
 pub(super) struct Resolver {
     retried: Instant,
     refreshed: Instant,
-    /// Edge neighbours that workers once asked for.
-    edge: HashSet<(u32, IpAddr)>,
+    asked: Asked,
+    used: HashMap<Key, Use>,
+}
+
+/// When a neighbour was last in use, and when it was probed.
+struct Use {
+    seen: Instant,
+    probed: Option<Instant>,
 }
 
 impl Resolver {
@@ -30,7 +47,8 @@ impl Resolver {
         Self {
             retried: now,
             refreshed: now,
-            edge: HashSet::new(),
+            asked: Asked::by_kernel(),
+            used: HashMap::new(),
         }
     }
 
@@ -42,38 +60,100 @@ impl Resolver {
     /// Asks for neighbours that packets wait for.
     pub(super) fn wanted(
         &mut self,
+        now: Instant,
         netlink: &Netlink,
+        tables: &Tables,
         ports: &BTreeMap<PortName, OpenPort>,
         requests: impl Iterator<Item = NeighbourRequest>,
     ) {
         for request in requests {
-            let mut ports = ports.values();
-            let port = ports.find(|port| port.index == request.port);
-            if let Some(ifindex) = port.and_then(|port| port.ifindex) {
-                netlink.resolve(ifindex, request.address);
-                if self.edge.len() < MAX_EDGE {
-                    self.edge.insert((ifindex, request.address));
-                }
+            // The index may be another port's by now.
+            let port = tables.port(request.port);
+            if port.is_some_and(|port| port.since == request.since)
+                && let Some(ifindex) = ifindex(ports, request.port)
+            {
+                self.ask(now, netlink, (ifindex, request.address));
             }
         }
     }
 
-    /// Asks again for what is due.
-    pub(super) fn tick(&mut self, now: Instant, netlink: &Netlink, from: &Sources<'_>) {
-        let refresh = now.duration_since(self.refreshed) >= REFRESH;
-        if !refresh && now.duration_since(self.retried) < RETRY {
+    /// Takes in what the kernel told of neighbours. Says whether one came that packets wait for.
+    pub(super) fn heard(&mut self, now: Instant, netlink: &mut Netlink) -> bool {
+        for key in std::mem::take(&mut netlink.view.vanished) {
+            // Packets go there: before the next ones wait for it.
+            if self.used.contains_key(&key) {
+                self.ask(now, netlink, key);
+            }
+        }
+        let known = &netlink.view.neighbours;
+        self.asked.answered(|key| known.contains_key(key))
+    }
+
+    /// Does what is due.
+    pub(super) fn tick(
+        &mut self,
+        now: Instant,
+        netlink: &Netlink,
+        tables: &Tables,
+        from: &Sources<'_>,
+    ) {
+        if now - self.retried < RETRY {
             return;
         }
         self.retried = now;
-        self.ask_links(netlink, from, refresh);
+        let refresh = now - self.refreshed >= REFRESH;
         if refresh {
             self.refreshed = now;
-            // A host that is gone is asked for again when packets for it come.
-            self.edge.retain(|key| from.neighbours.contains_key(key));
-            for (ifindex, address) in &self.edge {
-                netlink.resolve(*ifindex, *address);
-            }
         }
+        self.ask_links(netlink, from, refresh);
+        self.asked
+            .expire(now, |(ifindex, address)| netlink.forget(ifindex, address));
+        self.mark(now, tables, from);
+        for (ifindex, address) in self.due(now) {
+            netlink.probe(ifindex, address);
+        }
+    }
+
+    fn ask(&mut self, now: Instant, netlink: &Netlink, key: Key) {
+        if netlink.view.neighbours.contains_key(&key) {
+            return;
+        }
+        let verdict = self.asked.wanted(key, now);
+        if let Some((ifindex, address)) = verdict.forget {
+            netlink.forget(ifindex, address);
+        }
+        if verdict.ask {
+            let (ifindex, address) = key;
+            netlink.resolve(ifindex, address);
+        }
+    }
+
+    /// Notes which of the kernel's neighbours packets went to.
+    fn mark(&mut self, now: Instant, tables: &Tables, from: &Sources<'_>) {
+        let used = &mut self.used;
+        tables.take_used(|key| {
+            let key = ifindex(from.ports, key.port).map(|it| (it, unmapped(key.address)));
+            if let Some(key) = key.filter(|key| from.neighbours.contains_key(key)) {
+                let probed = None;
+                used.entry(key).or_insert(Use { seen: now, probed }).seen = now;
+            }
+        });
+        used.retain(|key, it| now - it.seen < IN_USE && from.neighbours.contains_key(key));
+    }
+
+    /// Whom to probe now: those in use, the longest unprobed first.
+    fn due(&mut self, now: Instant) -> Vec<Key> {
+        let due = |(_, it): &(&Key, &mut Use)| {
+            it.seen == now && it.probed.is_none_or(|probed| now - probed >= PROBE)
+        };
+        let mut due: Vec<_> = self.used.iter_mut().filter(due).collect();
+        due.sort_by_key(|(_, it)| it.probed);
+        due.truncate(PROBES);
+        let probe = |(key, it): (&Key, &mut Use)| {
+            it.probed = Some(now);
+            *key
+        };
+        due.into_iter().map(probe).collect()
     }
 
     /// Groups go without a next hop that is not resolved, so it is looked for without packets.
@@ -91,12 +171,70 @@ impl Resolver {
                 .ports
                 .get(name)
                 .and_then(|port| Some((port.ifindex?, port.peer)));
-            if let Some((ifindex, None)) = port
-                && !from.state.neighbours.contains_key(&fixed)
-                && (all || !from.neighbours.contains_key(&(ifindex, address)))
-            {
-                netlink.resolve(ifindex, address);
+            let Some((ifindex, None)) = port else {
+                continue;
+            };
+            if from.state.neighbours.contains_key(&fixed) {
+                continue;
+            }
+            match from.neighbours.contains_key(&(ifindex, address)) {
+                true if all => netlink.probe(ifindex, address),
+                true => {}
+                false => netlink.resolve(ifindex, address),
             }
         }
+    }
+}
+
+/// The kernel's index of a port's device.
+fn ifindex(ports: &BTreeMap<PortName, OpenPort>, index: PortIndex) -> Option<u32> {
+    let mut ports = ports.values();
+    ports.find(|port| port.index == index)?.ifindex
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(nth: u32) -> Key {
+        (7, std::net::Ipv4Addr::from(nth).into())
+    }
+
+    #[test]
+    fn those_in_use_are_probed_in_turn_and_others_not() {
+        let start = Instant::now();
+        let mut resolver = Resolver::new(start);
+        let mut probed = HashMap::new();
+        let hosts = PROBES as u32 * 2;
+        for second in 0..20 {
+            let now = start + RETRY * second;
+            for nth in 0..hosts {
+                // The last one only at first.
+                if nth < hosts - 1 || second == 0 {
+                    let it = Use {
+                        seen: now,
+                        probed: None,
+                    };
+                    resolver.used.entry(host(nth)).or_insert(it).seen = now;
+                }
+            }
+            let due = resolver.due(now);
+            assert!(due.len() <= PROBES);
+            for key in due {
+                let before = probed.insert(key, now);
+                assert!(
+                    before.is_none_or(|before| now - before >= PROBE),
+                    "too soon"
+                );
+            }
+        }
+        let late = start + RETRY * 19 - PROBE;
+        let not_late = probed.values().filter(|&&at| at > late).count();
+        assert_eq!(
+            not_late,
+            hosts as usize - 1,
+            "all others are probed in time"
+        );
+        assert!(probed.get(&host(hosts - 1)).is_none_or(|&at| at == start));
     }
 }

@@ -47,16 +47,17 @@ pub(super) fn answer(
     if !is_told(refused.reason) {
         return Err(None);
     }
-    if state.icmp_budget == 0 {
-        return Err(Some(Told::RateLimited));
-    }
+    let place = tables.vrfs[packet.meta.vrf.0].errors;
+    let place = place.ok_or(Told::NoSource)?;
+    let left = state.errors.left(place, refused.reason);
+    let left = left.ok_or(Told::RateLimited)?;
     let answered = match source(tables, packet, refused.reason) {
         Some(IpAddr::V4(us)) => Some(answer_v4(packet, us.octets(), refused)),
         Some(IpAddr::V6(us)) => Some(answer_v6(packet, us.octets(), refused)),
         None => None,
     };
     answered.ok_or(Told::NoSource)?.ok_or(Told::NotAnswerable)?;
-    state.icmp_budget -= 1;
+    *left -= 1;
     packet.meta.tunnelled = false;
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::net::Ipv6Addr;
 use twinseal_crypto::{DEFAULT_PROVIDER, Suite, provider};
 
 use crate::fixture::{EDGE, Node, Path, WEST, host_frame_v4, host_frame_v6, host_mac, host_v6};
+use crate::pipeline::Budgets;
 use crate::pipeline::Disposition::{self, Drop, Send};
 use crate::pipeline::reason::DropReason;
 use crate::tables::group::{Group, Member};
@@ -19,11 +20,11 @@ const OWN_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 1);
 fn path() -> Path {
     let mut path = Path::new(provider(DEFAULT_PROVIDER).unwrap(), Suite::Aes256Gcm).unwrap();
     for node in [&mut path.a, &mut path.b] {
-        node.state.icmp_budget = 100;
+        node.state.errors = Budgets::of(100);
         let via = Via {
             port: EDGE,
             address: None,
-            mac: None,
+            neighbour: None,
         };
         node.tables.vias.set(0, via);
         node.tables.vrfs[0].barred = Barred::new([OWN_V4.into(), OWN_V6.into()]);
@@ -378,7 +379,7 @@ fn a_group_without_a_member_that_is_up_has_a_reason_of_its_own() {
     let answer = sent(&mut path.a, &frame);
     assert_eq!(answer[34..36], [3, 0], "network unreachable");
     assert_eq!(path.a.state.drops.get(DropReason::GroupDown), 1);
-    path.a.state.icmp_budget = 0;
+    path.a.state.errors = Budgets::of(0);
     assert_eq!(run(&mut path.a, &frame).0, Drop(DropReason::GroupDown));
 }
 

@@ -13,6 +13,7 @@
 //! | [`circuit::enter`] | routes | circuit header |
 //! | [`link::seal`] | circuits, labels | link header, circuit seal of what enters one, link seal, outer headers |
 
+mod budget;
 mod circuit;
 mod flow;
 mod icmp;
@@ -27,7 +28,6 @@ mod route;
 pub mod told;
 pub mod trace;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
@@ -35,6 +35,7 @@ use twinseal_crypto::{LaneOwner, TAG_LEN};
 use twinseal_xsk::Frame;
 
 use crate::tables::{CircuitIndex, LinkIndex, NeighbourKey, PortIndex, Tables, VrfIndex, hash};
+pub use budget::Budgets;
 use offloads::Offloads;
 use reason::{DropReason, Drops};
 
@@ -81,7 +82,7 @@ pub enum Disposition {
     Drop(DropReason),
 }
 
-/// Which neighbour of the batch's a packet waits for; see [`State::neighbour`].
+/// Which neighbour of the batch's a packet waits for; see [`State::awaited`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Waiting(u8);
 
@@ -144,13 +145,20 @@ pub struct State {
     /// Counters of ICMP errors.
     pub told: Arc<told::Errors>,
     /// What packets of the last batch wait for; beside it, as it would make every packet larger.
-    waiting: ArrayVec<NeighbourKey, BATCH>,
-    /// Neighbours that packets of the batches so far wait for; the worker takes them out.
-    pub wanted: ArrayVec<(PortIndex, IpAddr), 16>,
-    /// ICMP errors that may still be sent; the worker refills it by the clock.
-    pub icmp_budget: u32,
+    waiting: ArrayVec<Awaited, BATCH>,
+    /// ICMP errors that may still be sent; the worker adds to it by the clock.
+    pub errors: Budgets,
     /// What the batches so far left to a device; the worker takes it out.
     pub offloads: Offloads,
+}
+
+/// A neighbour whose hardware address a packet waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct Awaited {
+    /// It.
+    pub neighbour: NeighbourKey,
+    /// The life of its port: [`Port::since`](crate::tables::Port::since).
+    pub since: u64,
 }
 
 impl State {
@@ -162,14 +170,13 @@ impl State {
             drops: Arc::default(),
             told: Arc::default(),
             waiting: ArrayVec::new(),
-            wanted: ArrayVec::new(),
-            icmp_budget: 0,
+            errors: Budgets::of(0),
             offloads: Offloads::default(),
         }
     }
 
     /// What a packet of the last batch waits for.
-    pub fn neighbour(&self, waiting: Waiting) -> Option<NeighbourKey> {
+    pub fn awaited(&self, waiting: Waiting) -> Option<Awaited> {
         self.waiting.get(usize::from(waiting.0)).copied()
     }
 

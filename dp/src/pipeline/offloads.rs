@@ -49,7 +49,7 @@ pub(super) fn finish(found: &mut Offloads, port: &Port, batch: &mut Batch) {
 mod tests {
     use super::*;
     use crate::fixture::{EAST, EDGE, Node, Path, WEST, host_frame_v4, host_frame_v6};
-    use crate::pipeline::Disposition;
+    use crate::pipeline::{Budgets, Disposition};
     use crate::wire::checksum::{State, state};
     use crate::wire::{ethernet, ip};
     use twinseal_crypto::{DEFAULT_PROVIDER, Suite, provider};
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn what_is_larger_than_a_packet_may_be_is_several() {
         let mut path = path();
-        path.a.state.icmp_budget = 1;
+        path.a.state.errors = Budgets::of(1);
         (port(&mut path.a).finishes, port(&mut path.a).device_mtu) = (true, 1000);
         carried(&mut path, host_frame_v4(1000, 7));
         let (disposition, _) = path.a.run(EDGE, &[host_frame_v4(1001, 7)]).remove(0);
@@ -136,6 +136,7 @@ mod tests {
         assert_eq!(disposition, Disposition::Drop(DropReason::SuperFrame));
         assert_eq!(path.a.state.offloads.super_frames, 1);
         assert_eq!(path.a.state.drops.get(DropReason::SuperFrame), 1);
-        assert_eq!(path.a.state.icmp_budget, 1);
+        let left = path.a.state.errors.left(EDGE, DropReason::PacketTooBig);
+        assert_eq!(left.copied(), Some(1));
     }
 }

@@ -102,7 +102,7 @@ drop_reasons! {
     CounterExhausted => "counter_exhausted",
     /// The frame has no room for the headers.
     NoHeadroom => "no_headroom",
-    /// The port that it should leave by is gone.
+    /// The port that it came by, or should leave by, is gone, or another VRF's now.
     PortGone => "port_gone",
     /// The port that it should leave by takes no more.
     TransmitFull => "transmit_full",

@@ -6,8 +6,10 @@ use super::lookups::{Found, Lookups};
 use super::reason::{DropReason, Refused};
 use super::told::Told;
 use super::{
-    Account, Batch, Disposition, Packet, Stage, State, Waiting, at, circuit, count_drop, flow, icmp,
+    Account, Awaited, Batch, Disposition, Packet, Stage, State, Waiting, at, circuit, count_drop,
+    flow, icmp,
 };
+use crate::tables::neighbour::Neighbour;
 use crate::tables::own::Barred;
 use crate::tables::trie::{Leaf, NO_ROUTE};
 use crate::tables::{CircuitIndex, NeighbourKey, PortIndex, PortRole, Tables, Target, Via};
@@ -383,8 +385,12 @@ fn deliver(
             None => destination(packet.frame.data(), version).ok_or(DropReason::Truncated)?,
         },
     };
-    let known = port.peer.or(via.mac);
-    let neighbour = known.or_else(|| tables.neighbours.get(&key).copied());
+    let known = || {
+        via.neighbour
+            .as_ref()
+            .or_else(|| tables.neighbours.get(&key))
+    };
+    let neighbour = port.peer.or_else(|| known().map(Neighbour::send_to));
     let ethertype = match version {
         Version::V4 => ethernet::IPV4,
         Version::V6 => ethernet::IPV6,
@@ -400,7 +406,14 @@ fn deliver(
     packet.frame.data_mut()[..ethernet::LEN].copy_from_slice(header.as_bytes());
     match neighbour {
         Some(_) => packet.send(via.port),
-        None => ask(state, packet, key),
+        None => wait(
+            state,
+            packet,
+            Awaited {
+                neighbour: key,
+                since: port.since,
+            },
+        ),
     }
     Ok(())
 }
@@ -414,15 +427,11 @@ fn destination(packet: &[u8], version: Version) -> Option<Mapped> {
     })
 }
 
-/// Has a neighbour looked for, and the packet wait for it.
+/// Has a packet wait for a neighbour.
 #[cold]
-fn ask(state: &mut State, packet: &mut Packet, key: NeighbourKey) {
-    let wanted = (key.port, ip::unmapped(key.address));
-    if !state.wanted.is_full() && !state.wanted.contains(&wanted) {
-        state.wanted.push(wanted);
-    }
+fn wait(state: &mut State, packet: &mut Packet, awaited: Awaited) {
     let waiting = Waiting(state.waiting.len() as u8);
-    match state.waiting.try_push(key) {
+    match state.waiting.try_push(awaited) {
         Ok(()) => packet.wait(waiting),
         // There is room for every packet of a batch.
         Err(_) => packet.drop(DropReason::NeighbourUnresolved),

@@ -16,6 +16,8 @@ use crate::wire::overlay::{CircuitHeader, LinkHeader};
 /// The way of one packet. Indices are of the tables that it was processed with.
 #[derive(Clone, Copy, Debug)]
 pub struct Trace {
+    /// The generation of these tables.
+    pub generation: u64,
     /// Where it came in.
     pub port: PortIndex,
     /// Octets of the frame that came in.
@@ -79,6 +81,7 @@ impl Tracer {
     pub fn begin(&mut self, batch: &Batch) {
         self.traces.clear();
         self.traces.extend(batch.iter().map(|packet| Trace {
+            generation: 0,
             port: packet.port,
             received: packet.frame.len(),
             sent: 0,
@@ -112,6 +115,7 @@ impl Probe for Tracer {
     fn passed(&mut self, stage: usize, tables: &Tables, batch: &Batch) {
         for (trace, packet) in self.traces.iter_mut().zip(batch) {
             if trace.next as usize == stage {
+                trace.generation = tables.generation;
                 trace.stages |= 1 << stage;
                 trace.look(tables, packet);
                 trace.next = packet.stage;
@@ -222,7 +226,7 @@ pub fn route(
 mod tests {
     use super::*;
     use crate::fixture::{EAST, EDGE, Node, Path, WEST, host_frame_v4, host_frame_v6};
-    use crate::pipeline::{STAGES, process_probed};
+    use crate::pipeline::{Budgets, STAGES, process_probed};
     use crate::tables::{Via, ViaIndex};
     use twinseal_crypto::{DEFAULT_PROVIDER, Suite, provider};
 
@@ -343,12 +347,12 @@ mod tests {
         last_hop[ethernet::LEN + 10..ethernet::LEN + 12].fill(0);
         let sum = crate::wire::ip::checksum(&last_hop[ethernet::LEN..][..20]);
         last_hop[ethernet::LEN + 10..ethernet::LEN + 12].copy_from_slice(&sum.to_be_bytes());
-        path.a.state.icmp_budget = 1;
+        path.a.state.errors = Budgets::of(1);
         // The way back to the host.
         let via = Via {
             port: EDGE,
             address: None,
-            mac: None,
+            neighbour: None,
         };
         path.a.tables.vias.set(0, via);
         path.a.write(|draft| {

@@ -7,6 +7,7 @@
 pub mod draft;
 pub mod group;
 pub mod hash;
+pub mod neighbour;
 pub mod outer;
 pub mod own;
 pub mod paged;
@@ -26,6 +27,7 @@ use crate::wire::ip::Mapped;
 use crate::wire::overlay::OVERHEAD;
 use group::Group;
 use hash::FastMap;
+use neighbour::Neighbour;
 use outer::Outer;
 use own::{Barred, Source};
 use paged::Paged;
@@ -33,7 +35,7 @@ use traffic::Traffic;
 use trie::{Leaf, Tries, bitmap, burst};
 
 /// A port's place in [`Tables::ports`] and in every worker; the same for as long as the port lives.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Debug)]
 pub struct PortIndex(pub u8);
 
 /// How many ports a node may have.
@@ -85,7 +87,7 @@ pub struct Tables {
     /// What roots here, in links and in VRFs are looked up in.
     pub tries: Tries,
     /// Hardware addresses on edge ports.
-    pub neighbours: Arc<FastMap<NeighbourKey, Mac>>,
+    pub neighbours: Arc<FastMap<NeighbourKey, Neighbour>>,
 }
 
 /// A port as the pipeline sees it.
@@ -108,6 +110,9 @@ pub struct Port {
     pub peer: Option<Mac>,
     /// What the node's own packets out of it may come from, best first; only errors do.
     pub sources: Arc<[Source]>,
+    /// The generation of the first tables in which this index is this port's, and it has this role. What is kept from
+    /// one snapshot to another and names a port by its index, compares this too: the index may be another's by then.
+    pub since: u64,
 }
 
 /// What a port faces.
@@ -133,6 +138,9 @@ pub struct Vrf {
     pub v6: Option<Ipv6Addr>,
     /// That no packet may come from.
     pub barred: Barred,
+    /// One of its edge ports, whose place its [budgets of ICMP errors](crate::pipeline::Budgets) have; without it none are
+    /// sent.
+    pub errors: Option<PortIndex>,
 }
 
 /// Where a route leads.
@@ -188,14 +196,14 @@ impl Target {
 }
 
 /// A next hop on an edge port.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Via {
     /// The port.
     pub port: PortIndex,
     /// The neighbour; `None`: the packet's own destination.
     pub address: Option<Mapped>,
-    /// That neighbour's hardware address in [`Tables::neighbours`], which then need not be searched.
-    pub mac: Option<Mac>,
+    /// What [`Tables::neighbours`] has of it, which then need not be searched.
+    pub neighbour: Option<Neighbour>,
 }
 
 /// A hop to another node.
@@ -298,7 +306,7 @@ pub struct Swap {
 }
 
 /// The key of [`Tables::neighbours`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct NeighbourKey {
     /// The port that it is on.
     pub port: PortIndex,
@@ -321,6 +329,22 @@ impl Tables {
     #[inline]
     pub fn port(&self, index: PortIndex) -> Option<&Port> {
         self.ports.get(usize::from(index.0))?.as_ref()
+    }
+
+    /// Tells of the neighbours that packets were sent to since this was last called.
+    pub fn take_used(&self, mut tell: impl FnMut(NeighbourKey)) {
+        let neighbours = self.neighbours.iter();
+        for (key, _) in neighbours.filter(|(_, neighbour)| neighbour.take_used()) {
+            tell(*key);
+        }
+        for (_, via) in self.vias.iter() {
+            if let (Some(address), Some(neighbour)) = (via.address, &via.neighbour)
+                && neighbour.take_used()
+            {
+                let port = via.port;
+                tell(NeighbourKey { port, address });
+            }
+        }
     }
 
     /// The link of this index, which came from this snapshot.

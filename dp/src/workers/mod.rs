@@ -4,9 +4,12 @@ mod sched;
 pub mod stats;
 pub mod taps;
 mod wait;
+mod waiting;
 mod worker;
 
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
@@ -61,6 +64,8 @@ pub struct PoolConfig {
 pub struct NeighbourRequest {
     /// The edge port.
     pub port: PortIndex,
+    /// The port's life: [`Port::since`](crate::tables::Port::since). The index may be another's when this is read.
+    pub since: u64,
     /// Its address.
     pub address: IpAddr,
 }
@@ -74,6 +79,8 @@ pub struct Pool {
     handles: Vec<Handle>,
     publisher: Publisher,
     requests: Receiver<NeighbourRequest>,
+    /// Both ends of what tells of requests.
+    requested: (Arc<UnixDatagram>, Option<UnixDatagram>),
     /// All that workers may still have.
     taps: Vec<Arc<dyn AnyTap>>,
     pages: Pages,
@@ -82,7 +89,7 @@ pub struct Pool {
 /// The control thread's side of one worker.
 struct Handle {
     commands: Sender<Command>,
-    event: Arc<std::os::fd::OwnedFd>,
+    event: Arc<OwnedFd>,
     cells: Arc<Cells>,
     drops: Arc<Drops>,
     told: Arc<told::Errors>,
@@ -94,11 +101,20 @@ impl Pool {
     pub fn start(config: PoolConfig, lanes: Vec<LaneOwner>) -> Result<Self, PortError> {
         let publisher = Publisher::new(Tables::default());
         let (ask, requests) = channel::bounded(REQUESTS);
+        let system = |source| PortError::System {
+            call: "socketpair",
+            source,
+        };
+        let (tell, told) = UnixDatagram::pair().map_err(system)?;
+        for end in [&tell, &told] {
+            end.set_nonblocking(true).map_err(system)?;
+        }
         let mut pool = Self {
             pages: Pages::Ordinary,
             handles: Vec::with_capacity(config.cpus.len()),
             publisher,
             requests,
+            requested: (Arc::new(tell), Some(told)),
             taps: Vec::new(),
             config,
         };
@@ -125,10 +141,7 @@ impl Pool {
         memory: Umem,
         requests: Sender<NeighbourRequest>,
     ) -> Result<Handle, PortError> {
-        let system = |call, source: std::io::Error| PortError::System { call, source };
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|source| system("eventfd", source.into()))?;
-        let event = Arc::new(event);
+        let event = Arc::new(new_event()?);
         let (commands, inbox) = channel::unbounded();
         let cells = Arc::new(Cells::default());
         let drops = Arc::clone(&state.drops);
@@ -142,6 +155,7 @@ impl Pool {
                 commands: inbox,
                 event: Arc::clone(&event),
                 requests,
+                requested: Arc::clone(&self.requested.0),
                 cells: Arc::clone(&cells),
             },
             self.config.idle,
@@ -153,7 +167,10 @@ impl Pool {
                 sched::prepare(cpu, slice);
                 worker.run();
             })
-            .map_err(|source| system("starting a worker's thread", source))?;
+            .map_err(|source| PortError::System {
+                call: "starting a worker's thread",
+                source,
+            })?;
         Ok(Handle {
             commands,
             event,
@@ -353,7 +370,7 @@ impl Pool {
         self.publisher.reclaim();
     }
 
-    /// Neighbours that packets wait for; a worker asks for each at most once a second.
+    /// Neighbours that packets wait for; a worker asks for each about once a second, and for some of each port only.
     pub fn neighbour_requests(&self) -> &Receiver<NeighbourRequest> {
         &self.requests
     }
@@ -362,6 +379,12 @@ impl Pool {
     pub fn dead_ports(&self) -> u64 {
         let dead = |ports, handle: &Handle| ports | handle.cells.dead.load(Relaxed);
         self.handles.iter().fold(0, dead)
+    }
+
+    /// Something comes by this socket, which does not block, when there are [requests](Self::neighbour_requests). It can be
+    /// taken once.
+    pub fn requested(&mut self) -> Option<UnixDatagram> {
+        self.requested.1.take()
     }
 
     /// All counters.
@@ -428,6 +451,13 @@ impl Pool {
     pub fn stop(self) {
         drop(self);
     }
+}
+
+fn new_event() -> Result<OwnedFd, PortError> {
+    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|source| PortError::System {
+        call: "eventfd",
+        source: source.into(),
+    })
 }
 
 impl Drop for Pool {

@@ -1,9 +1,12 @@
 //! One worker's thread: receive, process, send, and outside of that loop what keeps it running.
 
+mod waiters;
+
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use crossbeam::channel::{Receiver, Sender};
@@ -16,16 +19,18 @@ use super::stats::Cells;
 use super::taps::capture::Way;
 use super::taps::{self, Taps};
 use super::wait::{Idle, Step, Wait};
+use super::waiting::Room;
 use crate::pipeline::offloads::Offloads;
 use crate::pipeline::reason::DropReason;
 use crate::pipeline::trace::Tracer;
-use crate::pipeline::{self, BATCH, Batch, Disposition, Packet, State};
+use crate::pipeline::{self, BATCH, Batch, Budgets, Disposition, Packet, State};
 use crate::ports::afxdp::Opened;
 use crate::ports::{PortError, Queue};
 use crate::tables::publish::Reader;
 use crate::tables::traffic::add;
-use crate::tables::{MAX_PORTS, NeighbourKey, PortIndex};
+use crate::tables::{MAX_PORTS, PortIndex};
 use crate::time::unix_nanos;
+use waiters::hold;
 
 /// What is counted of queues outside the packet path.
 pub(super) type QueueCounters = Vec<(PortIndex, Vec<(&'static str, u64)>)>;
@@ -59,6 +64,8 @@ pub(super) struct Wires {
     /// Becomes readable when there is a command, or new tables.
     pub(super) event: Arc<OwnedFd>,
     pub(super) requests: Sender<NeighbourRequest>,
+    /// Tells the control thread that there is a request.
+    pub(super) requested: Arc<UnixDatagram>,
     pub(super) cells: Arc<Cells>,
 }
 
@@ -71,14 +78,10 @@ const SLEEP: Timespec = Timespec {
 };
 /// What poll(2) says of a descriptor of which nothing will come any more.
 const FAILED: PollFlags = PollFlags::ERR.union(PollFlags::HUP).union(PollFlags::NVAL);
-/// How often a neighbour is asked for.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// Frames that a worker holds for neighbours that are being asked for, and for how long.
-const HELD: usize = 64;
-const HOLD: Duration = Duration::from_secs(1);
-/// ICMP errors that a worker may send in one period.
-const ICMP_BUDGET: u32 = 100;
-const ICMP_PERIOD: Duration = Duration::from_secs(1);
+/// Frames that a worker holds for neighbours that are being asked for, at most; and of its memory no more than one in so
+/// many.
+const HELD: usize = 512;
+const HELD_OF: usize = 4;
 
 pub(super) struct Worker {
     state: State,
@@ -93,9 +96,12 @@ pub(super) struct Worker {
     /// Frames to send, by port; the ports that have any are in `sending`.
     outputs: [Vec<Frame>; MAX_PORTS],
     sending: ArrayVec<PortIndex, MAX_PORTS>,
-    /// Frames that wait for a neighbour, and since when.
-    held: ArrayVec<(Frame, NeighbourKey, Instant), HELD>,
-    asked: ArrayVec<(NeighbourRequest, Instant), 64>,
+    /// Frames that wait for a neighbour; jumbo frames, of which there are few, by themselves.
+    rooms: [Room<Frame>; 2],
+    /// The tables that rooms and queues were looked at with.
+    seen: u64,
+    /// The lives of ports in these; 0 where there is none.
+    lives: [u64; MAX_PORTS],
     icmp_refilled: Instant,
     taps: Taps,
     tracer: Box<Tracer>,
@@ -104,13 +110,19 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(
-        state: State,
+        mut state: State,
         memory: Umem,
         tables: Reader,
         wires: Wires,
         idle: Idle,
     ) -> Self {
+        state.errors.add(Budgets::MOST);
+        let now = Instant::now();
+        let room = |frames: usize| Room::new((frames / HELD_OF).min(HELD), now);
         Self {
+            rooms: [room(memory.available()), room(memory.jumbos_available())],
+            seen: 0,
+            lives: [0; MAX_PORTS],
             state,
             memory,
             tables,
@@ -119,11 +131,10 @@ impl Worker {
             queues: Vec::new(),
             received: Vec::with_capacity(BATCH),
             batch: Batch::new(),
-            outputs: std::array::from_fn(|_| Vec::with_capacity(BATCH)),
+            // A batch, or all who waited.
+            outputs: std::array::from_fn(|_| Vec::with_capacity(BATCH.max(2 * HELD))),
             sending: ArrayVec::new(),
-            held: ArrayVec::new(),
-            asked: ArrayVec::new(),
-            icmp_refilled: Instant::now() - ICMP_PERIOD,
+            icmp_refilled: now,
             taps: Taps::default(),
             tracer: Box::default(),
             stop: false,
@@ -160,8 +171,9 @@ impl Worker {
             busy = 0;
             self.keep_house();
         }
-        for (frame, ..) in self.held.drain(..) {
-            self.memory.free(frame);
+        let Self { rooms, memory, .. } = &mut self;
+        for room in rooms {
+            room.review(|_| Some(()), |frame, _, ()| memory.free(frame));
         }
         for (_, queue) in self.queues.drain(..) {
             queue.abandon(&mut self.memory);
@@ -171,8 +183,8 @@ impl Worker {
     /// The packet loop: one batch from each queue. Says whether there was a packet.
     fn forward<const TAPPED: bool>(&mut self) -> bool {
         let mut any = false;
-        if !self.held.is_empty() {
-            self.release::<TAPPED>();
+        if self.tables.tables().generation != self.seen {
+            self.look_around::<TAPPED>();
         }
         for place in 0..self.queues.len() {
             let (index, queue) = &mut self.queues[place];
@@ -201,41 +213,42 @@ impl Worker {
         let frames = self.received.drain(..);
         self.batch
             .extend(frames.map(|frame| Packet::new(frame, index)));
-        if TAPPED {
-            self.process_tapped(index);
+        let generation = if TAPPED {
+            self.process_tapped(index)
         } else {
-            pipeline::process(&mut self.state, self.tables.tables(), &mut self.batch);
+            let tables = self.tables.tables();
+            pipeline::process(&mut self.state, tables, &mut self.batch);
+            tables.generation
+        };
+        // Tables that came this very moment.
+        if generation != self.seen && self.look_around::<TAPPED>() & 1 << index.0 != 0 {
+            return self.disown();
         }
         let offloads = std::mem::take(&mut self.state.offloads);
         if offloads != Offloads::default() {
             self.wires.cells.ports[usize::from(index.0)].left_to_us(offloads);
         }
+        let mut asked = false;
         for packet in self.batch.drain(..) {
             match packet.disposition {
                 Disposition::Send(port) => {
                     queue_up(&mut self.outputs, &mut self.sending, port, packet.frame);
                 }
-                Disposition::Wait(waiting) => match self.state.neighbour(waiting) {
-                    Some(neighbour) if !self.held.is_full() => {
-                        self.held.push((packet.frame, neighbour, Instant::now()));
-                    }
-                    _ => {
-                        let frame = std::iter::once(packet.frame);
-                        give_up(
-                            &self.state,
-                            &mut self.memory,
-                            frame,
-                            DropReason::NeighbourUnresolved,
-                        );
-                    }
-                },
+                Disposition::Wait(waiting) => {
+                    let (rooms, memory) = (&mut self.rooms, &mut self.memory);
+                    let of = self.state.awaited(waiting);
+                    asked |= hold(rooms, memory, &self.state, &self.wires, packet.frame, of);
+                }
                 Disposition::Drop(_) | Disposition::Pending => self.memory.free(packet.frame),
             }
+        }
+        if asked {
+            self.wires.tell_requests();
         }
     }
 
     /// As the pipeline alone, with copies and traces for whoever wants some.
-    fn process_tapped(&mut self, index: PortIndex) {
+    fn process_tapped(&mut self, index: PortIndex) -> u64 {
         let (worker, now) = (self.wires.number, unix_nanos());
         for capture in &self.taps.captures {
             let frames = self.batch.iter().map(|packet| &packet.frame);
@@ -243,7 +256,8 @@ impl Worker {
         }
         let tables = self.tables.tables();
         if self.taps.traces.is_empty() {
-            return pipeline::process(&mut self.state, tables, &mut self.batch);
+            pipeline::process(&mut self.state, tables, &mut self.batch);
+            return tables.generation;
         }
         self.tracer.begin(&self.batch);
         let tracer = &mut *self.tracer;
@@ -253,30 +267,7 @@ impl Worker {
                 tracing.offer(worker, now, trace);
             }
         }
-    }
-
-    /// Sends the frames whose neighbour is known by now, and drops those that waited too long.
-    fn release<const TAPPED: bool>(&mut self) {
-        let tables = self.tables.tables();
-        for (mut frame, key, since) in std::mem::take(&mut self.held) {
-            match tables.neighbours.get(&key) {
-                Some(mac) => {
-                    frame.data_mut()[..mac.0.len()].copy_from_slice(&mac.0);
-                    queue_up(&mut self.outputs, &mut self.sending, key.port, frame);
-                }
-                None if since.elapsed() < HOLD => self.held.push((frame, key, since)),
-                None => {
-                    let frame = std::iter::once(frame);
-                    give_up(
-                        &self.state,
-                        &mut self.memory,
-                        frame,
-                        DropReason::NeighbourUnresolved,
-                    );
-                }
-            }
-        }
-        self.send::<TAPPED>();
+        tables.generation
     }
 
     fn send<const TAPPED: bool>(&mut self) {
@@ -285,12 +276,8 @@ impl Worker {
             let bytes = output.iter().map(Frame::len).sum();
             let packets = output.len();
             let Some((_, queue)) = self.queues.iter_mut().find(|(index, _)| *index == port) else {
-                give_up(
-                    &self.state,
-                    &mut self.memory,
-                    output.drain(..),
-                    DropReason::PortGone,
-                );
+                let frames = output.drain(..);
+                give_up(&self.state, &mut self.memory, frames, DropReason::PortGone);
                 continue;
             };
             if TAPPED {
@@ -352,11 +339,8 @@ impl Worker {
             self.taps.clear();
         }
         let now = Instant::now();
-        if now.duration_since(self.icmp_refilled) >= ICMP_PERIOD {
-            self.state.icmp_budget = ICMP_BUDGET;
-            self.icmp_refilled = now;
-        }
-        self.ask_for_neighbours(now);
+        self.tidy(now);
+        self.refill(now);
         self.tell_dead();
         let free = self.memory.available() as u32;
         self.wires.cells.frames_free.store(free, Relaxed);
@@ -367,18 +351,6 @@ impl Worker {
         let dead = self.queues.iter().filter(|(_, queue)| queue.is_dead());
         let ports = dead.fold(0, |ports, (index, _)| ports | 1u64 << index.0);
         self.wires.cells.dead.store(ports, Relaxed);
-    }
-
-    fn ask_for_neighbours(&mut self, now: Instant) {
-        self.asked
-            .retain(|(_, when)| now.duration_since(*when) < ASK_AGAIN);
-        for (port, address) in self.state.wanted.drain(..) {
-            let request = NeighbourRequest { port, address };
-            let known = self.asked.iter().any(|(asked, _)| *asked == request);
-            if !known && !self.asked.is_full() && self.wires.requests.try_send(request).is_ok() {
-                self.asked.push((request, now));
-            }
-        }
     }
 
     fn obey(&mut self, command: Command) {
@@ -401,6 +373,7 @@ impl Worker {
                 }
                 // Before the answer, or the next port of this index would be taken for dead.
                 self.tell_dead();
+                self.forget(index);
                 let _ = reply.send(());
             }
             Command::Counters { reply } => {
@@ -418,7 +391,7 @@ impl Worker {
 fn give_up(
     state: &State,
     memory: &mut Umem,
-    frames: impl Iterator<Item = Frame>,
+    frames: impl IntoIterator<Item = Frame>,
     reason: DropReason,
 ) {
     for frame in frames {

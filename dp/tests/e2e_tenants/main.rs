@@ -5,6 +5,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod floods;
+mod neighbours;
 mod network;
 
 use std::time::{Duration, Instant};

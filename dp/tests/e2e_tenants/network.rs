@@ -101,7 +101,7 @@ impl Tenants {
         applied.expect("the transaction is taken");
     }
 
-    fn host(&self, tenant: Tenant, host: Host) -> &Namespace {
+    pub(crate) fn host(&self, tenant: Tenant, host: Host) -> &Namespace {
         match tenant {
             Tenant::Blue => self.path.network.host(host),
             Tenant::Red => &self.red[usize::from(host == Host::B)],

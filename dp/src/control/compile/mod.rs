@@ -28,6 +28,7 @@ use super::model::{
 use crate::tables::draft::Draft;
 use crate::tables::group::{self, Group};
 use crate::tables::hash::{FastMap, FoldState};
+use crate::tables::neighbour::Neighbour;
 use crate::tables::outer::Outer;
 use crate::tables::trie::burst::Root;
 use crate::tables::{
@@ -107,6 +108,16 @@ struct AllPlaces {
     vias: Places<Via>,
 }
 
+impl AllPlaces {
+    fn set_generation(&mut self, generation: u64) {
+        self.vrfs.generation = generation;
+        self.links.generation = generation;
+        self.circuits.generation = generation;
+        self.groups.generation = generation;
+        self.vias.generation = generation;
+    }
+}
+
 /// What has to be made anew, and what goes.
 #[derive(Default)]
 struct Changes {
@@ -123,7 +134,7 @@ impl Compiler {
     /// Makes tables with this number. `None` if something that is pointed at is missing, which a checked state with all
     /// its ports open never has.
     pub fn compile(&mut self, generation: u64, from: &Sources<'_>) -> Option<Tables> {
-        if self.update(from).is_none() {
+        if self.update(generation, from).is_none() {
             // What is half made is no base for anything.
             *self = Self::default();
             return None;
@@ -131,7 +142,8 @@ impl Compiler {
         Some(self.draft.publish(generation))
     }
 
-    fn update(&mut self, from: &Sources<'_>) -> Option<()> {
+    fn update(&mut self, generation: u64, from: &Sources<'_>) -> Option<()> {
+        self.places.set_generation(generation);
         let old = std::mem::replace(&mut self.state, from.state.clone());
         let ports_changed = self.ports != *from.ports || !old.ports.same(&from.state.ports);
         let kernel = self.changed_neighbours(from);
@@ -143,7 +155,8 @@ impl Compiler {
             ports_changed || !kernel.is_empty() || !old.neighbours.same(&from.state.neighbours);
         if neighbours_changed {
             self.links_by_neighbour(&old, from, ports_changed, &kernel, &mut changes);
-            self.draft.tables.neighbours = Arc::new(neighbours(from)?);
+            let before = &self.draft.tables.neighbours;
+            self.draft.tables.neighbours = Arc::new(neighbours(from, before)?);
         }
         for name in &changes.links {
             let place = self.places.links.get(name)?;
@@ -160,7 +173,7 @@ impl Compiler {
         let own_changed = ports_changed || addresses_changed || !old.vrfs.same(&from.state.vrfs);
         let own_before = self.own.clone();
         if own_changed {
-            self.draft.tables.ports = self.make_ports(from)?;
+            self.draft.tables.ports = self.make_ports(generation, &old, from)?;
             self.own = own::of_vrfs(from);
         }
         if neighbours_changed {
@@ -173,6 +186,7 @@ impl Compiler {
         self.routes(&old, from)?;
         if own_changed {
             self.enter_own(from, &own_before)?;
+            self.budgets(from);
         }
         self.sweep(changes);
 
@@ -338,10 +352,21 @@ impl Compiler {
         Some(())
     }
 
-    fn make_ports(&self, from: &Sources<'_>) -> Option<Vec<Option<Port>>> {
+    fn make_ports(
+        &self,
+        generation: u64,
+        old: &State,
+        from: &Sources<'_>,
+    ) -> Option<Vec<Option<Port>>> {
         let mut ports = Vec::new();
         for (name, port) in &from.state.ports {
             let open = from.ports.get(name)?;
+            let goes_on = |before: &&OpenPort| {
+                let role = old.ports.get(name).map(|port| &port.role);
+                (before.index, before.ifindex, role) == (open.index, open.ifindex, Some(&port.role))
+            };
+            let before = self.ports.get(name).filter(goes_on);
+            let before = before.and_then(|before| self.draft.tables.port(before.index));
             let place = usize::from(open.index.0);
             if ports.len() <= place {
                 ports.resize(place + 1, None);
@@ -358,6 +383,7 @@ impl Compiler {
                 device_mtu: open.device_mtu,
                 peer: open.peer,
                 sources: own::sources(from, name),
+                since: before.map_or(generation, |port| port.since),
             });
         }
         Some(ports)
@@ -389,6 +415,25 @@ impl Compiler {
             }
         });
         sound
+    }
+
+    /// Each VRF's place among the budgets of ICMP errors: one of its ports has it.
+    fn budgets(&mut self, from: &Sources<'_>) {
+        let mut of_vrfs: HashMap<&VrfName, PortIndex> = HashMap::new();
+        for (name, port) in &from.state.ports {
+            if let (Role::Edge(vrf), Some(open)) = (&port.role, from.ports.get(name)) {
+                of_vrfs.entry(vrf).or_insert(open.index);
+            }
+        }
+        let vrfs = &mut self.draft.tables.vrfs;
+        for (name, place) in self.places.vrfs.iter() {
+            let errors = of_vrfs.get(name).copied();
+            if vrfs.get(place).is_some_and(|vrf| vrf.errors != errors)
+                && let Some(vrf) = vrfs.get_mut(place)
+            {
+                vrf.errors = errors;
+            }
+        }
     }
 
     /// Takes away what is gone; by now nothing points there any more.
@@ -445,8 +490,11 @@ fn link(from: &Sources<'_>, name: &LinkName, labels: Root) -> Option<Link> {
     })
 }
 
-/// The kernel's on edge ports, and above them the static ones.
-fn neighbours(from: &Sources<'_>) -> Option<FastMap<NeighbourKey, Mac>> {
+/// The kernel's on edge ports, and above them the static ones; with the marks that they had `before`.
+fn neighbours(
+    from: &Sources<'_>,
+    before: &FastMap<NeighbourKey, Neighbour>,
+) -> Option<FastMap<NeighbourKey, Neighbour>> {
     let mut edges = HashMap::new();
     for (name, port) in &from.state.ports {
         let open = from.ports.get(name)?;
@@ -454,12 +502,16 @@ fn neighbours(from: &Sources<'_>) -> Option<FastMap<NeighbourKey, Mac>> {
             edges.insert(ifindex, open.index);
         }
     }
+    let entry = |key: NeighbourKey, mac: &Mac| {
+        let known = before.get(&key).filter(|known| known.mac() == *mac);
+        (key, known.cloned().unwrap_or_else(|| (*mac).into()))
+    };
     let kernel = from.neighbours.iter();
     let mut neighbours: FastMap<_, _> = kernel
         .filter_map(|((ifindex, address), mac)| {
             let port = *edges.get(ifindex)?;
             let address = mapped(*address);
-            Some((NeighbourKey { port, address }, *mac))
+            Some(entry(NeighbourKey { port, address }, mac))
         })
         .collect();
     for ((port, address), mac) in &from.state.neighbours {
@@ -467,7 +519,7 @@ fn neighbours(from: &Sources<'_>) -> Option<FastMap<NeighbourKey, Mac>> {
             port: from.ports.get(port)?.index,
             address: mapped(*address),
         };
-        neighbours.insert(key, *mac);
+        neighbours.extend([entry(key, mac)]);
     }
     Some(neighbours)
 }

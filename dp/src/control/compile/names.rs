@@ -21,14 +21,18 @@ pub struct Wanted {
     pub groups: HashSet<u32>,
 }
 
-/// Their names; what has gone has none.
+/// Their names; what has gone has none. As a place may be another's by now, each is asked for with the generation of the
+/// tables that it is from.
 #[derive(Default)]
 pub struct Names {
-    vrfs: HashMap<u32, VrfName>,
-    links: HashMap<u32, LinkName>,
-    circuits: HashMap<u32, CircuitName>,
-    groups: HashMap<u32, GroupName>,
+    vrfs: Named<VrfName>,
+    links: Named<LinkName>,
+    circuits: Named<CircuitName>,
+    groups: Named<GroupName>,
 }
+
+/// Names by place, with the generation since which they have it.
+type Named<K> = HashMap<u32, (K, u64)>;
 
 impl Compiler {
     /// The tables that were made last.
@@ -63,32 +67,40 @@ impl Compiler {
     }
 }
 
-fn named<K: Hash + Eq + Clone>(places: &Places<K>, wanted: &HashSet<u32>) -> HashMap<u32, K> {
+fn named<K: Hash + Eq + Clone>(places: &Places<K>, wanted: &HashSet<u32>) -> Named<K> {
     if wanted.is_empty() {
         return HashMap::new();
     }
-    let all = places.iter().filter(|(_, place)| wanted.contains(place));
-    all.map(|(name, place)| (place, name.clone())).collect()
+    let all = places.iter_since();
+    all.filter(|(_, place, _)| wanted.contains(place))
+        .map(|(name, place, since)| (place, (name.clone(), since)))
+        .collect()
+}
+
+/// Who had the place in the tables of a generation, if it has it still.
+fn at<K>(named: &Named<K>, place: u32, generation: u64) -> Option<&K> {
+    let (name, since) = named.get(&place)?;
+    (*since <= generation).then_some(name)
 }
 
 impl Names {
     /// A VRF's.
-    pub fn vrf(&self, index: VrfIndex) -> Option<&VrfName> {
-        self.vrfs.get(&index.0)
+    pub fn vrf(&self, index: VrfIndex, generation: u64) -> Option<&VrfName> {
+        at(&self.vrfs, index.0, generation)
     }
 
     /// A link's.
-    pub fn link(&self, index: LinkIndex) -> Option<&LinkName> {
-        self.links.get(&index.0)
+    pub fn link(&self, index: LinkIndex, generation: u64) -> Option<&LinkName> {
+        at(&self.links, index.0, generation)
     }
 
     /// A circuit's.
-    pub fn circuit(&self, index: CircuitIndex) -> Option<&CircuitName> {
-        self.circuits.get(&index.0)
+    pub fn circuit(&self, index: CircuitIndex, generation: u64) -> Option<&CircuitName> {
+        at(&self.circuits, index.0, generation)
     }
 
     /// A group's.
-    pub fn group(&self, index: GroupIndex) -> Option<&GroupName> {
-        self.groups.get(&index.0)
+    pub fn group(&self, index: GroupIndex, generation: u64) -> Option<&GroupName> {
+        at(&self.groups, index.0, generation)
     }
 }

@@ -10,12 +10,16 @@ pub(super) struct Places<K> {
     of: FastMap<K, Place>,
     free: Vec<u32>,
     used: u32,
+    /// The generation of the tables that are being made.
+    pub(super) generation: u64,
 }
 
 struct Place {
     number: u32,
     /// How many uses it has; with the last one it goes.
     uses: u32,
+    /// The generation of the first tables in which this place is its own.
+    since: u64,
 }
 
 impl<K> Default for Places<K> {
@@ -24,6 +28,7 @@ impl<K> Default for Places<K> {
             of: FastMap::default(),
             free: Vec::new(),
             used: 0,
+            generation: 0,
         }
     }
 }
@@ -47,7 +52,12 @@ impl<K: Hash + Eq + Clone> Places<K> {
             self.used += 1;
             self.used - 1
         });
-        self.of.insert(key.clone(), Place { number, uses: 1 });
+        let place = Place {
+            number,
+            uses: 1,
+            since: self.generation,
+        };
+        self.of.insert(key.clone(), place);
         (number, true)
     }
 
@@ -67,5 +77,11 @@ impl<K: Hash + Eq + Clone> Places<K> {
     /// What has a place, and which.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, u32)> {
         self.of.iter().map(|(key, place)| (key, place.number))
+    }
+
+    /// As [`iter`](Self::iter), and since which generation.
+    pub(super) fn iter_since(&self) -> impl Iterator<Item = (&K, u32, u64)> {
+        let places = self.of.iter();
+        places.map(|(key, place)| (key, place.number, place.since))
     }
 }

@@ -126,12 +126,12 @@ impl Compiler {
         let address = via.address.map(mapped);
         let known = |address| {
             let key = NeighbourKey { port, address };
-            self.draft.tables.neighbours.get(&key).copied()
+            self.draft.tables.neighbours.get(&key).cloned()
         };
         Some(tables::Via {
             port,
             address,
-            mac: address.and_then(known),
+            neighbour: address.and_then(known),
         })
     }
 }

@@ -14,6 +14,7 @@ use crate::control::node::Node;
 use crate::control::refusal::{Code, Refused};
 use crate::pipeline::reason::DropReason;
 use crate::pipeline::trace;
+use crate::tables::neighbour::Neighbour;
 use crate::tables::{self, CircuitIndex, NeighbourKey, Target};
 use crate::wire::ip;
 
@@ -72,7 +73,7 @@ impl Node {
         match target {
             Some(Target::Circuit(circuit)) => self.lead_into(circuit, &mut told),
             Some(Target::Via(via)) => {
-                let via = self.compiler.tables().vias[via.0];
+                let via = &self.compiler.tables().vias[via.0];
                 self.lead_out_of(via, to, &mut told);
             }
             Some(Target::Blackhole) => told.problem = problem(DropReason::Blackhole),
@@ -137,20 +138,20 @@ impl Node {
             circuits: [index.0].into(),
             ..Wanted::default()
         });
-        let name = names.link(circuit.link);
+        let name = names.link(circuit.link, tables.generation);
         told.into = Some(v1::Passage {
             link: name.map(ToString::to_string).unwrap_or_default(),
             receiver_index: link.transmit.as_ref().map_or(0, |it| it.receiver),
             link_epoch: link.transmit.as_ref().map_or(0, |it| it.sa.epoch()),
             label: circuit.label,
             circuit: names
-                .circuit(index)
+                .circuit(index, tables.generation)
                 .map(ToString::to_string)
                 .unwrap_or_default(),
             circuit_epoch: circuit.transmit.as_ref().map_or(0, |sa| sa.epoch()),
             ..Default::default()
         });
-        told.out_port = self.port_name(link.port);
+        told.out_port = self.port_name(link.port, tables.generation);
         let sources = self.sources();
         if let Some(it) = name.and_then(|name| self.state.links.get(name)) {
             told.next_hop = it.neighbour().to_string();
@@ -169,9 +170,9 @@ impl Node {
         };
     }
 
-    fn lead_out_of(&self, via: tables::Via, to: IpAddr, told: &mut v1::ExplainResponse) {
+    fn lead_out_of(&self, via: &tables::Via, to: IpAddr, told: &mut v1::ExplainResponse) {
         let tables = self.compiler.tables();
-        told.out_port = self.port_name(via.port);
+        told.out_port = self.port_name(via.port, tables.generation);
         let address = via.address.unwrap_or_else(|| ip::mapped(to));
         told.next_hop = ip::unmapped(address).to_string();
         let key = NeighbourKey {
@@ -189,7 +190,8 @@ impl Node {
             return;
         }
         let peer = tables.port(via.port).and_then(|port| port.peer);
-        match peer.or_else(|| tables.neighbours.get(&key).copied()) {
+        let known = || tables.neighbours.get(&key).map(Neighbour::mac);
+        match peer.or_else(known) {
             Some(mac) => told.next_hop_mac = mac.to_string(),
             None => {
                 told.problem =

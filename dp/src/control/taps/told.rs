@@ -16,7 +16,7 @@ use crate::wire::brief::Brief;
 use crate::wire::checksum::State;
 
 impl Node {
-    /// Traces as the API tells them. Names are those of now.
+    /// Traces as the API tells them. Names are those of now; what has gone meanwhile has none.
     pub(in crate::control) fn told(&self, taken: &[Taken]) -> Vec<v1::TracedPacket> {
         let mut wanted = Wanted::default();
         for (_, _, trace) in taken {
@@ -36,7 +36,7 @@ impl Node {
     }
 
     fn tell_one(&self, it: &Trace, names: &Names) -> v1::TracedPacket {
-        let vrf = it.vrf.and_then(|vrf| names.vrf(vrf));
+        let vrf = it.vrf.and_then(|vrf| names.vrf(vrf, it.generation));
         let (fate, reason, out) = match (it.disposition, it.answered) {
             (Disposition::Drop(reason), _) => (v1::PacketFate::Dropped, Some(reason), None),
             (Disposition::Wait(_), reason) => (v1::PacketFate::Held, reason, None),
@@ -50,17 +50,19 @@ impl Node {
             .zip(it.packet)
             .and_then(|(vrf, packet)| self.route(vrf, packet.destination));
         v1::TracedPacket {
-            port: self.port_name(it.port),
+            port: self.port_name(it.port, it.generation),
             received_bytes: it.received as u32,
             stages: stages.map(|(_, name)| (*name).to_owned()).collect(),
-            from: passage(&it.from, names),
+            from: passage(&it.from, names, it.generation),
             packet: it.packet.as_ref().map(header),
             vrf: vrf.map(VrfName::to_string).unwrap_or_default(),
             route,
-            into: passage(&it.into, names),
+            into: passage(&it.into, names, it.generation),
             fate: fate.into(),
             reason: reason.map(|it| it.name().to_owned()).unwrap_or_default(),
-            out_port: out.map(|port| self.port_name(port)).unwrap_or_default(),
+            out_port: out
+                .map(|port| self.port_name(port, it.generation))
+                .unwrap_or_default(),
             sent_bytes: it.sent as u32,
             checksum: match it.checksum {
                 Checksum::Is(State::None) => "",
@@ -74,7 +76,12 @@ impl Node {
         }
     }
 
-    pub(super) fn port_name(&self, index: PortIndex) -> String {
+    /// The name of the port that had an index in the tables of a generation, if it has it still.
+    pub(super) fn port_name(&self, index: PortIndex, generation: u64) -> String {
+        let port = self.compiler.tables().port(index);
+        if port.is_none_or(|port| port.since > generation) {
+            return String::new();
+        }
         let mut open = self.ports.open().iter();
         let found = open.find(|(_, port)| port.index == index);
         found
@@ -110,14 +117,16 @@ fn header(it: &Brief) -> v1::PacketHeader {
     }
 }
 
-fn passage(it: &Passage, names: &Names) -> Option<v1::Passage> {
+fn passage(it: &Passage, names: &Names, generation: u64) -> Option<v1::Passage> {
     if *it == Passage::default() {
         return None;
     }
     let (receiver_index, link_lane, link_epoch) = it.link_seal.unwrap_or_default();
     let (circuit_lane, circuit_epoch) = it.circuit_seal.unwrap_or_default();
-    let link = it.link.and_then(|link| names.link(link));
-    let circuit = it.circuit.and_then(|circuit| names.circuit(circuit));
+    let link = it.link.and_then(|link| names.link(link, generation));
+    let circuit = it
+        .circuit
+        .and_then(|circuit| names.circuit(circuit, generation));
     Some(v1::Passage {
         link: link.map(ToString::to_string).unwrap_or_default(),
         receiver_index,

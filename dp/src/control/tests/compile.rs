@@ -14,6 +14,7 @@ use super::super::health::Status;
 use super::super::keys::{Live, SaConfig};
 use super::super::model::PortName;
 use super::*;
+use crate::tables::neighbour::Neighbour;
 use crate::tables::trie::Number;
 use crate::tables::{
     CircuitIndex, LabelAction, LinkIndex, NeighbourKey, PortIndex, PortRole, Receiver, Swap,
@@ -63,7 +64,7 @@ pub(super) fn open(state: &State) -> BTreeMap<PortName, OpenPort> {
 
 /// A node without its ports.
 pub(super) struct Bench {
-    compiler: Compiler,
+    pub(super) compiler: Compiler,
     pub(super) config: SaConfig,
     pub(super) state: State,
     pub(super) live: Live,
@@ -125,6 +126,14 @@ impl Bench {
     }
 
     pub(super) fn compile_with(&mut self, ports: &BTreeMap<PortName, OpenPort>) -> Tables {
+        self.make(1, ports)
+    }
+
+    pub(super) fn compile_at(&mut self, generation: u64) -> Tables {
+        self.make(generation, &open(&self.state))
+    }
+
+    fn make(&mut self, generation: u64, ports: &BTreeMap<PortName, OpenPort>) -> Tables {
         let sources = Sources {
             state: &self.state,
             live: &self.live,
@@ -134,7 +143,7 @@ impl Bench {
             down: &self.down,
         };
         self.compiler
-            .compile(1, &sources)
+            .compile(generation, &sources)
             .expect("a checked state compiles")
     }
 }
@@ -222,7 +231,7 @@ fn every_item_has_its_place() {
     let Some(Target::Via(connected)) = v4(&tables, [10, 0, 0, 5]) else {
         panic!("not connected");
     };
-    let connected = tables.vias[connected.0];
+    let connected = &tables.vias[connected.0];
     assert_eq!((connected.port, connected.address), (PortIndex(0), None));
     assert_eq!(v4(&tables, [10, 3, 0, 1]), None);
     let mut v6 = [0; 16];
@@ -251,7 +260,7 @@ fn neighbours_come_from_the_kernel_unless_they_are_static() {
         tables
             .neighbours
             .get(&NeighbourKey { port, address })
-            .copied()
+            .map(Neighbour::mac)
     };
     assert_eq!(find(host), Some(fixed));
     assert_eq!(find(other), Some(kernel));

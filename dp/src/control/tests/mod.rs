@@ -2,6 +2,7 @@
 
 mod compile;
 mod health;
+mod lives;
 mod mtu;
 mod own;
 mod properties;
