@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::io;
 
+use crate::caps;
+
 /// Why steering could not be set up or changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -27,12 +29,12 @@ pub enum SteerError {
     },
 
     /// The process may not load or attach BPF programs.
-    #[error(
-        "{action}: not permitted. Run as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_NET_RAW"
-    )]
+    #[error("{action}: not permitted: {}", lacking(.missing))]
     NoPermission {
         /// What was attempted.
         action: String,
+        /// The capabilities that the process does not have.
+        missing: Vec<&'static str>,
     },
 
     /// The driver does not take this program, and native mode was asked for.
@@ -96,12 +98,29 @@ pub enum SteerError {
     },
 }
 
+/// What to do about missing capabilities.
+fn lacking(missing: &[&str]) -> String {
+    match missing {
+        [] => {
+            "run this as root of the initial user namespace: a container's root has not all rights"
+                .to_owned()
+        }
+        missing => format!(
+            "this process lacks {}: run it as root, or add that to AmbientCapabilities= of its unit",
+            missing.join(" and ")
+        ),
+    }
+}
+
 impl SteerError {
     /// The kernel's answer to `action`, sorted.
     pub(crate) fn kernel(action: impl Into<String>, source: io::Error) -> Self {
         let action = action.into();
         match source.raw_os_error() {
-            Some(libc::EPERM) => Self::NoPermission { action },
+            Some(libc::EPERM) => Self::NoPermission {
+                action,
+                missing: caps::missing(),
+            },
             _ => Self::Kernel { action, source },
         }
     }

@@ -33,6 +33,7 @@
 //! the source. `README.md` tells more.
 
 mod attached;
+mod caps;
 mod error;
 pub mod layout;
 mod role;

@@ -15,7 +15,7 @@ use crate::layout::{
 };
 use crate::role::{Action, Role, XdpMode, XdpOutcome};
 use crate::set::{Set, endpoint_key, local_key};
-use crate::{OBJECT, SteerError, attached, sys};
+use crate::{OBJECT, SteerError, attached, caps, sys};
 
 /// The steering program on one network device. Dropping it detaches the program.
 pub struct Steering {
@@ -289,6 +289,12 @@ fn load() -> Result<Ebpf, SteerError> {
             verifier_log,
         }) => {
             let log = verifier_log.to_string();
+            let missing = caps::missing();
+            // What the verifier then says is of pointers and registers, and of no use to anyone.
+            if missing.contains(&"CAP_PERFMON") || missing.contains(&"CAP_BPF") {
+                let action = "loading the steering program".to_owned();
+                return Err(SteerError::NoPermission { action, missing });
+            }
             if log.trim().is_empty() || io_error.raw_os_error() == Some(libc::EPERM) {
                 Err(SteerError::kernel("loading the steering program", io_error))
             } else {
