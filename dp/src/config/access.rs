@@ -29,7 +29,7 @@ pub(super) struct Control {
     viewer_users: Vec<Spanned<NameOrNumber>>,
     #[serde(default)]
     viewer_groups: Vec<Spanned<NameOrNumber>>,
-    tls: Option<Tls>,
+    tls: Option<Spanned<Tls>>,
     #[serde(default)]
     limits: Limit,
 }
@@ -37,10 +37,10 @@ pub(super) struct Control {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Tls {
-    listen: Spanned<String>,
-    certificate: Spanned<PathBuf>,
-    key: Spanned<PathBuf>,
-    client_ca: Spanned<PathBuf>,
+    listen: Option<Spanned<String>>,
+    certificate: Option<Spanned<PathBuf>>,
+    key: Option<Spanned<PathBuf>>,
+    client_ca: Option<Spanned<PathBuf>>,
     #[serde(default)]
     admins: Vec<Spanned<String>>,
     #[serde(default)]
@@ -98,16 +98,26 @@ impl Check<'_> {
         config
     }
 
-    fn tls(&mut self, tls: Tls) -> Option<TlsConfig> {
-        let listen: Option<SocketAddr> = tls.listen.get_ref().parse().ok();
-        if listen.is_none() {
-            self.wrong(
-                tls.listen.span(),
-                "control.tls.listen",
-                format!("{:?} is no address and port", tls.listen.get_ref()),
-                "write an address and port such as \"0.0.0.0:7443\" or \"[::]:7443\"",
-            );
-        }
+    fn tls(&mut self, tls: Spanned<Tls>) -> Option<TlsConfig> {
+        let at = tls.span();
+        let tls = tls.into_inner();
+        let listen = match tls.listen {
+            Some(listen) => self.listen(&listen),
+            None => {
+                self.missing(at.clone(), "control.tls.listen");
+                None
+            }
+        };
+        let mut path = |path, field| match path {
+            Some(path) => self.absolute(path, field),
+            None => {
+                self.missing(at.clone(), field);
+                PathBuf::new()
+            }
+        };
+        let certificate = path(tls.certificate, "control.tls.certificate");
+        let key = path(tls.key, "control.tls.key");
+        let client_ca = path(tls.client_ca, "control.tls.client_ca");
         let mut names = Vec::new();
         for (given, field, role) in [
             (tls.admins, "control.tls.admins", Role::Admin),
@@ -128,11 +138,24 @@ impl Check<'_> {
         }
         Some(TlsConfig {
             listen: listen?,
-            certificate: self.absolute(tls.certificate, "control.tls.certificate"),
-            key: self.absolute(tls.key, "control.tls.key"),
-            client_ca: self.absolute(tls.client_ca, "control.tls.client_ca"),
+            certificate,
+            key,
+            client_ca,
             names,
         })
+    }
+
+    fn listen(&mut self, listen: &Spanned<String>) -> Option<SocketAddr> {
+        let address = listen.get_ref().parse().ok();
+        if address.is_none() {
+            self.wrong(
+                listen.span(),
+                "control.tls.listen",
+                format!("{:?} is no address and port", listen.get_ref()),
+                "write an address and port such as \"0.0.0.0:7443\" or \"[::]:7443\"",
+            );
+        }
+        address
     }
 
     fn absolute(&mut self, path: Spanned<PathBuf>, field: &str) -> PathBuf {

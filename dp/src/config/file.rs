@@ -11,8 +11,9 @@ use toml::Spanned;
 use twinseal_crypto::{DEFAULT_PROVIDER, MAX_COUNTER, MAX_LANES, MAX_WINDOW_BITS, MIN_WINDOW_BITS};
 use twinseal_xsk::HugePages;
 
+use super::collect::{self, Read};
 use super::users::{self, Kind};
-use super::{Config, Mistake, Source, access, backticked, fix_for, sinks};
+use super::{Config, Mistake, Source, access, sinks};
 use crate::control::model::Limits;
 use crate::workers::{self, PoolConfig};
 
@@ -32,9 +33,11 @@ const MAX_RING: u32 = 1 << 16;
 const MAX_FRAMES: u32 = 1 << 24;
 const DEFAULT_LANES: u8 = 4;
 
-#[derive(Deserialize)]
+/// What must be given is optional here too, so that the parser does not stop for want of it.
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    #[serde(default)]
     node: Node,
     state_dir: Option<Spanned<PathBuf>>,
     #[serde(default = "yes")]
@@ -59,10 +62,10 @@ fn yes() -> bool {
     true
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Node {
-    name: Spanned<String>,
+    name: Option<Spanned<String>>,
     #[serde(default)]
     allow_core_dumps: bool,
 }
@@ -126,60 +129,29 @@ enum Huge {
 }
 
 pub(super) fn parse(source: &Source<'_>) -> Result<Config, Vec<Mistake>> {
-    let file: File = toml::from_str(source.text).map_err(|error| vec![syntax(source, &error)])?;
+    let Read {
+        file,
+        mistakes,
+        whole,
+    } = collect::read::<File>(source);
     let mut check = Check {
         source,
-        mistakes: Vec::new(),
+        mistakes,
+        whole,
     };
     let config = check.file(file);
     if check.mistakes.is_empty() {
-        Ok(config)
-    } else {
-        Err(check.mistakes)
+        return Ok(config);
     }
-}
-
-/// A mistake that the parser found, with the field that it was in.
-fn syntax(source: &Source<'_>, error: &toml::de::Error) -> Mistake {
-    let message = error.message();
-    let (line, column) = source.place(error.span().map_or(0, |span| span.start));
-    let header = |line: &str| {
-        line.trim()
-            .strip_prefix('[')
-            .and_then(|l| l.split(']').next())
-            .map(str::to_owned)
-    };
-    let section = (1..=line)
-        .rev()
-        .find_map(|n| header(source.line(n)))
-        .unwrap_or_default();
-    let key = if message.starts_with("missing field") || message.starts_with("unknown field") {
-        backticked(message).unwrap_or_default()
-    } else {
-        source
-            .line(line)
-            .split_once('=')
-            .map_or("", |(key, _)| key.trim())
-    };
-    // A mistake in a section's own header is in the section, not in a field of it.
-    let key = if key == section { "" } else { key };
-    let field = [section.as_str(), key]
-        .into_iter()
-        .filter(|s| !s.is_empty())
-        .collect::<Vec<_>>();
-    Mistake {
-        path: source.path.to_owned(),
-        line,
-        column,
-        field: field.join("."),
-        reason: message.trim().replace('\n', ", "),
-        fix: fix_for(message).to_owned(),
-    }
+    check.mistakes.sort_by_key(|it| (it.line, it.column));
+    Err(check.mistakes)
 }
 
 pub(super) struct Check<'a> {
     source: &'a Source<'a>,
     mistakes: Vec<Mistake>,
+    /// Whether what was not read is not there.
+    whole: bool,
 }
 
 impl Check<'_> {
@@ -199,6 +171,15 @@ impl Check<'_> {
             reason: reason.into(),
             fix: fix.into(),
         });
+    }
+
+    /// A field that must be given is not; unless that is a mistake already.
+    pub(super) fn missing(&mut self, at: Range<usize>, field: &str) {
+        let told = |mistake: &Mistake| field.starts_with(mistake.field.as_str());
+        if self.whole && !self.mistakes.iter().any(told) {
+            let name = field.rsplit('.').next().unwrap_or(field);
+            self.wrong(at, field, format!("missing field `{name}`"), "add it");
+        }
     }
 
     fn file(&mut self, mut file: File) -> Config {
@@ -246,7 +227,11 @@ impl Check<'_> {
         }
     }
 
-    fn name(&mut self, name: Spanned<String>) -> String {
+    fn name(&mut self, name: Option<Spanned<String>>) -> String {
+        let Some(name) = name else {
+            self.missing(0..0, "node.name");
+            return String::new();
+        };
         let good = |s: &str| {
             (1..=64).contains(&s.len())
                 && s.bytes()

@@ -4,6 +4,7 @@
 //! given; `docs/examples` has files with all fields explained.
 
 mod access;
+mod collect;
 mod file;
 mod sinks;
 mod users;

@@ -162,7 +162,7 @@ fn names_the_place_of_what_cannot_be_parsed() {
         "",
         "correct the text",
     );
-    wrong("", "1:1", "node", "missing field", "add it");
+    wrong("", "1:1", "node.name", "missing field", "add it");
     wrong(
         "[node]\n",
         "1:1",
@@ -219,6 +219,79 @@ fn names_the_place_of_what_cannot_be_parsed() {
         "a name or a number",
         "of that kind",
     );
+}
+
+#[test]
+fn tells_all_mistakes_at_once_and_in_plain_words() {
+    let text = "[node]
+name = 5
+nmae = \"a\"
+[control]
+socket = \"s.sock\"
+allow_users = [\"root\", 1.5]
+[control.tls]
+listen = \"here\"
+[workers]
+count = -1
+idle = \"busy\"
+[crypto]
+key_packets = 0
+window_bits = 5
+[x]
+y = 1
+";
+    let error = parse(text).expect_err("mistakes").to_string();
+    let told: Vec<_> = error
+        .lines()
+        .map(|line| {
+            let mut parts = line.strip_prefix("node.toml:").expect("a file").split(':');
+            let line = parts.next().expect("a line");
+            format!("{line}{}", parts.nth(1).expect("a field"))
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "2 node.name",
+            "3 node.nmae",
+            "5 control.socket",
+            "6 control.allow_users",
+            "7 control.tls.certificate",
+            "7 control.tls.key",
+            "7 control.tls.client_ca",
+            "8 control.tls.listen",
+            "10 workers.count",
+            "11 workers.idle",
+            "13 crypto.key_packets",
+            "14 crypto.window_bits",
+            "15 x",
+        ],
+        "{error}"
+    );
+    for word in [
+        "u32",
+        "u64",
+        "usize",
+        "i64",
+        "nonzero",
+        "path string",
+        "TOML",
+    ] {
+        assert!(!error.contains(word), "{word} in {error}");
+    }
+
+    // Also where the text itself is broken in places.
+    let error = parse("[node\nname = \"a\"\n[control]\nsocket = \nmode = \"9\"\nwhat = 1\n");
+    let error = error.expect_err("mistakes").to_string();
+    for place in [
+        "node.toml:1:",
+        "node.toml:4:",
+        "node.toml:5:",
+        "node.toml:6:",
+    ] {
+        assert!(error.contains(place), "{place} in {error}");
+    }
+    assert!(!error.contains("missing field"), "{error}");
 }
 
 /// A good file of two lines, and `more`.
