@@ -38,6 +38,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Code, Status, Streaming};
 use zeroize::Zeroizing;
 
+use crate::errors;
 use crate::v1::{self, control_client::ControlClient};
 
 /// Octets of items in a message of a Replace: well below what a node takes.
@@ -131,6 +132,9 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// The node refused our certificate, or we its.
+    #[error("{0}")]
+    Untrusted(String),
     /// Nobody answers there.
     #[error("cannot connect to {address}: {source}")]
     Connect {
@@ -153,25 +157,93 @@ pub enum Error {
     Call(Status),
 }
 
+/// Whose certificate was refused and why, if that is what an error comes from.
+pub fn untrusted(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        // HTTP/2 keeps only the text of what broke its connection.
+        let text = error.to_string();
+        if let Some((_, alert)) = text.split_once("received fatal alert: ") {
+            return refused_ours(alert).map(str::to_owned);
+        }
+        let within = error.downcast_ref::<std::io::Error>();
+        let within = within.and_then(|error| error.get_ref());
+        if let Some(tls) = within.and_then(|within| within.downcast_ref::<rustls::Error>()) {
+            return refused_theirs(tls);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// What an alert of the node's says of our certificate.
+fn refused_ours(alert: &str) -> Option<&'static str> {
+    let name = alert.split(|it: char| !it.is_ascii_alphanumeric()).next();
+    Some(match name.unwrap_or_default() {
+        "CertificateExpired" => {
+            "the node refused our certificate: it has expired, or is not valid yet; renew it, or set the clocks"
+        }
+        "UnknownCA" => {
+            "the node refused our certificate: its issuer is not in the node's control.tls.client_ca"
+        }
+        "UnsupportedCertificate" => {
+            "the node refused our certificate: it is not for TLS clients; have one issued with extended key usage clientAuth"
+        }
+        "CertificateRequired" => "the node wants to see a certificate: give one",
+        "CertificateRevoked" => "the node refused our certificate: it was revoked",
+        "BadCertificate" | "CertificateUnknown" | "DecryptError" | "AccessDenied" => {
+            "the node refused our certificate; its log says why"
+        }
+        _ => return None,
+    })
+}
+
+/// Why we refused the node's certificate.
+fn refused_theirs(error: &rustls::Error) -> Option<String> {
+    use rustls::CertificateError as Is;
+    let words = match error {
+        rustls::Error::InvalidCertificate(error) => match error {
+            Is::UnknownIssuer => {
+                "the node's certificate is not of an issuer that we trust: name its issuer's certificate"
+            }
+            Is::Expired | Is::ExpiredContext { .. } => {
+                "the node's certificate has expired: renew it"
+            }
+            Is::NotValidYet | Is::NotValidYetContext { .. } => {
+                "the node's certificate is not valid yet: set the clocks"
+            }
+            Is::NotValidForName | Is::NotValidForNameContext { .. } => {
+                "the node's certificate is for another name: say which, or have one issued for this"
+            }
+            Is::InvalidPurpose | Is::InvalidPurposeContext { .. } => {
+                "the node's certificate is not for TLS servers: have one issued with extended key usage serverAuth"
+            }
+            error => return Some(format!("the node's certificate does not hold: {error}")),
+        },
+        _ => return None,
+    };
+    Some(words.to_owned())
+}
+
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
-        let details = status.details();
+        if let Some(reason) = untrusted(&status) {
+            return Self::Untrusted(reason);
+        }
         match status.code() {
             Code::Unavailable | Code::Cancelled => return Self::Gone(status),
             // The transport reports a connection that broke in a call so.
             Code::Unknown if std::error::Error::source(&status).is_some() => {
                 return Self::Gone(status);
             }
-            Code::PermissionDenied if !details.is_empty() => {
-                if let Ok(denied) = v1::AccessDenied::decode(details) {
+            Code::PermissionDenied => {
+                if let Some(denied) = errors::detail::<v1::AccessDenied>(&status) {
                     let message = status.message().to_owned();
                     return Self::Denied(denied, message);
                 }
             }
             Code::InvalidArgument | Code::FailedPrecondition | Code::ResourceExhausted => {
-                if let Ok(refusal) = v1::Refusal::decode(details)
-                    && !refusal.items.is_empty()
-                {
+                if let Some(refusal) = errors::detail::<v1::Refusal>(&status) {
                     return Self::Refused(refusal);
                 }
             }
@@ -243,9 +315,13 @@ impl Client {
             address: address.to_string(),
             reason,
         })?;
-        let channel = endpoint.connect().await.map_err(|source| Error::Connect {
-            address: address.to_string(),
-            source,
+        let channel = endpoint.connect().await;
+        let channel = channel.map_err(|source| match untrusted(&source) {
+            Some(reason) => Error::Untrusted(format!("{address}: {reason}")),
+            None => Error::Connect {
+                address: address.to_string(),
+                source,
+            },
         })?;
         Ok(Self {
             // A node may have a million routes.
@@ -292,7 +368,8 @@ impl Client {
     }
 
     /// Makes these the node's whole state, in messages of a size that it takes; `head` says the rest, as in the first
-    /// message of a Replace. Asks again as [`apply`](Self::apply) does.
+    /// message of a Replace. No items at all are refused unless it has `allow_empty`. Asks again as
+    /// [`apply`](Self::apply) does. A call that is dropped before its end changes nothing.
     ///
     /// # Errors
     /// As [`apply`](Self::apply).
@@ -308,12 +385,15 @@ impl Client {
         if head.request_id.is_empty() {
             head.request_id = request_id();
         }
-        let messages = std::iter::once(head).chain(chunks(items).into_iter().map(|items| {
-            v1::ReplaceRequest {
-                items,
-                ..Default::default()
-            }
-        }));
+        let commit = v1::ReplaceRequest {
+            commit: Some(items.len() as u64),
+            ..Default::default()
+        };
+        let items = chunks(items).into_iter().map(|items| v1::ReplaceRequest {
+            items,
+            ..Default::default()
+        });
+        let messages = std::iter::once(head).chain(items).chain([commit]);
         let messages: Vec<_> = messages.collect();
         let mut tries = Tries::new(self.patience, self.waiting);
         loop {
@@ -360,7 +440,7 @@ fn request_id() -> String {
     }
 }
 
-/// Items in their order, cut to messages; at least one, as no items are a state too.
+/// Items in their order, cut to messages.
 fn chunks(items: Vec<v1::Item>) -> Vec<Vec<v1::Item>> {
     let mut chunks = Vec::new();
     let (mut chunk, mut size) = (Vec::new(), 0);
@@ -372,7 +452,9 @@ fn chunks(items: Vec<v1::Item>) -> Vec<Vec<v1::Item>> {
             size = 0;
         }
     }
-    chunks.push(chunk);
+    if !chunk.is_empty() {
+        chunks.push(chunk);
+    }
     chunks
 }
 
@@ -513,7 +595,7 @@ mod tests {
         let chunks = super::chunks(items.clone());
         assert!(chunks.len() > 2, "{}", chunks.len());
         assert_eq!(chunks.concat(), items);
-        assert_eq!(super::chunks(Vec::new()), [Vec::new()]);
+        assert_eq!(super::chunks(Vec::new()), Vec::<Vec<v1::Item>>::new());
     }
 
     #[test]
@@ -527,8 +609,8 @@ mod tests {
                 ..Default::default()
             }],
         };
-        let details = refusal.encode_to_vec().into();
-        let status = Status::with_details(Code::InvalidArgument, "", details);
+        let details = vec![errors::info("INVALID", []), errors::any(&refusal)];
+        let status = errors::status(Code::InvalidArgument, String::new(), details);
         let error = Error::from(status);
         assert_eq!(
             error.to_string(),
@@ -538,8 +620,8 @@ mod tests {
             needed: v1::Role::Admin.into(),
             ..Default::default()
         };
-        let details = denied.encode_to_vec().into();
-        let status = Status::with_details(Code::PermissionDenied, "no", details);
+        let details = vec![errors::any(&denied)];
+        let status = errors::status(Code::PermissionDenied, "no".into(), details);
         assert!(matches!(Error::from(status), Error::Denied(it, _) if it == denied));
         let status = Status::invalid_argument("kinds");
         assert!(matches!(Error::from(status), Error::Call(_)));

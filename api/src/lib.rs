@@ -4,6 +4,7 @@
 //! languages generate their client from that file.
 
 pub mod client;
+pub mod errors;
 
 /// Version 1 of the protocol.
 #[allow(missing_docs, clippy::all, unreachable_pub)]

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use prost::Message;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType,
+    date_time_ymd,
 };
 use tempfile::TempDir;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -92,7 +92,7 @@ async fn set_vrf(client: &mut Client, name: &str) -> Result<u64, Status> {
 #[track_caller]
 fn denied(status: &Status, needed: v1::Role, have: v1::Role) {
     assert_eq!(status.code(), Code::PermissionDenied, "{status}");
-    let details = v1::AccessDenied::decode(status.details()).expect("details");
+    let details: v1::AccessDenied = twinseal_api::errors::detail(status).expect("details");
     assert_eq!((details.needed(), details.have()), (needed, have));
 }
 
@@ -310,6 +310,7 @@ impl Issuer {
     fn new(dir: &Path, name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key");
         let issuer = CertifiedIssuer::self_signed(params, key).expect("a certificate");
         let it = Self {
@@ -330,12 +331,18 @@ impl Issuer {
     }
 
     fn issue(&self, san: SanType, expired: bool) -> Issued {
+        self.issue_with(san, |params| {
+            if expired {
+                params.not_before = date_time_ymd(2020, 1, 1);
+                params.not_after = date_time_ymd(2021, 1, 1);
+            }
+        })
+    }
+
+    fn issue_with(&self, san: SanType, change: impl FnOnce(&mut CertificateParams)) -> Issued {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![san];
-        if expired {
-            params.not_before = date_time_ymd(2020, 1, 1);
-            params.not_after = date_time_ymd(2021, 1, 1);
-        }
+        change(&mut params);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         Issued {
@@ -463,6 +470,12 @@ fn certificates_say_who_may_do_what() {
         node.config.socket.access.reload(without).expect("sound");
         let status = look(&mut client).await.expect_err("not trusted any more");
         denied(&status, v1::Role::Viewer, v1::Role::Unspecified);
+        // No list would help it.
+        let told = status.message();
+        assert!(
+            told.contains("issuer") && !told.contains("add it"),
+            "{told}"
+        );
         assert!(try_tls(address, &ca, Some(&admin)).await.is_err());
         let new = other.issue(uri(ADMIN), false);
         try_tls(address, &ca, Some(&new))
@@ -555,6 +568,86 @@ fn old_tls_and_those_who_say_nothing_are_turned_away() {
 }
 
 #[test]
+fn whoever_is_refused_over_tls_hears_why() {
+    use twinseal_api::client::{Address, Client as Theirs, Error, Tls};
+
+    let dir = TempDir::new().expect("a folder");
+    let path = dir.path().to_owned();
+    let (ca, other) = (Issuer::new(&path, "ca"), Issuer::new(&path, "other"));
+    let node_identity = ca.issue(dns("node.example.org"), false);
+    std::fs::write(path.join("node.pem"), &node_identity.certificate).expect("a file");
+    std::fs::write(path.join("node.key"), &node_identity.key).expect("a file");
+    let access = tls_config(&path, &ca);
+    let address = access.tls.as_ref().expect("it is given").listen;
+    let node = Guarded::start(dir, access);
+    let usage = |usage| {
+        ca.issue_with(uri(ADMIN), |params| {
+            params.extended_key_usages = vec![usage];
+        })
+    };
+    let future = ca.issue_with(uri(ADMIN), |params| {
+        params.not_before = date_time_ymd(2090, 1, 1);
+        params.not_after = date_time_ymd(2091, 1, 1);
+    });
+    on_runtime(async {
+        let mut events = node
+            .client()
+            .await
+            .watch(v1::WatchRequest {
+                kinds: vec![v1::EventKind::Security.into()],
+                ..Default::default()
+            })
+            .await
+            .expect("an admin may")
+            .into_inner();
+        for (issued, words) in [
+            (
+                ca.issue(uri(ADMIN), true),
+                "has expired, or is not valid yet",
+            ),
+            (future, "has expired, or is not valid yet"),
+            (other.issue(uri(ADMIN), false), "control.tls.client_ca"),
+            (
+                usage(rcgen::ExtendedKeyUsagePurpose::ServerAuth),
+                "clientAuth",
+            ),
+        ] {
+            let tls = Tls {
+                address: address.to_string(),
+                ca: ca.pem().into_bytes(),
+                certificate: issued.certificate.into_bytes(),
+                key: issued.key.into_bytes().into(),
+                name: Some("node.example.org".into()),
+            };
+            let client = Theirs::connect(Address::Tls(Box::new(tls))).await;
+            let error = match client {
+                Ok(mut client) => {
+                    let refused = client.apply(v1::ApplyRequest::default()).await;
+                    refused.expect_err("it is not trusted")
+                }
+                Err(error) => error,
+            };
+            assert!(matches!(error, Error::Untrusted(_)), "{words}: {error:?}");
+            let told = error.to_string();
+            assert!(told.contains("refused our certificate"), "{told}");
+            assert!(told.contains(words), "{told}");
+        }
+        let event = events.message().await.expect("no error").expect("no end");
+        let Some(v1::event::Event::Security(told)) = event.event else {
+            panic!("{event:?}");
+        };
+        assert_eq!(told.reason, "tls_refused");
+        let Some(v1::security_event::Owner::Peer(peer)) = told.owner else {
+            panic!("{told:?}");
+        };
+        assert!(
+            peer.starts_with("a TLS client at 127.0.0.1: its certificate"),
+            "{peer}"
+        );
+    });
+}
+
+#[test]
 fn the_api_describes_itself() {
     let access = AccessConfig {
         users: vec![(own_uid(), Role::Viewer)],
@@ -581,5 +674,66 @@ fn the_api_describes_itself() {
         };
         let names: Vec<_> = list.service.iter().map(|it| it.name.as_str()).collect();
         assert!(names.contains(&"twinseal.v1.Control"), "{names:?}");
+        assert!(names.contains(&"grpc.health.v1.Health"), "{names:?}");
     });
+}
+
+#[test]
+fn older_clients_find_reflection_and_anybody_health() {
+    use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving};
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+    use tonic_reflection::pb::v1alpha::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1alpha::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1alpha::server_reflection_response::MessageResponse;
+
+    let access = AccessConfig {
+        users: vec![(own_uid(), Role::Viewer)],
+        ..Default::default()
+    };
+    let node = Guarded::start(TempDir::new().expect("a folder"), access);
+    let uri = format!("unix://{}", node.socket().display());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let mut watch = runtime.block_on(async {
+        let channel = Endpoint::try_from(uri).expect("a path").connect().await;
+        let channel = channel.expect("it listens");
+        let mut client = ServerReflectionClient::new(channel.clone());
+        // Types of what errors carry are known too.
+        for symbol in ["twinseal.v1.Control", "google.rpc.ErrorInfo"] {
+            let request = tonic_reflection::pb::v1alpha::ServerReflectionRequest {
+                host: String::new(),
+                message_request: Some(MessageRequest::FileContainingSymbol(symbol.into())),
+            };
+            let answer = client.server_reflection_info(tokio_stream::once(request));
+            let mut answers = answer.await.expect("a viewer may").into_inner();
+            let answer = answers.message().await.expect("no error").expect("no end");
+            let found = answer.message_response;
+            let found = matches!(found, Some(MessageResponse::FileDescriptorResponse(_)));
+            assert!(found, "{symbol}");
+        }
+        let mut health = HealthClient::new(channel);
+        let of = |service: &str| HealthCheckRequest {
+            service: service.into(),
+        };
+        for service in ["", "twinseal.v1.Control"] {
+            let answer = health.check(of(service)).await.expect("a viewer may");
+            assert_eq!(answer.into_inner().status(), Serving);
+        }
+        assert!(health.check(of("other")).await.is_err());
+        let watch = health.watch(of("twinseal.v1.Control")).await;
+        let mut watch = watch.expect("a viewer may").into_inner();
+        let now = watch.message().await.expect("no error").expect("no end");
+        assert_eq!(now.status(), Serving);
+        watch
+    });
+    // It ends although somebody watches, and tells so.
+    let ended = std::thread::spawn(|| drop(node));
+    runtime.block_on(async {
+        let last = watch.message().await.expect("no error").expect("no end");
+        assert_eq!(last.status(), NotServing);
+        assert!(watch.message().await.expect("no error").is_none());
+    });
+    ended.join().expect("it ended");
 }

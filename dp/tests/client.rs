@@ -3,6 +3,7 @@
 mod node;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
@@ -188,5 +189,49 @@ fn events_go_on_where_they_were_and_tell_of_a_restart() {
         let next = later.next().await.expect("an event");
         assert!(matches!(next.event, Some(Event::Gap(_))), "{next:?}");
     });
+    node.stop();
+}
+
+/// A Python with gRPC's own client, if there is one.
+fn python() -> Option<PathBuf> {
+    let ours = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python/bin/python3");
+    let program = std::env::var_os("TWINSEAL_PYTHON").map_or_else(ours, PathBuf::from);
+    let tried = Command::new(&program)
+        .args(["-c", "import grpc_status, grpc_tools"])
+        .output();
+    if tried.is_ok_and(|output| output.status.success()) {
+        return Some(program);
+    }
+    eprintln!(
+        "SKIPPED: {} has no grpcio: run ci/setup, or name a Python with \
+         examples/controller/requirements.txt in TWINSEAL_PYTHON",
+        program.display()
+    );
+    None
+}
+
+/// What gRPC's core does when a stream breaks off, and how much of a refusal it takes, is its own.
+#[test]
+fn grpcs_own_client_applies_no_half_and_reads_refusals() {
+    let Some(python) = python() else { return };
+    let dir = TempDir::new().expect("a folder");
+    let config = config(dir.path(), "n");
+    let node = Node::start(config.clone()).expect("it starts");
+    on_runtime(async {
+        let address = Address::socket(&config.socket.path);
+        let mut client = Client::connect(address).await.expect("it connects");
+        client.apply(request("red")).await.expect("it applies");
+    });
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let output = Command::new(python)
+        .arg("-B")
+        .arg(root.join("tests/grpcio.py"))
+        .arg(root.join("../api/proto"))
+        .arg(&config.socket.path)
+        .output()
+        .expect("python runs");
+    let told = String::from_utf8_lossy(&output.stdout);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}\n{log}");
     node.stop();
 }

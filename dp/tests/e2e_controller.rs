@@ -311,7 +311,7 @@ fn python() -> Option<PathBuf> {
     let ours = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python/bin/python3");
     let program = std::env::var_os("TWINSEAL_PYTHON").map_or_else(ours, PathBuf::from);
     let tried = Command::new(&program)
-        .args(["-c", "import grpc_tools, yaml"])
+        .args(["-c", "import grpc_status, grpc_tools, yaml"])
         .output();
     if tried.is_ok_and(|output| output.status.success()) {
         return Some(program);

@@ -15,7 +15,7 @@ use twinseal_api::v1::control_client::ControlClient;
 use twinseal_api::v1::{self, drain_target::Target, event::Event, item::Item};
 
 use node::{
-    Flow, Node, apply, config, connect, edge, get, on_runtime, refusal, request, stats, tag,
+    Flow, Node, apply, config, connect, edge, get, on_runtime, refusal, request, stats, tag, whole,
 };
 
 type Client = ControlClient<Channel>;
@@ -333,10 +333,7 @@ fn ports_and_nodes_drain_with_all_that_is_on_them() {
         apply(&mut a, [route]).await.expect("no circuit");
         // A whole state that adds nothing is no news.
         let items = get(&mut a).await.items;
-        let whole = v1::ReplaceRequest {
-            items,
-            ..Default::default()
-        };
+        let whole = whole(items);
         let replaced = a.replace(tokio_stream::iter([whole])).await;
         replaced.expect("nothing new");
         let dry = v1::ApplyRequest {

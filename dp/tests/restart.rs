@@ -41,6 +41,17 @@ fn stored(config: &NodeConfig, kind: &str) -> PathBuf {
     of_kind.max().expect("there is one")
 }
 
+/// Items as they are after a restart, which loses secrets.
+fn needed(items: &[v1::Item]) -> Vec<v1::Item> {
+    let mut items = items.to_vec();
+    for item in &mut items {
+        if let Some(Item::Key(key)) = &mut item.item {
+            key.needed = true;
+        }
+    }
+    items
+}
+
 fn damage(path: &Path) {
     let mut octets = fs::read(path).expect("it is there");
     let place = octets.len() - 40;
@@ -69,7 +80,7 @@ fn tables_are_restored_and_packets_flow_once_the_keys_are_there() {
     on_runtime(async {
         let (mut client, mut b) = (connect(&a).await, connect(&b).await);
         let got = get(&mut client).await;
-        assert_eq!((got.generation, &got.items), (1, &before.items));
+        assert_eq!((got.generation, got.items), (1, needed(&before.items)));
         assert_eq!((got.ports.len(), got.keys.len()), (2, 4));
         assert!(got.keys.iter().all(|key| key.needed) && got.restoring.is_empty());
         let transmitting = got
@@ -119,10 +130,7 @@ fn tables_are_restored_and_packets_flow_once_the_keys_are_there() {
         items.retain(|item| !matches!(item, Item::Key(_) | Item::Transmit(_)));
         items.extend(keys(3, 201).into_iter().chain(switch(3)));
         let items = items.into_iter().map(|item| v1::Item { item: Some(item) });
-        let whole = v1::ReplaceRequest {
-            items: items.collect(),
-            ..Default::default()
-        };
+        let whole = whole(items.collect());
         let answer = client
             .replace(futures::stream::iter([whole]))
             .await
@@ -132,6 +140,93 @@ fn tables_are_restored_and_packets_flow_once_the_keys_are_there() {
         flow.all_arrive().await;
         let got = get(&mut client).await;
         assert!(got.keys.len() == 4 && got.keys.iter().all(|key| !key.needed));
+    });
+}
+
+#[test]
+fn what_get_tells_makes_the_same_state_also_after_a_restart() {
+    let dir = TempDir::new().expect("a folder");
+    let tag = tag("round");
+    let config = config(dir.path(), "n");
+    let group = Item::Group(v1::Group {
+        name: "g".into(),
+        members: [Some(0), Some(7), None]
+            .into_iter()
+            .map(|weight| v1::Member {
+                target: Some(v1::member::Target::Circuit("c1".into())),
+                weight,
+            })
+            .collect(),
+    });
+    let swap = Item::Label(v1::Label {
+        link: "l1".into(),
+        label: 900,
+        action: Some(v1::label::Action::Swap(v1::Swap {
+            link: "l1".into(),
+            label: 901,
+        })),
+    });
+    let all = edge(&tag, v1::End::A).into_iter().chain([group, swap]);
+    for start in 0..2 {
+        let node = Node::start(config.clone()).expect("it starts");
+        on_runtime(async {
+            let mut client = connect(&config).await;
+            if start == 0 {
+                apply(&mut client, all.clone()).await.expect("sound");
+            }
+            let got = get(&mut client).await;
+            assert_eq!(got.keys.iter().filter(|key| key.needed).count(), start * 4);
+            let items = got.items.iter().filter_map(|item| item.item.clone());
+            let applied = client.apply(request(items)).await;
+            let replaced = client
+                .replace(futures::stream::iter([whole(got.items.clone())]))
+                .await;
+            for answer in [applied, replaced] {
+                let diff = answer.expect("it is what is there").into_inner().diff;
+                assert_eq!(diff, Some(v1::Diff::default()), "nothing changed");
+            }
+            assert_eq!(get(&mut client).await.items, got.items);
+        });
+        node.stop();
+    }
+}
+
+#[test]
+fn a_restored_key_is_needed_and_transmits_only_once_its_secret_is_there() {
+    let dir = TempDir::new().expect("a folder");
+    let tag = tag("needed");
+    let config = config(dir.path(), "n");
+    let node = Node::start(config.clone()).expect("it starts");
+    on_runtime(async {
+        let mut client = connect(&config).await;
+        apply(&mut client, edge(&tag, v1::End::A))
+            .await
+            .expect("sound");
+    });
+    node.stop();
+    let _node = Node::start(config.clone()).expect("it starts again");
+    on_runtime(async {
+        let mut client = connect(&config).await;
+        let from_the_first = v1::WatchRequest {
+            kinds: vec![v1::EventKind::Security.into()],
+            from_sequence: Some(1),
+            ..Default::default()
+        };
+        let watch = client.watch(from_the_first).await;
+        let mut events = watch.expect("it streams").into_inner();
+        let load = keys(2, 101).into_iter().chain(switch(2));
+        apply(&mut client, load).await.expect("sound");
+        let mut told = Vec::new();
+        while told.iter().filter(|(_, epoch)| *epoch == 2).count() < 6 {
+            let event = events.message().await.expect("no error").expect("no end");
+            if let Some(v1::event::Event::Key(it)) = event.event {
+                told.push((it.change(), it.key.expect("it names one").epoch));
+            }
+        }
+        let of = |change, epoch| told.iter().filter(|it| **it == (change, epoch)).count();
+        use v1::KeyChange::{Installed, Needed, Transmitting};
+        assert_eq!((of(Needed, 1), of(Transmitting, 1)), (4, 0), "{told:?}");
+        assert_eq!((of(Installed, 2), of(Transmitting, 2)), (4, 2), "{told:?}");
     });
 }
 
@@ -198,8 +293,8 @@ fn what_was_not_confirmed_is_not_restored() {
         let mut client = connect(&config).await;
         let got = get(&mut client).await;
         assert_eq!(
-            (got.generation, &got.items),
-            (4, &before),
+            (got.generation, got.items),
+            (4, needed(&before)),
             "going back is a change too"
         );
         assert!(got.pending.is_none());
@@ -309,11 +404,10 @@ fn tables_wait_for_their_devices_and_a_whole_state_does_not() {
     });
     node.stop();
     let _taken = take();
-    let whole = |name: &str| v1::ReplaceRequest {
-        items: vec![v1::Item {
+    let whole = |name: &str| {
+        whole(vec![v1::Item {
             item: Some(Item::Vrf(v1::Vrf { name: name.into() })),
-        }],
-        ..Default::default()
+        }])
     };
     let node = Node::start(config.clone()).expect("it starts again");
     on_runtime(async {

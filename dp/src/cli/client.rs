@@ -8,33 +8,36 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use tonic::{Code, Status};
 pub(super) use twinseal_api::client::Client;
-use twinseal_api::client::{Address, Error as CallError, Tls};
+use twinseal_api::client::{Address, Error as CallError, Tls, untrusted};
 
 use crate::config::SOCKET_DIR;
 
 /// How long a call goes on trying to reach a node that went away: a user waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The heading of options that say where the node is.
+const REACH: &str = "Reaching the node";
+
 /// How to reach a node.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Target {
     /// The node's control socket. Else TWINSEAL_SOCKET says; else the only one in /run/twinseal.
-    #[arg(long, global = true, value_name = "PATH", conflicts_with = "tls")]
+    #[arg(long, global = true, value_name = "PATH", conflicts_with = "tls", help_heading = REACH)]
     pub(super) socket: Option<PathBuf>,
     /// The node's TLS port instead: HOST:PORT.
-    #[arg(long, global = true, value_name = "HOST:PORT")]
+    #[arg(long, global = true, value_name = "HOST:PORT", help_heading = REACH)]
     tls: Option<String>,
     /// Who issued the node's certificate, PEM.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = REACH)]
     tls_ca: Option<PathBuf>,
     /// Our certificate, with those between it and its issuer, PEM.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = REACH)]
     tls_cert: Option<PathBuf>,
     /// Its private key, PEM.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = REACH)]
     tls_key: Option<PathBuf>,
     /// The DNS name or address in the node's certificate, if it is not HOST.
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", help_heading = REACH)]
     tls_name: Option<String>,
 }
 
@@ -159,6 +162,9 @@ fn unreachable(socket: &Path, error: &CallError) -> anyhow::Error {
 
 /// What a failed call means to the user.
 pub(super) fn explain(status: &Status) -> anyhow::Error {
+    if let Some(reason) = untrusted(status) {
+        return anyhow!("{reason}");
+    }
     match status.code() {
         Code::Unavailable | Code::Cancelled => {
             anyhow!("the node went away: {}; see its log", status.message())

@@ -21,13 +21,15 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+/// The heading of options that every command takes: they do not stand between a command's own.
+const GLOBAL: &str = "Global options";
+
 /// An encrypted overlay router: packets sealed end to end and hop by hop, at the speed of the wire.
 #[derive(Debug, Parser)]
 #[command(name = "twinseal", version)]
 struct Args {
-    /// What to log to stderr: error, warn, info, debug, trace, or a filter by module such as
-    /// `info,twinseal::control=debug`. Else TWINSEAL_LOG says; else `info` for `run` and `agent` and `warn` for all others.
-    #[arg(long, global = true, value_name = "FILTER")]
+    /// What to log: error, warn, info, debug, trace, or a filter [env: TWINSEAL_LOG].
+    #[arg(long, global = true, value_name = "FILTER", help_heading = GLOBAL)]
     log: Option<String>,
     #[command(subcommand)]
     command: Command,

@@ -132,20 +132,32 @@ impl Node {
             digest,
             replace,
         } = transaction;
-        if let Some(answer) = self.requests.answer(&options.request_id, &digest)? {
-            return Ok(answer);
+        let mut refused = Refused::default();
+        match self.requests.answer(&options.request_id, &digest) {
+            Ok(Some(answer)) => return Ok(answer),
+            Ok(None) => {}
+            Err(why) => refused.append(why),
         }
-        if let Err(mut refused) = self.check_options(&options) {
+        let within = refused.sound(Within::new(options.confirm_within_seconds));
+        let judged = self.check_generation(&options).and_then(|()| {
+            self.check_restored(options.dry_run || (replace && within == Some(None)))
+        });
+        if let Err(why) = judged {
+            refused.append(why);
             // How the changes fit tables that the controller does not know would only confuse.
             refused.append(parsed.refused);
             return Err(refused);
         }
-        let within = Within::new(options.confirm_within_seconds)?;
-        self.check_restored(options.dry_run || (replace && within.is_none()))?;
+        if let Some(within) = within
+            && !options.dry_run
+        {
+            refused.sound(self.check_pending(within));
+        }
         if replace {
             sweep(&self.state, &mut parsed);
         }
-        let (outcome, mut refused) = transaction::judge(&self.state, parsed);
+        let (outcome, of_changes) = transaction::judge(&self.state, parsed);
+        refused.append(of_changes);
         self.burned.check(&outcome, &mut refused);
         self.served
             .check(&self.burned, &self.state, &outcome, &mut refused);
@@ -167,7 +179,7 @@ impl Node {
             let warnings = mtu::warnings(&sources);
             return Ok(v1::ApplyResponse {
                 generation: self.state.generation,
-                diff: Some(diff::report(&differences)),
+                diff: Some(diff::report(&differences, outcome.changes)),
                 warnings: warnings.difference(&self.warnings).cloned().collect(),
                 ..Default::default()
             });
@@ -176,10 +188,11 @@ impl Node {
             true => Cause::Replace,
             false => Cause::Apply,
         };
+        let changes = outcome.changes;
         let commit = Commit {
             outcome,
             cause,
-            within,
+            within: within.flatten(),
         };
         let Committed {
             generation,
@@ -187,6 +200,7 @@ impl Node {
         } = self.commit(commit, live)?;
         let answer = v1::ApplyResponse {
             generation,
+            diff: Some(changes.report()),
             pending: self.pending(),
             warnings,
             ..Default::default()
@@ -196,8 +210,7 @@ impl Node {
         Ok(answer)
     }
 
-    fn check_options(&self, options: &Options) -> Result<(), Refused> {
-        let within = Within::new(options.confirm_within_seconds)?;
+    fn check_generation(&self, options: &Options) -> Result<(), Refused> {
         if let Some(expected) = options.expected_generation
             && expected != self.state.generation
         {
@@ -211,10 +224,7 @@ impl Node {
                 "get the state and apply the change to that",
             ));
         }
-        match options.dry_run {
-            true => Ok(()),
-            false => self.check_pending(within),
-        }
+        Ok(())
     }
 
     fn check_burned(&self, outcome: &Outcome, refused: &mut Refused) {
@@ -347,12 +357,12 @@ impl Node {
         }
         tracing::info!(
             generation,
-            changes,
+            changes = changes.all(),
             cause = cause.as_str(),
             "transaction applied"
         );
         let change = Change {
-            changes,
+            changes: changes.all(),
             cause: cause.as_str(),
             pending: self.pending(),
         };

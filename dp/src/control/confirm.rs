@@ -38,7 +38,7 @@ pub(super) struct Pending {
 }
 
 /// How long a transaction waits for its confirmation.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Within(Duration);
 
 impl Within {

@@ -166,7 +166,7 @@ fn group(name: &str, members: &[Member]) -> Proto {
             Hop::Circuit(name) => v1::member::Target::Circuit(name.to_string()),
             Hop::Via(hop) => v1::member::Target::Via(via(hop)),
         }),
-        weight: member.weight,
+        weight: Some(member.weight),
     });
     Proto::Group(v1::Group {
         name: name.to_owned(),
@@ -208,6 +208,7 @@ fn key(id: &KeyId, key: &Key) -> Proto {
         receiver_index: key.receiver_index,
         fingerprint: key.fingerprint.as_bytes().to_vec(),
         limits: (key.limits != Limits::default()).then(|| key.limits.into()),
+        needed: !key.installed,
     })
 }
 

@@ -41,6 +41,7 @@ mod items;
 mod limits;
 mod losses;
 mod mtu;
+mod oddities;
 mod ports;
 mod prune;
 mod report;

@@ -245,7 +245,7 @@ pub struct Via {
 pub struct Member {
     /// Where it leads.
     pub hop: Hop,
-    /// Its share, 1 or more.
+    /// Its share; 0: it takes no flows.
     pub weight: u32,
 }
 

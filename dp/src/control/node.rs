@@ -24,6 +24,7 @@ use super::limits::Watch;
 use super::losses::Losses;
 use super::model::{Limits, State};
 use super::netlink::{Changed, Netlink};
+use super::oddities::Oddities;
 use super::ports::Ports;
 use super::refusal::Refused;
 use super::report;
@@ -75,6 +76,7 @@ pub struct Node {
     pub(super) events: Events,
     security: Security,
     losses: Losses,
+    pub(super) oddities: Oddities,
     access: Access,
     pub(super) accounts: Accounts,
     pub(super) requests: Requests,
@@ -307,6 +309,7 @@ impl Node {
             events,
             security: Security::new(Instant::now()),
             losses: Losses::default(),
+            oddities: Oddities::default(),
             access,
             accounts,
             requests: Requests::default(),
@@ -379,6 +382,8 @@ impl Node {
                         self.watch_limits(since_boot());
                         let drops = self.pool.drops();
                         self.security.tell(&self.events, now, &drops, &self.live);
+                        let unknown = self.pool.unknown_receivers();
+                        self.oddities.unknown_receivers(&self.state, &self.live, &unknown);
                         self.security.tell_refusals(&self.events, now, &self.access);
                         if self.losses.due(now) {
                             let stats = self.pool.stats();
@@ -563,6 +568,7 @@ impl Node {
         let known = Arc::clone(self.members.down());
         let (state, live) = (&self.state, &self.live);
         let sources = sources(state, live, &self.ports, &self.netlink, &known);
+        self.oddities.update(&self.events, &sources);
         let view = &self.netlink.view;
         let circuits = self.health.update(&self.events, &sources, view);
         if self.members.look(&sources, view, &self.health, circuits) {

@@ -32,8 +32,7 @@ impl From<Code> for Kind {
             | Code::Conflict
             | Code::Immutable
             | Code::SecretReused
-            | Code::Epoch
-            | Code::RequestId => Self::Invalid,
+            | Code::Epoch => Self::Invalid,
             Code::SecretBurned
             | Code::SecretsRefused
             | Code::Generation
@@ -41,6 +40,7 @@ impl From<Code> for Kind {
             | Code::Storage
             | Code::Internal
             | Code::SecretNeeded
+            | Code::RequestId
             | Code::Pending
             | Code::NotPending
             | Code::Restoring
@@ -95,6 +95,11 @@ impl Refused {
             self.push(item);
         }
         self.more += other.more;
+    }
+
+    /// The value, or what is wrong with it added to the rest.
+    pub fn sound<T>(&mut self, value: Result<T, Self>) -> Option<T> {
+        value.map_err(|why| self.append(why)).ok()
     }
 
     /// Whether nothing was refused.

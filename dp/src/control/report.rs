@@ -8,6 +8,7 @@ use super::health;
 use super::items::{self, suite};
 use super::model::{LinkName, PortName, Role};
 use super::node::Node;
+use super::parse::ItemKey;
 use crate::tables::traffic::TrafficTotals;
 use crate::workers::stats::Snapshot;
 
@@ -160,6 +161,7 @@ fn ports(node: &Node) -> Vec<v1::PortState> {
                     (Role::Edge(_), false) => "trust",
                 }
                 .to_owned(),
+                warnings: node.oddities.of(&ItemKey::Port(name.clone())),
             })
         })
         .collect()
@@ -180,6 +182,7 @@ fn links(node: &Node) -> Vec<v1::LinkState> {
                     .map(|mac| mac.to_string())
                     .unwrap_or_default(),
                 draining: node.drains.link(name, &node.state),
+                warnings: node.oddities.of(&ItemKey::Link(name.clone())),
             }
         })
         .collect()

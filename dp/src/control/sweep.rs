@@ -27,7 +27,7 @@ pub(super) fn sweep(state: &State, parsed: &mut Parsed) {
         !same || (!twice.is_empty() && twice.contains(&key_of(&change.action)))
     });
     for item in gone(state, &named) {
-        if !parsed.broken.covers(&item) {
+        if !parsed.broken.may_mean(&item) {
             parsed.changes.push(Change {
                 index: NOWHERE,
                 action: Action::Delete(item),

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use twinseal_crypto::{Fingerprint, Secret};
 
 use super::check;
+use super::diff::{self, Counts};
 use super::model::{Key, KeyId, Owner, State};
 use super::parse::{Action, Item, ItemKey, Kept, Parsed};
 use super::refusal::{Code, Refused, reason};
@@ -26,15 +27,15 @@ pub struct Outcome {
     pub starts: Vec<Start>,
     /// Which change touched an item last.
     pub touched: Touched,
-    /// How many changes it had.
-    pub changes: usize,
+    /// What became of the items that it touched.
+    pub changes: Counts,
 }
 
 impl Outcome {
     /// To a state from before a restart.
     pub(super) fn restored(state: State) -> Self {
         Self {
-            changes: 0,
+            changes: Counts::default(),
             state,
             secrets: HashMap::new(),
             starts: Vec::new(),
@@ -50,7 +51,7 @@ impl Outcome {
         Self {
             starts,
             secrets: HashMap::new(),
-            changes: touched.len(),
+            changes: diff::count(old, &new, &touched),
             state: new,
             touched,
         }
@@ -106,12 +107,11 @@ pub fn judge(old: &State, parsed: Parsed) -> (Outcome, Refused) {
         mut broken,
         mut refused,
     } = parsed;
-    let count = changes.len();
     let mut draft = Draft {
         old,
         state: old.clone(),
         secrets: HashMap::new(),
-        touched: Touched::with_capacity(count),
+        touched: Touched::with_capacity(changes.len()),
         missing: HashMap::new(),
     };
     for change in changes {
@@ -124,15 +124,16 @@ pub fn judge(old: &State, parsed: Parsed) -> (Outcome, Refused) {
             Action::Keep(id, kept) => match draft.keep(&id, &kept) {
                 Ok(key) => draft.set(change.index, Item::Key(id, key)),
                 Err(why) => {
+                    let item = ItemKey::Key(id);
                     refused.push(reason(
                         Code::SecretNeeded,
                         Some(change.index),
-                        &ItemKey::Key(id),
+                        &item,
                         "secret",
                         why,
                         "give a new secret, in a new epoch if the other end has this one",
                     ));
-                    broken.keys = true;
+                    broken.add(item);
                 }
             },
             Action::Delete(item) => draft.delete(change.index, item),
@@ -165,11 +166,11 @@ pub fn judge(old: &State, parsed: Parsed) -> (Outcome, Refused) {
     secrets.retain(|id, _| state.keys.contains_key(id) && !had(id));
     state.generation += 1;
     let outcome = Outcome {
+        changes: diff::count(old, &state, &touched),
         state,
         secrets,
         starts,
         touched,
-        changes: count,
     };
     (outcome, refused)
 }
@@ -249,7 +250,7 @@ impl Draft<'_> {
         let Some(key) = self.state.keys.get(id) else {
             return Err("it has no secret, and the node has no such key".to_owned());
         };
-        if !key.installed {
+        if !key.installed && !kept.needed {
             return Err("it has no secret, and the node's was lost when it restarted".to_owned());
         }
         if let Some(fingerprint) = kept.fingerprint
@@ -265,7 +266,7 @@ impl Draft<'_> {
             fingerprint: key.fingerprint,
             receiver_index: kept.receiver_index,
             limits: kept.limits,
-            installed: true,
+            installed: key.installed,
         })
     }
 

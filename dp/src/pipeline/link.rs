@@ -24,7 +24,7 @@ pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) -> Found {
     let receivers = find_receivers(tables, batch);
     let opened = {
         let mut opening = Opening::new();
-        gather(tables, batch, &receivers, &mut opening);
+        gather(state, tables, batch, &receivers, &mut opening);
         opening.open()
     };
     accept(state, tables, batch, &opened)
@@ -50,6 +50,7 @@ fn find_receivers(tables: &Tables, batch: &mut Batch) -> Found {
 
 #[inline(never)]
 fn gather<'a>(
+    state: &State,
     tables: &'a Tables,
     batch: &'a mut Batch,
     receivers: &Found,
@@ -58,9 +59,20 @@ fn gather<'a>(
     for (packet, leaf) in at(batch, Stage::LinkOpen).zip(receivers.iter()) {
         let Packet { frame, meta, .. } = packet;
         let receiver = tables.receiver(leaf);
+        if receiver.is_none() {
+            note_unknown(state, frame);
+        }
         if let Err(reason) = unwrap(receiver, meta, frame, opening) {
             refuse(&mut packet.disposition, &mut packet.stage, reason);
         }
+    }
+}
+
+/// Packets under a key of this very end tell that both ends were made the same.
+#[cold]
+fn note_unknown(state: &State, frame: &Frame) {
+    if let Ok((header, _)) = LinkHeader::ref_from_prefix(frame.data()) {
+        state.drops.note_unknown_receiver(header.receiver.get());
     }
 }
 

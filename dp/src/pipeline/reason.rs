@@ -1,6 +1,6 @@
 //! Why packets are dropped. Every drop has one reason, and every reason a counter in each worker.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::tables::traffic::{REASONS, add};
 
@@ -128,11 +128,18 @@ impl From<DropReason> for Refused {
 
 /// One worker's counters.
 #[derive(Debug)]
-pub struct Drops([AtomicU64; DropReason::ALL.len()]);
+pub struct Drops {
+    counts: [AtomicU64; DropReason::ALL.len()],
+    /// The last receiver index that no key has; 0 if there was none.
+    unknown_receiver: AtomicU32,
+}
 
 impl Default for Drops {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+        Self {
+            counts: std::array::from_fn(|_| AtomicU64::new(0)),
+            unknown_receiver: AtomicU32::new(0),
+        }
     }
 }
 
@@ -140,12 +147,22 @@ impl Drops {
     /// Counts `n` packets. Only the owning worker's thread may call it.
     #[inline]
     pub fn count(&self, reason: DropReason, n: u64) {
-        add(&self.0[reason as usize], n);
+        add(&self.counts[reason as usize], n);
     }
 
     /// How many so far.
     pub fn get(&self, reason: DropReason) -> u64 {
-        self.0[reason as usize].load(Relaxed)
+        self.counts[reason as usize].load(Relaxed)
+    }
+
+    /// Notes what a packet that is dropped asked for.
+    pub(super) fn note_unknown_receiver(&self, receiver: u32) {
+        self.unknown_receiver.store(receiver, Relaxed);
+    }
+
+    /// The last one that was noted, once.
+    pub fn take_unknown_receiver(&self) -> u32 {
+        self.unknown_receiver.swap(0, Relaxed)
     }
 }
 

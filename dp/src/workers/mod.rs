@@ -447,6 +447,12 @@ impl Pool {
         Told::ALL.map(of).to_vec()
     }
 
+    /// Of each worker the last receiver index since the last call that no key has; 0: there was none.
+    pub fn unknown_receivers(&self) -> Vec<u32> {
+        let handles = self.handles.iter();
+        handles.map(|h| h.drops.take_unknown_receiver()).collect()
+    }
+
     /// Stops the workers and waits for them. They close their ports without waiting until the kernel is done with these.
     pub fn stop(self) {
         drop(self);

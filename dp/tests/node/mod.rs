@@ -5,7 +5,6 @@ use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use prost::Message;
 use tokio::sync::oneshot;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
@@ -246,6 +245,15 @@ pub fn request(items: impl IntoIterator<Item = Item>) -> v1::ApplyRequest {
     }
 }
 
+/// A whole state in one message.
+pub fn whole(items: Vec<v1::Item>) -> v1::ReplaceRequest {
+    v1::ReplaceRequest {
+        commit: Some(items.len() as u64),
+        items,
+        ..Default::default()
+    }
+}
+
 pub async fn apply(
     client: &mut ControlClient<Channel>,
     items: impl IntoIterator<Item = Item>,
@@ -255,9 +263,8 @@ pub async fn apply(
 }
 
 pub fn refusal(status: &Status) -> Vec<v1::RefusedItem> {
-    v1::Refusal::decode(status.details())
-        .expect("details are a refusal")
-        .items
+    let refusal = twinseal_api::errors::detail::<v1::Refusal>(status);
+    refusal.expect("details have a refusal").items
 }
 
 pub async fn get(client: &mut ControlClient<Channel>) -> v1::GetResponse {

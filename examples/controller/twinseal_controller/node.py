@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+from grpc_status import rpc_status
 
 from .plan import Key
 from .protocol import pb, rpc
@@ -141,10 +142,12 @@ def _refusal(error: grpc.RpcError) -> pb.Refusal | None:
         return pb.Refusal()
     if error.code() not in refusing:
         return None
-    for key, value in error.trailing_metadata() or ():
-        if key == "grpc-status-details-bin":
-            return pb.Refusal.FromString(value)
-    return pb.Refusal()
+    refusal = pb.Refusal()
+    status = rpc_status.from_call(error)
+    for detail in status.details if status else ():
+        if detail.Is(pb.Refusal.DESCRIPTOR):
+            detail.Unpack(refusal)
+    return refusal
 
 
 def key_of(item: pb.Item) -> Key | None:

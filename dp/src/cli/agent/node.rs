@@ -51,7 +51,12 @@ impl Node {
 
     /// Makes this the node's whole state; tells the generation.
     pub(super) async fn replace(&mut self, items: Vec<v1::Item>) -> Result<u64, NotDone> {
-        let answer = self.client.replace(Default::default(), items).await;
+        let head = v1::ReplaceRequest {
+            // `Desired` takes no fragments at all for a mistake, so an empty state is one that somebody wrote.
+            allow_empty: true,
+            ..v1::ReplaceRequest::default()
+        };
+        let answer = self.client.replace(head, items).await;
         self.done(answer)
     }
 

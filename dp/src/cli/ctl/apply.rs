@@ -32,6 +32,15 @@ pub(super) struct ApplyArgs {
     request_id: String,
 }
 
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct ReplaceArgs {
+    #[command(flatten)]
+    apply: ApplyArgs,
+    /// Take a file without items, which deletes everything.
+    #[arg(long)]
+    allow_empty: bool,
+}
+
 /// Sets what the file says, and leaves the rest.
 pub(super) async fn apply(target: Target, args: ApplyArgs) -> anyhow::Result<ExitCode> {
     let (mut file, mut client) = begin(target, &args).await?;
@@ -43,13 +52,16 @@ pub(super) async fn apply(target: Target, args: ApplyArgs) -> anyhow::Result<Exi
         confirm_within_seconds: args.confirm_within.unwrap_or(0),
         ..Default::default()
     };
-    let count = request.changes.len() - file.installed;
     let answer = client.apply(request).await;
-    end(&file, &args, count, answer)
+    end(&file, &args, answer)
 }
 
 /// Makes the state what the file says, and nothing else.
-pub(super) async fn replace(target: Target, args: ApplyArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn replace(target: Target, args: ReplaceArgs) -> anyhow::Result<ExitCode> {
+    let ReplaceArgs {
+        apply: args,
+        allow_empty,
+    } = args;
     let (mut file, mut client) = begin(target, &args).await?;
     let mut items = Vec::with_capacity(file.changes.len());
     for change in std::mem::take(&mut file.changes) {
@@ -61,8 +73,14 @@ pub(super) async fn replace(target: Target, args: ApplyArgs) -> anyhow::Result<E
             ),
         }
     }
-    let count = items.len() - file.installed;
+    if items.is_empty() && !allow_empty {
+        bail!(
+            "{}: a state without items deletes everything: add --allow-empty if that is meant",
+            args.file.display()
+        );
+    }
     let head = v1::ReplaceRequest {
+        allow_empty,
         request_id: args.request_id.clone(),
         dry_run: args.dry_run,
         expected_generation: args.expect_generation,
@@ -70,7 +88,7 @@ pub(super) async fn replace(target: Target, args: ApplyArgs) -> anyhow::Result<E
         ..Default::default()
     };
     let answer = client.replace(head, items).await;
-    end(&file, &args, count, answer)
+    end(&file, &args, answer)
 }
 
 async fn begin(target: Target, args: &ApplyArgs) -> anyhow::Result<(StateFile, Client)> {
@@ -83,7 +101,6 @@ async fn begin(target: Target, args: &ApplyArgs) -> anyhow::Result<(StateFile, C
 fn end(
     file: &StateFile,
     args: &ApplyArgs,
-    count: usize,
     answer: Result<v1::ApplyResponse, Error>,
 ) -> anyhow::Result<ExitCode> {
     let answer = match answer {
@@ -95,14 +112,15 @@ fn end(
         Err(error) => return Err(client::advise(error)),
     };
     let mut out = io::stdout().lock();
-    if let Some(diff) = &answer.diff {
-        print_diff(&mut out, diff)?;
+    let diff = answer.diff.unwrap_or_default();
+    if args.dry_run {
+        print_diff(&mut out, &diff)?;
     }
     let generation = answer.generation;
-    let changes = if count == 1 {
-        "1 change".to_owned()
-    } else {
-        format!("{count} changes")
+    // What the file names and the node has so already is none.
+    let changes = match diff.created + diff.updated + diff.deleted {
+        1 => "1 change".to_owned(),
+        count => format!("{count} changes"),
     };
     if args.dry_run {
         write!(out, "{changes} would be applied to generation {generation}")?;

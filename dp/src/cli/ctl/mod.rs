@@ -36,7 +36,7 @@ enum Command {
     /// Apply a state file as one transaction: whole or not at all.
     Apply(apply::ApplyArgs),
     /// Make the node's state what a state file says: what is not in the file is deleted, what is equal stays untouched.
-    Replace(apply::ApplyArgs),
+    Replace(apply::ReplaceArgs),
     /// Make a transaction stay that was applied with --confirm-within.
     Confirm(confirm::PendingArgs),
     /// Take such a transaction back before its time.

@@ -17,6 +17,7 @@ pub(in crate::cli) fn port_json(it: &v1::PortState) -> Value {
         "reason": it.reason,
         "draining": it.draining,
         "checksum": it.checksum,
+        "warnings": it.warnings,
     })
 }
 
@@ -27,6 +28,7 @@ pub(in crate::cli) fn link_json(it: &v1::LinkState) -> Value {
         "reason": it.reason,
         "next_hop_mac": it.next_hop_mac,
         "draining": it.draining,
+        "warnings": it.warnings,
     })
 }
 

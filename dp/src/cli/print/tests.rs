@@ -220,6 +220,7 @@ fn the_outcome_is_comments() {
             need_wakeup: true,
             up: true,
             checksum: "finish".into(),
+            warnings: vec!["it has no address".into()],
             ..Default::default()
         }],
         links: vec![v1::LinkState {
@@ -228,6 +229,7 @@ fn the_outcome_is_comments() {
             next_hop_mac: String::new(),
             reason: "its next hop is not resolved".into(),
             draining: true,
+            warnings: Vec::new(),
         }],
         keys: vec![key(false, false), key(true, true)],
         neighbours: vec![v1::NeighbourState {
@@ -260,6 +262,7 @@ fn the_outcome_is_comments() {
 # WARNING: it can't work
 # link to-b drains since 1970-01-01T00:00:00.000Z, by user 0 (group 0)
 # port wan: up, 02:00:00:00:00:01, mtu 1500, native XDP, copy copy, need-wakeup, finishes checksums
+#   WARNING: it has no address
 # link to-b: down (its next hop is not resolved), drains
 # key of link to-b, b-to-a, epoch 1: aes-256-gcm, receiver index 9, receives
 # key of link to-b, b-to-a, epoch 1: aes-256-gcm, receiver index 9, transmits, 5 packets sealed, exhausted

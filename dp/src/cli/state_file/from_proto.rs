@@ -1,11 +1,9 @@
 //! From items to the file.
 
-use serde_saphyr::{Location, Spanned};
 use twinseal_api::v1;
-use zeroize::Zeroizing;
 
 use super::schema::{
-    self, BindMode, Checksum, Direction, Dscp, End, File, INSTALLED, PortRole, SecretText, Suite,
+    self, BindMode, Checksum, Direction, Dscp, End, File, INSTALLED, NEEDED, PortRole, Suite,
     XdpMode,
 };
 
@@ -15,26 +13,22 @@ pub(super) fn file(items: &[v1::Item]) -> File {
     let mut file = File::default();
     for item in items.iter().cloned().filter_map(|item| item.item) {
         match item {
-            Item::Port(it) => file.ports.push(entry(port(it))),
-            Item::Vrf(it) => file.vrfs.push(entry(schema::Vrf { name: it.name })),
-            Item::Link(it) => file.links.push(entry(link(it))),
-            Item::Circuit(it) => file.circuits.push(entry(circuit(it))),
-            Item::Label(it) => file.labels.push(entry(label(it))),
-            Item::Group(it) => file.groups.push(entry(group(it))),
-            Item::Route(it) => file.routes.push(entry(route(it))),
+            Item::Port(it) => file.ports.push(port(it)),
+            Item::Vrf(it) => file.vrfs.push(schema::Vrf { name: it.name }),
+            Item::Link(it) => file.links.push(link(it)),
+            Item::Circuit(it) => file.circuits.push(circuit(it)),
+            Item::Label(it) => file.labels.push(label(it)),
+            Item::Group(it) => file.groups.push(group(it)),
+            Item::Route(it) => file.routes.push(route(it)),
             Item::Neighbour(v1::Neighbour { port, address, mac }) => {
                 file.neighbours
-                    .push(entry(schema::Neighbour { port, address, mac }));
+                    .push(schema::Neighbour { port, address, mac });
             }
-            Item::Key(it) => file.keys.push(entry(key(it))),
-            Item::Transmit(it) => file.transmit.push(entry(transmit(it))),
+            Item::Key(it) => file.keys.push(key(it)),
+            Item::Transmit(it) => file.transmit.push(transmit(it)),
         }
     }
     file
-}
-
-fn entry<T>(value: T) -> Spanned<T> {
-    Spanned::new(value, Location::UNKNOWN, Location::UNKNOWN)
 }
 
 fn port(port: v1::Port) -> schema::Port {
@@ -134,11 +128,11 @@ fn group(group: v1::Group) -> schema::Group {
             Some(Target::Via(it)) => (None, Some(self::via(it))),
             None => (None, None),
         };
-        entry(schema::Member {
+        schema::Member {
             circuit,
             via,
             weight: member.weight,
-        })
+        }
     };
     schema::Group {
         name: group.name,
@@ -193,8 +187,10 @@ fn key(key: v1::Key) -> schema::Key {
             bytes: it.bytes,
             seconds: it.seconds,
         }),
-        secret: Some(SecretText(Zeroizing::new(INSTALLED.to_owned()))),
-        secret_file: None,
+        secret: match key.needed {
+            true => NEEDED,
+            false => INSTALLED,
+        },
     }
 }
 

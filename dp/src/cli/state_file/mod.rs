@@ -3,11 +3,13 @@
 //! Each entry becomes one change of a transaction. Its place in the file is kept, so that a refusal of the node can be
 //! shown there.
 
+mod fields;
 mod from_proto;
-mod into_proto;
+mod read;
 pub(super) mod schema;
 #[cfg(test)]
 mod tests;
+mod yaml;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,15 +17,15 @@ use std::path::{Path, PathBuf};
 use twinseal_api::v1;
 use zeroize::Zeroizing;
 
-use crate::config::{Mistake, Source, backticked, fix_for};
-use schema::File;
+use crate::config::Mistake;
+use yaml::At;
 
 /// A state file, read.
 #[derive(Debug)]
 pub struct StateFile {
     /// What to apply, in the order of the file's sections.
     pub changes: Vec<v1::Change>,
-    /// How many of them are keys whose secret is `installed`: the node must have them.
+    /// How many of them are keys whose secret is `installed` or `needed`: the node must have them.
     pub installed: usize,
     path: PathBuf,
     places: Vec<Place>,
@@ -41,9 +43,16 @@ enum Origin {
 /// Where an entry begins.
 #[derive(Clone, Debug)]
 struct Place {
-    line: u64,
+    at: At,
     section: &'static str,
     index: usize,
+}
+
+impl Place {
+    /// Which entry of which section.
+    fn entry(&self) -> String {
+        format!("{}[{}]", self.section, self.index)
+    }
 }
 
 /// Why a state file was not taken.
@@ -90,7 +99,7 @@ impl StateFile {
     /// # Errors
     /// [`StateFileError::Invalid`] with the mistakes in it.
     pub fn parse(path: &Path, text: &str) -> Result<Self, StateFileError> {
-        Self::parse_from(Origin::File, path, text)
+        read::read(path, Origin::File, text).map_err(StateFileError::Invalid)
     }
 
     /// Reads a text that is no file of this machine's, and must not make us read one: no `secret_file`. `key` is what it
@@ -99,22 +108,7 @@ impl StateFile {
     /// # Errors
     /// [`StateFileError::Invalid`] with the mistakes in it.
     pub fn parse_fragment(key: &Path, text: &str) -> Result<Self, StateFileError> {
-        Self::parse_from(Origin::Store, key, text)
-    }
-
-    fn parse_from(origin: Origin, path: &Path, text: &str) -> Result<Self, StateFileError> {
-        // The file is the user's own, so nothing limits its size. Snippets are off: they could show a secret.
-        let options = serde_saphyr::options! { budget: None, with_snippet: false };
-        let file = if text
-            .lines()
-            .all(|line| line.trim().is_empty() || line.trim().starts_with('#'))
-        {
-            File::default()
-        } else {
-            serde_saphyr::from_str_with_options(text, options)
-                .map_err(|error| StateFileError::Invalid(vec![syntax(path, text, &error)]))?
-        };
-        into_proto::convert(path, origin, file).map_err(StateFileError::Invalid)
+        read::read(key, Origin::Store, text).map_err(StateFileError::Invalid)
     }
 
     /// Where a change of the transaction stands in the file; `None` for an index that is none of its changes.
@@ -135,12 +129,9 @@ struct Shown<'a> {
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Place {
-            line,
-            section,
-            index,
-        } = self.place;
-        write!(f, "{}:{line}: {section}[{index}]", self.path.display())
+        let Place { at, .. } = self.place;
+        let (path, entry) = (self.path.display(), self.place.entry());
+        write!(f, "{path}:{}: {entry}", at.line)
     }
 }
 
@@ -155,45 +146,4 @@ pub fn render(items: &[v1::Item]) -> String {
 /// The same, for `ctl get --json`.
 pub(super) fn json(items: &[v1::Item]) -> serde_json::Result<serde_json::Value> {
     serde_json::to_value(from_proto::file(items))
-}
-
-/// A mistake that the parser found, with the field that it was in.
-fn syntax(path: &Path, text: &str, error: &serde_saphyr::Error) -> Mistake {
-    let (line, column) = error
-        .location()
-        .map_or((1, 1), |at| (at.line() as usize, at.column() as usize));
-    let message = error.without_snippet().to_string();
-    // The parser appends the place, which we put first, and names Rust's types.
-    let reason = match message.split(" at line ").next().unwrap_or_default().trim() {
-        "invalid u32" => format!("invalid value: not a whole number from 0 to {}", u32::MAX),
-        "invalid u64" => format!("invalid value: not a whole number from 0 to {}", u64::MAX),
-        reason => reason.to_owned(),
-    };
-    let field = if reason.contains("missing field") || reason.contains("unknown field") {
-        backticked(&reason).unwrap_or_default().to_owned()
-    } else {
-        field_at(Source { path, text }.line(line), column)
-    };
-    let fix = fix_for(&reason).to_owned();
-    Mistake {
-        path: path.to_owned(),
-        line,
-        column,
-        field,
-        reason,
-        fix,
-    }
-}
-
-/// The key whose value stands at a column of a line; empty if there is none.
-fn field_at(line: &str, column: usize) -> String {
-    let before: String = line.chars().take(column.saturating_sub(1)).collect();
-    let Some(before) = before.trim_end().strip_suffix(':') else {
-        return String::new();
-    };
-    before
-        .rsplit([' ', '{', ',', '['])
-        .next()
-        .unwrap_or_default()
-        .to_owned()
 }

@@ -236,14 +236,14 @@ fn names_the_place_of_each_mistake() {
     wrong(
         "vrfs: []\nvrfs: []\n",
         "2:1",
-        "",
+        "vrfs",
         &["duplicate", "keep one"],
     );
     wrong(
         "delete:\n- prot: x\n",
         "2:3",
-        "",
-        &["prot", "port", "one of these"],
+        "prot",
+        &["unknown field", "port", "correct its name"],
     );
     wrong(
         "routes:\n- {vrf: v, prefix: ::/0, circuit: a, group: b}\n",
@@ -286,6 +286,180 @@ fn names_the_place_of_each_mistake() {
         "2:3",
         "secret_file",
         &["none/such", "genkey"],
+    );
+}
+
+#[test]
+fn tells_all_mistakes_at_once() {
+    let text = "prots: []
+ports:
+- { name: p, role: middle, mtu: big, af_xdp: { bind: fast, what: 1 } }
+- { role: edge }
+- lan
+- { name: q, name: r }
+links: ab
+routes:
+- { vrf: v, prefix: ::/0, circuit: a, group: [b] }
+groups:
+- { name: g, members: [ { circuit: a, weight: -1 }, { via: { adress: x } } ] }
+keys:
+- { link: a, epoch: 1 }
+- { link: a, epoch: 2, secret: '?', limits: { packets: many } }
+vrfs: [
+";
+    let error = parse(text).expect_err("mistakes").to_string();
+    let told: Vec<_> = error
+        .lines()
+        .map(|line| {
+            let mut parts = line
+                .strip_prefix("state.yaml:")
+                .expect("a file")
+                .split(": ");
+            let place = parts.next().expect("a place");
+            let line = place.split(':').next().expect("a line");
+            format!("{line} {}", parts.next().expect("a field"))
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "1 prots",
+            "3 role",
+            "3 mtu",
+            "3 af_xdp.netdev",
+            "3 af_xdp.bind",
+            "3 af_xdp.what",
+            "4 name",
+            "5 it has no fields; write them like { name",
+            "6 name",
+            "7 links",
+            "9 group",
+            "11 members[0].weight",
+            "11 members[1].via.port",
+            "11 members[1].via.adress",
+            "13 secret",
+            "14 secret",
+            "14 limits.packets",
+            "15 vrfs",
+        ],
+        "{error}"
+    );
+    for word in ["u32", "u64", "invalid type", "Policy", "serde", "EOF"] {
+        assert!(!error.contains(word), "{word} in {error}");
+    }
+}
+
+#[test]
+fn what_is_named_twice_is_refused_with_both_lines() {
+    for (text, first, second) in [
+        ("vrfs:\n- name: a\n- name: b\n- name: a\n", 2, 4),
+        ("delete:\n- port: lan\nports:\n- { name: lan }\n", 2, 4),
+        ("delete: [ { vrf: a }, { vrf: a } ]\n", 1, 1),
+        (
+            "routes:\n- { vrf: r, prefix: 2001:DB8::/32, circuit: a }\n- { vrf: r, prefix: 2001:db8::/32, circuit: b }\n",
+            2,
+            3,
+        ),
+        (
+            "transmit: [ { link: l, epoch: 1 } ]\ndelete:\n- transmit: { link: l }\n",
+            1,
+            3,
+        ),
+        (
+            "keys:\n- { circuit: c, direction: a-to-b, epoch: 1, secret: installed }\ndelete:\n- key: { circuit: c, direction: a-to-b, epoch: 1 }\n",
+            2,
+            4,
+        ),
+        (
+            "labels:\n- { link: l, label: 16, egress: { circuit: c } }\n- { link: l, label: 0x10, swap: { link: m, label: 1 } }\n",
+            2,
+            3,
+        ),
+        (
+            "neighbours:\n- { port: p, address: fe80::1 }\n- { port: p, address: FE80:0::1 }\n",
+            2,
+            3,
+        ),
+    ] {
+        let error = parse(text).expect_err(text).to_string();
+        let (one, other) = error.split_once(" is named in line ").expect("it says so");
+        let line = |line: u32| format!("{line} already");
+        // A deletion stands last, wherever the file has it.
+        let told = (
+            one.starts_with(&format!("state.yaml:{second}:")) && other.starts_with(&line(first)),
+            one.starts_with(&format!("state.yaml:{first}:")) && other.starts_with(&line(second)),
+        );
+        assert!(told.0 || told.1, "{text}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn what_get_prints_for_programs_can_be_applied() {
+    let text = "generation: 7
+keys:
+- { circuit: c, direction: a-to-b, epoch: 1, needed: true, packets: 9 }
+ports:
+- { port: lan, up: true }
+state:
+  vrfs: [ { name: red } ]
+  keys:
+  - { circuit: c, direction: a-to-b, epoch: 1, secret: needed }
+version: 1.0
+";
+    let file = parse(text).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((file.changes.len(), file.installed), (2, 1));
+    assert_eq!(file.place(0).unwrap().to_string(), "state.yaml:7: vrfs[0]");
+    let items = items(file);
+    assert!(matches!(&items[1].item, Some(v1::item::Item::Key(key)) if key.needed));
+    assert_eq!(
+        parse("generation: 0\nstate: {}\n").unwrap().changes.len(),
+        0
+    );
+    wrong(
+        "state:\n  prots: []\nnode: a\n",
+        "2:3",
+        "prots",
+        &["unknown field"],
+    );
+    wrong("node: a\nstate: [ 1 ]\n", "2:1", "state", &["sections"]);
+}
+
+#[test]
+fn aliases_repeat_what_they_stand_for_and_no_more_than_is_sane() {
+    let text = "ports:
+- &lan { name: lan, role: edge, vrf: red, tap: { netdev: t0 } }
+- { <<: *lan, name: lan2, tap: { netdev: t1 } }
+groups:
+- name: g
+  members: &all [ { circuit: a }, { circuit: b } ]
+- { name: h, members: *all }
+";
+    let all = items(parse(text).unwrap_or_else(|error| panic!("{error}")));
+    let Some(v1::item::Item::Port(port)) = &all[1].item else {
+        panic!("a port")
+    };
+    assert_eq!((port.name.as_str(), port.vrf.as_str()), ("lan2", "red"));
+    let Some(v1::item::Item::Group(group)) = &all[3].item else {
+        panic!("a group")
+    };
+    assert_eq!(group.members.len(), 2);
+
+    let mut bomb = "groups:\n- &a0 [ x, x, x, x, x, x, x, x, x, x ]\n".to_owned();
+    for n in 1..12 {
+        let all = vec![format!("*a{}", n - 1); 10].join(", ");
+        bomb += &format!("- &a{n} [ {all} ]\n");
+    }
+    let error = parse(&bomb).expect_err("too much").to_string();
+    assert!(error.contains("aliases repeat more than"), "{error}");
+    let deep = format!("groups: {}{}\n", "[ ".repeat(200), "] ".repeat(200));
+    let error = parse(&deep).expect_err("too deep").to_string();
+    assert!(error.contains("too deep"), "{error}");
+    wrong(
+        "vrfs:\n- name: a\n---\nvrfs: []\n",
+        "3:1",
+        "",
+        &["second document"],
     );
 }
 
@@ -563,13 +737,17 @@ fn item() -> impl Strategy<Value = v1::item::Item> {
                 action
             }
         )),
-        (text(), vec((prop::option::of(member), number()), 0..4)).prop_map(|(name, members)| {
-            let members = members
-                .into_iter()
-                .map(|(target, weight)| v1::Member { target, weight })
-                .collect();
-            Item::Group(v1::Group { name, members })
-        }),
+        (
+            text(),
+            vec((prop::option::of(member), prop::option::of(number())), 0..4)
+        )
+            .prop_map(|(name, members)| {
+                let members = members
+                    .into_iter()
+                    .map(|(target, weight)| v1::Member { target, weight })
+                    .collect();
+                Item::Group(v1::Group { name, members })
+            }),
         (text(), text(), prop::option::of(target)).prop_map(|(vrf, prefix, target)| Item::Route(
             v1::Route {
                 vrf,

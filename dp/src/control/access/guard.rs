@@ -5,13 +5,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use prost::Message;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{Body as HttpBody, Bytes, Service};
 use tonic::server::NamedService;
 use tonic::{Code, Status};
-use twinseal_api::v1;
+use twinseal_api::{errors, v1};
 
 use super::clients::{Permit, TooMany};
 use super::{Access, Caller, Peer, Role, needed};
@@ -79,7 +78,8 @@ impl Access {
         let (needed, role) = (needed(method), self.role(peer));
         let Some(role) = role.filter(|role| *role >= needed) else {
             self.0.clients.refused("peer_refused", peer.identity());
-            return Err(denied(peer, method, needed, role));
+            let distrust = self.distrust(peer);
+            return Err(denied(peer, method, needed, role, distrust));
         };
         let limits = self.limits();
         let identity = peer.identity();
@@ -95,7 +95,13 @@ impl Access {
     }
 }
 
-fn denied(peer: &Peer, method: &str, needed: Role, have: Option<Role>) -> Status {
+fn denied(
+    peer: &Peer,
+    method: &str,
+    needed: Role,
+    have: Option<Role>,
+    distrust: Option<String>,
+) -> Status {
     let lists = match (peer, needed) {
         (Peer::Unix { .. }, Role::Admin) => "control.allow_users or control.allow_groups",
         (Peer::Unix { .. }, Role::Operator) => "control.operator_users or control.operator_groups",
@@ -104,11 +110,15 @@ fn denied(peer: &Peer, method: &str, needed: Role, have: Option<Role>) -> Status
         (Peer::Tls { .. }, Role::Operator) => "control.tls.operators",
         (Peer::Tls { .. }, Role::Viewer) => "control.tls.viewers",
     };
-    let message = match have {
-        Some(have) => format!(
+    let message = match (have, distrust) {
+        // No list would help it.
+        (None, Some(why)) => {
+            format!("{peer} may not control this node any more: {why}; renew it and connect again")
+        }
+        (Some(have), _) => format!(
             "{peer} has the role {have} at this node, and {method} needs {needed}: add it to {lists}"
         ),
-        None => {
+        (None, None) => {
             format!(
                 "{peer} may not control this node: add it to {lists}, as {method} needs {needed}"
             )
@@ -120,11 +130,16 @@ fn denied(peer: &Peer, method: &str, needed: Role, have: Option<Role>) -> Status
         peer: peer.to_string(),
         method: method.to_owned(),
     };
-    Status::with_details(
-        Code::PermissionDenied,
-        message,
-        details.encode_to_vec().into(),
-    )
+    let facts = [
+        ("needed", needed.to_string()),
+        (
+            "have",
+            have.map_or_else(|| "none".to_owned(), |have| have.to_string()),
+        ),
+        ("method", method.to_owned()),
+    ];
+    let details = vec![errors::info("ACCESS_DENIED", facts), errors::any(&details)];
+    errors::status(Code::PermissionDenied, message, details)
 }
 
 fn too_many(why: TooMany, rate: u32, streams: u32) -> Status {

@@ -5,13 +5,14 @@
 //! is silent for too long ends.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::Stream;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -22,11 +23,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
 use super::tls::{self, Trust};
+use super::why::{self, Few};
 use super::{Access, Peer};
 use crate::control::server::Bound;
 
 /// Places for peers whom no rule knows.
 const STRANGERS: usize = 8;
+/// How long a client that was refused may take to hear of it.
+const PARTING: Duration = Duration::from_secs(1);
 /// After a failure to accept, such as too many open files.
 const BREATH: Duration = Duration::from_millis(100);
 
@@ -57,6 +61,7 @@ struct Door {
     places: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
     connections: mpsc::Sender<io::Result<Conn>>,
+    logged: Mutex<Few>,
 }
 
 impl Incoming {
@@ -73,6 +78,7 @@ impl Incoming {
             places: Arc::new(Semaphore::new(places as usize)),
             strangers: Arc::new(Semaphore::new(STRANGERS)),
             connections,
+            logged: Mutex::default(),
         });
         let mut listeners = JoinSet::new();
         listeners.spawn(accept_unix(Arc::clone(&door), unix));
@@ -128,9 +134,9 @@ async fn accept_unix(door: Arc<Door>, mut bound: Bound) {
 async fn accept_tls(door: Arc<Door>, listener: TcpListener) {
     let mut handshakes = JoinSet::new();
     loop {
-        let stream = tokio::select! {
+        let (stream, address) = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "the TLS listener takes no connection");
                     tokio::time::sleep(BREATH).await;
@@ -146,30 +152,39 @@ async fn accept_tls(door: Arc<Door>, listener: TcpListener) {
         };
         let door = Arc::clone(&door);
         handshakes.spawn(async move {
-            match door.handshake(stream).await {
+            match door.handshake(stream, address).await {
                 Ok((stream, peer)) => {
                     door.enter(Io::Tls(Box::new(stream)), peer, place).await;
                 }
-                Err(error) => {
-                    let clients = &door.access.0.clients;
-                    clients.refused("tls_refused", "TLS clients".to_owned());
-                    tracing::debug!(%error, "a TLS client was refused");
-                }
+                Err(error) => door.refused(address, &error),
             }
         });
     }
 }
 
 impl Door {
-    async fn handshake(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Peer)> {
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+    ) -> io::Result<(TlsStream<TcpStream>, Peer)> {
         let rules = self.access.rules();
         let identity = rules.tls.as_ref();
         let identity = identity.ok_or_else(|| io::Error::other("TLS was switched off"))?;
         stream.set_nodelay(true)?;
-        let address = stream.peer_addr()?;
         let acceptor = TlsAcceptor::from(Arc::clone(&identity.server));
         let patience = rules.config.limits.handshake;
-        let stream = tokio::time::timeout(patience, acceptor.accept(stream)).await??;
+        let accepted = acceptor.accept(stream).into_fallible();
+        let accepted = tokio::time::timeout(patience, async {
+            match accepted.await {
+                Ok(stream) => Ok(stream),
+                Err((error, stream)) => {
+                    part(stream).await;
+                    Err(error)
+                }
+            }
+        });
+        let stream = accepted.await??;
         let (_, session) = stream.get_ref();
         let chain: Vec<_> = session
             .peer_certificates()
@@ -183,6 +198,17 @@ impl Door {
             trust: Trust::new(chain),
         };
         Ok((stream, peer))
+    }
+
+    /// Counts a client that was refused, and says why.
+    fn refused(&self, address: SocketAddr, error: &io::Error) {
+        let why = why::handshake(error);
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.admit() {
+            tracing::info!(%address, why, "a TLS client was refused");
+        }
+        let who = format!("a TLS client at {}: {why}", address.ip());
+        self.access.0.clients.refused("tls_refused", who);
     }
 
     /// Has a connection served; `false` once nobody serves any more.
@@ -202,6 +228,21 @@ impl Door {
         let clients = &self.access.0.clients;
         clients.refused("too_many_connections", who.to_owned());
     }
+}
+
+/// Ends a connection so that the client hears why: what it has sent already is read first, for a socket that is closed with
+/// unread octets tells its peer of nothing but a reset.
+async fn part(mut stream: TcpStream) {
+    let mut waste = [0; 1024];
+    let _ = stream.shutdown().await;
+    let read = async {
+        for _ in 0..64 {
+            if !matches!(stream.read(&mut waste).await, Ok(1..)) {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(PARTING, read).await;
 }
 
 impl Connected for Conn {

@@ -13,6 +13,7 @@ pub mod tls;
 
 mod clients;
 mod peer;
+mod why;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -210,6 +211,17 @@ impl Access {
     }
 }
 
+impl Access {
+    /// Why the peer's certificate does not hold any more, if it does not.
+    fn distrust(&self, peer: &Peer) -> Option<String> {
+        let Peer::Tls { trust, .. } = peer else {
+            return None;
+        };
+        let rules = self.rules();
+        trust.verdict(rules.tls.as_ref()?, rules.number).err()
+    }
+}
+
 impl Rules {
     fn new(config: AccessConfig, number: u64) -> Result<Self, TlsError> {
         let tls = config.tls.as_ref().map(Identity::read).transpose()?;
@@ -235,9 +247,7 @@ impl Rules {
             }
             Peer::Tls { names, trust, .. } => {
                 let config = self.config.tls.as_ref()?;
-                if !trust.holds(self.tls.as_ref()?, self.number) {
-                    return None;
-                }
+                trust.verdict(self.tls.as_ref()?, self.number).ok()?;
                 let rules = config.names.iter();
                 rules
                     .filter(|(rule, _)| names.iter().any(|name| rule.matches(name)))
@@ -260,7 +270,9 @@ pub struct Caller {
 /// The least role that may call a method; an unknown one is for those who may do all.
 pub fn needed(method: &str) -> Role {
     match method {
-        "Get" | "Stats" | "Watch" | "Usage" | "Explain" | "ServerReflectionInfo" => Role::Viewer,
+        "Get" | "Stats" | "Watch" | "Usage" | "Explain" => Role::Viewer,
+        // Of reflection and of the health service, which has a Watch too.
+        "ServerReflectionInfo" | "Check" | "List" => Role::Viewer,
         "Drain" | "Trace" | "Capture" => Role::Operator,
         _ => Role::Admin,
     }

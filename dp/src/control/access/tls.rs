@@ -13,8 +13,8 @@ use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 use webpki::EndEntityCert;
 
-use super::TlsConfig;
 use super::names::San;
+use super::{TlsConfig, why};
 
 /// How long it is believed that a certificate has not run out.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -83,8 +83,8 @@ impl Identity {
 pub struct Trust {
     /// The certificate, and those between it and its issuer.
     chain: Vec<CertificateDer<'static>>,
-    /// Under which rules and when it was looked at last, and whether it held.
-    looked: Mutex<Option<(u64, Instant, bool)>>,
+    /// Under which rules and when it was looked at last, and why it did not hold.
+    looked: Mutex<Option<(u64, Instant, Result<(), String>)>>,
 }
 
 impl Trust {
@@ -95,20 +95,27 @@ impl Trust {
         }
     }
 
-    pub(super) fn holds(&self, identity: &Identity, rules: u64) -> bool {
+    /// Whether the certificate holds, or why not.
+    pub(super) fn verdict(&self, identity: &Identity, rules: u64) -> Result<(), String> {
         let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((under, when, held)) = *looked
-            && under == rules
+        if let Some((under, when, held)) = &*looked
+            && *under == rules
             && when.elapsed() < LOOK_AGAIN
         {
-            return held;
+            return held.clone();
         }
-        let holds = self.chain.split_first().is_some_and(|(own, between)| {
-            let verifier = &identity.verifier;
-            let verified = verifier.verify_client_cert(own, between, UnixTime::now());
-            verified.is_ok()
-        });
-        *looked = Some((rules, Instant::now(), holds));
+        let holds = match self.chain.split_first() {
+            None => Err("it showed no certificate".to_owned()),
+            Some((own, between)) => {
+                let verifier = &identity.verifier;
+                let verified = verifier.verify_client_cert(own, between, UnixTime::now());
+                verified.map(drop).map_err(|error| match error {
+                    rustls::Error::InvalidCertificate(error) => why::certificate(&error),
+                    error => format!("its certificate does not hold: {error}"),
+                })
+            }
+        };
+        *looked = Some((rules, Instant::now(), holds.clone()));
         holds
     }
 }

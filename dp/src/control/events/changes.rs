@@ -16,7 +16,7 @@ pub struct Births(HashMap<CircuitName, Instant>);
 /// Why and how the tables changed.
 pub struct Change {
     /// How many items were changed.
-    pub changes: usize,
+    pub changes: u64,
     /// As the API names it.
     pub cause: &'static str,
     /// If it must be confirmed.

@@ -61,6 +61,7 @@ impl Parser<'_> {
     }
 
     pub(super) fn tags(&mut self, tags: BTreeMap<String, String>) -> Option<Tags> {
+        let mut sound = Some(());
         if tags.len() > MAX_TAGS {
             return self.refuse(
                 "tags",
@@ -70,20 +71,21 @@ impl Parser<'_> {
         }
         for (key, value) in &tags {
             if !(1..=MAX_TAG_KEY).contains(&key.len()) {
-                return self.refuse(
+                sound = self.refuse(
                     "tags",
                     format!("the key {} has {} bytes", quote(key), key.len()),
                     &format!("give keys of 1 to {MAX_TAG_KEY} bytes"),
                 );
             }
             if value.len() > MAX_TAG_VALUE {
-                return self.refuse(
+                sound = self.refuse(
                     "tags",
                     format!("the value of {} has {} bytes", quote(key), value.len()),
                     &format!("give values of at most {MAX_TAG_VALUE} bytes"),
                 );
             }
         }
+        sound?;
         Some(Arc::new(tags))
     }
 

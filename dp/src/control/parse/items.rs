@@ -228,31 +228,33 @@ impl Parser<'_> {
             "" => Some(None),
             text => self.address("next_hop", text).map(Some),
         };
+        let mut fits = Some(());
         if let (Some(local), Some(remote)) = (local, remote) {
             if local.is_ipv4() != remote.is_ipv4() {
-                self.refuse::<()>(
+                fits = self.refuse(
                     "remote",
                     format!("{remote} and local {local} are of different families"),
                     "give both of one family",
-                )?;
+                );
             }
             if local == remote {
-                self.refuse::<()>(
+                fits = self.refuse(
                     "remote",
                     format!("{remote} is also local"),
                     "give the peer's address",
-                )?;
+                );
             }
         }
         if let (Some(local), Some(Some(hop))) = (local, next_hop)
             && local.is_ipv4() != hop.is_ipv4()
         {
-            self.refuse::<()>(
+            fits = self.refuse(
                 "next_hop",
                 format!("{hop} and local {local} are of different families"),
                 "give a neighbour of the family of local",
-            )?;
+            );
         }
+        fits?;
         let link = Link {
             end: end?,
             port: port?,
@@ -339,15 +341,26 @@ impl Parser<'_> {
         self.item = format!("group {}", quote(&group.name));
         let name = self.name("name", &group.name);
         let count = group.members.len();
-        if !(1..=64).contains(&count) {
-            self.refuse::<()>("members", format!("there are {count}"), "give 1 to 64")?;
-        }
+        let sound = match count {
+            1..=64 => Some(()),
+            _ => self.refuse("members", format!("there are {count}"), "give 1 to 64"),
+        };
+        let weight = |member: &v1::Member| member.weight.unwrap_or(1);
+        let some = match group.members.iter().all(|member| weight(member) == 0) {
+            true if count > 0 => self.refuse(
+                "members",
+                "all weights are 0, so none takes flows",
+                "give one a weight of 1 or more, or lead the routes elsewhere",
+            ),
+            _ => Some(()),
+        };
         let members: Vec<_> = group
             .members
             .into_iter()
             .enumerate()
             .map(|(n, member)| {
                 let field = format!("members[{n}]");
+                let weight = weight(&member);
                 let hop = match member.target {
                     Some(v1::member::Target::Circuit(circuit)) => self
                         .name(&format!("{field}.circuit"), &circuit)
@@ -355,13 +368,11 @@ impl Parser<'_> {
                     Some(v1::member::Target::Via(via)) => self.via(&field, &via).map(Hop::Via),
                     None => self.refuse(&field, "it has no target", "give circuit or via"),
                 };
-                Some(Member {
-                    hop: hop?,
-                    weight: member.weight.max(1),
-                })
+                Some(Member { hop: hop?, weight })
             })
             .collect();
         let members = members.into_iter().collect::<Option<_>>();
+        sound.and(some)?;
         Some(Item::Group(name?, members?))
     }
 
@@ -453,6 +464,7 @@ impl Parser<'_> {
                 receiver_index,
                 fingerprint,
                 limits,
+                needed: key.needed,
             };
             return Some(Action::Keep(id, kept));
         };

@@ -3,19 +3,21 @@
 
 mod fields;
 mod items;
+mod names;
 
-use std::collections::HashSet;
 use std::net::IpAddr;
 
 use twinseal_api::v1;
 use twinseal_crypto::{Fingerprint, Secret, Suite};
 
 use super::model::{
-    self, Circuit, CircuitName, GroupName, Key, KeyId, LabelAction, Limits, Link, LinkName, Member,
+    Circuit, CircuitName, GroupName, Key, KeyId, LabelAction, Limits, Link, LinkName, Member,
     Owner, Port, PortName, Prefix, Target, VrfName,
 };
 use super::refusal::{Code, Refused, place};
 use crate::wire::ethernet::Mac;
+pub use names::Broken;
+use names::BrokenName;
 
 /// One change, with its place in the request.
 pub struct Change {
@@ -91,6 +93,8 @@ pub struct Kept {
     pub fingerprint: Option<Fingerprint>,
     /// When it must stop to transmit.
     pub limits: Limits,
+    /// Whether it may have lost its secret in a restart, and stays so.
+    pub needed: bool,
 }
 
 /// What makes an item unique.
@@ -155,47 +159,6 @@ pub struct Parsed {
     pub refused: Refused,
 }
 
-/// Items that were to be set but make no sense. What refers to them cannot be judged.
-#[derive(Default)]
-pub struct Broken {
-    /// Those with a name.
-    named: HashSet<ItemKey>,
-    /// Whether there are some without.
-    unnamed: bool,
-    /// Whether there are keys among them.
-    pub keys: bool,
-}
-
-impl Broken {
-    /// Whether this item may be one of them.
-    pub fn covers(&self, item: &ItemKey) -> bool {
-        match item {
-            ItemKey::Key(_) => self.keys,
-            item => self.unnamed || self.named.contains(item),
-        }
-    }
-
-    fn add(&mut self, broken: Option<Name>) {
-        match broken {
-            Some(Name::Of(item)) => {
-                self.named.insert(item);
-            }
-            Some(Name::None) => self.unnamed = true,
-            Some(Name::Key) => self.keys = true,
-            None => {}
-        }
-    }
-}
-
-/// The name of an item that others may refer to.
-enum Name {
-    Of(ItemKey),
-    /// It is no name.
-    None,
-    /// A key, which is known by its owner.
-    Key,
-}
-
 /// Parses all changes and wipes every secret from the request. All that is wrong is reported, not only the first.
 pub fn changes(request: Vec<v1::Change>) -> Parsed {
     let mut parsed = Parsed {
@@ -226,7 +189,7 @@ impl Parsed {
 
     /// Parses one item that is to be set.
     pub fn set(&mut self, index: usize, item: v1::Item) {
-        let name = name(&item);
+        let name = BrokenName::of(&item);
         let mut parser = Parser {
             index,
             item: "change".to_owned(),
@@ -234,25 +197,8 @@ impl Parsed {
         };
         match parser.item(item) {
             Some(action) => self.changes.push(Change { index, action }),
-            None => self.broken.add(name),
+            None => _ = name.map(|name| self.broken.add_name(name)),
         }
-    }
-}
-
-fn name(item: &v1::Item) -> Option<Name> {
-    use v1::item::Item;
-    fn of<K>(text: &str, key: impl FnOnce(model::Name<K>) -> ItemKey) -> Option<Name> {
-        Some(model::Name::new(text).map_or(Name::None, |name| Name::Of(key(name))))
-    }
-    match item.item.as_ref()? {
-        Item::Port(it) => of(&it.name, ItemKey::Port),
-        Item::Vrf(it) => of(&it.name, ItemKey::Vrf),
-        Item::Link(it) => of(&it.name, ItemKey::Link),
-        Item::Circuit(it) => of(&it.name, ItemKey::Circuit),
-        Item::Group(it) => of(&it.name, ItemKey::Group),
-        Item::Key(_) => Some(Name::Key),
-        // Nothing refers to these.
-        Item::Label(_) | Item::Route(_) | Item::Neighbour(_) | Item::Transmit(_) => None,
     }
 }
 

@@ -33,17 +33,22 @@ impl Service {
         transaction: Transaction,
         refusal_in_response: bool,
     ) -> Result<v1::ApplyResponse, Status> {
+        let list = list(transaction.replace);
         let applied = self.node.apply(transaction).await?;
         let generation = applied.as_ref().map(|answer| answer.generation);
         self.audit.write(entry, outcome(generation));
-        match applied {
-            Ok(answer) => Ok(answer),
-            Err(refused) if refusal_in_response => Ok(v1::ApplyResponse {
-                refusal: Some(refusal(&refused, MAX_REFUSAL)),
-                ..Default::default()
-            }),
-            Err(refused) => Err(status(&refused)),
-        }
+        applied.or_else(|refused| answer(&refused, list, refusal_in_response))
+    }
+
+    /// Refuses a Replace of which the node need not hear.
+    pub(super) fn refuse(
+        &self,
+        entry: Entry,
+        refused: Refused,
+        in_response: bool,
+    ) -> Result<v1::ApplyResponse, Status> {
+        self.audit.write(entry, Outcome::Refused(&refused));
+        answer(&refused, list(true), in_response)
     }
 
     /// Makes what waits stay.
@@ -76,7 +81,26 @@ impl Service {
     fn settled(&self, entry: Entry, settled: Result<u64, Refused>) -> Result<u64, Status> {
         let generation = settled.as_ref().map(|generation| *generation);
         self.audit.write(entry, outcome(generation));
-        settled.map_err(|refused| status(&refused))
+        settled.map_err(|refused| status(&refused, ""))
+    }
+}
+
+/// What a request calls the list of what it changes.
+fn list(replace: bool) -> &'static str {
+    match replace {
+        true => "items",
+        false => "changes",
+    }
+}
+
+/// A refusal, where it was asked for.
+fn answer(refused: &Refused, list: &str, in_response: bool) -> Result<v1::ApplyResponse, Status> {
+    match in_response {
+        true => Ok(v1::ApplyResponse {
+            refusal: Some(refusal(refused, MAX_REFUSAL)),
+            ..Default::default()
+        }),
+        false => Err(status(refused, list)),
     }
 }
 

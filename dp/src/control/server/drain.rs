@@ -37,7 +37,7 @@ impl Service {
             }
             Err(refused) => {
                 self.audit.write(entry, Outcome::Refused(&refused));
-                Err(status(&refused))
+                Err(status(&refused, "targets"))
             }
         }
     }

@@ -117,7 +117,7 @@ impl Control for Service {
         request: Request<v1::ExplainRequest>,
     ) -> Result<Response<v1::ExplainResponse>, Status> {
         let explained = self.node.explain(request.into_inner()).await?;
-        let explained = explained.map_err(|refused| status::status(&refused))?;
+        let explained = explained.map_err(|refused| status::status(&refused, ""))?;
         Ok(Response::new(explained))
     }
 

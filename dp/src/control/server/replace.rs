@@ -1,4 +1,5 @@
-//! Replace: a whole state, streamed. Items are parsed as they come; the node hears of them when the stream has ended.
+//! Replace: a whole state, streamed. Items are parsed as they come; the node hears of them when the stream has ended with
+//! the word that it is whole. The end of a stream is no such word: HTTP/2 tells a cancelled one as one that has ended.
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::control::access::Caller;
 use crate::control::apply::{Options, Transaction};
 use crate::control::audit::Entry;
 use crate::control::parse::Parsed;
+use crate::control::refusal::{Code, Refused};
 use crate::control::requests::Digester;
 
 /// Octets of all messages of a stream, encoded: some six million routes.
@@ -30,9 +32,10 @@ impl Service {
             Status::resource_exhausted("another Replace is being streamed: wait until it has ended")
         })?;
         let mut entry = Entry::new(caller, "Replace");
-        let mut options = None;
+        let mut head = None;
         let (mut parsed, mut digest) = (Parsed::default(), Digester::default());
         let (mut items, mut size) = (0, 0);
+        let mut commit = None;
         while let Some(message) = next(&mut stream).await? {
             size += message.encoded_len();
             if size > MAX_STREAM {
@@ -41,7 +44,11 @@ impl Service {
                     MAX_STREAM >> 20
                 )));
             }
-            let head = options.get_or_insert_with(|| head(&message));
+            let head = head.get_or_insert_with(|| Head::of(&message));
+            if commit.is_some() {
+                return self.refuse(entry, not_last(), head.refusal_in_response);
+            }
+            commit = message.commit;
             if !head.options.request_id.is_empty() {
                 message.items.iter().for_each(|item| digest.add(item));
             }
@@ -51,41 +58,74 @@ impl Service {
                 items += 1;
             }
         }
-        let Head {
-            options,
-            refusal_in_response,
-        } = options.ok_or_else(|| {
-            Status::invalid_argument(
-                "the stream was empty: to delete everything, send one message without items",
-            )
-        })?;
-        options.add_to(&mut digest, true);
+        let head = head.unwrap_or_default();
+        entry.dry_run = head.options.dry_run;
+        if let Some(mut refused) = unfit(commit, items, head.allow_empty) {
+            refused.append(parsed.refused);
+            return self.refuse(entry, refused, head.refusal_in_response);
+        }
+        head.options.add_to(&mut digest, true);
         let transaction = Transaction {
             parsed,
-            options,
+            options: head.options,
             digest: digest.finish(),
             replace: true,
         };
-        entry.dry_run = transaction.options.dry_run;
-        self.transact(entry, transaction, refusal_in_response).await
+        self.transact(entry, transaction, head.refusal_in_response)
+            .await
     }
 }
 
+/// What the first message says of the whole.
+#[derive(Default)]
 struct Head {
     options: Options,
     refusal_in_response: bool,
+    allow_empty: bool,
 }
 
-fn head(message: &v1::ReplaceRequest) -> Head {
-    Head {
-        options: Options {
-            request_id: message.request_id.clone(),
-            dry_run: message.dry_run,
-            expected_generation: message.expected_generation,
-            confirm_within_seconds: message.confirm_within_seconds,
-        },
-        refusal_in_response: message.refusal_in_response,
+impl Head {
+    fn of(message: &v1::ReplaceRequest) -> Self {
+        Self {
+            options: Options {
+                request_id: message.request_id.clone(),
+                dry_run: message.dry_run,
+                expected_generation: message.expected_generation,
+                confirm_within_seconds: message.confirm_within_seconds,
+            },
+            refusal_in_response: message.refusal_in_response,
+            allow_empty: message.allow_empty,
+        }
     }
+}
+
+/// Why so many items are not the whole state.
+fn unfit(commit: Option<u64>, items: usize, allow_empty: bool) -> Option<Refused> {
+    let whole = |field, why: String, fix| Some(Refused::whole(Code::Invalid, field, why, fix));
+    match commit {
+        None => whole(
+            "commit",
+            format!("the stream ended after {items} items without it, as one does that breaks off"),
+            "say in the last message how many items there are in all",
+        ),
+        Some(said) if said != items as u64 => whole(
+            "commit",
+            format!("it says {said} items, and {items} came"),
+            "send all items, and their number in the last message",
+        ),
+        Some(0) if !allow_empty => whole(
+            "allow_empty",
+            "a state without items deletes everything".to_owned(),
+            "set it in the first message if that is meant",
+        ),
+        Some(_) => None,
+    }
+}
+
+fn not_last() -> Refused {
+    let why = "a message came after the one that has it".to_owned();
+    let fix = "say it in the last message only";
+    Refused::whole(Code::Invalid, "commit", why, fix)
 }
 
 async fn next(

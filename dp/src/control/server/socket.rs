@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use tokio::net::{TcpListener, UnixStream};
+use tonic::server::NamedService;
 use tonic::transport::Server;
 use twinseal_api::v1::control_server::ControlServer;
 
@@ -117,10 +118,20 @@ impl Socket {
         let limits = access.limits();
         let service = ControlServer::new(Service::new(node, audit))
             .max_decoding_message_size(limits.message_bytes);
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(twinseal_api::FILE_DESCRIPTOR_SET)
-            .build_v1()
-            .map_err(|error| SocketError::Reflection(error.to_string()))?;
+        let unsound =
+            |error: tonic_reflection::server::Error| SocketError::Reflection(error.to_string());
+        let new_reflection = reflection().build_v1().map_err(unsound)?;
+        let old_reflection = reflection().build_v1alpha().map_err(unsound)?;
+        let (mut health, health_service) = tonic_health::server::health_reporter();
+        health.set_serving::<ControlServer<Service>>().await;
+        let shutdown = async move {
+            shutdown.await;
+            // Whoever watches is told, and its stream ends: it would hold up the server's end.
+            health.set_not_serving::<ControlServer<Service>>().await;
+            for name in [ControlServer::<Service>::NAME, ""] {
+                health.clear_service_status(name).await;
+            }
+        };
         let incoming = Incoming::start(&access, bound, tcp);
         let served = Server::builder()
             // More than the guard lets pass: whoever asks for too much is told, and does not wait.
@@ -128,12 +139,22 @@ impl Socket {
             .http2_keepalive_interval(Some(limits.idle / 3))
             .http2_keepalive_timeout(Some(limits.idle / 3))
             .add_service(Guard::new(service, access.clone()))
-            .add_service(Guard::new(reflection, access))
+            .add_service(Guard::new(new_reflection, access.clone()))
+            .add_service(Guard::new(old_reflection, access.clone()))
+            .add_service(Guard::new(health_service, access))
             .serve_with_incoming_shutdown(incoming, shutdown)
             .await;
         file.lock().unwrap_or_else(PoisonError::into_inner).remove();
         Ok(served?)
     }
+}
+
+/// Of all that this server has, and of what its errors have in their details.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(twinseal_api::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(twinseal_api::errors::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, SocketError> {

@@ -77,7 +77,7 @@ impl Service {
             Err(refused) => {
                 entry.item(what);
                 self.audit.write(entry, Outcome::Refused(&refused));
-                return Err(status(&refused));
+                return Err(status(&refused, ""));
             }
         };
         let v1::TapLimits {

@@ -4,6 +4,7 @@ mod compile;
 mod health;
 mod lives;
 mod mtu;
+mod oddities;
 mod own;
 mod properties;
 mod refusals;
@@ -172,11 +173,11 @@ pub(super) fn edge_items() -> Vec<Item> {
             members: vec![
                 v1::Member {
                     target: Some(v1::member::Target::Circuit("c1".into())),
-                    weight: 3,
+                    weight: Some(3),
                 },
                 v1::Member {
                     target: Some(v1::member::Target::Via(via("hosts", "10.0.0.9"))),
-                    weight: 0,
+                    weight: None,
                 },
             ],
         }),

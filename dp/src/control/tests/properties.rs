@@ -73,23 +73,28 @@ fn item() -> impl Strategy<Value = Item> {
             wire,
             mac: "02:00:00:00:00:07".into()
         })),
-    ];
+    ]
+    .boxed();
     let action = prop_oneof![
         (name(), small()).prop_map(|(link, label)| label::Action::Swap(v1::Swap { link, label })),
         name().prop_map(|circuit| label::Action::Egress(v1::Egress { circuit })),
-    ];
+    ]
+    .boxed();
     let hop = prop_oneof![
         name().prop_map(member::Target::Circuit),
         via().prop_map(member::Target::Via),
-    ];
-    let member = (option::weighted(0.9, hop), small())
-        .prop_map(|(target, weight)| v1::Member { target, weight });
+    ]
+    .boxed();
+    let member = (option::weighted(0.9, hop), option::of(small()))
+        .prop_map(|(target, weight)| v1::Member { target, weight })
+        .boxed();
     let target = prop_oneof![
         name().prop_map(route::Target::Circuit),
         name().prop_map(route::Target::Group),
         via().prop_map(route::Target::Via),
         Just(route::Target::Blackhole(v1::Blackhole {})),
-    ];
+    ]
+    .boxed();
     let owner = prop_oneof![
         name().prop_map(key::Owner::Link),
         name().prop_map(key::Owner::Circuit),

@@ -257,3 +257,114 @@ fn a_state_that_no_transaction_made_is_looked_at_as_a_whole() {
         );
     }
 }
+
+#[test]
+fn what_has_no_sound_name_silences_nothing_else() {
+    let route = |prefix: &str, group: &str| {
+        set(Item::Route(v1::Route {
+            vrf: "red".into(),
+            prefix: prefix.into(),
+            target: Some(v1::route::Target::Group(group.into())),
+        }))
+    };
+    let changes = vec![
+        set(vrf("a b")),
+        set(Item::Port(port("", "red"))),
+        set(Item::Link(v1::Link {
+            name: "l 9".into(),
+            port: "x y".into(),
+            local: "here".into(),
+            ..link("")
+        })),
+        set(Item::Key(v1::Key {
+            epoch: 9,
+            secret: vec![1],
+            ..Default::default()
+        })),
+        set(Item::Group(v1::Group {
+            name: "g".into(),
+            members: vec![v1::Member::default(); 65],
+        })),
+        route("10.9.0.0/16", "other"),
+        // What it may mean cannot be judged.
+        route("10.8.0.0/16", "g"),
+        set(Item::Transmit(v1::Transmit {
+            owner: Some(v1::transmit::Owner::Circuit("c1".into())),
+            epoch: 8,
+        })),
+    ];
+    let (_, refused) = transaction::judge(&edge(), parse::changes(changes));
+    let mut told: Vec<_> = refused
+        .items()
+        .iter()
+        .map(|item| (item.change, item.field.as_str()))
+        .collect();
+    told.sort_unstable();
+    told.dedup_by_key(|(change, field)| (*change, field.split('[').next().map(str::to_owned)));
+    assert_eq!(
+        told,
+        [
+            (0, "name"),
+            (1, "memory.wire"),
+            (1, "name"),
+            (2, "local"),
+            (2, "name"),
+            (2, "port"),
+            (3, "direction"),
+            (3, "owner"),
+            (3, "secret"),
+            (4, "members"),
+            (5, "group"),
+            (7, "epoch"),
+        ],
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_member_of_weight_0_takes_no_flows_and_somebody_must() {
+    let group = |weights: &[Option<u32>]| {
+        let member = |weight: &Option<u32>| v1::Member {
+            target: Some(v1::member::Target::Circuit("c1".into())),
+            weight: *weight,
+        };
+        set(Item::Group(v1::Group {
+            name: "g".into(),
+            members: weights.iter().map(member).collect(),
+        }))
+    };
+    let (outcome, refused) = transaction::judge(
+        &edge(),
+        parse::changes(vec![group(&[Some(0), None, Some(3)])]),
+    );
+    assert!(refused.is_empty(), "{refused}");
+    let members = outcome.state.groups.values().next().expect("it is there");
+    let weights: Vec<_> = members.iter().map(|member| member.weight).collect();
+    assert_eq!(weights, [0, 1, 3]);
+    let (_, refused) = transaction::judge(&edge(), parse::changes(vec![group(&[Some(0); 2])]));
+    assert_eq!(refused.items()[0].field, "members", "{refused}");
+}
+
+#[test]
+fn only_what_differs_counts_as_a_change() {
+    let old = edge();
+    let mut changes: Vec<_> = items::all(&old)
+        .into_iter()
+        .filter_map(|item| item.item)
+        .map(set)
+        .collect();
+    changes.push(set(vrf("new")));
+    changes.push(set(Item::Circuit(v1::Circuit {
+        hop_limit: 9,
+        ..circuit("c1", 7, 102)
+    })));
+    let counts = try_judge(&old, changes);
+    assert_eq!((counts.created, counts.updated, counts.deleted), (1, 1, 0));
+    assert_eq!(counts.all(), 2);
+}
+
+fn try_judge(old: &State, changes: Vec<v1::Change>) -> super::super::diff::Counts {
+    let (outcome, refused) = transaction::judge(old, parse::changes(changes));
+    assert!(refused.is_empty(), "{refused}");
+    outcome.changes
+}

@@ -1,0 +1,185 @@
+//! What is sound and will hardly do what was meant.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use twinseal_api::v1::{self, event::Event as Kind, item::Item};
+
+use super::super::compile::{OpenPort, Sources};
+use super::super::events::{Events, Reader, Start};
+use super::super::model::PortName;
+use super::super::oddities::Oddities;
+use super::compile::{Bench, open};
+use super::*;
+
+struct Told {
+    bench: Bench,
+    oddities: Oddities,
+    events: Events,
+    reader: Reader,
+    ports: BTreeMap<PortName, OpenPort>,
+    addresses: BTreeSet<(u32, IpAddr)>,
+}
+
+impl Told {
+    fn new() -> Self {
+        let events = Events::new("n", 100);
+        let bench = Bench::new();
+        Self {
+            ports: open(&bench.state),
+            bench,
+            oddities: Oddities::default(),
+            reader: events.log().read(Start::Now, Vec::new()),
+            events,
+            addresses: BTreeSet::new(),
+        }
+    }
+
+    /// Kind and detail of what is told now.
+    fn update(&mut self) -> Vec<(String, String)> {
+        let sources = Sources {
+            state: &self.bench.state,
+            live: &self.bench.live,
+            ports: &self.ports,
+            neighbours: &self.bench.neighbours,
+            addresses: &self.addresses,
+            down: &Default::default(),
+        };
+        self.oddities.update(&self.events, &sources);
+        let mut told = Vec::new();
+        while let Some(event) = self.reader.take() {
+            let Some(Kind::Fault(fault)) = event.event else {
+                panic!("{event:?}")
+            };
+            told.push((fault.kind, fault.detail));
+        }
+        told
+    }
+}
+
+#[test]
+fn an_edge_device_without_an_address_is_told_until_it_has_one() {
+    let mut told = Told::new();
+    assert_eq!(told.update(), [], "memory ports have no device");
+    told.bench.apply([Item::Port(v1::Port {
+        device: Some(v1::port::Device::AfXdp(v1::AfXdp {
+            netdev: "eth9".into(),
+            ..Default::default()
+        })),
+        ..port("lan", "red")
+    })]);
+    told.ports = open(&told.bench.state);
+    let name = PortName::new("lan").expect("a name");
+    let ifindex = told.ports[&name].ifindex.expect("it has one");
+    told.addresses
+        .insert((ifindex, "fe80::1".parse().expect("an address")));
+    told.addresses
+        .insert((ifindex + 100, "10.0.0.1".parse().expect("an address")));
+    let now = told.update();
+    assert_eq!(now.len(), 1, "{now:?}");
+    assert_eq!(now[0].0, "warning");
+    assert!(
+        now[0].1.starts_with("port \"lan\": eth9 has no address"),
+        "{now:?}"
+    );
+    assert_eq!(told.update(), [], "told once");
+    told.addresses
+        .insert((ifindex, "10.0.0.1".parse().expect("an address")));
+    let now = told.update();
+    assert_eq!(
+        (now.len(), now[0].0.as_str()),
+        (1, "warning_over"),
+        "{now:?}"
+    );
+}
+
+#[test]
+fn a_link_that_carries_less_than_what_is_swapped_to_it_is_told() {
+    let mut told = Told::new();
+    let other = v1::Link {
+        port: "under2".into(),
+        local: "198.51.100.1".into(),
+        remote: "198.51.100.2".into(),
+        ..link("l2")
+    };
+    let swap = |from: &str, to: &str| {
+        Item::Label(v1::Label {
+            link: from.into(),
+            label: 900,
+            action: Some(v1::label::Action::Swap(v1::Swap {
+                link: to.into(),
+                label: 901,
+            })),
+        })
+    };
+    told.bench.apply([
+        Item::Port(port("under2", "")),
+        Item::Link(other),
+        swap("l1", "l2"),
+        swap("l2", "l1"),
+    ]);
+    told.ports = open(&told.bench.state);
+    assert_eq!(told.update(), [], "both carry as much");
+    let name = PortName::new("under2").expect("a name");
+    told.ports.get_mut(&name).expect("it is open").mtu = 1400;
+    let now = told.update();
+    assert_eq!(now.len(), 1, "{now:?}");
+    assert!(now[0].1.starts_with("link \"l2\": it carries"), "{now:?}");
+    assert!(
+        now[0].1.contains("1372") && now[0].1.contains("1472"),
+        "{now:?}"
+    );
+    told.bench
+        .change(vec![delete(v1::item_ref::Item::Label(v1::LabelRef {
+            link: "l1".into(),
+            label: 900,
+        }))]);
+    let now = told.update();
+    assert_eq!(
+        (now.len(), now[0].0.as_str()),
+        (1, "warning_over"),
+        "{now:?}"
+    );
+}
+
+#[test]
+fn a_far_end_that_is_the_same_end_is_told() {
+    let mut told = Told::new();
+    let state = &told.bench.state;
+    let of = |seals| {
+        let mut keys = state
+            .keys
+            .iter()
+            .filter(|(id, key)| key.receiver_index != 0 && state.seals(id) == Some(seals));
+        keys.next().expect("there is one").1.receiver_index
+    };
+    let (ours, theirs) = (of(true), of(false));
+    let live = &told.bench.live;
+    told.warnings
+        .unknown_receivers(state, live, &[0, theirs, 0x7777]);
+    assert_eq!(told.update(), [], "these say nothing");
+    let (state, live) = (&told.bench.state, &told.bench.live);
+    told.oddities.unknown_receivers(state, live, &[0, ours]);
+    let now = told.update();
+    assert_eq!(now.len(), 1, "{now:?}");
+    assert!(
+        now[0]
+            .1
+            .contains("one node must be end a and the other end b"),
+        "{now:?}"
+    );
+    // It is mended here.
+    let (name, link) = told.bench.state.links.iter().next().expect("it is there");
+    let (name, link) = (name.clone(), link.clone());
+    let end = crate::control::model::End::B;
+    told.bench
+        .state
+        .links
+        .set(name, crate::control::model::Link { end, ..link });
+    let now = told.update();
+    assert_eq!(
+        (now.len(), now[0].0.as_str()),
+        (1, "warning_over"),
+        "{now:?}"
+    );
+}
