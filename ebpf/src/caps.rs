@@ -22,8 +22,8 @@ fn missing_of(status: &str) -> Vec<&'static str> {
         return Vec::new();
     };
     let has = |number: u32| have >> number & 1 == 1;
-    let lacks = |number: u32| !has(number) && !(number >= 38 && has(SYS_ADMIN));
-    let missing = NEEDED.iter().filter(|(number, _)| lacks(*number));
+    let may = |number: u32| has(number) || (number >= 38 && has(SYS_ADMIN));
+    let missing = NEEDED.iter().filter(|(number, _)| !may(*number));
     missing.map(|(_, name)| *name).collect()
 }
 
