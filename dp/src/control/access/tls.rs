@@ -83,8 +83,17 @@ impl Identity {
 pub struct Trust {
     /// The certificate, and those between it and its issuer.
     chain: Vec<CertificateDer<'static>>,
-    /// Under which rules and when it was looked at last, and why it did not hold.
-    looked: Mutex<Option<(u64, Instant, Result<(), String>)>>,
+    looked: Mutex<Option<Looked>>,
+}
+
+/// What a certificate was found to be.
+#[derive(Debug)]
+struct Looked {
+    /// Under which rules.
+    rules: u64,
+    at: Instant,
+    /// Or why it does not hold.
+    holds: Result<(), String>,
 }
 
 impl Trust {
@@ -98,11 +107,11 @@ impl Trust {
     /// Whether the certificate holds, or why not.
     pub(super) fn verdict(&self, identity: &Identity, rules: u64) -> Result<(), String> {
         let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((under, when, held)) = &*looked
-            && *under == rules
-            && when.elapsed() < LOOK_AGAIN
+        if let Some(it) = &*looked
+            && it.rules == rules
+            && it.at.elapsed() < LOOK_AGAIN
         {
-            return held.clone();
+            return it.holds.clone();
         }
         let holds = match self.chain.split_first() {
             None => Err("it showed no certificate".to_owned()),
@@ -115,7 +124,11 @@ impl Trust {
                 })
             }
         };
-        *looked = Some((rules, Instant::now(), holds.clone()));
+        *looked = Some(Looked {
+            rules,
+            at: Instant::now(),
+            holds: holds.clone(),
+        });
         holds
     }
 }
