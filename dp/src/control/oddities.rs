@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use twinseal_api::v1::{self, EventKind, event::Event as Body};
 
-use super::compile::Sources;
+use super::compile::{HostAddress, Sources, Standing};
 use super::events::Events;
 use super::keys::Live;
 use super::model::{End, LabelAction, LinkName, Owner, Role, State, Table};
@@ -143,13 +143,13 @@ impl Oddities {
 }
 
 /// Whether hosts can have an address of this device as their gateway.
-fn gateway(addresses: &BTreeSet<(u32, IpAddr)>, ifindex: u32) -> bool {
-    let of_device = addresses.iter().filter(|(device, _)| *device == ifindex);
-    let mut routable = of_device.filter(|(_, address)| match address {
+fn gateway(addresses: &BTreeMap<HostAddress, Standing>, ifindex: u32) -> bool {
+    let routable = |address: IpAddr| match address {
         IpAddr::V4(_) => true,
         IpAddr::V6(address) => !address.is_unicast_link_local(),
-    });
-    routable.next().is_some()
+    };
+    let mut hosts = addresses.keys();
+    hosts.any(|host| host.ifindex == ifindex && routable(host.address))
 }
 
 /// Bytes of a packet with its circuit header that fit a link. Outer IP and UDP headers come before it; what follows is the

@@ -1,11 +1,10 @@
 //! What is sound and will hardly do what was meant.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 
 use twinseal_api::v1::{self, event::Event as Kind, item::Item};
 
-use super::super::compile::{OpenPort, Sources};
+use super::super::compile::{HostAddress, OpenPort, Sources, Standing};
 use super::super::events::{Events, Reader, Start};
 use super::super::model::PortName;
 use super::super::oddities::Oddities;
@@ -18,7 +17,7 @@ struct Told {
     events: Events,
     reader: Reader,
     ports: BTreeMap<PortName, OpenPort>,
-    addresses: BTreeSet<(u32, IpAddr)>,
+    addresses: BTreeMap<HostAddress, Standing>,
 }
 
 impl Told {
@@ -31,8 +30,18 @@ impl Told {
             oddities: Oddities::default(),
             reader: events.log().read(Start::Now, Vec::new()),
             events,
-            addresses: BTreeSet::new(),
+            addresses: BTreeMap::new(),
         }
+    }
+
+    /// Gives a device an address.
+    fn address(&mut self, ifindex: u32, address: &str) {
+        let host = HostAddress {
+            ifindex,
+            address: address.parse().expect("an address"),
+            len: 24,
+        };
+        self.addresses.insert(host, Standing::Preferred);
     }
 
     /// Kind and detail of what is told now.
@@ -71,10 +80,8 @@ fn an_edge_device_without_an_address_is_told_until_it_has_one() {
     told.ports = open(&told.bench.state);
     let name = PortName::new("lan").expect("a name");
     let ifindex = told.ports[&name].ifindex.expect("it has one");
-    told.addresses
-        .insert((ifindex, "fe80::1".parse().expect("an address")));
-    told.addresses
-        .insert((ifindex + 100, "10.0.0.1".parse().expect("an address")));
+    told.address(ifindex, "fe80::1");
+    told.address(ifindex + 100, "10.0.0.1");
     let now = told.update();
     assert_eq!(now.len(), 1, "{now:?}");
     assert_eq!(now[0].0, "warning");
@@ -83,8 +90,7 @@ fn an_edge_device_without_an_address_is_told_until_it_has_one() {
         "{now:?}"
     );
     assert_eq!(told.update(), [], "told once");
-    told.addresses
-        .insert((ifindex, "10.0.0.1".parse().expect("an address")));
+    told.address(ifindex, "10.0.0.1");
     let now = told.update();
     assert_eq!(
         (now.len(), now[0].0.as_str()),
@@ -155,7 +161,7 @@ fn a_far_end_that_is_the_same_end_is_told() {
     };
     let (ours, theirs) = (of(true), of(false));
     let live = &told.bench.live;
-    told.warnings
+    told.oddities
         .unknown_receivers(state, live, &[0, theirs, 0x7777]);
     assert_eq!(told.update(), [], "these say nothing");
     let (state, live) = (&told.bench.state, &told.bench.live);
