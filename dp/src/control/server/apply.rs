@@ -75,7 +75,7 @@ impl Service {
         }
         let generation = settled.as_ref().map(|answer| answer.generation);
         self.audit.write(entry, outcome(generation));
-        settled.map_err(|refused| status(&refused))
+        settled.map_err(|refused| status(&refused, ""))
     }
 
     fn settled(&self, entry: Entry, settled: Result<u64, Refused>) -> Result<u64, Status> {
