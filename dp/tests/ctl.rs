@@ -145,6 +145,9 @@ impl Node {
     fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.dir.path().join(name);
         std::fs::write(&path, text).expect("a file");
+        // It may have secrets.
+        let own = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, own).expect("ours");
         path
     }
 
@@ -785,6 +788,19 @@ fn new_secrets_are_keys() {
     let with_key = state().replace(&format!("secret: {}", SECRETS[0]), "secret_file: k");
     let applied = node.apply("state.yaml", &with_key, &[]);
     assert!(applied.status.success(), "{}", text(&applied.stderr));
+    // Another may have read it.
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o640);
+    std::fs::set_permissions(node.dir.path().join("k"), open).expect("ours");
+    let refused = node.apply("state.yaml", &with_key, &[]);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = text(&refused.stderr);
+    let words = ["secret_file: ", "has mode 0640", "chmod 600 "];
+    assert!(words.iter().all(|it| said.contains(it)), "{said}");
+    // So may one that is written in the state file itself.
+    let path = node.file("open.yaml", &state());
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("ours");
+    let told = node.ctl(&["apply", "-f", path.to_str().expect("UTF-8"), "--dry-run"]);
+    assert!(text(&told.stderr).contains("chmod 600 "), "{told:?}");
 }
 
 /// The examples of docs/, on memory ports for want of their devices.

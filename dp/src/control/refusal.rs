@@ -7,6 +7,9 @@ use twinseal_api::v1::RefusedItem;
 
 use super::parse::ItemKey;
 
+/// Bytes of a text of somebody else's that are told.
+const SHORT: usize = 256;
+
 /// More reasons than these are only counted: a controller that is wrong a million times need not read it all.
 const MAX_ITEMS: usize = 1000;
 
@@ -60,7 +63,12 @@ pub struct Refused {
 
 impl Refused {
     /// Adds a reason. Of several kinds the first in [`Kind`]'s order stands for all.
-    pub fn push(&mut self, item: RefusedItem) {
+    pub fn push(&mut self, mut item: RefusedItem) {
+        // They name what was sent, which may be any text of any length.
+        for text in [&mut item.item, &mut item.field] {
+            shorten(text, SHORT);
+        }
+        shorten(&mut item.reason, 4 * SHORT);
         let kind = Kind::from(item.code());
         self.kind = Some(self.kind.map_or(kind, |k| k.min(kind)));
         if self.items.len() < MAX_ITEMS {
@@ -148,6 +156,21 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
+/// A text that somebody else wrote, as it may be logged: a name has at most 64 bytes, but what was sent may be no name.
+pub fn short(mut text: String) -> String {
+    shorten(&mut text, SHORT);
+    text
+}
+
+fn shorten(text: &mut String, most: usize) {
+    let length = text.len();
+    if length > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push_str(&format!("... ({length} bytes)"));
+        text.shrink_to_fit();
+    }
+}
+
 /// A change's place as the protocol has it. What Replace sweeps away has none.
 pub(super) fn place(index: usize) -> i32 {
     i32::try_from(index).unwrap_or(-1)
@@ -183,4 +206,24 @@ pub fn text(item: &RefusedItem) -> String {
         fix => format!(": {fix}"),
     };
     format!("{}: {field}{}{fix}", item.item, item.reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_is_cut() {
+        assert_eq!(short("a-b".to_owned()), "a-b");
+        let cut = short("é".repeat(1 << 20));
+        assert!(cut.len() < SHORT + 32, "{}", cut.len());
+        assert!(cut.ends_with("... (2097152 bytes)"), "{cut}");
+        let mut refused = Refused::default();
+        refused.push(RefusedItem {
+            item: "x".repeat(1 << 20),
+            reason: "y".repeat(1 << 20),
+            ..Default::default()
+        });
+        assert!(refused.to_string().len() < 6 * SHORT);
+    }
 }

@@ -9,6 +9,7 @@ use v1::change::Change as Of;
 use v1::item::Item;
 
 use crate::cli::state_file::StateFile;
+use crate::control::refusal::short;
 
 /// What names an item: its reference, or its owner if it transmits; encoded, so that it can be compared.
 type Id = Vec<u8>;
@@ -219,7 +220,7 @@ fn id(item: &Item) -> Id {
 
 /// For people.
 fn name(item: &v1::Item) -> String {
-    match &item.item {
+    short(match &item.item {
         Some(Item::Port(it)) => format!("port {:?}", it.name),
         Some(Item::Vrf(it)) => format!("vrf {:?}", it.name),
         Some(Item::Link(it)) => format!("link {:?}", it.name),
@@ -231,7 +232,7 @@ fn name(item: &v1::Item) -> String {
         Some(Item::Key(it)) => format!("key {:?}, epoch {}", it.owner, it.epoch),
         Some(Item::Transmit(it)) => format!("transmit of {:?}", it.owner),
         None => "nothing".to_owned(),
-    }
+    })
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod tests;
 mod yaml;
 
 use std::fmt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use twinseal_api::v1;
@@ -27,6 +28,8 @@ pub struct StateFile {
     pub changes: Vec<v1::Change>,
     /// How many of them are keys whose secret is `installed` or `needed`: the node must have them.
     pub installed: usize,
+    /// Whether secrets are written in it.
+    holds_secrets: bool,
     path: PathBuf,
     places: Vec<Place>,
 }
@@ -85,8 +88,17 @@ impl StateFile {
         } else {
             (path, std::fs::read_to_string(path))
         };
-        match text {
-            Ok(text) => Self::parse(path, &Zeroizing::new(text)),
+        match text.map(Zeroizing::new) {
+            Ok(text) => {
+                let file = Self::parse(path, &text)?;
+                if file.holds_secrets && others_may_read(path) {
+                    tracing::warn!(
+                        "{0} has secrets, and others may read it: chmod 600 {0}",
+                        path.display()
+                    );
+                }
+                Ok(file)
+            }
             Err(source) => Err(StateFileError::Read {
                 path: path.to_owned(),
                 source,
@@ -120,6 +132,18 @@ impl StateFile {
             place,
         })
     }
+}
+
+/// Whether a file is not its owner's alone. What is none, as a pipe of the shell, is whoever's opened it.
+fn others_may_read(path: &Path) -> bool {
+    let about = std::fs::metadata(path);
+    about.is_ok_and(|about| open_mode(&about).is_some())
+}
+
+/// The permission bits of a file that not its owner alone may read or write.
+fn open_mode(about: &std::fs::Metadata) -> Option<u32> {
+    let mode = about.permissions().mode() & 0o7777;
+    (about.is_file() && mode & 0o077 != 0).then_some(mode)
 }
 
 struct Shown<'a> {

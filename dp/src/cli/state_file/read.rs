@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use base64::Engine;
@@ -16,7 +18,7 @@ use super::schema::{
     BindMode, Checksum, Direction, Dscp, End, INSTALLED, NEEDED, PortRole, Suite, XdpMode,
 };
 use super::yaml::{At, Broken, Next, Node, Value, Yaml};
-use super::{Origin, Place, StateFile};
+use super::{Origin, Place, StateFile, open_mode};
 use crate::config::Mistake;
 use crate::control::parse::ItemKey;
 
@@ -38,13 +40,22 @@ const DELETE: &str = "delete";
 /// In what `ctl get -o yaml` prints, the state among what became of it.
 const STATE: &str = "state";
 
+/// What was seen of keys' secrets.
+#[derive(Default)]
+struct Secrets {
+    /// Keys that the node must have.
+    installed: usize,
+    /// Some are written in the text itself.
+    written: bool,
+}
+
 pub(super) fn read(path: &Path, origin: Origin, text: &str) -> Result<StateFile, Vec<Mistake>> {
     let mut reader = Reader {
         path,
         origin,
         mistakes: Mistakes::new(path),
         sections: Default::default(),
-        installed: 0,
+        secrets: Secrets::default(),
     };
     let mut at = "";
     if let Err(broken) = reader.document(text, &mut at) {
@@ -53,7 +64,7 @@ pub(super) fn read(path: &Path, origin: Origin, text: &str) -> Result<StateFile,
     let Reader {
         mut mistakes,
         sections,
-        installed,
+        secrets,
         ..
     } = reader;
     let (mut changes, mut places) = (Vec::new(), Vec::new());
@@ -68,7 +79,8 @@ pub(super) fn read(path: &Path, origin: Origin, text: &str) -> Result<StateFile,
     }
     Ok(StateFile {
         changes,
-        installed,
+        installed: secrets.installed,
+        holds_secrets: secrets.written,
         path: path.to_owned(),
         places,
     })
@@ -110,7 +122,7 @@ struct Reader<'p> {
     mistakes: Mistakes<'p>,
     /// What each section changes.
     sections: [Vec<(v1::Change, Place)>; SECTIONS.len()],
-    installed: usize,
+    secrets: Secrets,
 }
 
 impl Reader<'_> {
@@ -217,10 +229,10 @@ impl Reader<'_> {
                 let Self {
                     path,
                     origin,
-                    installed,
+                    secrets,
                     ..
                 } = self;
-                let read = |f: &mut Fields<'_, '_, '_>| key(f, path, *origin, installed);
+                let read = |f: &mut Fields<'_, '_, '_>| key(f, path, *origin, secrets);
                 let key = self.mistakes.entry(node, "", read).flatten();
                 key.map(|key| set(Item::Key(key)))
             }
@@ -419,7 +431,7 @@ fn key(
     f: &mut Fields<'_, '_, '_>,
     path: &Path,
     origin: Origin,
-    installed: &mut usize,
+    secrets: &mut Secrets,
 ) -> Option<v1::Key> {
     use v1::key::Owner;
     let owners = [
@@ -444,13 +456,16 @@ fn key(
     let at = f.at;
     let secret = match (text, file) {
         (Some(text), None) if [INSTALLED, NEEDED].contains(&text.as_str()) => {
-            *installed += 1;
+            secrets.installed += 1;
             return Some(v1::Key {
                 needed: *text == NEEDED,
                 ..key
             });
         }
-        (Some(text), None) => decode(f, "secret", &text),
+        (Some(text), None) => {
+            secrets.written = true;
+            decode(f, "secret", &text)
+        }
         (None, Some(_)) if origin == Origin::Store => {
             let fix = "write the secret itself: files of this machine are not for whoever writes the store";
             f.wrong(at, "secret_file", "it is not taken from a store", fix);
@@ -458,9 +473,18 @@ fn key(
         }
         (None, Some(file)) => {
             let file = path.parent().unwrap_or(Path::new("")).join(file);
-            match std::fs::read_to_string(&file).map(Zeroizing::new) {
+            match read_secret(&file) {
                 Ok(text) => decode(f, "secret_file", &text),
-                Err(error) => {
+                Err(ReadSecret::Open(mode)) => {
+                    let file = file.display();
+                    let reason = format!("{file} has mode {mode:04o}: others may read the secret");
+                    let fix = format!(
+                        "load a new secret, or, if nobody else has read it: chmod 600 {file}"
+                    );
+                    f.wrong(at, "secret_file", reason, &fix);
+                    None
+                }
+                Err(ReadSecret::Io(error)) => {
                     let reason = format!("cannot read {}: {error}", file.display());
                     let fix = "name a file made by `twinseal genkey`";
                     f.wrong(at, "secret_file", reason, fix);
@@ -482,6 +506,25 @@ fn key(
     };
     let secret = secret?;
     Some(v1::Key { secret, ..key })
+}
+
+/// Why a file's secret is not taken.
+enum ReadSecret {
+    /// Not its owner alone may read or write it: its permission bits.
+    Open(u32),
+    Io(std::io::Error),
+}
+
+/// The text of a file that is its owner's alone.
+fn read_secret(path: &Path) -> Result<Zeroizing<String>, ReadSecret> {
+    let mut file = File::open(path).map_err(ReadSecret::Io)?;
+    let about = file.metadata().map_err(ReadSecret::Io)?;
+    if let Some(mode) = open_mode(&about) {
+        return Err(ReadSecret::Open(mode));
+    }
+    let mut text = Zeroizing::new(String::new());
+    file.read_to_string(&mut text).map_err(ReadSecret::Io)?;
+    Ok(text)
 }
 
 fn decode(f: &mut Fields<'_, '_, '_>, field: &str, text: &str) -> Option<Vec<u8>> {

@@ -1,3 +1,4 @@
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use proptest::collection::vec;
@@ -495,7 +496,9 @@ fn a_mistake_in_a_secret_shows_nothing_of_it() {
 #[test]
 fn secret_files_are_relative_to_the_state_file() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("k"), format!("{SECRET}\n")).unwrap();
+    let key = dir.path().join("k");
+    std::fs::write(&key, format!("{SECRET}\n")).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
     let path = dir.path().join("state.yaml");
     std::fs::write(&path, "keys:\n- {link: a, epoch: 1, secret_file: k}\n").unwrap();
     let items = items(StateFile::load(&path).unwrap());
@@ -510,6 +513,35 @@ fn secret_files_are_relative_to_the_state_file() {
         missing.contains("none.yaml") && missing.contains("-f"),
         "{missing}"
     );
+}
+
+#[test]
+fn aliases_make_no_more_than_a_text_may_hold() {
+    // Used as people do, in any number.
+    let members = "- *m\n    ".repeat(64);
+    let file = parse(&format!(
+        "groups:\n  - name: a\n    members:\n    - &m {{circuit: c, weight: 3}}\n    {members}\n"
+    ));
+    assert_eq!(file.unwrap().changes.len(), 1);
+    // A small entry very often; and a long value many times.
+    let mut lists = "delete:\n- &a {vrf: x}\n".to_owned();
+    lists.push_str(&"- *a\n".repeat(200_000));
+    let long = format!(
+        "vrfs:\n- name: &n {}\n{}",
+        "x".repeat(100_000),
+        "- name: *n\n".repeat(10_000)
+    );
+    for text in [lists, long] {
+        let error = parse(&text).unwrap_err().to_string();
+        for word in ["state.yaml:", "aliases repeat more than"] {
+            assert!(error.contains(word), "{word}: {error}");
+        }
+        assert!(StateFile::parse_fragment(Path::new("/k"), &text).is_err());
+    }
+    // A large file that says it all itself.
+    let names = (0..60_000).map(|n| format!("- {{name: x{n}}}\n"));
+    let large = format!("vrfs:\n{}", names.collect::<String>());
+    assert_eq!(parse(&large).unwrap().changes.len(), 60_000);
 }
 
 #[test]
@@ -553,7 +585,9 @@ fn example(path: &Path) {
         .map(|(at, found)| text.split_at(at + found.len()))
     {
         let name = after.split([' ', '\n']).next().unwrap();
-        std::fs::write(dir.path().join(name), SECRET).unwrap();
+        let secret = dir.path().join(name);
+        std::fs::write(&secret, SECRET).unwrap();
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
     }
     let file = StateFile::parse(&dir.path().join("state.yaml"), &text);
     let file = file.unwrap_or_else(|error| panic!("{}: {error}", path.display()));

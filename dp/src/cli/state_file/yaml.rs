@@ -9,6 +9,8 @@ use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, ScanError, StrInpu
 const MAX_DEPTH: usize = 32;
 /// Values that aliases may repeat, so that a small file does not become a large one.
 const MAX_REPEATED: usize = 100_000;
+/// Bytes of them.
+const MAX_REPEATED_BYTES: usize = 1 << 20;
 
 /// A place in the text: line and column, from 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,6 +58,17 @@ impl Node<'_> {
             Value::Map(pairs) => pairs.iter().map(|pair| pair.value.size()).sum(),
         }
     }
+
+    fn bytes(&self) -> usize {
+        match &self.value {
+            Value::Scalar { text, .. } => text.len(),
+            Value::List(nodes) => nodes.iter().map(Self::bytes).sum(),
+            Value::Map(pairs) => {
+                let pairs = pairs.iter();
+                pairs.map(|it| it.key.len() + it.value.bytes()).sum()
+            }
+        }
+    }
 }
 
 /// Why the text cannot be read any further.
@@ -69,6 +82,7 @@ pub(super) struct Yaml<'a> {
     parser: Parser<'a, StrInput<'a>>,
     anchors: HashMap<usize, Node<'a>>,
     repeated: usize,
+    repeated_bytes: usize,
     last: At,
 }
 
@@ -92,6 +106,7 @@ impl<'a> Yaml<'a> {
             parser: Parser::new_from_str(text),
             anchors: HashMap::new(),
             repeated: 0,
+            repeated_bytes: 0,
             last: At { line: 1, column: 1 },
         }
     }
@@ -220,6 +235,11 @@ impl<'a> Yaml<'a> {
         self.repeated += node.size();
         if self.repeated > MAX_REPEATED {
             let reason = format!("aliases repeat more than {MAX_REPEATED} values");
+            return Err(Broken { at, reason });
+        }
+        self.repeated_bytes += node.bytes();
+        if self.repeated_bytes > MAX_REPEATED_BYTES {
+            let reason = "aliases repeat more than 1 MiB of text".to_owned();
             return Err(Broken { at, reason });
         }
         Ok(Node { at, ..node })

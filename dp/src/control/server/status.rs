@@ -5,7 +5,7 @@ use tonic::{Code, Status};
 use twinseal_api::errors::{self, FieldViolation};
 use twinseal_api::v1;
 
-use crate::control::node::Stopped;
+use crate::control::handle::Stopped;
 use crate::control::refusal::{Kind, Refused, text};
 
 /// Refusals travel in HTTP headers, of which gRPC's own clients take 8 KiB in all, names and 32 octets a header with them:
