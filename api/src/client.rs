@@ -406,6 +406,32 @@ impl Client {
         }
     }
 
+    /// The node's state and what became of it, of any size, as it was at one moment. Asks again if the connection breaks.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply), but for refusals.
+    pub async fn state(&mut self) -> Result<v1::GetResponse, Error> {
+        let mut tries = Tries::new(self.patience, self.waiting);
+        loop {
+            match self.list_all().await.map_err(Error::from) {
+                Err(Error::Gone(status)) => tries.again(status).await?,
+                state => return state,
+            }
+        }
+    }
+
+    async fn list_all(&mut self) -> Result<v1::GetResponse, Status> {
+        let mut parts = self.control.list(v1::GetRequest {}).await?.into_inner();
+        let mut state = parts.message().await?.unwrap_or_default();
+        while let Some(part) = parts.message().await? {
+            state.items.extend(part.items);
+            state.links.extend(part.links);
+            state.keys.extend(part.keys);
+            state.neighbours.extend(part.neighbours);
+        }
+        Ok(state)
+    }
+
     /// Follows events of these kinds (none: of all) from now on.
     pub fn events(&self, kinds: impl IntoIterator<Item = v1::EventKind>) -> Events {
         Events {

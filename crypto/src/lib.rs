@@ -64,6 +64,7 @@ mod sa;
 mod secret;
 mod suite;
 mod sync;
+mod wipe;
 
 pub use aead::{
     Aead, DEFAULT_PROVIDER, Key, Layered, Packet, Provider, Seal, all_forms, default_provider,
@@ -77,6 +78,7 @@ pub use replay::Replay;
 pub use sa::{MAX_WINDOW_BITS, MIN_WINDOW_BITS, OpenSa, SealSa};
 pub use secret::{Fingerprint, Secret};
 pub use suite::{Context, Direction, Layer, Suite};
+pub use wipe::Wiping;
 
 /// Bytes of an authentication tag, at the end of every sealed packet.
 pub const TAG_LEN: usize = 16;

@@ -798,7 +798,8 @@ fn new_secrets_are_keys() {
     assert!(words.iter().all(|it| said.contains(it)), "{said}");
     // So may one that is written in the state file itself.
     let path = node.file("open.yaml", &state());
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("ours");
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .expect("ours");
     let told = node.ctl(&["apply", "-f", path.to_str().expect("UTF-8"), "--dry-run"]);
     assert!(text(&told.stderr).contains("chmod 600 "), "{told:?}");
 }

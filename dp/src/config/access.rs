@@ -56,6 +56,7 @@ struct Limit {
     requests_per_second: Option<Spanned<u64>>,
     streams: Option<Spanned<u64>>,
     connections: Option<Spanned<u64>>,
+    client_connections: Option<Spanned<u64>>,
     handshake_seconds: Option<Spanned<u64>>,
     idle_seconds: Option<Spanned<u64>>,
     request_seconds: Option<Spanned<u64>>,
@@ -192,6 +193,12 @@ impl Check<'_> {
                 given.connections,
                 "control.limits.connections",
                 default.connections.into(),
+                1..=10_000,
+            ) as u32,
+            client_connections: self.number(
+                given.client_connections,
+                "control.limits.client_connections",
+                default.client_connections.into(),
                 1..=10_000,
             ) as u32,
             handshake: seconds(self.number(

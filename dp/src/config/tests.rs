@@ -72,6 +72,7 @@ message_bytes = 4096
 requests_per_second = 5
 streams = 6
 connections = 7
+client_connections = 3
 idle_seconds = 30
 [audit]
 file = "-"
@@ -123,6 +124,7 @@ keep_days = 7
         (4096, 5)
     );
     assert_eq!((limits.streams, limits.connections), (6, 7));
+    assert_eq!(limits.client_connections, 3);
     assert_eq!(limits.idle.as_secs(), 30);
     assert!(!config.keep_tables);
     let limits = config.key_limits;

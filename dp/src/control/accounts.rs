@@ -6,9 +6,9 @@ use tokio::sync::oneshot;
 use twinseal_api::v1::{self, EventKind, event::Event as Body};
 
 use super::events::Events;
+use super::handle::Usage;
 use super::keys::Live;
 use super::model::State;
-use super::node::Usage;
 use super::usage::{Filter, Flushed, Meter, Store};
 use crate::workers::Pool;
 use crate::workers::stats::Snapshot;

@@ -1,19 +1,24 @@
 //! The audit log: who changed what, and what came of it. Names and kinds of items, never secrets.
 //!
-//! Lines are JSON, written by a thread of their own: a disk that hangs holds up nobody. Without a file the same goes to
-//! the program's log, target `twinseal::audit`.
+//! The node itself takes down what it did, whether or not anybody waits for the answer, and the answer waits for the line.
+//! Lines are JSON, written by a thread of their own: a disk that hangs holds up that answer for some seconds and nobody
+//! else. They are with the kernel then and outlive the program, not a power failure. Without a file the same goes to the
+//! program's log, target `twinseal::audit`.
 
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use tokio::sync::oneshot;
 use twinseal_api::v1::{
     self, change::Change, item::Item, item_ref, key, key_ref, transmit, transmit_ref,
 };
 
 use super::access::Caller;
 use super::lines::{Lines, Writer};
-use super::refusal::{Refused, text};
+use super::refusal::{Refused, short, text};
 use crate::time::{rfc3339, unix_nanos};
 
 /// Items of a transaction that are named; the others are counted.
@@ -24,6 +29,8 @@ const REASONS: usize = 20;
 const QUEUE: usize = 4096;
 /// Entries that are written at once, at most.
 const CHUNK: usize = 64;
+/// How long an answer waits for its line.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is being done, and by whom.
 pub struct Entry {
@@ -35,6 +42,28 @@ pub struct Entry {
     pub dry_run: bool,
 }
 
+/// A trace or capture that is to begin.
+pub struct Tapping {
+    /// Who does it.
+    pub entry: Entry,
+    /// Of what.
+    pub what: String,
+}
+
+impl Tapping {
+    /// It begins, within these limits, or is refused.
+    pub(super) fn begun(mut self, limits: Option<&v1::TapLimits>) -> Entry {
+        self.entry.item(match limits {
+            None => self.what,
+            Some(it) => format!(
+                "begin: {}; at most {} in {} s, {} octets of each",
+                self.what, it.count, it.seconds, it.snap_length
+            ),
+        });
+        self.entry
+    }
+}
+
 /// What came of it.
 pub enum Outcome<'a> {
     /// It was done, and the tables are of this generation.
@@ -44,6 +73,15 @@ pub enum Outcome<'a> {
     },
     /// It was not.
     Refused(&'a Refused),
+}
+
+impl<'a> From<Result<u64, &'a Refused>> for Outcome<'a> {
+    fn from(generation: Result<u64, &'a Refused>) -> Self {
+        match generation {
+            Ok(generation) => Self::Done { generation },
+            Err(refused) => Self::Refused(refused),
+        }
+    }
 }
 
 impl Entry {
@@ -62,7 +100,7 @@ impl Entry {
     pub fn item(&mut self, what: String) {
         self.count += 1;
         if self.items.len() < NAMED {
-            self.items.push(what);
+            self.items.push(short(what));
         }
     }
 
@@ -70,7 +108,8 @@ impl Entry {
     pub fn changes(&mut self, changes: &[v1::Change]) {
         self.count += changes.len();
         let room = NAMED.saturating_sub(self.items.len());
-        self.items.extend(changes.iter().take(room).map(describe));
+        let changes = changes.iter().take(room);
+        self.items.extend(changes.map(|it| short(describe(it))));
     }
 
     /// The same of items that are set.
@@ -79,7 +118,7 @@ impl Entry {
         let room = NAMED.saturating_sub(self.items.len());
         let items = items.iter().take(room);
         self.items
-            .extend(items.map(|item| format!("set {}", set(item))));
+            .extend(items.map(|item| short(format!("set {}", set(item)))));
     }
 
     fn json(self, node: &str, outcome: &Outcome<'_>) -> Value {
@@ -116,7 +155,29 @@ impl Entry {
 #[derive(Clone)]
 pub struct Audit {
     node: String,
-    queue: Option<SyncSender<Value>>,
+    queue: Option<SyncSender<Line>>,
+    /// Why the file could not be written, if nobody was told yet.
+    failed: Arc<Mutex<Option<String>>>,
+}
+
+/// A line, and who waits for it.
+type Line = (Value, oneshot::Sender<()>);
+
+/// Told once an entry is where it belongs.
+#[derive(Default)]
+pub struct Written(Option<oneshot::Receiver<()>>);
+
+impl Written {
+    /// Waits for that, though not for ever: a disk may hang.
+    pub async fn done(self) {
+        if let Some(written) = self.0
+            && tokio::time::timeout(PATIENCE, written).await.is_err()
+        {
+            tracing::warn!(
+                "the audit log's disk is slow: an answer goes out before its line is written"
+            );
+        }
+    }
 }
 
 impl Audit {
@@ -125,23 +186,39 @@ impl Audit {
         Self {
             node: node.to_owned(),
             queue: None,
+            failed: Arc::default(),
         }
     }
 
     /// To a file. The writer ends when no [`Audit`] is left.
     pub fn to_file(node: &str, lines: Lines) -> io::Result<(Self, Writer)> {
-        let (queue, entries) = sync_channel::<Value>(QUEUE);
-        let next = move || {
-            let mut objects = vec![entries.recv().ok()?];
-            objects.extend(entries.try_iter().take(CHUNK - 1));
-            Some(objects)
+        let (queue, entries) = sync_channel::<Line>(QUEUE);
+        let failed: Arc<Mutex<Option<String>>> = Arc::default();
+        let waiting: Arc<Mutex<Vec<oneshot::Sender<()>>>> = Arc::default();
+        let next = {
+            let waiting = Arc::clone(&waiting);
+            move || {
+                let mut lines = vec![entries.recv().ok()?];
+                lines.extend(entries.try_iter().take(CHUNK - 1));
+                let (objects, waiters): (Vec<_>, Vec<_>) = lines.into_iter().unzip();
+                *lock(&waiting) = waiters;
+                Some(objects)
+            }
         };
-        let done = |written: io::Result<()>, objects: Vec<Value>| {
-            if let Err(error) = written {
-                // They must not be lost: the program's log has them then.
-                tracing::error!(%error, "the audit log cannot be written");
-                for object in objects {
-                    tracing::warn!(target: "twinseal::audit", "{object}");
+        let done = {
+            let failed = Arc::clone(&failed);
+            move |written: io::Result<()>, objects: Vec<Value>| {
+                if let Err(error) = written {
+                    // They must not be lost: the program's log has them then.
+                    tracing::error!(%error, "the audit log cannot be written");
+                    *lock(&failed) = Some(error.to_string());
+                    for object in objects {
+                        tracing::warn!(target: "twinseal::audit", "{object}");
+                    }
+                }
+                for waiter in std::mem::take(&mut *lock(&waiting)) {
+                    // It may have gone.
+                    let _ = waiter.send(());
                 }
             }
         };
@@ -149,24 +226,43 @@ impl Audit {
         let audit = Self {
             node: node.to_owned(),
             queue: Some(queue),
+            failed,
         };
         Ok((audit, writer))
     }
 
     /// Takes down what came of something.
-    pub fn write(&self, entry: Entry, outcome: Outcome<'_>) {
+    pub fn write(&self, entry: Entry, outcome: Outcome<'_>) -> Written {
         let object = entry.json(&self.node, &outcome);
+        let (waiter, written) = oneshot::channel();
         let left = match &self.queue {
-            Some(queue) => queue.try_send(object).err().map(|error| match error {
-                std::sync::mpsc::TrySendError::Full(object)
-                | std::sync::mpsc::TrySendError::Disconnected(object) => object,
-            }),
+            Some(queue) => queue
+                .try_send((object, waiter))
+                .err()
+                .map(|error| match error {
+                    std::sync::mpsc::TrySendError::Full((object, _))
+                    | std::sync::mpsc::TrySendError::Disconnected((object, _)) => object,
+                }),
             None => Some(object),
         };
-        if let Some(object) = left {
-            tracing::info!(target: "twinseal::audit", "{object}");
+        match left {
+            Some(object) => {
+                tracing::info!(target: "twinseal::audit", "{object}");
+                Written(None)
+            }
+            None => Written(Some(written)),
         }
     }
+
+    /// Why the file could not be written since the last call.
+    pub(super) fn take_failure(&self) -> Option<String> {
+        lock(&self.failed).take()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that holds one can leave it half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A change for people: what is done to which item.

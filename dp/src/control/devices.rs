@@ -33,7 +33,7 @@ pub enum Departure {
 }
 
 /// All of them, by the kernel's index.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Devices {
     there: HashMap<u32, Netdev>,
     /// Those that went since [`departed`](Self::departed) was called last, also where one of that index is there again: to

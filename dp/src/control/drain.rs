@@ -41,7 +41,7 @@ struct Mark {
 }
 
 /// All that drains.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Drains {
     marks: BTreeMap<Scope, Mark>,
     path: PathBuf,

@@ -1,5 +1,6 @@
 //! Items of a state, and as the API tells them. A key shows its fingerprint, never its secret.
 
+use std::cmp::Ordering;
 use std::net::IpAddr;
 
 use twinseal_api::v1::{self, item::Item as Proto};
@@ -10,7 +11,7 @@ use twinseal_xsk::BindMode;
 use super::events::{direction, key_ref};
 use super::model::{
     Checksum, Circuit, End, Hop, Key, KeyId, LabelAction, Limits, Link, LinkName, Member, Owner,
-    Port, PortName, Prefix, Role, State, Target, Via, VrfName,
+    Port, PortName, Prefix, Role, State, Table, Target, Via, VrfName,
 };
 use super::parse::{Item, ItemKey};
 use crate::ports::Device;
@@ -56,37 +57,89 @@ pub(super) fn all(state: &State) -> Vec<v1::Item> {
 
 /// The same, one after the other.
 pub(super) fn each(state: &State, mut take: impl FnMut(v1::Item)) {
+    each_after(state, None, |item| {
+        take(item);
+        true
+    });
+}
+
+/// The same, from the one after `last` until `take` has enough; tells which was taken last then.
+pub(super) fn each_after(
+    state: &State,
+    last: Option<&ItemKey>,
+    mut take: impl FnMut(v1::Item) -> bool,
+) -> Option<ItemKey> {
     let mut take = |item| take(v1::Item { item: Some(item) });
-    state.vrfs.keys().map(vrf).for_each(&mut take);
-    for (name, it) in state.ports.iter() {
-        take(port(name, it));
+    let mut begun = last.is_none();
+    // One table: from its beginning, or after `last` if that is of it.
+    macro_rules! each {
+        ($table:ident after $last:pat => $from:expr; $key:pat, $value:pat => $item:expr, $id:expr) => {
+            let from = match last {
+                Some($last) => {
+                    begun = true;
+                    Some($from)
+                }
+                _ => None,
+            };
+            if begun {
+                for ($key, $value) in after(&state.$table, from.as_ref()) {
+                    if !take($item) {
+                        return Some($id);
+                    }
+                }
+            }
+        };
     }
-    for (name, it) in state.links.iter() {
-        take(link(name.as_str(), it));
-    }
-    for (name, it) in state.circuits.iter() {
-        take(Proto::Circuit(circuit(name.as_str(), it)));
-    }
-    for ((link, number), action) in state.labels.iter() {
-        take(label(link, *number, action));
-    }
-    for (name, members) in state.groups.iter() {
-        take(group(name.as_str(), members));
-    }
-    for (vrf, routes) in state.routes.iter() {
-        for (prefix, target) in routes.iter() {
-            take(route(vrf, prefix, target));
+    each!(vrfs after ItemKey::Vrf(last) => last.clone();
+        name, _ => vrf(name), ItemKey::Vrf(name.clone()));
+    each!(ports after ItemKey::Port(last) => last.clone();
+        name, it => port(name, it), ItemKey::Port(name.clone()));
+    each!(links after ItemKey::Link(last) => last.clone();
+        name, it => link(name.as_str(), it), ItemKey::Link(name.clone()));
+    each!(circuits after ItemKey::Circuit(last) => last.clone();
+        name, it => Proto::Circuit(circuit(name.as_str(), it)), ItemKey::Circuit(name.clone()));
+    each!(labels after ItemKey::Label(link, number) => (link.clone(), *number);
+        (link, number), action => label(link, *number, action), ItemKey::Label(link.clone(), *number));
+    each!(groups after ItemKey::Group(last) => last.clone();
+        name, members => group(name.as_str(), members), ItemKey::Group(name.clone()));
+    let mut of = None;
+    if let Some(ItemKey::Route(vrf, prefix)) = last {
+        begun = true;
+        of = Some(vrf);
+        let routes = state.routes.get(vrf).into_iter();
+        for (prefix, target) in routes.flat_map(|routes| after(routes, Some(prefix))) {
+            if !take(route(vrf, prefix, target)) {
+                return Some(ItemKey::Route(vrf.clone(), *prefix));
+            }
         }
     }
-    for ((port, address), mac) in state.neighbours.iter() {
-        take(neighbour(port, *address, *mac));
+    if begun {
+        for (vrf, routes) in after(&state.routes, of) {
+            for (prefix, target) in routes.iter() {
+                if !take(route(vrf, prefix, target)) {
+                    return Some(ItemKey::Route(vrf.clone(), *prefix));
+                }
+            }
+        }
     }
-    for (id, it) in state.keys.iter() {
-        take(key(id, it));
-    }
-    for (owner, epoch) in state.transmits.iter() {
-        take(transmit(owner, *epoch));
-    }
+    each!(neighbours after ItemKey::Neighbour(port, address) => (port.clone(), *address);
+        (port, address), mac => neighbour(port, *address, *mac), ItemKey::Neighbour(port.clone(), *address));
+    each!(keys after ItemKey::Key(last) => last.clone();
+        id, it => key(id, it), ItemKey::Key(id.clone()));
+    each!(transmits after ItemKey::Transmit(last) => last.clone();
+        owner, epoch => transmit(owner, *epoch), ItemKey::Transmit(owner.clone()));
+    None
+}
+
+/// The entries of a table after a key, or all.
+pub(super) fn after<'a, K: Ord, V>(
+    table: &'a Table<K, V>,
+    last: Option<&'a K>,
+) -> impl Iterator<Item = (&'a K, &'a V)> {
+    table.range(move |key| match last {
+        Some(last) if key <= last => Ordering::Less,
+        _ => Ordering::Equal,
+    })
 }
 
 /// The name of an item.

@@ -13,6 +13,7 @@ pub mod compile;
 pub mod devices;
 pub mod down;
 pub mod events;
+pub mod handle;
 pub mod health;
 pub mod keys;
 pub mod lines;
@@ -42,6 +43,7 @@ mod limits;
 mod losses;
 mod mtu;
 mod oddities;
+mod parts;
 mod ports;
 mod prune;
 mod report;
@@ -73,9 +75,10 @@ use accounts::Accounts;
 use audit::Audit;
 use events::Events;
 use events::file::{self, EventsConfig};
+pub use handle::NodeHandle;
 use keys::SaConfig;
 use lines::{Lines, Output, Reopen, Writer};
-pub use node::{Node, NodeHandle};
+pub use node::Node;
 pub use server::{SocketConfig, SocketError};
 pub use state_dir::{BURNED_FILE, StateDirError, USAGE_FOLDER, init};
 use state_dir::{StateDir, Wanted};
@@ -183,12 +186,13 @@ pub async fn run(
     let access = config.socket.access.clone();
     let name = config.name.clone();
     let mut node = Node::start(name, sa, wanted, pool, events, accounts, access).await;
+    node.audit = audit.clone();
     match state_dir {
         Ok(state_dir) => node.take_up(state_dir),
         Err(error) => node.without_state_dir(&error),
     }
     node.key_limits = config.key_limits;
-    let (handle, commands) = node::channel();
+    let (handle, commands) = handle::channel();
     let (stop_server, stopping) = oneshot::channel::<()>();
     let server = socket.serve(handle, audit, async {
         // A dropped sender stops it too.

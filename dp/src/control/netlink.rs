@@ -29,7 +29,7 @@ use super::devices::Devices;
 use crate::wire::ethernet::Mac;
 
 /// The kernel's tables as last heard.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct View {
     /// Neighbours that packets can be sent to.
     pub neighbours: KernelNeighbours,

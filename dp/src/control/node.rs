@@ -4,20 +4,21 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use twinseal_api::v1;
 use twinseal_crypto::{Fingerprint, SealSa};
 
 use super::access::Access;
 use super::accounts::Accounts;
-use super::apply::Transaction;
+use super::audit::{Audit, Tapping, Written};
 use super::burned::Burned;
 use super::compile::{Compiler, Sources};
 use super::confirm::Pending;
 use super::down::{Down, Members};
 use super::drain::Drains;
+use super::events::Events;
 use super::events::security::Security;
-use super::events::{Events, Log};
+use super::handle::{Command, Commands, Reply, Settled, Tapped};
 use super::health::Health;
 use super::keys::{Live, SaConfig};
 use super::limits::Watch;
@@ -27,21 +28,17 @@ use super::netlink::{Changed, Netlink};
 use super::oddities::Oddities;
 use super::ports::Ports;
 use super::refusal::Refused;
-use super::report;
 use super::requested::Requested;
 use super::requests::Requests;
 use super::resolve::Resolver;
-use super::restore::{Restoring, not_stored};
+use super::restore::Restoring;
 use super::rollback::Unrestored;
 use super::secrets::Served;
 use super::state_dir::{self, Lock, StateDirError};
 use super::store::{Store, Stored};
-use super::taps::{OpenTaps, Opened, Taken};
-use super::usage::{Filter, Flushed};
+use super::taps::{OpenTaps, Opened};
 use crate::time::since_boot;
 use crate::workers::Pool;
-use crate::workers::taps::capture::Captured;
-use crate::workers::taps::trace::Traced;
 
 /// How often the house is kept.
 const TICK: Duration = Duration::from_millis(25);
@@ -77,7 +74,8 @@ pub struct Node {
     security: Security,
     losses: Losses,
     pub(super) oddities: Oddities,
-    access: Access,
+    pub(super) access: Access,
+    pub(super) audit: Audit,
     pub(super) accounts: Accounts,
     pub(super) requests: Requests,
     pub(super) served: Served,
@@ -108,176 +106,6 @@ pub struct Node {
     pub(super) began_alive: usize,
 }
 
-/// What a [`NodeHandle`] asks of the node.
-enum Command {
-    Apply(Box<Transaction>, oneshot::Sender<Applied>),
-    Confirm(u64, oneshot::Sender<Settled>),
-    Rollback(u64, oneshot::Sender<RolledBack>),
-    Drain(v1::DrainRequest, String, oneshot::Sender<Drained>),
-    Capture(v1::CaptureRequest, oneshot::Sender<Tapped<Captured>>),
-    Trace(v1::TraceRequest, oneshot::Sender<Tapped<Traced>>),
-    Told(Vec<Taken>, oneshot::Sender<Vec<v1::TracedPacket>>),
-    Explain(
-        v1::ExplainRequest,
-        oneshot::Sender<Result<v1::ExplainResponse, Refused>>,
-    ),
-    Get(oneshot::Sender<v1::GetResponse>),
-    Stats(oneshot::Sender<v1::StatsResponse>),
-    Events(oneshot::Sender<Log>),
-    Usage(Option<Filter>, oneshot::Sender<Usage>),
-    Fault(&'static str, String),
-}
-
-/// What circuits carried: the running interval, and where the closed ones will be.
-pub struct Usage {
-    /// Of the running interval.
-    pub running: Vec<v1::UsageRecord>,
-    /// Told once all closed intervals are on disk.
-    pub closed: oneshot::Receiver<Flushed>,
-}
-
-/// What became of a transaction, and what tells when it is stored.
-type Applied = (
-    Result<v1::ApplyResponse, Refused>,
-    Option<oneshot::Receiver<Stored>>,
-);
-
-/// The generation after a confirmation or a rollback, and what tells when it is stored.
-type Settled = (Result<u64, Refused>, Option<oneshot::Receiver<Stored>>);
-
-/// The same of a rollback.
-type RolledBack = (
-    Result<v1::RollbackResponse, Refused>,
-    Option<oneshot::Receiver<Stored>>,
-);
-
-/// What drains then, and the generation of the tables.
-type Drained = (Result<Vec<v1::DrainState>, Refused>, u64);
-
-/// A tap that was opened, and the generation of the tables.
-type Tapped<T> = (Result<Opened<T>, Refused>, u64);
-
-/// Where to send commands to a node.
-#[derive(Clone)]
-pub struct NodeHandle(mpsc::Sender<Command>);
-
-/// Receives a node's commands.
-pub struct Commands(mpsc::Receiver<Command>);
-
-/// The node has stopped.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the node is shutting down")]
-pub struct Stopped;
-
-/// A handle and its other end.
-pub fn channel() -> (NodeHandle, Commands) {
-    let (sender, receiver) = mpsc::channel(16);
-    (NodeHandle(sender), Commands(receiver))
-}
-
-impl NodeHandle {
-    /// Applies a transaction, or tells why it was refused.
-    pub async fn apply(
-        &self,
-        transaction: Transaction,
-    ) -> Result<Result<v1::ApplyResponse, Refused>, Stopped> {
-        let transaction = Box::new(transaction);
-        let (answer, stored) = self.ask(|reply| Command::Apply(transaction, reply)).await?;
-        let Ok(mut answer) = answer else {
-            return Ok(answer);
-        };
-        answer.not_stored = not_stored(stored).await;
-        Ok(Ok(answer))
-    }
-
-    /// Makes what waits for its confirmation stay, and tells the generation.
-    pub async fn confirm(&self, generation: u64) -> Result<Result<u64, Refused>, Stopped> {
-        let confirm = |reply| Command::Confirm(generation, reply);
-        let (answer, stored) = self.ask(confirm).await?;
-        not_stored(stored).await;
-        Ok(answer)
-    }
-
-    /// Takes back what waits for its confirmation, and tells how far.
-    pub async fn rollback(
-        &self,
-        generation: u64,
-    ) -> Result<Result<v1::RollbackResponse, Refused>, Stopped> {
-        let rollback = |reply| Command::Rollback(generation, reply);
-        let (answer, stored) = self.ask(rollback).await?;
-        not_stored(stored).await;
-        Ok(answer)
-    }
-
-    /// Takes out of service or back into it, as `by` asked; tells what drains then, and the generation of the tables.
-    pub async fn drain(&self, request: v1::DrainRequest, by: String) -> Result<Drained, Stopped> {
-        self.ask(|reply| Command::Drain(request, by, reply)).await
-    }
-
-    /// Begins to copy frames; tells the generation of the tables too.
-    pub async fn capture(&self, request: v1::CaptureRequest) -> Result<Tapped<Captured>, Stopped> {
-        self.ask(|reply| Command::Capture(request, reply)).await
-    }
-
-    /// Begins to trace packets; tells the generation of the tables too.
-    pub async fn trace(&self, request: v1::TraceRequest) -> Result<Tapped<Traced>, Stopped> {
-        self.ask(|reply| Command::Trace(request, reply)).await
-    }
-
-    /// Traces as the API tells them.
-    pub async fn told(&self, taken: Vec<Taken>) -> Result<Vec<v1::TracedPacket>, Stopped> {
-        self.ask(|reply| Command::Told(taken, reply)).await
-    }
-
-    /// Where a packet would be led.
-    pub async fn explain(
-        &self,
-        request: v1::ExplainRequest,
-    ) -> Result<Result<v1::ExplainResponse, Refused>, Stopped> {
-        self.ask(|reply| Command::Explain(request, reply)).await
-    }
-
-    /// Whether the node has stopped.
-    pub fn stopped(&self) -> bool {
-        self.0.is_closed()
-    }
-
-    /// The desired state and what became of it.
-    pub async fn get(&self) -> Result<v1::GetResponse, Stopped> {
-        self.ask(Command::Get).await
-    }
-
-    /// All counters.
-    pub async fn stats(&self) -> Result<v1::StatsResponse, Stopped> {
-        self.ask(Command::Stats).await
-    }
-
-    /// The events.
-    pub async fn events(&self) -> Result<Log, Stopped> {
-        self.ask(Command::Events).await
-    }
-
-    /// What circuits carried; of the running interval what `running` wants.
-    pub async fn usage(&self, running: Option<Filter>) -> Result<Usage, Stopped> {
-        self.ask(|reply| Command::Usage(running, reply)).await
-    }
-
-    /// Has something told that is wrong.
-    pub(super) async fn fault(&self, kind: &'static str, detail: String) {
-        // A node that has stopped tells nothing more.
-        let _ = self.0.send(Command::Fault(kind, detail)).await;
-    }
-
-    async fn ask<T>(
-        &self,
-        command: impl FnOnce(oneshot::Sender<T>) -> Command,
-    ) -> Result<T, Stopped> {
-        let (reply, answer) = oneshot::channel();
-        self.0.send(command(reply)).await.map_err(|_| Stopped)?;
-        answer.await.map_err(|_| Stopped)
-    }
-}
-
 impl Node {
     /// A node without ports, whose workers run.
     pub async fn start(
@@ -290,6 +118,7 @@ impl Node {
         access: Access,
     ) -> Self {
         Self {
+            audit: Audit::to_log(&name),
             name,
             sa,
             pool,
@@ -389,6 +218,10 @@ impl Node {
                             let stats = self.pool.stats();
                             self.losses.tell(&self.events, now, &self.state, &self.ports, &stats);
                         }
+                        if let Some(error) = self.audit.take_failure() {
+                            let detail = format!("{error}: the program's log has the lines; see to the disk and audit.file");
+                            self.events.fault("audit_failed", detail);
+                        }
                     }
                 }
             }
@@ -413,32 +246,39 @@ impl Node {
     fn obey(&mut self, command: Command) {
         // Whoever asked may have gone; a transaction holds all the same.
         match command {
-            Command::Apply(transaction, reply) => {
+            Command::Apply(transaction, entry, reply) => {
                 self.stored = None;
                 let answer = self.apply(*transaction);
-                let _ = reply.send((answer, self.stored.take()));
+                let generation = answer.as_ref().map(|answer| answer.generation);
+                let written = self.audit.write(entry, generation.into());
+                self.settle(answer, written, reply);
             }
-            Command::Confirm(generation, reply) => {
+            Command::Confirm(generation, entry, reply) => {
                 self.stored = None;
                 let answer = self.confirm(generation);
-                let _ = reply.send((answer, self.stored.take()));
+                let written = self.audit.write(entry, answer.as_ref().copied().into());
+                self.settle(answer, written, reply);
             }
-            Command::Rollback(generation, reply) => {
+            Command::Rollback(generation, entry, reply) => {
                 self.stored = None;
                 let answer = self.rollback(generation);
-                let _ = reply.send((answer, self.stored.take()));
+                let written = self.rolled_back(entry, &answer);
+                self.settle(answer, written, reply);
             }
-            Command::Drain(request, by, reply) => {
-                let drained = self.drain(&request, &by);
-                let _ = reply.send((drained, self.state.generation));
+            Command::Drain(request, by, entry, reply) => {
+                self.stored = None;
+                let answer = self.drain(&request, &by);
+                let generation = answer.as_ref().map(|_| self.state.generation);
+                let written = self.audit.write(entry, generation.into());
+                self.settle(answer, written, reply);
             }
-            Command::Capture(request, reply) => {
+            Command::Capture(request, tapping, reply) => {
                 let opened = self.capture(&request);
-                let _ = reply.send((opened, self.state.generation));
+                let _ = reply.send(self.tapped(opened, tapping));
             }
-            Command::Trace(request, reply) => {
+            Command::Trace(request, tapping, reply) => {
                 let opened = self.trace(&request);
-                let _ = reply.send((opened, self.state.generation));
+                let _ = reply.send(self.tapped(opened, tapping));
             }
             Command::Told(taken, reply) => {
                 let _ = reply.send(self.told(&taken));
@@ -447,10 +287,10 @@ impl Node {
                 let _ = reply.send(self.explain(&request));
             }
             Command::Get(reply) => {
-                let _ = reply.send(report::get(self));
+                let _ = reply.send(Box::new(self.moment()));
             }
             Command::Stats(reply) => {
-                let _ = reply.send(report::stats(self));
+                let _ = reply.send(Box::new(self.counts()));
             }
             Command::Events(reply) => {
                 let _ = reply.send(self.events.log());
@@ -460,6 +300,27 @@ impl Node {
                 let _ = reply.send(self.accounts.usage(running.as_ref()));
             }
         }
+    }
+
+    fn settle<T>(&mut self, answer: Result<T, Refused>, written: Written, reply: Reply<T>) {
+        let stored = self.stored.take().filter(|_| answer.is_ok());
+        let _ = reply.send(Settled {
+            answer,
+            stored,
+            written,
+        });
+    }
+
+    fn tapped<T>(
+        &self,
+        opened: Result<Opened<T>, Refused>,
+        tapping: Tapping,
+    ) -> (Tapped<T>, Written) {
+        let generation = self.state.generation;
+        let entry = tapping.begun(opened.as_ref().ok().map(|opened| &opened.limits));
+        let outcome = opened.as_ref().map(|_| generation);
+        let written = self.audit.write(entry, outcome.into());
+        ((opened, generation), written)
     }
 
     async fn kernel_changed(&mut self, mut changed: Changed) {

@@ -35,6 +35,16 @@ impl Oddities {
         self.told.get(item).cloned().unwrap_or_default()
     }
 
+    /// The same of all links that have some.
+    pub(super) fn links(&self) -> BTreeMap<LinkName, Vec<String>> {
+        let told = self.told.iter();
+        told.filter_map(|(item, told)| match item {
+            ItemKey::Link(name) => Some((name.clone(), told.clone())),
+            _ => None,
+        })
+        .collect()
+    }
+
     /// Looks at receiver indices that packets had and that no key has. One that is of a key which this node seals with
     /// comes from a far end that seals with it too.
     pub(super) fn unknown_receivers(&mut self, state: &State, live: &Live, indices: &[u32]) {

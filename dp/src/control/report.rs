@@ -1,97 +1,245 @@
 //! The node's state and counters as the API tells them. No secret is in either.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use twinseal_api::v1;
 
-use super::drain::Scope;
+use super::compile::{OpenPort, Sources};
+use super::down::Down;
+use super::drain::{Drains, Scope};
 use super::events::key_ref;
 use super::health;
-use super::items::{self, suite};
-use super::model::{LinkName, PortName, Role};
+use super::items::suite;
+use super::keys::Live;
+use super::model::{Key, KeyId, LinkName, PortName, Role, State};
+use super::netlink::View;
 use super::node::Node;
 use super::parse::ItemKey;
 use crate::tables::traffic::TrafficTotals;
 use crate::workers::stats::Snapshot;
 
-/// Desired state, and what became of it.
-pub(super) fn get(node: &Node) -> v1::GetResponse {
-    v1::GetResponse {
-        node: node.name.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        generation: node.state.generation,
-        items: items::all(&node.state),
-        ports: ports(node),
-        links: links(node),
-        keys: keys(node),
-        neighbours: neighbours(node),
-        workers: node.pool.workers() as u32,
-        provider: node.sa.provider.label().to_owned(),
-        memory: node.pool.memory().to_owned(),
-        pending: node.pending(),
-        restoring: node.restoring(),
-        secrets_refused: node.burned.refuses().unwrap_or_default(),
-        drains: node.drains.report(),
-        warnings: node.warnings.iter().cloned().collect(),
+/// The node at one moment, to be told at leisure and on another thread: it shares its tables with the node, which goes
+/// on.
+pub struct Moment {
+    /// All of [`Get`](v1::GetResponse) but what there may be many of.
+    pub(super) head: v1::GetResponse,
+    pub(super) state: State,
+    pub(super) live: Live,
+    pub(super) ports: BTreeMap<PortName, OpenPort>,
+    pub(super) view: View,
+    pub(super) down: Arc<Down>,
+    pub(super) drains: Drains,
+    /// What is odd about links.
+    pub(super) warnings: BTreeMap<LinkName, Vec<String>>,
+}
+
+/// The node's counters at one moment.
+pub struct Counts {
+    moment: Moment,
+    workers: Snapshot,
+    /// Of each port, but for what workers count.
+    ports: Vec<v1::PortStats>,
+    boot: u64,
+    refusals: Vec<(&'static str, u64)>,
+}
+
+impl Node {
+    /// This moment.
+    pub(super) fn moment(&self) -> Moment {
+        Moment {
+            head: v1::GetResponse {
+                node: self.name.clone(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                generation: self.state.generation,
+                ports: ports(self),
+                workers: self.pool.workers() as u32,
+                provider: self.sa.provider.label().to_owned(),
+                memory: self.pool.memory().to_owned(),
+                pending: self.pending(),
+                restoring: self.restoring(),
+                secrets_refused: self.burned.refuses().unwrap_or_default(),
+                drains: self.drains.report(),
+                warnings: self.warnings.iter().cloned().collect(),
+                ..Default::default()
+            },
+            state: self.state.clone(),
+            live: self.live.clone(),
+            ports: self.ports.open().clone(),
+            view: self.netlink.view.clone(),
+            down: Arc::clone(self.members.down()),
+            drains: self.drains.clone(),
+            warnings: self.oddities.links(),
+        }
+    }
+
+    /// The counters of this moment.
+    pub(super) fn counts(&self) -> Counts {
+        let ports = self.ports.open().keys().map(|name| v1::PortStats {
+            port: name.to_string(),
+            steering: counters(&self.ports.steering(name)),
+            ..Default::default()
+        });
+        Counts {
+            moment: self.moment(),
+            workers: self.pool.stats(),
+            ports: ports.collect(),
+            boot: self.events.boot(),
+            refusals: self.access.refusals(),
+        }
     }
 }
 
-/// All counters.
-pub(super) fn stats(node: &Node) -> v1::StatsResponse {
-    let snapshot = node.pool.stats();
-    let ports = node.ports.open().iter().map(|(name, open)| {
-        let totals = snapshot.ports.iter().find(|port| port.port == open.index);
-        v1::PortStats {
-            port: name.to_string(),
-            received_packets: totals.map_or(0, |t| t.received_packets),
-            received_bytes: totals.map_or(0, |t| t.received_bytes),
-            sent_packets: totals.map_or(0, |t| t.sent_packets),
-            sent_bytes: totals.map_or(0, |t| t.sent_bytes),
-            steering: counters(&node.ports.steering(name)),
-            sockets: totals.map_or_else(Vec::new, |t| counters(&t.sockets)),
-            offloads: totals.map_or_else(Vec::new, |t| counters(&t.offloads.by_name())),
+impl Moment {
+    /// What links are judged by.
+    pub(super) fn sources(&self) -> Sources<'_> {
+        Sources {
+            state: &self.state,
+            live: &self.live,
+            ports: &self.ports,
+            neighbours: &self.view.neighbours,
+            addresses: &self.view.addresses,
+            down: &self.down,
         }
-    });
-    let links = node.state.links.keys().filter_map(|name| {
-        let totals = node.live.link(name)?.totals();
-        Some(traffic(name.as_str(), totals))
-    });
-    let circuits = node.state.circuits.keys().filter_map(|name| {
-        let totals = node.live.circuit(name)?.totals();
-        Some(traffic(name.as_str(), totals))
-    });
-    let workers = snapshot.workers.iter().zip(0..);
-    let drains = node.drains.scopes().map(|scope| v1::DrainStats {
-        target: Some(scope.target()),
-        packets: carried(node, &snapshot, scope),
-    });
-    v1::StatsResponse {
-        generation: node.state.generation,
-        boot: node.events.boot(),
-        ports: ports.collect(),
-        links: links.collect(),
-        circuits: circuits.collect(),
-        drops: counters(&snapshot.drops),
-        icmp_errors: counters(&snapshot.icmp_errors),
-        provider: node.sa.provider.label().to_owned(),
-        drains: drains.collect(),
-        workers: workers
-            .map(|(totals, worker)| v1::WorkerStats {
-                worker,
-                batches: totals.batches,
-                packets: totals.packets,
-                sleeps: totals.sleeps,
-                frames_free: totals.frames_free,
-                frames: totals.frames,
+    }
+
+    /// How a link is.
+    pub(super) fn link(&self, name: &LinkName) -> v1::LinkState {
+        let sources = self.sources();
+        let status = health::link(&sources, &self.view, name);
+        v1::LinkState {
+            link: name.to_string(),
+            up: status.carries(),
+            reason: status.reason().to_owned(),
+            next_hop_mac: sources
+                .next_hop(name)
+                .map(|mac| mac.to_string())
+                .unwrap_or_default(),
+            draining: self.drains.link(name, &self.state),
+            warnings: self.warnings.get(name).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// How a key is.
+    pub(super) fn key(&self, id: &KeyId, key: &Key) -> v1::KeyState {
+        let seal = self.live.seal(id);
+        v1::KeyState {
+            key: Some(key_ref(id)),
+            suite: suite(key.suite).into(),
+            receiver_index: key.receiver_index,
+            transmitter: self.state.seals(id) == Some(true),
+            transmitting: key.installed && self.state.transmitting(&id.owner).as_ref() == Some(id),
+            packets: seal.map_or(0, |sa| sa.sealed()),
+            exhausted: seal.is_some_and(|sa| sa.exhausted()),
+            needed: !key.installed,
+        }
+    }
+
+    /// The kernel's neighbours on our ports, and the static ones, which come before them.
+    pub(super) fn neighbours(&self) -> Vec<v1::NeighbourState> {
+        let fixed = &self.state.neighbours;
+        let mut neighbours: Vec<_> = fixed
+            .iter()
+            .map(|((port, address), mac)| v1::NeighbourState {
+                port: port.to_string(),
+                address: address.to_string(),
+                mac: mac.to_string(),
+                r#static: true,
             })
-            .collect(),
+            .collect();
+        let port_of = |ifindex: u32| -> Option<&PortName> {
+            let mut open = self.ports.iter();
+            open.find(|(_, port)| port.ifindex == Some(ifindex))
+                .map(|(name, _)| name)
+        };
+        let mut kernel: Vec<_> = self.view.neighbours.iter().collect();
+        kernel.sort();
+        for ((ifindex, address), mac) in kernel {
+            if let Some(port) = port_of(*ifindex)
+                && !fixed.contains_key(&(port.clone(), *address))
+            {
+                neighbours.push(v1::NeighbourState {
+                    port: port.to_string(),
+                    address: address.to_string(),
+                    mac: mac.to_string(),
+                    r#static: false,
+                });
+            }
+        }
+        neighbours
+    }
+}
+
+impl Counts {
+    /// All counters.
+    pub fn tell(self) -> v1::StatsResponse {
+        let Self {
+            moment,
+            workers: snapshot,
+            ports,
+            boot,
+            refusals,
+        } = self;
+        let totals = |name: &PortName| {
+            let index = moment.ports.get(name)?.index;
+            snapshot.ports.iter().find(|port| port.port == index)
+        };
+        let ports = moment.ports.keys().zip(ports).map(|(name, port)| {
+            let totals = totals(name);
+            v1::PortStats {
+                received_packets: totals.map_or(0, |t| t.received_packets),
+                received_bytes: totals.map_or(0, |t| t.received_bytes),
+                sent_packets: totals.map_or(0, |t| t.sent_packets),
+                sent_bytes: totals.map_or(0, |t| t.sent_bytes),
+                sockets: totals.map_or_else(Vec::new, |t| counters(&t.sockets)),
+                offloads: totals.map_or_else(Vec::new, |t| counters(&t.offloads.by_name())),
+                ..port
+            }
+        });
+        let links = moment.state.links.keys().filter_map(|name| {
+            let totals = moment.live.link(name)?.totals();
+            Some(traffic(name.as_str(), totals))
+        });
+        let circuits = moment.state.circuits.keys().filter_map(|name| {
+            let totals = moment.live.circuit(name)?.totals();
+            Some(traffic(name.as_str(), totals))
+        });
+        let workers = snapshot.workers.iter().zip(0..);
+        let drains = moment.drains.scopes().map(|scope| v1::DrainStats {
+            target: Some(scope.target()),
+            packets: carried(&moment, &snapshot, scope),
+        });
+        v1::StatsResponse {
+            generation: moment.state.generation,
+            boot,
+            ports: ports.collect(),
+            links: links.collect(),
+            circuits: circuits.collect(),
+            drops: counters(&snapshot.drops),
+            icmp_errors: counters(&snapshot.icmp_errors),
+            provider: moment.head.provider.clone(),
+            drains: drains.collect(),
+            refusals: counters(&refusals),
+            workers: workers
+                .map(|(totals, worker)| v1::WorkerStats {
+                    worker,
+                    batches: totals.batches,
+                    packets: totals.packets,
+                    sleeps: totals.sleeps,
+                    frames_free: totals.frames_free,
+                    frames: totals.frames,
+                })
+                .collect(),
+        }
     }
 }
 
 /// Packets that what drains has carried.
-fn carried(node: &Node, snapshot: &Snapshot, scope: &Scope) -> u64 {
-    let of_link = |name: &LinkName| node.live.link(name).map(|traffic| traffic.totals());
+fn carried(moment: &Moment, snapshot: &Snapshot, scope: &Scope) -> u64 {
+    let of_link = |name: &LinkName| moment.live.link(name).map(|traffic| traffic.totals());
     let both =
         |name: &LinkName| of_link(name).map_or(0, |it| it.received_packets + it.sent_packets);
-    let links = node.state.links.iter();
+    let links = moment.state.links.iter();
     match scope {
         Scope::Node => {
             let received = links.filter_map(|(name, _)| of_link(name));
@@ -100,13 +248,13 @@ fn carried(node: &Node, snapshot: &Snapshot, scope: &Scope) -> u64 {
             received + sent
         }
         Scope::Link(name) => both(name),
-        Scope::Port(name) => match node.state.ports.get(name).map(|port| &port.role) {
+        Scope::Port(name) => match moment.state.ports.get(name).map(|port| &port.role) {
             Some(Role::Underlay) => {
                 let on_it = links.filter(|(_, link)| link.port == *name);
                 on_it.map(|(name, _)| both(name)).sum()
             }
             _ => {
-                let index = node.ports.open().get(name).map(|open| open.index);
+                let index = moment.ports.get(name).map(|open| open.index);
                 let port = snapshot.ports.iter().find(|it| Some(it.port) == index);
                 port.map_or(0, |it| it.received_packets + it.sent_packets)
             }
@@ -165,77 +313,4 @@ fn ports(node: &Node) -> Vec<v1::PortState> {
             })
         })
         .collect()
-}
-
-fn links(node: &Node) -> Vec<v1::LinkState> {
-    let sources = node.sources();
-    let links = node.state.links.keys();
-    links
-        .map(|name| {
-            let status = health::link(&sources, &node.netlink.view, name);
-            v1::LinkState {
-                link: name.to_string(),
-                up: status.carries(),
-                reason: status.reason().to_owned(),
-                next_hop_mac: sources
-                    .next_hop(name)
-                    .map(|mac| mac.to_string())
-                    .unwrap_or_default(),
-                draining: node.drains.link(name, &node.state),
-                warnings: node.oddities.of(&ItemKey::Link(name.clone())),
-            }
-        })
-        .collect()
-}
-
-fn keys(node: &Node) -> Vec<v1::KeyState> {
-    let keys = node.state.keys.iter();
-    keys.map(|(id, key)| {
-        let seal = node.live.seal(id);
-        v1::KeyState {
-            key: Some(key_ref(id)),
-            suite: suite(key.suite).into(),
-            receiver_index: key.receiver_index,
-            transmitter: node.state.seals(id) == Some(true),
-            transmitting: key.installed && node.state.transmitting(&id.owner).as_ref() == Some(id),
-            packets: seal.map_or(0, |sa| sa.sealed()),
-            exhausted: seal.is_some_and(|sa| sa.exhausted()),
-            needed: !key.installed,
-        }
-    })
-    .collect()
-}
-
-/// The kernel's neighbours on our ports, and the static ones, which come before them.
-fn neighbours(node: &Node) -> Vec<v1::NeighbourState> {
-    let fixed = &node.state.neighbours;
-    let mut neighbours: Vec<_> = fixed
-        .iter()
-        .map(|((port, address), mac)| v1::NeighbourState {
-            port: port.to_string(),
-            address: address.to_string(),
-            mac: mac.to_string(),
-            r#static: true,
-        })
-        .collect();
-    let port_of = |ifindex: u32| -> Option<&PortName> {
-        let mut open = node.ports.open().iter();
-        open.find(|(_, port)| port.ifindex == Some(ifindex))
-            .map(|(name, _)| name)
-    };
-    let mut kernel: Vec<_> = node.netlink.view.neighbours.iter().collect();
-    kernel.sort();
-    for ((ifindex, address), mac) in kernel {
-        if let Some(port) = port_of(*ifindex)
-            && !fixed.contains_key(&(port.clone(), *address))
-        {
-            neighbours.push(v1::NeighbourState {
-                port: port.to_string(),
-                address: address.to_string(),
-                mac: mac.to_string(),
-                r#static: false,
-            });
-        }
-    }
-    neighbours
 }

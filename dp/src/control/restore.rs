@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::apply::{Cause, Commit};
+use super::audit::{Entry, Outcome};
 use super::check;
 use super::diff::differences;
 use super::model::State;
 use super::node::Node;
 use super::refusal::{Code, Refused};
 use super::store::Stored;
-use super::transaction::{Outcome, Touched};
+use super::transaction::{self, Touched};
 
 /// When tables could not be restored, for a device that is not there yet, it is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
@@ -69,6 +70,10 @@ impl Node {
                     keys_needed = needed.count(),
                     "the stored tables are restored"
                 );
+                let mut entry = Entry::new(None, "Restore");
+                entry.item("the tables of before the restart".to_owned());
+                let generation = self.state.generation;
+                self.audit.write(entry, Outcome::Done { generation });
             }
             Err(why) => {
                 if restoring.why != why {
@@ -87,7 +92,7 @@ impl Node {
         // Another version of this program may have other rules.
         check::check_whole(&state, &mut refused);
         refused.unless(())?;
-        let outcome = Outcome::restored(state);
+        let outcome = transaction::Outcome::restored(state);
         let live = self
             .live
             .next(&outcome.state, &outcome.secrets, &self.sa)

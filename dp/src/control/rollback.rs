@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use twinseal_api::v1;
 
 use super::apply::{Cause, Commit};
+use super::audit::{Entry, Written};
 use super::keys::Live;
 use super::model::State;
 use super::node::Node;
 use super::prune::prune;
-use super::refusal::Refused;
+use super::refusal::{Refused, text};
 use super::transaction::{Outcome, Touched};
 
 /// What could not be restored is tried again after this.
@@ -47,9 +48,31 @@ impl Node {
 
     /// The time is up.
     pub(super) fn expired(&mut self) {
+        let Some(pending) = &self.pending else {
+            return;
+        };
+        let mut entry = Entry::new(None, "Rollback");
+        entry.item(format!(
+            "generation {}, which was not confirmed in time",
+            pending.generation
+        ));
         tracing::warn!("the transaction was not confirmed and is rolled back");
-        // What could not be done is told as an event.
-        let _ = self.roll_back();
+        // What could not be done is told as an event, too; nobody waits for either.
+        let rolled_back = self.roll_back();
+        self.rolled_back(entry, &rolled_back);
+    }
+
+    /// Takes down how far it went.
+    pub(super) fn rolled_back(
+        &self,
+        mut entry: Entry,
+        rolled_back: &Result<v1::RollbackResponse, Refused>,
+    ) -> Written {
+        for item in rolled_back.iter().flat_map(|answer| &answer.not_restored) {
+            entry.item(format!("not restored: {}", text(item)));
+        }
+        let generation = rolled_back.as_ref().map(|answer| answer.generation);
+        self.audit.write(entry, generation.into())
     }
 
     fn roll_back(&mut self) -> Result<v1::RollbackResponse, Refused> {
@@ -110,6 +133,9 @@ impl Node {
         match self.go_back(&rest.state, &rest.live, &rest.missing, Some(&rest.missing)) {
             Ok(back) if back.missing.is_empty() => {
                 tracing::info!(generation = back.generation, "the rollback is complete");
+                let mut entry = Entry::new(None, "Rollback");
+                entry.item("what could not be restored before".to_owned());
+                self.audit.write(entry, Ok(back.generation).into());
             }
             Ok(back) => {
                 rest.generation = back.generation;

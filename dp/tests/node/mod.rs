@@ -1,6 +1,8 @@
 //! Nodes on memory ports, each on a thread of its own, controlled over their real sockets.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+pub mod guarded;
+
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;

@@ -83,8 +83,15 @@ class Connection:
         return self._call(self._stub.Apply, pb.ApplyRequest(changes=changes)).generation
 
     def get(self) -> pb.GetResponse:
-        """The node's state and what became of it. Raises `Gone`."""
-        return self._call(self._stub.Get, pb.GetRequest())
+        """The node's state and what became of it, of any size. Raises `Gone`."""
+
+        def merged(request: pb.GetRequest, timeout: float) -> pb.GetResponse:
+            state = pb.GetResponse()
+            for part in self._stub.List(request, timeout=timeout):
+                state.MergeFrom(part)
+            return state
+
+        return self._call(merged, pb.GetRequest())
 
     def _call(self, call: Callable, request):
         try:

@@ -16,7 +16,6 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::json;
-use twinseal_api::v1;
 
 use self::output::Output;
 use super::client::{self, Client, Target};
@@ -90,11 +89,7 @@ pub fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn get(mut client: Client, output: Output) -> anyhow::Result<ExitCode> {
-    let response = client
-        .get(v1::GetRequest {})
-        .await
-        .map_err(|status| client::explain(&status))?;
-    let got = response.into_inner();
+    let got = client.state().await.map_err(client::advise)?;
     let mut out = io::stdout().lock();
     if !output.table() {
         let state = state_file::json(&got.items)?;

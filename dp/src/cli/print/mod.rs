@@ -234,6 +234,7 @@ pub(super) fn stats(out: &mut impl Write, stats: &v1::StatsResponse) -> io::Resu
     table.print(out)?;
     counters(out, "DROPS", &stats.drops)?;
     counters(out, "ICMP ERRORS", &stats.icmp_errors)?;
+    counters(out, "REFUSED CLIENTS", &stats.refusals)?;
     for port in &stats.ports {
         counters(
             out,
@@ -337,5 +338,6 @@ pub(super) fn rates(
         workers,
         provider: now.provider.clone(),
         drains: now.drains.clone(),
+        refusals: by_name(&now.refusals, &before.refusals),
     }
 }

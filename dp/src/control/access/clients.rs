@@ -1,6 +1,6 @@
 //! What each client takes: requests a second, and requests that are under way.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -20,6 +20,8 @@ pub type Refusals = HashMap<(&'static str, String), u64>;
 pub(super) struct Clients {
     clients: Mutex<HashMap<String, Arc<Mutex<Client>>>>,
     refusals: Mutex<Refusals>,
+    /// In all, by reason.
+    refused: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 struct Client {
@@ -27,10 +29,18 @@ struct Client {
     saved: f64,
     at: Instant,
     under_way: u32,
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A request that is under way. It ends when this is dropped.
 pub(super) struct Permit(Arc<Mutex<Client>>);
+
+impl Permit {
+    /// Of the client.
+    pub(super) fn turn(&self) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(&lock(&self.0).turn)
+    }
+}
 
 /// Why a request has to wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,6 +66,7 @@ impl Clients {
                 saved: rate * BURST,
                 at: now,
                 under_way: 0,
+                turn: Arc::default(),
             }))
         });
         let client = Arc::clone(client);
@@ -78,6 +89,7 @@ impl Clients {
 
     /// Counts a refusal, to be told in one event with others.
     pub(super) fn refused(&self, reason: &'static str, peer: String) {
+        *lock(&self.refused).entry(reason).or_default() += 1;
         let mut refusals = lock(&self.refusals);
         let peer = match refusals.len() < COUNTED || refusals.contains_key(&(reason, peer.clone()))
         {
@@ -85,6 +97,11 @@ impl Clients {
             false => "others".to_owned(),
         };
         *refusals.entry((reason, peer)).or_default() += 1;
+    }
+
+    pub(super) fn refusals(&self) -> Vec<(&'static str, u64)> {
+        let refused = lock(&self.refused);
+        refused.iter().map(|(why, count)| (*why, *count)).collect()
     }
 
     pub(super) fn take_refusals(&self) -> Refusals {

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use tonic::body::Body;
@@ -12,8 +12,14 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 use twinseal_api::{errors, v1};
 
+use super::budget::Charge;
 use super::clients::{Permit, TooMany};
+use super::listen::Visitor;
+use super::meter::Metered;
 use super::{Access, Caller, Peer, Role, needed};
+
+/// Bytes of a message to a method that changes nothing, which asks for something and says little.
+const SMALL: usize = 16 << 10;
 
 /// A service behind the guard.
 #[derive(Clone)]
@@ -46,17 +52,22 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (caller, permit) = match self.access.admit(&request) {
             Ok(admitted) => admitted,
             Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
         };
+        let charge = Arc::new(Mutex::new(self.access.charge(&caller)));
+        let longest = self.access.longest(method(&request));
+        let (charged, scrub) = (Arc::clone(&charge), Arc::clone(&caller.scrub));
+        let mut request =
+            request.map(|body| Body::new(Metered::new(body, longest, charged, scrub)));
         request.extensions_mut().insert(caller);
         let patience = self.access.limits().request;
         let answer = self.inner.call(request);
         Box::pin(async move {
             match tokio::time::timeout(patience, answer).await {
-                Ok(response) => response.map(|response| response.map(|body| held(body, permit))),
+                Ok(response) => response.map(|response| held(response, permit, charge)),
                 Err(_) => {
                     let seconds = patience.as_secs();
                     let status = Status::deadline_exceeded(format!(
@@ -72,9 +83,14 @@ where
 impl Access {
     /// Who sent it; they may go on until the permit is dropped.
     fn admit(&self, request: &Request<Body>) -> Result<(Caller, Permit), Status> {
-        let peer = request.extensions().get::<Arc<Peer>>();
-        let peer = peer.ok_or_else(|| Status::permission_denied("your process is not known"))?;
-        let method = request.uri().path().rsplit('/').next().unwrap_or_default();
+        let visitor = request.extensions().get::<Visitor>();
+        let visitor =
+            visitor.ok_or_else(|| Status::permission_denied("your process is not known"))?;
+        if let Some(why) = &visitor.turned_away {
+            return Err(Status::resource_exhausted(&**why));
+        }
+        let peer = &visitor.peer;
+        let method = method(request);
         let (needed, role) = (needed(method), self.role(peer));
         let Some(role) = role.filter(|role| *role >= needed) else {
             self.0.clients.refused("peer_refused", peer.identity());
@@ -90,9 +106,30 @@ impl Access {
         let caller = Caller {
             peer: Arc::clone(peer),
             role,
+            turn: permit.turn(),
+            scrub: Arc::clone(&visitor.scrub),
         };
         Ok((caller, permit))
     }
+
+    /// Bytes of a message that a method takes, and what is said to one who sends more.
+    fn longest(&self, method: &str) -> (usize, String) {
+        match needed(method) {
+            Role::Admin => (
+                self.limits().message_bytes,
+                "send the state in parts by Replace, or raise control.limits.message_bytes"
+                    .to_owned(),
+            ),
+            _ => (
+                SMALL,
+                format!("{method} takes {SMALL} bytes: ask for less at a time"),
+            ),
+        }
+    }
+}
+
+fn method<B>(request: &Request<B>) -> &str {
+    request.uri().path().rsplit('/').next().unwrap_or_default()
 }
 
 fn denied(
@@ -153,17 +190,24 @@ fn too_many(why: TooMany, rate: u32, streams: u32) -> Status {
     })
 }
 
-/// The answer of a request that is under way until all of it was taken, or the client has gone.
-fn held(body: Body, permit: Permit) -> Body {
-    Body::new(Held {
-        body,
-        _permit: permit,
+/// A request is under way until all of its answer was taken, or the client has gone.
+fn held(
+    mut response: Response<Body>,
+    permit: Permit,
+    request: Arc<Mutex<Charge>>,
+) -> Response<Body> {
+    let answer = response.extensions_mut().remove::<Arc<Charge>>();
+    response.map(|body| {
+        Body::new(Held {
+            body,
+            _under_way: (permit, request, answer),
+        })
     })
 }
 
 struct Held {
     body: Body,
-    _permit: Permit,
+    _under_way: (Permit, Arc<Mutex<Charge>>, Option<Arc<Charge>>),
 }
 
 impl HttpBody for Held {

@@ -1,11 +1,12 @@
 //! Takes connections: over the Unix socket, and over TCP with TLS.
 //!
-//! A connection has a place among those that the node serves at a time; somebody whom no rule knows has one of a few, so
-//! that they can be told why they are refused and no more. A handshake has a time to be done in, and a connection that
-//! is silent for too long ends.
+//! Handshakes, TLS clients and clients of the socket have places of their own, each client a share of them, and admins
+//! always get in. Somebody whom no rule knows, or who has its share already, has one of a few for a moment, so that they
+//! can be told why they are turned away and no more. A handshake has a time to be done in, and a connection that is
+//! silent for too long ends.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -14,7 +15,7 @@ use std::time::Duration;
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
@@ -22,13 +23,22 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
+use super::places::{Full, Place, Places};
+use super::scrub::{Frames, Scrub};
 use super::tls::{self, Trust};
 use super::why::{self, Few};
-use super::{Access, Peer};
+use super::{Access, Peer, Role};
 use crate::control::server::Bound;
 
-/// Places for peers whom no rule knows.
-const STRANGERS: usize = 8;
+/// Places for admins, besides those of all, on the socket and as many over TLS.
+const ADMINS: usize = 8;
+/// Handshakes at a time, and those of one address.
+const HANDSHAKES: usize = 64;
+const HANDSHAKES_OF_ONE: usize = 8;
+/// Places for those who are only told why they are turned away, of one of them, and for how long.
+const TURNED_AWAY: usize = 16;
+const TURNED_AWAY_OF_ONE: usize = 2;
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long a client that was refused may take to hear of it.
 const PARTING: Duration = Duration::from_secs(1);
 /// After a failure to accept, such as too many open files.
@@ -37,11 +47,22 @@ const BREATH: Duration = Duration::from_millis(100);
 /// A connection that is served.
 pub struct Conn {
     io: Io,
-    peer: Arc<Peer>,
-    idle: Duration,
-    /// When it has been silent for too long.
+    visitor: Visitor,
+    /// How long it may be silent; none: it has a moment, whatever is heard.
+    idle: Option<Duration>,
+    /// When that is over.
     silent: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
+    place: Place,
+    frames: Frames,
+}
+
+/// Who is on a connection.
+#[derive(Clone)]
+pub struct Visitor {
+    pub(super) peer: Arc<Peer>,
+    /// What it is told in place of an answer.
+    pub(super) turned_away: Option<Arc<str>>,
+    pub(super) scrub: Arc<Scrub>,
 }
 
 enum Io {
@@ -58,8 +79,10 @@ pub struct Incoming {
 
 struct Door {
     access: Access,
-    places: Arc<Semaphore>,
-    strangers: Arc<Semaphore>,
+    unix: Arc<Places>,
+    tls: Arc<Places>,
+    handshakes: Arc<Places>,
+    turned_away: Arc<Places>,
     connections: mpsc::Sender<io::Result<Conn>>,
     logged: Mutex<Few>,
 }
@@ -72,11 +95,15 @@ impl Incoming {
         tcp: Option<TcpListener>,
     ) -> Self {
         let (connections, taken) = mpsc::channel(1);
-        let places = access.limits().connections;
+        let limits = access.limits();
+        let (share, room) = (limits.client_connections, limits.connections);
+        let places = || Places::new(share as usize, room as usize, ADMINS);
         let door = Arc::new(Door {
             access: access.clone(),
-            places: Arc::new(Semaphore::new(places as usize)),
-            strangers: Arc::new(Semaphore::new(STRANGERS)),
+            unix: places(),
+            tls: places(),
+            handshakes: Places::new(HANDSHAKES_OF_ONE, HANDSHAKES, 0),
+            turned_away: Places::new(TURNED_AWAY_OF_ONE, TURNED_AWAY, 0),
             connections,
             logged: Mutex::default(),
         });
@@ -117,15 +144,7 @@ async fn accept_unix(door: Arc<Door>, mut bound: Bound) {
                 continue;
             }
         };
-        let places = match door.access.role(&peer) {
-            Some(_) => &door.places,
-            None => &door.strangers,
-        };
-        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
-            door.full(&peer.identity());
-            continue;
-        };
-        if !door.enter(Io::Unix(stream), peer, place).await {
+        if !door.enter(Io::Unix(stream), peer).await {
             return;
         }
     }
@@ -145,20 +164,39 @@ async fn accept_tls(door: Arc<Door>, listener: TcpListener) {
             },
             Some(_) = handshakes.join_next() => continue,
         };
-        // Before the handshake nobody is known: it costs us more than them, so it has a place already.
-        let Ok(place) = Arc::clone(&door.places).try_acquire_owned() else {
-            door.full("TLS clients");
+        // Before it nobody is known. One that is done in time is not the one that has been silent longest.
+        let from = network(address.ip());
+        let Ok((mut place, displaced)) = door.handshakes.take(&from, true) else {
             continue;
         };
+        if let Some(of) = displaced {
+            door.refused("too_many_handshakes", of);
+        }
         let door = Arc::clone(&door);
         handshakes.spawn(async move {
-            match door.handshake(stream, address).await {
+            let shaken = tokio::select! {
+                shaken = door.handshake(stream, address) => shaken,
+                () = place.displaced() => return,
+            };
+            drop(place);
+            match shaken {
                 Ok((stream, peer)) => {
-                    door.enter(Io::Tls(Box::new(stream)), peer, place).await;
+                    door.enter(Io::Tls(Box::new(stream)), peer).await;
                 }
-                Err(error) => door.refused(address, &error),
+                Err(error) => door.refused_tls(address, &error),
             }
         });
+    }
+}
+
+/// Whom an address stands for: who has an IPv6 address has its /64.
+fn network(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => {
+            let network = Ipv6Addr::from_bits(address.to_bits() >> 64 << 64);
+            format!("{network}/64")
+        }
     }
 }
 
@@ -201,7 +239,7 @@ impl Door {
     }
 
     /// Counts a client that was refused, and says why.
-    fn refused(&self, address: SocketAddr, error: &io::Error) {
+    fn refused_tls(&self, address: SocketAddr, error: &io::Error) {
         let why = why::handshake(error);
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.admit() {
@@ -212,21 +250,65 @@ impl Door {
     }
 
     /// Has a connection served; `false` once nobody serves any more.
-    async fn enter(&self, io: Io, peer: Peer, place: OwnedSemaphorePermit) -> bool {
-        let idle = self.access.limits().idle;
+    async fn enter(&self, io: Io, peer: Peer) -> bool {
+        let client = peer.identity();
+        let places = match io {
+            Io::Unix(_) => &self.unix,
+            Io::Tls(_) => &self.tls,
+        };
+        let role = self.access.role(&peer);
+        let taken = role.map(|role| places.take(&client, role == Role::Admin));
+        let mut turned_away = None;
+        let (place, idle) = match taken {
+            Some(Ok((place, displaced))) => {
+                if let Some(of) = displaced {
+                    self.refused("connection_displaced", of);
+                }
+                (place, Some(self.access.limits().idle))
+            }
+            // Whoever has no role is told so by the guard.
+            without => {
+                if let Some(Err(full)) = without {
+                    self.refused("too_many_connections", client.clone());
+                    turned_away = Some(full.text(&client).into());
+                }
+                // Who came last is told.
+                let Ok((place, _)) = self.turned_away.take(&client, true) else {
+                    return true;
+                };
+                (place, None)
+            }
+        };
         let connection = Conn {
             io,
-            peer: Arc::new(peer),
+            visitor: Visitor {
+                peer: Arc::new(peer),
+                turned_away,
+                scrub: Arc::default(),
+            },
+            frames: Frames::default(),
             idle,
-            silent: Box::pin(tokio::time::sleep(idle)),
-            _place: place,
+            silent: Box::pin(tokio::time::sleep(idle.unwrap_or(LAST_WORDS))),
+            place,
         };
         self.connections.send(Ok(connection)).await.is_ok()
     }
 
-    fn full(&self, who: &str) {
-        let clients = &self.access.0.clients;
-        clients.refused("too_many_connections", who.to_owned());
+    fn refused(&self, reason: &'static str, who: String) {
+        self.access.0.clients.refused(reason, who);
+    }
+}
+
+impl Full {
+    fn text(self, client: &str) -> String {
+        match self {
+            Self::Share(share) => format!(
+                "{client} has {share} connections open: use one for many requests, close some, or raise control.limits.client_connections"
+            ),
+            Self::Room(room) => format!(
+                "all {room} places for connections are taken: try again, have other clients close some, or raise control.limits.connections; admins always get in"
+            ),
+        }
     }
 }
 
@@ -246,17 +328,36 @@ async fn part(mut stream: TcpStream) {
 }
 
 impl Connected for Conn {
-    type ConnectInfo = Arc<Peer>;
+    type ConnectInfo = Visitor;
 
-    fn connect_info(&self) -> Arc<Peer> {
-        Arc::clone(&self.peer)
+    fn connect_info(&self) -> Visitor {
+        self.visitor.clone()
     }
 }
 
 impl Conn {
     fn alive(&mut self) {
-        let silent = Instant::now() + self.idle;
-        self.silent.as_mut().reset(silent);
+        self.place.heard();
+        if let Some(idle) = self.idle {
+            self.silent.as_mut().reset(Instant::now() + idle);
+        }
+    }
+
+    /// Whether it has been silent for too long.
+    fn poll_silent(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let silent = self.silent.as_mut().poll(cx);
+        silent.map(|()| io::ErrorKind::TimedOut.into())
+    }
+
+    /// Whether it ends however much is read and written: somebody else has its place, or its moment is over.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if self.place.poll_displaced(cx).is_ready() {
+            return Poll::Ready(io::ErrorKind::ConnectionAborted.into());
+        }
+        match self.idle {
+            Some(_) => Poll::Pending,
+            None => self.poll_silent(cx),
+        }
     }
 }
 
@@ -266,19 +367,25 @@ impl AsyncRead for Conn {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = match &mut self.io {
+        if let Poll::Ready(over) = self.poll_over(cx) {
+            return Poll::Ready(Err(over));
+        }
+        let conn = &mut *self;
+        if conn.frames.pad(&conn.visitor.scrub, cx, buffer) {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        let read = match &mut conn.io {
             Io::Unix(io) => Pin::new(io).poll_read(cx, buffer),
             Io::Tls(io) => Pin::new(io).poll_read(cx, buffer),
         };
         match read {
             Poll::Ready(read) => {
+                conn.frames.pass(&buffer.filled()[before..]);
                 self.alive();
                 Poll::Ready(read)
             }
-            Poll::Pending => match self.silent.as_mut().poll(cx) {
-                Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-                Poll::Pending => Poll::Pending,
-            },
+            Poll::Pending => self.poll_silent(cx).map(Err),
         }
     }
 }
@@ -289,9 +396,17 @@ impl AsyncWrite for Conn {
         cx: &mut Context<'_>,
         octets: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.io {
+        if let Poll::Ready(over) = self.poll_over(cx) {
+            return Poll::Ready(Err(over));
+        }
+        let written = match &mut self.io {
             Io::Unix(io) => Pin::new(io).poll_write(cx, octets),
             Io::Tls(io) => Pin::new(io).poll_write(cx, octets),
+        };
+        match written {
+            // A client that takes nothing is silent too.
+            Poll::Pending => self.poll_silent(cx).map(Err),
+            written => written,
         }
     }
 
@@ -314,9 +429,17 @@ impl AsyncWrite for Conn {
         cx: &mut Context<'_>,
         octets: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.io {
+        if let Poll::Ready(over) = self.poll_over(cx) {
+            return Poll::Ready(Err(over));
+        }
+        let written = match &mut self.io {
             Io::Unix(io) => Pin::new(io).poll_write_vectored(cx, octets),
             Io::Tls(io) => Pin::new(io).poll_write_vectored(cx, octets),
+        };
+        match written {
+            // A client that takes nothing is silent too.
+            Poll::Pending => self.poll_silent(cx).map(Err),
+            written => written,
         }
     }
 

@@ -11,8 +11,12 @@ pub mod listen;
 pub mod names;
 pub mod tls;
 
+mod budget;
 mod clients;
+mod meter;
 mod peer;
+mod places;
+mod scrub;
 mod why;
 
 use std::fmt;
@@ -23,10 +27,13 @@ use std::time::Duration;
 
 use twinseal_api::v1;
 
+use budget::Budget;
+pub use budget::Charge;
 use clients::Clients;
 pub use clients::Refusals;
 use names::NameRule;
 pub use peer::Peer;
+use scrub::Scrub;
 use tls::{Identity, TlsError};
 
 /// What a client may do; each may also do what those before it may.
@@ -98,8 +105,10 @@ pub struct Limits {
     pub requests_per_second: u32,
     /// Requests and streams of one client that are under way at a time.
     pub streams: u32,
-    /// Connections at a time.
+    /// Connections at a time, on the socket and as many over TLS.
     pub connections: u32,
+    /// Connections of one client, on each of the two.
+    pub client_connections: u32,
     /// How long a TLS handshake may take.
     pub handshake: Duration,
     /// How long a connection may be silent; the node asks for a sign of life three times as often.
@@ -115,6 +124,7 @@ impl Default for Limits {
             requests_per_second: 1000,
             streams: 64,
             connections: 64,
+            client_connections: 16,
             handshake: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             request: Duration::from_secs(120),
@@ -129,6 +139,7 @@ pub struct Access(Arc<Shared>);
 struct Shared {
     rules: RwLock<Arc<Rules>>,
     clients: Clients,
+    budget: Arc<Budget>,
 }
 
 /// What was made of a configuration.
@@ -148,12 +159,7 @@ impl fmt::Debug for Access {
 impl Access {
     /// Reads certificates and keys.
     pub fn new(config: AccessConfig) -> Result<Self, TlsError> {
-        let rules = Rules::new(config, 0)?;
-        let shared = Shared {
-            clients: Clients::default(),
-            rules: RwLock::new(Arc::new(rules)),
-        };
-        Ok(Self(Arc::new(shared)))
+        Ok(Self::of(Rules::new(config, 0)?))
     }
 
     /// Users that may do all, and nobody else.
@@ -167,8 +173,13 @@ impl Access {
             config,
             tls: None,
         };
+        Self::of(rules)
+    }
+
+    fn of(rules: Rules) -> Self {
         Self(Arc::new(Shared {
             clients: Clients::default(),
+            budget: Budget::new(rules.config.limits.message_bytes),
             rules: RwLock::new(Arc::new(rules)),
         }))
     }
@@ -195,7 +206,30 @@ impl Access {
         self.rules().config.limits
     }
 
-    /// Requests that were refused since the last call.
+    /// Room for an answer of so many bytes: to be put into the extensions of its response, so that it is held until all of it
+    /// was taken.
+    ///
+    /// # Errors
+    /// In words, if its client or all have too much under way.
+    pub fn room(&self, caller: &Caller, bytes: usize) -> Result<Arc<Charge>, String> {
+        let mut charge = self.charge(caller);
+        charge
+            .set(bytes)
+            .map_err(|overdrawn| overdrawn.to_string())?;
+        Ok(Arc::new(charge))
+    }
+
+    fn charge(&self, caller: &Caller) -> Charge {
+        let client = caller.peer.identity();
+        Charge::new(&self.0.budget, &client, caller.role == Role::Admin)
+    }
+
+    /// Requests and connections that were refused, by reason, since the node began.
+    pub fn refusals(&self) -> Vec<(&'static str, u64)> {
+        self.0.clients.refusals()
+    }
+
+    /// The same with their peers, since the last call.
     pub fn take_refusals(&self) -> Refusals {
         self.0.clients.take_refusals()
     }
@@ -265,14 +299,25 @@ pub struct Caller {
     pub peer: Arc<Peer>,
     /// As what.
     pub role: Role,
+    /// Held while an answer is made that takes long: one at a time for each client.
+    pub turn: Arc<tokio::sync::Mutex<()>>,
+    /// Of its connection.
+    scrub: Arc<Scrub>,
+}
+
+impl Caller {
+    /// Its request had secrets, which are not to stay in its connection's buffers.
+    pub fn scrub(&self) {
+        self.scrub.ask();
+    }
 }
 
 /// The least role that may call a method; an unknown one is for those who may do all.
 pub fn needed(method: &str) -> Role {
     match method {
-        "Get" | "Stats" | "Watch" | "Usage" | "Explain" => Role::Viewer,
-        // Of reflection and of the health service, which has a Watch too.
-        "ServerReflectionInfo" | "Check" | "List" => Role::Viewer,
+        "Get" | "List" | "Stats" | "Watch" | "Usage" | "Explain" => Role::Viewer,
+        // Of reflection and of the health service, which has a List and a Watch too.
+        "ServerReflectionInfo" | "Check" => Role::Viewer,
         "Drain" | "Trace" | "Capture" => Role::Operator,
         _ => Role::Admin,
     }

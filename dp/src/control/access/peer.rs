@@ -11,6 +11,10 @@ use tokio::net::UnixStream;
 
 use super::names::San;
 use super::tls::Trust;
+use crate::control::refusal::short;
+
+/// Names of a certificate that are taken down.
+const NAMES: usize = 16;
 
 /// The other end.
 #[derive(Debug)]
@@ -54,7 +58,7 @@ impl Peer {
         match self {
             Self::Unix { uid, .. } => format!("uid {uid}"),
             Self::Tls { names, .. } => match names.first() {
-                Some(name) => name.to_string(),
+                Some(name) => short(name.to_string()),
                 None => "a certificate without names".to_owned(),
             },
         }
@@ -65,7 +69,9 @@ impl Peer {
         match self {
             Self::Unix { uid, gid, pid, .. } => json!({ "uid": uid, "gid": gid, "pid": pid }),
             Self::Tls { address, names, .. } => {
-                let names: Vec<_> = names.iter().map(San::to_string).collect();
+                let names = names.iter().take(NAMES);
+                let names = names.map(|name| short(name.to_string()));
+                let names: Vec<_> = names.collect();
                 json!({ "names": names, "address": address.to_string() })
             }
         }

@@ -1,14 +1,14 @@
 //! Apply, Confirm and Rollback.
 
 use tonic::Status;
-use twinseal_api::v1;
+use twinseal_api::v1::{self, change::Change, item::Item};
 
 use super::Service;
 use super::status::{refusal, status};
 use crate::control::access::Caller;
 use crate::control::apply::Transaction;
 use crate::control::audit::{Entry, Outcome};
-use crate::control::refusal::{Refused, text};
+use crate::control::refusal::Refused;
 
 /// Octets of a refusal in an answer.
 const MAX_REFUSAL: usize = 2 << 20;
@@ -20,11 +20,20 @@ impl Service {
         caller: Option<Caller>,
         request: v1::ApplyRequest,
     ) -> Result<v1::ApplyResponse, Status> {
+        let scrubbed = caller.clone();
         let mut entry = Entry::new(caller, "Apply");
         entry.changes(&request.changes);
         entry.dry_run = request.dry_run;
         let in_response = request.refusal_in_response;
-        self.transact(entry, request.into(), in_response).await
+        let secrets = request
+            .changes
+            .iter()
+            .any(|change| matches!(&change.change, Some(Change::Set(item)) if holds_secret(item)));
+        let transaction = Transaction::from(request);
+        if let Some(caller) = scrubbed.filter(|_| secrets) {
+            caller.scrub();
+        }
+        self.transact(entry, transaction, in_response).await
     }
 
     pub(super) async fn transact(
@@ -34,20 +43,21 @@ impl Service {
         refusal_in_response: bool,
     ) -> Result<v1::ApplyResponse, Status> {
         let list = list(transaction.replace);
-        let applied = self.node.apply(transaction).await?;
-        let generation = applied.as_ref().map(|answer| answer.generation);
-        self.audit.write(entry, outcome(generation));
+        let applied = self.node.apply(transaction, entry).await?;
         applied.or_else(|refused| answer(&refused, list, refusal_in_response))
     }
 
     /// Refuses a Replace of which the node need not hear.
-    pub(super) fn refuse(
+    pub(super) async fn refuse(
         &self,
         entry: Entry,
         refused: Refused,
         in_response: bool,
     ) -> Result<v1::ApplyResponse, Status> {
-        self.audit.write(entry, Outcome::Refused(&refused));
+        self.audit
+            .write(entry, Outcome::Refused(&refused))
+            .done()
+            .await;
         answer(&refused, list(true), in_response)
     }
 
@@ -57,8 +67,9 @@ impl Service {
         caller: Option<Caller>,
         generation: u64,
     ) -> Result<v1::ConfirmResponse, Status> {
-        let settled = self.node.confirm(generation).await?;
-        let generation = self.settled(Entry::new(caller, "Confirm"), settled)?;
+        let entry = Entry::new(caller, "Confirm");
+        let settled = self.node.confirm(generation, entry).await?;
+        let generation = settled.map_err(|refused| status(&refused, ""))?;
         Ok(v1::ConfirmResponse { generation })
     }
 
@@ -68,19 +79,8 @@ impl Service {
         caller: Option<Caller>,
         generation: u64,
     ) -> Result<v1::RollbackResponse, Status> {
-        let settled = self.node.rollback(generation).await?;
-        let mut entry = Entry::new(caller, "Rollback");
-        for item in settled.iter().flat_map(|answer| &answer.not_restored) {
-            entry.item(format!("not restored: {}", text(item)));
-        }
-        let generation = settled.as_ref().map(|answer| answer.generation);
-        self.audit.write(entry, outcome(generation));
-        settled.map_err(|refused| status(&refused, ""))
-    }
-
-    fn settled(&self, entry: Entry, settled: Result<u64, Refused>) -> Result<u64, Status> {
-        let generation = settled.as_ref().map(|generation| *generation);
-        self.audit.write(entry, outcome(generation));
+        let entry = Entry::new(caller, "Rollback");
+        let settled = self.node.rollback(generation, entry).await?;
         settled.map_err(|refused| status(&refused, ""))
     }
 }
@@ -104,9 +104,7 @@ fn answer(refused: &Refused, list: &str, in_response: bool) -> Result<v1::ApplyR
     }
 }
 
-fn outcome(generation: Result<u64, &Refused>) -> Outcome<'_> {
-    match generation {
-        Ok(generation) => Outcome::Done { generation },
-        Err(refused) => Outcome::Refused(refused),
-    }
+/// Whether it is a key that comes with its secret.
+pub(super) fn holds_secret(item: &v1::Item) -> bool {
+    matches!(&item.item, Some(Item::Key(key)) if !key.secret.is_empty())
 }

@@ -11,8 +11,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::socket::{SocketError, clear};
+use crate::control::handle::NodeHandle;
 use crate::control::lines::Reopen;
-use crate::control::node::NodeHandle;
 
 /// How often the file is looked for.
 const LOOK: Duration = Duration::from_secs(1);

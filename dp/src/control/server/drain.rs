@@ -6,7 +6,7 @@ use twinseal_api::v1::{self, drain_target::Target};
 use super::Service;
 use super::status::status;
 use crate::control::access::Caller;
-use crate::control::audit::{Entry, Outcome};
+use crate::control::audit::Entry;
 
 impl Service {
     /// Takes out of service, or back into it.
@@ -29,16 +29,9 @@ impl Service {
                 None => format!("{verb} nothing known"),
             });
         }
-        let (drained, generation) = self.node.drain(request, by.unwrap_or_default()).await?;
-        match drained {
-            Ok(drains) => {
-                self.audit.write(entry, Outcome::Done { generation });
-                Ok(v1::DrainResponse { drains })
-            }
-            Err(refused) => {
-                self.audit.write(entry, Outcome::Refused(&refused));
-                Err(status(&refused, "targets"))
-            }
-        }
+        let by = by.unwrap_or_default();
+        let drained = self.node.drain(request, by, entry).await?;
+        let drains = drained.map_err(|refused| status(&refused, "targets"))?;
+        Ok(v1::DrainResponse { drains })
     }
 }

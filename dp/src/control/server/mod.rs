@@ -3,6 +3,7 @@
 mod apply;
 mod bound;
 mod drain;
+mod get;
 mod replace;
 mod socket;
 mod status;
@@ -14,24 +15,26 @@ use tonic::{Request, Response, Status, Streaming};
 use twinseal_api::v1;
 use twinseal_api::v1::control_server::Control;
 
-use super::access::Caller;
+use super::access::{Access, Caller};
 use super::audit::Audit;
-use super::node::NodeHandle;
+use super::handle::NodeHandle;
 pub(super) use bound::Bound;
 pub use socket::{Socket, SocketConfig, SocketError};
 
 /// The service of one node.
 struct Service {
     node: NodeHandle,
+    access: Access,
     audit: Audit,
     /// Held while a state is streamed.
     replacing: tokio::sync::Mutex<()>,
 }
 
 impl Service {
-    fn new(node: NodeHandle, audit: Audit) -> Self {
+    fn new(node: NodeHandle, access: Access, audit: Audit) -> Self {
         Self {
             node,
+            access,
             audit,
             replacing: tokio::sync::Mutex::default(),
         }
@@ -121,15 +124,27 @@ impl Control for Service {
         Ok(Response::new(explained))
     }
 
-    async fn get(&self, _: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
-        Ok(Response::new(self.node.get().await?))
+    async fn get(
+        &self,
+        request: Request<v1::GetRequest>,
+    ) -> Result<Response<v1::GetResponse>, Status> {
+        self.get(request).await
+    }
+
+    type ListStream = get::GetParts;
+
+    async fn list(
+        &self,
+        request: Request<v1::GetRequest>,
+    ) -> Result<Response<Self::ListStream>, Status> {
+        self.list(request).await
     }
 
     async fn stats(
         &self,
-        _: Request<v1::StatsRequest>,
+        request: Request<v1::StatsRequest>,
     ) -> Result<Response<v1::StatsResponse>, Status> {
-        Ok(Response::new(self.node.stats().await?))
+        self.stats(request).await
     }
 
     type WatchStream = watch::Events;

@@ -8,6 +8,7 @@ use tonic::{Status, Streaming};
 use twinseal_api::v1;
 
 use super::Service;
+use super::apply::holds_secret;
 use crate::control::access::Caller;
 use crate::control::apply::{Options, Transaction};
 use crate::control::audit::Entry;
@@ -31,6 +32,7 @@ impl Service {
         let _turn = self.replacing.try_lock().map_err(|_| {
             Status::resource_exhausted("another Replace is being streamed: wait until it has ended")
         })?;
+        let scrubbed = caller.clone();
         let mut entry = Entry::new(caller, "Replace");
         let mut head = None;
         let (mut parsed, mut digest) = (Parsed::default(), Digester::default());
@@ -46,13 +48,20 @@ impl Service {
             }
             let head = head.get_or_insert_with(|| Head::of(&message));
             if commit.is_some() {
-                return self.refuse(entry, not_last(), head.refusal_in_response);
+                return self
+                    .refuse(entry, not_last(), head.refusal_in_response)
+                    .await;
             }
             commit = message.commit;
             if !head.options.request_id.is_empty() {
                 message.items.iter().for_each(|item| digest.add(item));
             }
             entry.items(&message.items);
+            if let Some(caller) = &scrubbed
+                && message.items.iter().any(holds_secret)
+            {
+                caller.scrub();
+            }
             for item in message.items {
                 parsed.set(items, item);
                 items += 1;
@@ -62,7 +71,7 @@ impl Service {
         entry.dry_run = head.options.dry_run;
         if let Some(mut refused) = unfit(commit, items, head.allow_empty) {
             refused.append(parsed.refused);
-            return self.refuse(entry, refused, head.refusal_in_response);
+            return self.refuse(entry, refused, head.refusal_in_response).await;
         }
         head.options.add_to(&mut digest, true);
         let transaction = Transaction {

@@ -116,7 +116,7 @@ impl Socket {
         let file = bound.tell(node.clone());
         let access = config.access;
         let limits = access.limits();
-        let service = ControlServer::new(Service::new(node, audit))
+        let service = ControlServer::new(Service::new(node, access.clone(), audit))
             .max_decoding_message_size(limits.message_bytes);
         let unsound =
             |error: tonic_reflection::server::Error| SocketError::Reflection(error.to_string());

@@ -15,9 +15,8 @@ use twinseal_api::v1;
 use super::Service;
 use super::status::status;
 use crate::control::access::Caller;
-use crate::control::audit::{Audit, Entry, Outcome};
-use crate::control::node::{NodeHandle, Stopped};
-use crate::control::refusal::Refused;
+use crate::control::audit::{Audit, Entry, Outcome, Tapping};
+use crate::control::handle::{NodeHandle, Stopped, Tapped};
 use crate::control::taps::{Opened, Taken};
 use crate::workers::taps::Tap;
 use crate::workers::taps::capture::{Captured, Way};
@@ -44,11 +43,14 @@ impl Service {
         caller: Option<Caller>,
         request: v1::TraceRequest,
     ) -> Result<Traces, Status> {
-        let entry = Entry::new(caller.clone(), "Trace");
-        let what = what_is_traced(&request);
-        let (opened, generation) = self.node.trace(request).await?;
+        let tapping = Tapping {
+            entry: Entry::new(caller.clone(), "Trace"),
+            what: what_is_traced(&request),
+        };
+        let what = tapping.what.clone();
+        let tapped = self.node.trace(request, tapping).await?;
         let source = TraceSource(self.node.clone());
-        self.stream(source, caller, entry, what, opened, generation)
+        self.stream(source, caller, what, tapped)
     }
 
     /// Copies frames.
@@ -57,38 +59,23 @@ impl Service {
         caller: Option<Caller>,
         request: v1::CaptureRequest,
     ) -> Result<Frames, Status> {
-        let entry = Entry::new(caller.clone(), "Capture");
-        let what = what_is_captured(&request);
-        let (opened, generation) = self.node.capture(request).await?;
-        self.stream(FrameSource, caller, entry, what, opened, generation)
+        let tapping = Tapping {
+            entry: Entry::new(caller.clone(), "Capture"),
+            what: what_is_captured(&request),
+        };
+        let what = tapping.what.clone();
+        let tapped = self.node.capture(request, tapping).await?;
+        self.stream(FrameSource, caller, what, tapped)
     }
 
     fn stream<S: Source>(
         &self,
         source: S,
         caller: Option<Caller>,
-        mut entry: Entry,
         what: String,
-        opened: Result<Opened<S::Record>, Refused>,
-        generation: u64,
+        (opened, generation): Tapped<S::Record>,
     ) -> Result<Answers<S::Message>, Status> {
-        let opened = match opened {
-            Ok(opened) => opened,
-            Err(refused) => {
-                entry.item(what);
-                self.audit.write(entry, Outcome::Refused(&refused));
-                return Err(status(&refused, ""));
-            }
-        };
-        let v1::TapLimits {
-            count,
-            seconds,
-            snap_length,
-        } = opened.limits;
-        entry.item(format!(
-            "begin: {what}; at most {count} in {seconds} s, {snap_length} octets of each"
-        ));
-        self.audit.write(entry, Outcome::Done { generation });
+        let opened = opened.map_err(|refused| status(&refused, ""))?;
         let (to, answers) = mpsc::channel(QUEUE);
         let last = LastWords {
             audit: self.audit.clone(),
