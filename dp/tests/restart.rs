@@ -735,9 +735,8 @@ fn a_rollback_restores_what_can_be_had_and_tells_the_rest() {
             .expect("sound");
         let before = get(&mut client).await.items;
         let replace = |within: u32| v1::ReplaceRequest {
-            items: vec![vrf("blue")],
             confirm_within_seconds: within,
-            ..Default::default()
+            ..whole(vec![vrf("blue")])
         };
         let take = || [0, 1].map(|_| End::open(&format!("{tag}-under"), 1).expect("free"));
         for within in [600, 1] {
