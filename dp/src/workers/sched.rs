@@ -149,8 +149,8 @@ mod tests {
             return eprintln!("SKIPPED: this kernel does not say how long threads wait");
         }
         assert!(share(2), "two others wanted its core");
-        // With nobody else; other programs of the machine may be in the way.
-        assert!((0..20).any(|_| !share(0)), "nobody wanted its core");
+        // With nobody else; other tests and programs may be in the way for a while.
+        assert!((0..2000).any(|_| !share(0)), "nobody wanted its core");
     }
 
     fn first_cpu() -> usize {
