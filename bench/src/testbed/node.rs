@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Response, Status};
 use twinseal::cli::demo::daemon::Daemon;
 use twinseal_api::v1;
 use twinseal_api::v1::control_client::ControlClient;
@@ -94,15 +95,25 @@ impl Node {
 
     /// Its state, and what became of it.
     pub fn get(&mut self) -> anyhow::Result<v1::GetResponse> {
-        let got = self.runtime.block_on(self.client.get(v1::GetRequest {}));
-        Ok(got.with_context(|| self.name.clone())?.into_inner())
+        self.read(|mut client| async move { client.get(v1::GetRequest {}).await })
     }
 
     /// Its counters.
     pub fn stats(&mut self) -> anyhow::Result<v1::StatsResponse> {
-        let got = self
-            .runtime
-            .block_on(self.client.stats(v1::StatsRequest {}));
+        self.read(|mut client| async move { client.stats(v1::StatsRequest {}).await })
+    }
+
+    /// Asks for something that changes nothing. Nodes close connections on which nothing came for a minute, as while
+    /// something is measured; that is noticed by asking.
+    fn read<T, F>(&self, ask: impl Fn(ControlClient<Channel>) -> F) -> anyhow::Result<T>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let once = || self.runtime.block_on(ask(self.client.clone()));
+        let got = match once() {
+            Err(status) if status.code() == Code::Unknown => once(),
+            got => got,
+        };
         Ok(got.with_context(|| self.name.clone())?.into_inner())
     }
 
