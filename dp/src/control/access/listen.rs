@@ -313,7 +313,7 @@ impl Full {
 }
 
 /// Ends a connection so that the client hears why: what it has sent already is read first, for a socket that is closed with
-/// unread octets tells its peer of nothing but a reset.
+/// unread bytes tells its peer of nothing but a reset.
 async fn part(mut stream: TcpStream) {
     let mut waste = [0; 1024];
     let _ = stream.shutdown().await;

@@ -8,8 +8,8 @@ use twinseal_api::v1;
 use crate::control::handle::Stopped;
 use crate::control::refusal::{Kind, Refused, text};
 
-/// Refusals travel in HTTP headers, of which gRPC's own clients take 8 KiB in all, names and 32 octets a header with them:
-/// octets of the text with its escapes, and of the details, which take a third more there.
+/// Refusals travel in HTTP headers, of which gRPC's own clients take 8 KiB in all, names and 32 bytes a header with them:
+/// bytes of the text with its escapes, and of the details, which take a third more there.
 const MAX_TEXT: usize = 1 << 10;
 const MAX_DETAILS: usize = 4600;
 /// Octets of the details besides the text and the reasons.
@@ -52,7 +52,7 @@ pub(super) fn status(refused: &Refused, list: &str) -> Status {
     errors::status(code, text, details)
 }
 
-/// The reasons, cut to so many octets.
+/// The reasons, cut to so many bytes.
 pub(super) fn refusal(refused: &Refused, max: usize) -> v1::Refusal {
     let count = fit(refused, max, Message::encoded_len);
     cut(refused, count, "mend those above first")
@@ -62,7 +62,7 @@ pub(super) fn refusal(refused: &Refused, max: usize) -> v1::Refusal {
 fn fit(refused: &Refused, max: usize, size: impl Fn(&v1::RefusedItem) -> usize) -> usize {
     let mut taken = 0;
     let fits = |item: &&v1::RefusedItem| {
-        // A few octets each for their places in lists.
+        // A few bytes each for their places in lists.
         taken += size(item) + 12;
         taken <= max
     };
@@ -143,7 +143,7 @@ mod tests {
         refused
     }
 
-    /// What a client counts: names and values as they are in HTTP, and 32 octets each.
+    /// What a client counts: names and values as they are in HTTP, and 32 bytes each.
     fn headers(status: &Status) -> usize {
         let mut headers = tonic::codegen::http::HeaderMap::new();
         status.add_header(&mut headers).expect("they fit");

@@ -1,4 +1,4 @@
-//! CRC32c (Castagnoli), the checksum of SCTP (RFC 9260, appendix A): eight octets a step.
+//! CRC32c (Castagnoli), the checksum of SCTP (RFC 9260, appendix A): eight bytes a step.
 
 /// Reflected.
 const POLYNOMIAL: u32 = 0x82f6_3b78;

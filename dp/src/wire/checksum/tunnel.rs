@@ -24,7 +24,7 @@ pub(super) fn inner(payload: &[u8], protocol: u8) -> Option<usize> {
         IP_IN_IP | IPV6_IN_IP => Some(0),
         GRE => {
             let flags = word(0)?;
-            // Checksum, key and sequence number have four octets each (RFC 2784, RFC 2890); version 1 is PPTP's.
+            // Checksum, key and sequence number have four bytes each (RFC 2784, RFC 2890); version 1 is PPTP's.
             let fields = (flags >> 15) + (flags >> 13 & 1) + (flags >> 12 & 1);
             let at = 4 + 4 * usize::from(fields);
             // Nor are the source routes of RFC 1701 looked behind.
