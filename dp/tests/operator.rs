@@ -611,14 +611,14 @@ fn a_client_that_never_reads_loses_copies_and_no_packet_is_lost() {
         let all = v1::CaptureRequest {
             port: "hosts".into(),
             count: u32::MAX,
-            seconds: 3,
+            seconds: 10,
             snap_length: u32::MAX,
             ..Default::default()
         };
         let mut unread = capture(&mut a, all).await.expect("it begins");
         let every = v1::TraceRequest {
             count: u32::MAX,
-            seconds: 3,
+            seconds: 10,
             ..Default::default()
         };
         let mut untraced = trace(&mut a, every).await.expect("it begins");
@@ -634,7 +634,7 @@ fn a_client_that_never_reads_loses_copies_and_no_packet_is_lost() {
         let limits = messages[0].limits.expect("limits first");
         assert_eq!(
             (limits.count, limits.seconds, limits.snap_length),
-            (1_000_000, 3, 12_288)
+            (1_000_000, 10, 12_288)
         );
         let last = messages.last().expect("an end");
         assert_eq!(last.end(), v1::TapEnd::Time);

@@ -119,8 +119,8 @@ impl Thread {
                 }
             }
             let done = self.sync(result);
-            tell(&mut waiting, &done);
             let large = JOURNAL.max(self.signals.snapshot.load(Relaxed));
+            // Before anybody is told: whoever hears that it failed finds it failing.
             match &self.journal {
                 Some(journal) if journal.written > large => {
                     self.signals.wants_snapshot.store(true, Relaxed);
@@ -128,6 +128,7 @@ impl Thread {
                 Some(_) => {}
                 None => self.signals.failed(),
             }
+            tell(&mut waiting, &done);
         }
         if let Some(background) = self.background.take() {
             let _ = background.join();
