@@ -64,6 +64,7 @@ mod sa;
 mod secret;
 mod suite;
 mod sync;
+mod whole;
 mod wipe;
 
 pub use aead::{
@@ -78,6 +79,7 @@ pub use replay::Replay;
 pub use sa::{MAX_WINDOW_BITS, MIN_WINDOW_BITS, OpenSa, SealSa};
 pub use secret::{Fingerprint, Secret};
 pub use suite::{Context, Direction, Layer, Suite};
+pub use whole::write_whole;
 pub use wipe::Wiping;
 
 /// Bytes of an authentication tag, at the end of every sealed packet.

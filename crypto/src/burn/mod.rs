@@ -13,7 +13,7 @@ use std::{
 pub use chain::BurnMark;
 use chain::{Fault, Loaded};
 
-use crate::Fingerprint;
+use crate::{Fingerprint, write_whole};
 
 /// Remembers on disk which secrets have been used to seal, so that after a restart, when their
 /// counters are lost, they are not used again.
@@ -126,24 +126,11 @@ impl BurnGuard {
                 text.push_str(&chain::line(&mut mark, &fingerprint));
             }
         }
-        let temporary = path.with_extension("new");
-        let _ = fs::remove_file(&temporary);
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)
-            .and_then(|mut file| {
-                file.write_all(text.as_bytes())?;
-                file.sync_all()
-            })
-            .and_then(|()| fs::rename(&temporary, path))
-            .and_then(|()| sync_parent(path))
-            .map_err(|source| BurnError::Io {
-                action: "make",
-                path: path.to_owned(),
-                source,
-            })
+        write_whole(path, text.as_bytes()).map_err(|source| BurnError::Io {
+            action: "make",
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// Opens the file and locks it until the guard is dropped. It must still have `at_least`, a mark
@@ -310,12 +297,4 @@ fn unsafe_file(path: &Path, why: &'static str) -> BurnError {
         path: path.to_owned(),
         why,
     }
-}
-
-/// Makes a new file's name last over a crash.
-fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }

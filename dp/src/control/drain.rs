@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use twinseal_api::v1::{self, drain_target::Target};
+use twinseal_crypto::write_whole;
 
 use super::events::{EventKind, Events};
 use super::model::{Hop, LabelAction, LinkName, PortName, State, Target as RouteTarget};
@@ -121,20 +121,7 @@ impl Drains {
                 }
             })
             .collect();
-        let temporary = self.path.with_extension("new");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(&serde_json::to_vec(&lines)?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &self.path)?;
-        match self.path.parent() {
-            Some(folder) => File::open(folder)?.sync_all(),
-            None => Ok(()),
-        }
+        write_whole(&self.path, &serde_json::to_vec(&lines)?)
     }
 
     /// The mark that a scope is under, if it drains: its own, its port's or the node's.

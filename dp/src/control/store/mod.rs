@@ -22,7 +22,7 @@ mod tests;
 mod writer;
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
 use tokio::sync::oneshot;
-use twinseal_crypto::BurnMark;
+use twinseal_crypto::{BurnMark, write_whole};
 
 use super::diff::Difference;
 use super::model::State;
@@ -263,20 +263,7 @@ pub(super) fn init(state_dir: &Path, burned: BurnMark) -> Result<(), StoreError>
     };
     let mut octets = zeroize::Zeroizing::new([0; 32]);
     getrandom::fill(octets.as_mut()).map_err(|error| io("draw")(io::Error::other(error)))?;
-    // Whole under its name, or not there.
-    let temporary = path.with_extension("new");
-    let _ = fs::remove_file(&temporary);
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)
-        .and_then(|mut file| {
-            file.write_all(octets.as_ref())?;
-            file.sync_all()
-        })
-        .and_then(|()| fs::rename(&temporary, &path))
-        .map_err(io("write"))?;
+    write_whole(&path, octets.as_ref()).map_err(io("write"))?;
     let newest = Newest::open(state_dir, &key(state_dir)?)?;
     let reached = Reached {
         generation: 0,
