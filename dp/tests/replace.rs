@@ -1,4 +1,4 @@
-//! Whole states: a stream is one only if its last message says so.
+//! Whole states: a stream is one only if its last message says so. And what is wrong with requests, all at once.
 
 mod node;
 
@@ -10,7 +10,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 use twinseal::control::NodeConfig;
 use twinseal_api::v1::control_client::ControlClient;
-use twinseal_api::v1::{self, item::Item};
+use twinseal_api::v1::{self, RefusalCode, change::Change, item::Item};
 
 use node::*;
 
@@ -174,4 +174,102 @@ fn a_stream_that_breaks_off_leaves_nothing_and_only_one_runs() {
         });
         abandoned.join().expect("it went in the middle");
     }
+}
+
+/// What is wrong with the request itself hides nothing of what is wrong with its items.
+#[test]
+fn a_wrong_request_id_and_time_are_told_with_all_mistakes_of_items() {
+    let dir = TempDir::new().expect("a folder");
+    let config = config(dir.path(), "n");
+    let _node = Node::start(config.clone()).expect("it starts");
+    on_runtime(async {
+        let mut client = red(&config).await;
+        let vrf = |name: &str| Item::Vrf(v1::Vrf { name: name.into() });
+        let route = |prefix: &str, target| {
+            Item::Route(v1::Route {
+                vrf: "red".into(),
+                prefix: prefix.into(),
+                target: Some(target),
+            })
+        };
+        let wrong = v1::ApplyRequest {
+            request_id: "x".repeat(129),
+            confirm_within_seconds: 86_401,
+            // Two that make no sense, one that fits no table, and one that is sound.
+            ..request([
+                vrf("no name"),
+                route(
+                    "10.0.0.0/99",
+                    v1::route::Target::Blackhole(v1::Blackhole {}),
+                ),
+                route("10.0.0.0/8", v1::route::Target::Circuit("missing".into())),
+                vrf("blue"),
+            ])
+        };
+        let all = [
+            (-1, "request_id"),
+            (-1, "confirm_within_seconds"),
+            (0, "name"),
+            (1, "prefix"),
+            (2, "circuit"),
+        ];
+        let told = |items: &[v1::RefusedItem]| {
+            let told = items.iter().map(|it| (it.change, it.field.clone()));
+            let mut told: Vec<_> = told.collect();
+            told.sort();
+            let mut all: Vec<_> = all.iter().map(|(n, it)| (*n, (*it).to_owned())).collect();
+            all.sort();
+            assert_eq!(told, all, "{items:#?}");
+        };
+        let status = client.apply(wrong.clone()).await.expect_err("wrong");
+        assert_eq!(status.code(), Code::InvalidArgument);
+        told(&refusal(&status));
+        let in_response = v1::ApplyRequest {
+            refusal_in_response: true,
+            ..wrong.clone()
+        };
+        let answer = client.apply(in_response).await.expect("it tells");
+        told(&answer.into_inner().refusal.expect("why").items);
+        // A dry run tells the same, and so does a Replace.
+        let dry = v1::ApplyRequest {
+            dry_run: true,
+            ..wrong.clone()
+        };
+        told(&refusal(&client.apply(dry).await.expect_err("wrong")));
+        let items = wrong.changes.into_iter().map(|change| match change.change {
+            Some(Change::Set(item)) => item,
+            other => panic!("{other:?}"),
+        });
+        let mut items: Vec<_> = items.collect();
+        items.push(v1::Item {
+            item: Some(vrf("red")),
+        });
+        let head = v1::ReplaceRequest {
+            request_id: wrong.request_id,
+            confirm_within_seconds: wrong.confirm_within_seconds,
+            ..whole(items)
+        };
+        let status = client.replace(stream::iter([head])).await;
+        told(&refusal(&status.expect_err("wrong")));
+        // A request id of another request is told with the rest, too.
+        let named = |items: Vec<Item>| v1::ApplyRequest {
+            request_id: "taken".into(),
+            ..request(items)
+        };
+        client
+            .apply(named(vec![vrf("green")]))
+            .await
+            .expect("sound");
+        let status = client.apply(named(vec![vrf("no name")])).await;
+        let told = refusal(&status.expect_err("wrong"));
+        let told: Vec<_> = told.iter().map(|it| (it.code(), &*it.field)).collect();
+        assert_eq!(
+            told,
+            [
+                (RefusalCode::RequestId, "request_id"),
+                (RefusalCode::Invalid, "name")
+            ]
+        );
+        assert_eq!(get(&mut client).await.generation, 2);
+    });
 }

@@ -10,10 +10,26 @@ const NEEDED: [(u32, &str); 4] = [
 /// It stands for `CAP_PERFMON` and `CAP_BPF` too.
 const SYS_ADMIN: u32 = 21;
 
-/// Those that the calling thread does not have. None are missing if that cannot be read.
-pub(crate) fn missing() -> Vec<&'static str> {
+/// Those that the calling thread does not have, of which ports need all. None are missing if that cannot be read.
+#[must_use]
+pub fn missing() -> Vec<&'static str> {
     let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     missing_of(&status)
+}
+
+/// What to do about them, in a sentence.
+#[must_use]
+pub fn lacking(missing: &[&str]) -> String {
+    match missing {
+        [] => {
+            "run this as root of the initial user namespace: a container's root has not all rights"
+                .to_owned()
+        }
+        missing => format!(
+            "this process lacks {}: run it as root, or add that to AmbientCapabilities= of its unit",
+            missing.join(" and ")
+        ),
+    }
 }
 
 fn missing_of(status: &str) -> Vec<&'static str> {

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io;
 
-use crate::caps;
+use crate::caps::{self, lacking};
 
 /// Why steering could not be set up or changed.
 #[derive(Debug, thiserror::Error)]
@@ -96,20 +96,6 @@ pub enum SteerError {
         /// The kernel's answer.
         source: io::Error,
     },
-}
-
-/// What to do about missing capabilities.
-fn lacking(missing: &[&str]) -> String {
-    match missing {
-        [] => {
-            "run this as root of the initial user namespace: a container's root has not all rights"
-                .to_owned()
-        }
-        missing => format!(
-            "this process lacks {}: run it as root, or add that to AmbientCapabilities= of its unit",
-            missing.join(" and ")
-        ),
-    }
 }
 
 impl SteerError {

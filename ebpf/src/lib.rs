@@ -41,6 +41,7 @@ mod set;
 mod steering;
 mod sys;
 
+pub use caps::{lacking, missing as missing_capabilities};
 pub use error::SteerError;
 pub use layout::Verdict;
 pub use role::{Action, Role, XdpMode, XdpOutcome};

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use twinseal_ebpf::SteerError;
+use twinseal_ebpf::{SteerError, lacking, missing_capabilities};
 use twinseal_xsk::XskError;
 
 use crate::tables::MAX_PORTS;
@@ -13,7 +13,15 @@ use crate::tables::MAX_PORTS;
 pub enum PortError {
     /// The packet memory or a socket.
     #[error(transparent)]
-    Socket(#[from] XskError),
+    Socket(XskError),
+    /// The process may not have an AF_XDP socket.
+    #[error("{call}: not permitted: {}", lacking(.missing))]
+    NotPermitted {
+        /// The call that was refused.
+        call: &'static str,
+        /// The capabilities that the process does not have.
+        missing: Vec<&'static str>,
+    },
     /// The steering program.
     #[error(transparent)]
     Steering(#[from] SteerError),
@@ -93,4 +101,17 @@ pub enum PortError {
     /// The workers are gone.
     #[error("the workers have stopped: restart the node")]
     Stopped,
+}
+
+impl From<XskError> for PortError {
+    /// `xsk` knows what was refused; which capability is missing is looked up, as for the steering program.
+    fn from(error: XskError) -> Self {
+        match error {
+            XskError::NoPermission { call } => Self::NotPermitted {
+                call,
+                missing: missing_capabilities(),
+            },
+            error => Self::Socket(error),
+        }
+    }
 }
