@@ -204,7 +204,7 @@ fn certificates_say_who_may_do_what() {
     let (ca, other) = (Issuer::new(&path, "ca"), Issuer::new(&path, "other"));
     let node_identity = ca.issue(dns("node.example.org"), false);
     std::fs::write(path.join("node.pem"), &node_identity.certificate).expect("a file");
-    std::fs::write(path.join("node.key"), &node_identity.key).expect("a file");
+    write_private(&path.join("node.key"), &node_identity.key);
     let access = tls_config(&path, &ca);
     let address = access.tls.as_ref().expect("it is given").listen;
     let node = Guarded::start(dir, access.clone());
@@ -278,13 +278,20 @@ fn certificates_say_who_may_do_what() {
             .reload(broken)
             .expect_err("no key");
         assert!(error.to_string().contains("control.tls.key"), "{error}");
+        // Nor does a key that others may read.
+        let reload = || node.config.socket.access.reload(access.clone());
+        set_mode(&path.join("node.key"), 0o640);
+        let error = reload().expect_err("others may read it").to_string();
+        let words = ["control.tls.key: ", "has mode 0640", "chmod 600 "];
+        assert!(words.iter().all(|it| error.contains(it)), "{error}");
         try_tls(address, &ca, Some(&new)).await.expect("as before");
+        set_mode(&path.join("node.key"), 0o600);
     });
     // `ctl` comes in the same way.
     node.config.socket.access.reload(access).expect("sound");
     let (certificate, key) = (path.join("admin.pem"), path.join("admin.key"));
     std::fs::write(&certificate, &admin.certificate).expect("a file");
-    std::fs::write(&key, &admin.key).expect("a file");
+    write_private(&key, &admin.key);
     let mut ctl = Command::new(env!("CARGO_BIN_EXE_twinseal"));
     ctl.args(["ctl", "get", "--json", "--tls", &address.to_string()]);
     ctl.arg("--tls-ca").arg(ca.file());
@@ -295,6 +302,14 @@ fn certificates_say_who_may_do_what() {
     ctl.args(["--tls-name", "node.example.org"]);
     let output = ctl.output().expect("the program starts");
     assert!(output.status.success(), "{output:?}");
+    set_mode(&key, 0o640);
+    let output = ctl.output().expect("the program starts");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{output:?}");
+    assert!(
+        told.contains("--tls-key: ") && told.contains("chmod 600"),
+        "{told}"
+    );
     let audit = node.stop();
     assert_eq!(audit[0]["who"]["names"][0], ADMIN);
 }
@@ -306,7 +321,7 @@ fn old_tls_and_those_who_say_nothing_are_turned_away() {
     let ca = Issuer::new(&path, "ca");
     let identity = ca.issue(dns("node.example.org"), false);
     std::fs::write(path.join("node.pem"), &identity.certificate).expect("a file");
-    std::fs::write(path.join("node.key"), &identity.key).expect("a file");
+    write_private(&path.join("node.key"), &identity.key);
     let access = tls_config(&path, &ca);
     let address = access.tls.as_ref().expect("it is given").listen;
     let _node = Guarded::start(dir, access);
@@ -357,7 +372,7 @@ fn whoever_is_refused_over_tls_hears_why() {
     let (ca, other) = (Issuer::new(&path, "ca"), Issuer::new(&path, "other"));
     let node_identity = ca.issue(dns("node.example.org"), false);
     std::fs::write(path.join("node.pem"), &node_identity.certificate).expect("a file");
-    std::fs::write(path.join("node.key"), &node_identity.key).expect("a file");
+    write_private(&path.join("node.key"), &node_identity.key);
     let access = tls_config(&path, &ca);
     let address = access.tls.as_ref().expect("it is given").listen;
     let node = Guarded::start(dir, access);

@@ -36,9 +36,7 @@ fn with_certificates() -> (TempDir, Issuer) {
     let dir = TempDir::new().expect("a folder");
     let ca = Issuer::new(dir.path(), "ca");
     let identity = ca.issue(dns("node.example.org"), false);
-    let write = |name: &str, text: &str| {
-        std::fs::write(dir.path().join(name), text).expect("a file");
-    };
+    let write = |name: &str, text: &str| write_private(&dir.path().join(name), text);
     write("node.pem", &identity.certificate);
     write("node.key", &identity.key);
     (dir, ca)

@@ -231,7 +231,7 @@ fn secrets_that_came_over_tls_go_with_their_connection() {
     let identity = ca.issue(dns("node.example.org"), false);
     let (certificate, key) = (dir.path().join("node.pem"), dir.path().join("node.key"));
     std::fs::write(&certificate, &identity.certificate).expect("a file");
-    std::fs::write(&key, &identity.key).expect("a file");
+    write_private(&key, &identity.key);
     let address: SocketAddr = free_port();
     let more = format!(
         "[control.tls]\nlisten = \"{address}\"\ncertificate = {certificate:?}\nkey = {key:?}\nclient_ca = {:?}\nadmins = [{ADMIN:?}]\n",

@@ -11,6 +11,7 @@ pub(super) use twinseal_api::client::Client;
 use twinseal_api::client::{Address, Error as CallError, Tls, untrusted};
 
 use crate::config::SOCKET_DIR;
+use crate::private;
 
 /// How long a call goes on trying to reach a node that went away: a user waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,7 +34,7 @@ pub struct Target {
     /// Our certificate, with those between it and its issuer, PEM.
     #[arg(long, global = true, value_name = "FILE", help_heading = REACH)]
     tls_cert: Option<PathBuf>,
-    /// Its private key, PEM.
+    /// Its private key, PEM, its owner's alone (mode 0600).
     #[arg(long, global = true, value_name = "FILE", help_heading = REACH)]
     tls_key: Option<PathBuf>,
     /// The DNS name or address in the node's certificate, if it is not HOST.
@@ -57,11 +58,16 @@ impl Target {
                 .with_context(|| format!("--tls needs {option}: both ends show certificates"))?;
             std::fs::read(path).with_context(|| format!("{option}: cannot read {}", path.display()))
         };
+        let ca = read("--tls-ca", &self.tls_ca)?;
+        let certificate = read("--tls-cert", &self.tls_cert)?;
+        let key = self.tls_key.as_ref();
+        let key = key.context("--tls needs --tls-key: both ends show certificates")?;
+        let key = private::read(key).map_err(|error| anyhow!("--tls-key: {error}"))?;
         let tls = Tls {
             address: address.to_owned(),
-            ca: read("--tls-ca", &self.tls_ca)?,
-            certificate: read("--tls-cert", &self.tls_cert)?,
-            key: read("--tls-key", &self.tls_key)?.into(),
+            ca,
+            certificate,
+            key,
             name: self.tls_name.clone(),
         };
         let client = Client::connect(Address::Tls(Box::new(tls))).await;

@@ -113,14 +113,8 @@ fn mistake(source: &Source<'_>, error: &Error) -> Mistake {
         .into_iter()
         .filter(|s| !s.is_empty())
         .collect::<Vec<_>>();
-    Mistake {
-        path: source.path.to_owned(),
-        line,
-        column,
-        field: field.join("."),
-        reason: plain(message),
-        fix: fix_for(message).to_owned(),
-    }
+    let (field, fix) = (field.join("."), fix_for(message));
+    Mistake::new(source.path, (line, column), &field, &plain(message), fix)
 }
 
 /// A parser's message without the names of its types.

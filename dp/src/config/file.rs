@@ -162,15 +162,10 @@ impl Check<'_> {
         reason: impl Into<String>,
         fix: impl Into<String>,
     ) {
-        let (line, column) = self.source.place(at.start);
-        self.mistakes.push(Mistake {
-            path: self.source.path.to_owned(),
-            line,
-            column,
-            field: field.to_owned(),
-            reason: reason.into(),
-            fix: fix.into(),
-        });
+        let at = self.source.place(at.start);
+        let (reason, fix) = (reason.into(), fix.into());
+        let mistake = Mistake::new(self.source.path, at, field, &reason, &fix);
+        self.mistakes.push(mistake);
     }
 
     /// A field that must be given is not; unless that is a mistake already.

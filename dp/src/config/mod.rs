@@ -19,6 +19,7 @@ use crate::control::events::file::EventsConfig;
 use crate::control::lines::Output;
 use crate::control::model::Limits;
 use crate::control::usage::UsageConfig;
+use crate::text::{self, sentence, word};
 use crate::workers::PoolConfig;
 
 /// A node's configuration, checked.
@@ -119,9 +120,31 @@ pub struct Mistake {
     pub fix: String,
 }
 
+impl Mistake {
+    /// What is wrong at a line and column, from 1. What it quotes may be as long as a file, and is shortened.
+    pub(crate) fn new(
+        path: &Path,
+        (line, column): (usize, usize),
+        field: &str,
+        reason: &str,
+        fix: &str,
+    ) -> Self {
+        Self {
+            path: path.to_owned(),
+            line,
+            column,
+            field: word(field).into_owned(),
+            reason: sentence(reason).into_owned(),
+            fix: sentence(fix).into_owned(),
+        }
+    }
+}
+
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: ", self.path.display(), self.line, self.column)?;
+        // A store's key, if it is no file.
+        let path = text::path(&self.path);
+        write!(f, "{path}:{}:{}: ", self.line, self.column)?;
         if !self.field.is_empty() {
             write!(f, "{}: ", self.field)?;
         }

@@ -545,3 +545,40 @@ fn an_unreadable_file_is_named() {
         "{error}"
     );
 }
+
+#[test]
+fn what_is_hostile_is_told_in_short_lines() {
+    let long = "\u{1b}[2Jx".repeat(12_000);
+    let text = format!("{long:?}").replace("\\u{1b}", "\\u001b");
+    for toml in [
+        format!("[node]\nname = {text}\n"),
+        format!("[node]\nname = \"n\"\n{text} = 1\n"),
+        format!("[node]\nname = \"n\"\n[crypto]\nprovider = {text}\n"),
+        format!("[node]\nname = \"n\"\n[crypto]\nwindow_bits = {text}\n"),
+        format!("[node]\nname = \"n\"\n[workers]\nidle = {text}\n"),
+        format!("[node]\nname = \"n\"\n[control]\nsocket = {text}\nallow_users = [{text}]\n"),
+        format!("[node]\nname = \"n\"\n[control.tls]\nlisten = {text}\nadmins = [{text}]\n"),
+        format!("state_dir = {text}\n[node]\nname = \"n\"\n[events]\nkinds = [{text}]\n"),
+        "[".repeat(60_000),
+        format!("[{}]\n", "x".repeat(60_000)),
+        format!("[node]\nname = \"n\"\n{} = = 1\n", "x".repeat(60_000)),
+    ] {
+        let wrong = Config::parse(Path::new("n.toml"), &toml).expect_err("it is wrong");
+        let wrong = wrong.to_string();
+        for line in wrong.lines() {
+            assert!(line.len() < 2500, "{}: {line}", line.len());
+            assert!(line.starts_with("n.toml:") && !line.chars().any(char::is_control));
+        }
+    }
+    // What is wrong stands at the end of a library's message, and is told.
+    let wrong = format!(
+        "[node]\nname = \"n\"\n[memory]\nframes = {:?}\n",
+        "x".repeat(60_000)
+    );
+    let wrong = Config::parse(Path::new("n.toml"), &wrong).expect_err("it is wrong");
+    let wrong = wrong.to_string();
+    assert!(
+        wrong.contains("…") && wrong.contains("expected a whole number"),
+        "{wrong}"
+    );
+}

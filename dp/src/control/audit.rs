@@ -18,11 +18,12 @@ use twinseal_api::v1::{
 
 use super::access::Caller;
 use super::lines::{Lines, Writer};
-use super::refusal::{Refused, short, text};
+use super::refusal::{Refused, text};
+use crate::text::word;
 use crate::time::{rfc3339, unix_nanos};
 
 /// Items of a transaction that are named; the others are counted.
-const NAMED: usize = 100;
+pub(super) const NAMED: usize = 100;
 /// Reasons of a refusal that are told.
 const REASONS: usize = 20;
 /// Entries that may wait for the disk.
@@ -100,8 +101,13 @@ impl Entry {
     pub fn item(&mut self, what: String) {
         self.count += 1;
         if self.items.len() < NAMED {
-            self.items.push(short(what));
+            self.items.push(word(&what).into_owned());
         }
+    }
+
+    /// Takes down that there are so many more, without their names.
+    pub(super) fn more(&mut self, count: usize) {
+        self.count += count;
     }
 
     /// Takes down what is changed.
@@ -109,7 +115,8 @@ impl Entry {
         self.count += changes.len();
         let room = NAMED.saturating_sub(self.items.len());
         let changes = changes.iter().take(room);
-        self.items.extend(changes.map(|it| short(describe(it))));
+        self.items
+            .extend(changes.map(|it| word(&describe(it)).into_owned()));
     }
 
     /// The same of items that are set.
@@ -118,7 +125,7 @@ impl Entry {
         let room = NAMED.saturating_sub(self.items.len());
         let items = items.iter().take(room);
         self.items
-            .extend(items.map(|item| short(format!("set {}", set(item)))));
+            .extend(items.map(|item| word(&format!("set {}", set(item))).into_owned()));
     }
 
     fn json(self, node: &str, outcome: &Outcome<'_>) -> Value {

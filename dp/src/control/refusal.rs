@@ -6,9 +6,10 @@ pub use twinseal_api::v1::RefusalCode as Code;
 use twinseal_api::v1::RefusedItem;
 
 use super::parse::ItemKey;
+use crate::text::{sentence, shorten, word};
 
-/// Bytes of a text of somebody else's that are told.
-const SHORT: usize = 256;
+/// Reasons that one line of a log or an event has.
+const SHOWN: usize = 20;
 
 /// More reasons than these are only counted: a controller that is wrong a million times need not read it all.
 const MAX_ITEMS: usize = 1000;
@@ -66,9 +67,11 @@ impl Refused {
     pub fn push(&mut self, mut item: RefusedItem) {
         // They name what was sent, which may be any text of any length.
         for text in [&mut item.item, &mut item.field] {
-            shorten(text, SHORT);
+            shorten(text, word);
         }
-        shorten(&mut item.reason, 4 * SHORT);
+        for text in [&mut item.reason, &mut item.fix] {
+            shorten(text, sentence);
+        }
         let kind = Kind::from(item.code());
         self.kind = Some(self.kind.map_or(kind, |k| k.min(kind)));
         if self.items.len() < MAX_ITEMS {
@@ -142,12 +145,12 @@ impl Refused {
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, item) in self.items.iter().enumerate() {
+        for (n, item) in self.items.iter().take(SHOWN).enumerate() {
             let separator = if n == 0 { "" } else { "; " };
             f.write_str(separator)?;
             f.write_str(&text(item))?;
         }
-        match self.more {
+        match self.items.len().saturating_sub(SHOWN) + self.more {
             0 => Ok(()),
             more => write!(f, "; and {more} more"),
         }
@@ -155,21 +158,6 @@ impl fmt::Display for Refused {
 }
 
 impl std::error::Error for Refused {}
-
-/// A text that somebody else wrote, as it may be logged: a name has at most 64 bytes, but what was sent may be no name.
-pub fn short(mut text: String) -> String {
-    shorten(&mut text, SHORT);
-    text
-}
-
-fn shorten(text: &mut String, most: usize) {
-    let length = text.len();
-    if length > most {
-        text.truncate(text.floor_char_boundary(most));
-        text.push_str(&format!("... ({length} bytes)"));
-        text.shrink_to_fit();
-    }
-}
 
 /// A change's place as the protocol has it. What Replace sweeps away has none.
 pub(super) fn place(index: usize) -> i32 {
@@ -214,16 +202,21 @@ mod tests {
 
     #[test]
     fn what_others_wrote_is_cut() {
-        assert_eq!(short("a-b".to_owned()), "a-b");
-        let cut = short("é".repeat(1 << 20));
-        assert!(cut.len() < SHORT + 32, "{}", cut.len());
-        assert!(cut.ends_with("... (2097152 bytes)"), "{cut}");
         let mut refused = Refused::default();
-        refused.push(RefusedItem {
-            item: "x".repeat(1 << 20),
-            reason: "y".repeat(1 << 20),
-            ..Default::default()
-        });
-        assert!(refused.to_string().len() < 6 * SHORT);
+        for _ in 0..1000 {
+            refused.push(RefusedItem {
+                item: "x".repeat(60_000),
+                field: "\u{1b}".repeat(60_000),
+                reason: format!("{} is no name", "y".repeat(60_000)),
+                fix: "z".repeat(60_000),
+                ..Default::default()
+            });
+        }
+        let one = text(&refused.items()[0]);
+        assert!(one.len() < 3000 && one.contains(" is no name: z"), "{one}");
+        assert!(!one.contains('\u{1b}'), "{one}");
+        let all = refused.to_string();
+        assert!(all.len() < 60_000, "{}", all.len());
+        assert!(all.ends_with("; and 980 more"), "{all}");
     }
 }

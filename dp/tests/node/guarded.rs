@@ -1,6 +1,7 @@
 //! Nodes that know their clients, over real sockets and with real certificates.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -93,6 +94,17 @@ pub async fn wait_for(mut done: impl AsyncFnMut() -> bool) {
         assert!(begin.elapsed() < PATIENCE, "it did not come");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Writes a file of its owner's alone, as one with a private key must be.
+pub fn write_private(path: &Path, text: &str) {
+    std::fs::write(path, text).expect("a file");
+    set_mode(path, 0o600);
+}
+
+pub fn set_mode(path: &Path, mode: u32) {
+    let mode = std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(path, mode).expect("ours");
 }
 
 /// An issuer of certificates, and their files.

@@ -1,12 +1,12 @@
 //! The command line of `twinseal agent etcd`.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use twinseal_etcd::{Config, Source, Tls, User};
 
 use crate::cli::client::Target;
+use crate::private;
 
 /// Options of `twinseal agent etcd`.
 #[derive(Clone, Debug, clap::Args)]
@@ -26,7 +26,7 @@ pub(super) struct EtcdArgs {
     /// The user to be in etcd.
     #[arg(long, requires = "password_file")]
     pub(super) user: Option<String>,
-    /// A file with the user's password, which others must not be able to read. It is read at each authentication.
+    /// A file with the user's password, its owner's alone (mode 0600). It is read at each authentication.
     #[arg(long, value_name = "FILE", requires = "user")]
     pub(super) password_file: Option<PathBuf>,
     /// Who issued the members' certificates, PEM; needed for https://. Files of certificates are read again when a member is
@@ -36,7 +36,7 @@ pub(super) struct EtcdArgs {
     /// Our certificate for etcd, with those between it and its issuer, PEM.
     #[arg(long, value_name = "FILE", requires_all = ["etcd_key", "etcd_ca"])]
     etcd_cert: Option<PathBuf>,
-    /// Its private key, PEM.
+    /// Its private key, PEM, its owner's alone (mode 0600).
     #[arg(long, value_name = "FILE", requires = "etcd_cert")]
     etcd_key: Option<PathBuf>,
     /// The DNS name or address in the members' certificates, if it is not HOST.
@@ -97,23 +97,16 @@ impl EtcdArgs {
 }
 
 fn password(file: &Path) -> Result<String, String> {
-    let octets = read_secret("--password-file", file)?;
-    let text = String::from_utf8(octets)
+    let bytes = read_secret("--password-file", file)?;
+    let text = String::from_utf8(bytes)
         .map_err(|_| format!("--password-file {}: it is not UTF-8", file.display()))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// A file that others must not be able to read.
+/// A file that is its owner's alone.
 fn read_secret(option: &str, file: &Path) -> Result<Vec<u8>, String> {
-    let wrong = |why: String| format!("{option} {}: {why}", file.display());
-    let mode = std::fs::metadata(file).map(|it| it.permissions().mode());
-    match mode {
-        Ok(mode) if mode & 0o007 != 0 => Err(wrong(format!(
-            "everybody may read or write it (mode {:o}): chmod 600 it",
-            mode & 0o777
-        ))),
-        _ => read(option, file),
-    }
+    let read = private::read(file).map_err(|error| format!("{option}: {error}"));
+    read.map(|bytes| bytes.to_vec())
 }
 
 fn read(option: &str, file: &Path) -> Result<Vec<u8>, String> {
@@ -122,6 +115,8 @@ fn read(option: &str, file: &Path) -> Result<Vec<u8>, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use clap::Parser;
 
     use super::*;
@@ -155,14 +150,17 @@ mod tests {
                 .to_string()
                 .contains("--password-file")
         );
-        write("one\n", 0o640);
+        write("one\n", 0o600);
         let user = args.config().unwrap().user.unwrap();
         assert_eq!((&*user.name, user.password.read()), ("u", Ok("one".into())));
         write("two", 0o600);
         assert_eq!(user.password.read(), Ok("two".into()));
-        write("two", 0o644);
-        let refused = user.password.read().unwrap_err().to_string();
-        assert!(refused.contains("chmod 600"), "{refused}");
+        for mode in [0o640, 0o604] {
+            write("two", mode);
+            let refused = user.password.read().unwrap_err().to_string();
+            assert!(refused.starts_with("--password-file: "), "{refused}");
+            assert!(refused.contains("chmod 600"), "{refused}");
+        }
     }
 
     #[test]
@@ -178,6 +176,18 @@ mod tests {
                 "{more:?}"
             );
         }
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pem");
+        std::fs::write(&file, "").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let name = &*file.display().to_string();
+        let open = args(&["--etcd-ca", name, "--etcd-cert", name, "--etcd-key", name]);
+        let error = open.config().unwrap().tls.unwrap().read().err().unwrap();
+        let error = error.to_string();
+        assert!(
+            error.starts_with("--etcd-key: ") && error.contains("chmod 600"),
+            "{error}"
+        );
         let args = args(&["--etcd-ca", "/nowhere/ca"]);
         let tls = args.config().unwrap().tls.unwrap();
         let error = tls.read().err().unwrap().to_string();

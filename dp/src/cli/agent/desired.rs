@@ -8,8 +8,9 @@ use twinseal_api::v1;
 use v1::change::Change as Of;
 use v1::item::Item;
 
-use crate::cli::state_file::StateFile;
-use crate::control::refusal::short;
+use super::status::MAX_REASONS;
+use crate::cli::state_file::{StateFile, StateFileError};
+use crate::text::word;
 
 /// What names an item: its reference, or its owner if it transmits; encoded, so that it can be compared.
 type Id = Vec<u8>;
@@ -22,7 +23,7 @@ pub(super) struct Desired {
     /// The items of each fragment, by the fragment's key.
     fragments: BTreeMap<String, Vec<Id>>,
     /// Fragments that are no state files, and why.
-    wrong: BTreeMap<String, String>,
+    wrong: BTreeMap<String, Vec<String>>,
     /// Each item, by the fragments that have it: more than one is a mistake, unless they agree.
     items: HashMap<Id, BTreeMap<String, v1::Item>>,
     changed: BTreeSet<Id>,
@@ -135,7 +136,7 @@ impl Desired {
                 self.state
             )]);
         }
-        let mut mistakes: Vec<_> = self.wrong.values().cloned().collect();
+        let mut mistakes: Vec<_> = self.wrong.values().flatten().cloned().collect();
         // What did not change was checked when it did.
         let changed = self.changed.iter().filter_map(|id| self.items.get(id));
         for of in changed {
@@ -145,7 +146,9 @@ impl Desired {
             };
             if let Some((other, _)) = fragments.find(|(_, its)| *its != item) {
                 mistakes.push(format!(
-                    "{other}: sets an item that {first} sets otherwise: {}; keep it in one of them",
+                    "{}: sets an item that {} sets otherwise: {}; keep it in one of them",
+                    word(other),
+                    word(first),
                     name(item)
                 ));
             }
@@ -158,17 +161,28 @@ impl Desired {
     }
 }
 
-fn parse(key: &str, text: &str) -> Result<Vec<Item>, String> {
-    let file =
-        StateFile::parse_fragment(Path::new(key), text).map_err(|error| error.to_string())?;
+fn parse(key: &str, text: &str) -> Result<Vec<Item>, Vec<String>> {
+    let file = match StateFile::parse_fragment(Path::new(key), text) {
+        Ok(file) => file,
+        Err(StateFileError::Invalid(mistakes)) => {
+            let told = mistakes.iter().take(MAX_REASONS);
+            let mut told: Vec<_> = told.map(ToString::to_string).collect();
+            if let Some(more @ 1..) = mistakes.len().checked_sub(MAX_REASONS) {
+                told.push(format!("{}: {more} mistakes more", word(key)));
+            }
+            return Err(told);
+        }
+        Err(error) => return Err(vec![error.to_string()]),
+    };
     let mut items = Vec::with_capacity(file.changes.len());
     for change in file.changes {
         match change.change {
             Some(Of::Set(v1::Item { item: Some(item) })) => items.push(item),
             _ => {
-                return Err(format!(
-                    "{key}: delete: a fragment says what is to be there; remove the item, or the key, instead"
-                ));
+                return Err(vec![format!(
+                    "{}: delete: a fragment says what is to be there; remove the item, or the key, instead",
+                    word(key)
+                )]);
             }
         }
     }
@@ -220,7 +234,7 @@ fn id(item: &Item) -> Id {
 
 /// For people.
 fn name(item: &v1::Item) -> String {
-    short(match &item.item {
+    let name = match &item.item {
         Some(Item::Port(it)) => format!("port {:?}", it.name),
         Some(Item::Vrf(it)) => format!("vrf {:?}", it.name),
         Some(Item::Link(it)) => format!("link {:?}", it.name),
@@ -232,7 +246,8 @@ fn name(item: &v1::Item) -> String {
         Some(Item::Key(it)) => format!("key {:?}, epoch {}", it.owner, it.epoch),
         Some(Item::Transmit(it)) => format!("transmit of {:?}", it.owner),
         None => "nothing".to_owned(),
-    })
+    };
+    word(&name).into_owned()
 }
 
 #[cfg(test)]
@@ -331,6 +346,31 @@ mod tests {
         }
         desired.remove("/s/bad");
         assert_eq!(desired.all().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_hostile_fragment_makes_no_long_lines() {
+        let mut desired = Desired::new("/s/");
+        let long = "\u{1b}[2J".repeat(15_000);
+        let quoted = serde_json::to_string(&long).unwrap();
+        let key = format!("/s/{long}");
+        for text in [
+            format!("{quoted}: 1\n"),
+            format!("ports:\n- {{name: p, role: {quoted}}}\n"),
+            format!("ports:\n- {{name: p, {quoted}: 1}}\n"),
+            format!("ports:\n- {{name: p, af_xdp: {{netdev: e, xdp: {quoted}}}}}\n"),
+            format!("delete:\n- {{port: {quoted}}}\n"),
+            format!("vrfs: {}\n", "[".repeat(60_000)),
+            "vrfs:\n".to_owned() + &"- {nam: 1}\n".repeat(10_000),
+        ] {
+            desired.set(&key, &text);
+            let mistakes = desired.all().unwrap_err();
+            assert!(mistakes.len() <= 2 * MAX_REASONS, "{}", mistakes.len());
+            for mistake in mistakes {
+                assert!(mistake.len() < 2500, "{}: {mistake}", mistake.len());
+                assert!(!mistake.chars().any(char::is_control), "{mistake}");
+            }
+        }
     }
 
     #[test]

@@ -10,9 +10,10 @@ use twinseal_etcd::{Change, Client, EtcdError, Lease, Watch};
 use super::args::EtcdArgs;
 use super::desired::Desired;
 use super::node::{Node, NotDone};
-use super::status::{Progress, Reason, Status};
+use super::status::{MAX_REASONS, Progress, Reason, Status};
 use crate::cli::client::Target;
 use crate::cli::run::{forbid_dumps, stop_signal};
+use crate::text::sentence;
 
 /// Changes come in bursts, as a transaction's keys do; this long after the first they are applied together.
 const COALESCE: Duration = Duration::from_millis(50);
@@ -142,7 +143,7 @@ impl Agent {
     /// Reads all if need be, and watches from there.
     async fn follow(&mut self) {
         if let Err(error) = self.try_follow().await {
-            tracing::warn!("{error}");
+            tracing::warn!("{}", said(&error));
             self.etcd_at = Instant::now() + AGAIN;
         }
     }
@@ -197,7 +198,7 @@ impl Agent {
                 return;
             }
             Err(error) => {
-                tracing::warn!("watch lost: {error}");
+                tracing::warn!("watch lost: {}", said(&error));
                 self.watch = None;
                 return;
             }
@@ -225,8 +226,11 @@ impl Agent {
                 self.status.applied(revision, generation);
             }
             Err(Untold::Invalid(mistakes)) => {
-                for mistake in &mistakes {
+                for mistake in mistakes.iter().take(MAX_REASONS) {
                     tracing::error!("{mistake}");
+                }
+                if let Some(more @ 1..) = mistakes.len().checked_sub(MAX_REASONS) {
+                    tracing::error!("{more} mistakes more");
                 }
                 let reasons = mistakes.iter().map(Reason::text).collect();
                 self.status.failed(Progress::Invalid, reasons);
@@ -236,7 +240,7 @@ impl Agent {
                 self.tell_soon(Duration::ZERO);
             }
             Err(Untold::Node(NotDone::Refused { reasons, .. })) => {
-                for reason in &reasons {
+                for reason in reasons.iter().take(MAX_REASONS) {
                     tracing::error!(
                         "refused: {}: {}: {}; {}",
                         reason.item,
@@ -300,7 +304,7 @@ impl Agent {
                 self.etcd_at = Instant::now();
             }
             Err(error) => {
-                tracing::warn!("status not written: {error}");
+                tracing::warn!("status not written: {}", said(&error));
                 let again = Instant::now() + AGAIN;
                 (self.etcd_at, self.renew_at) = (again, again);
             }
@@ -354,6 +358,11 @@ async fn disturbed(node: &mut Option<Node>) -> Result<(), NotDone> {
         Some(node) => node.disturbed().await,
         None => std::future::pending().await,
     }
+}
+
+/// What went wrong with etcd, in whose words there may be anything.
+fn said(error: &EtcdError) -> String {
+    sentence(&error.to_string()).into_owned()
 }
 
 /// What is not UTF-8 is no state file, and the parser will say so.

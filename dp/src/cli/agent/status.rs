@@ -3,6 +3,8 @@
 use serde::Serialize;
 use twinseal_api::v1;
 
+use crate::text::{sentence, word};
+
 /// What became of the desired state: the value of `PREFIX/status/NODE`, in JSON.
 #[derive(Clone, PartialEq, Eq, Serialize, Debug)]
 pub(super) struct Status {
@@ -57,7 +59,7 @@ impl Reason {
     /// Only a text.
     pub(super) fn text(reason: impl ToString) -> Self {
         Self {
-            reason: reason.to_string(),
+            reason: sentence(&reason.to_string()).into_owned(),
             ..Self::default()
         }
     }
@@ -65,11 +67,12 @@ impl Reason {
 
 impl From<v1::RefusedItem> for Reason {
     fn from(item: v1::RefusedItem) -> Self {
+        // The node's words, which it has shortened if it is of this version.
         Self {
-            item: item.item,
-            field: item.field,
-            reason: item.reason,
-            fix: item.fix,
+            item: word(&item.item).into_owned(),
+            field: word(&item.field).into_owned(),
+            reason: sentence(&item.reason).into_owned(),
+            fix: sentence(&item.fix).into_owned(),
         }
     }
 }

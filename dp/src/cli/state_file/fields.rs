@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use super::yaml::{At, Broken, Node, Pair, Value};
 use crate::config::Mistake;
+use crate::text::quoted;
 
 /// Mistakes of one file that are told.
 const MAX_MISTAKES: usize = 1000;
@@ -33,14 +34,9 @@ impl<'p> Mistakes<'p> {
 
     pub(super) fn add(&mut self, at: At, field: &str, reason: impl Into<String>, fix: &str) {
         if self.all.len() < MAX_MISTAKES {
-            self.all.push(Mistake {
-                path: self.path.to_owned(),
-                line: at.line,
-                column: at.column,
-                field: field.to_owned(),
-                reason: reason.into(),
-                fix: fix.to_owned(),
-            });
+            let place = (at.line, at.column);
+            let mistake = Mistake::new(self.path, place, field, &reason.into(), fix);
+            self.all.push(mistake);
         }
     }
 
@@ -99,12 +95,7 @@ impl<'a, 'p> Fields<'a, '_, 'p> {
             match &mut pair.value.value {
                 Value::Map(pairs) if pair.key == "<<" => merged.append(pairs),
                 _ if self.has(&pair.key) => {
-                    self.wrong(
-                        pair.at,
-                        short(&pair.key),
-                        "it is a duplicate",
-                        "keep one of them",
-                    );
+                    self.wrong(pair.at, &pair.key, "it is a duplicate", "keep one of them");
                 }
                 _ => self.pairs.push(pair),
             }
@@ -229,7 +220,7 @@ impl<'a, 'p> Fields<'a, '_, 'p> {
             return 0;
         };
         W::number_of(&text).unwrap_or_else(|| {
-            let reason = format!("{:?} is not one of {}", short(&text), W::WORDS.join(", "));
+            let reason = format!("{} is not one of {}", quoted(&text), W::WORDS.join(", "));
             self.wrong(at, name, reason, "write one of these");
             0
         })
@@ -335,19 +326,9 @@ impl<'a, 'p> Fields<'a, '_, 'p> {
         for pair in std::mem::take(&mut self.pairs) {
             let known = self.known.join(", ");
             let reason = format!("unknown field; there are {known}");
-            self.wrong(
-                pair.at,
-                short(&pair.key),
-                reason,
-                "correct its name or remove it",
-            );
+            self.wrong(pair.at, &pair.key, reason, "correct its name or remove it");
         }
     }
-}
-
-/// As much of a text as a message shows.
-fn short(text: &str) -> &str {
-    &text[..text.floor_char_boundary(64)]
 }
 
 /// In decimal, or with 0x, 0o or 0b; `_` may part digits.

@@ -12,13 +12,14 @@ mod tests;
 mod yaml;
 
 use std::fmt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use twinseal_api::v1;
 use zeroize::Zeroizing;
 
 use crate::config::Mistake;
+use crate::private;
+use crate::text;
 use yaml::At;
 
 /// A state file, read.
@@ -91,7 +92,7 @@ impl StateFile {
         match text.map(Zeroizing::new) {
             Ok(text) => {
                 let file = Self::parse(path, &text)?;
-                if file.holds_secrets && others_may_read(path) {
+                if file.holds_secrets && private::others_may_read(path) {
                     tracing::warn!(
                         "{0} has secrets, and others may read it: chmod 600 {0}",
                         path.display()
@@ -134,18 +135,6 @@ impl StateFile {
     }
 }
 
-/// Whether a file is not its owner's alone. What is none, as a pipe of the shell, is whoever's opened it.
-fn others_may_read(path: &Path) -> bool {
-    let about = std::fs::metadata(path);
-    about.is_ok_and(|about| open_mode(&about).is_some())
-}
-
-/// The permission bits of a file that not its owner alone may read or write.
-fn open_mode(about: &std::fs::Metadata) -> Option<u32> {
-    let mode = about.permissions().mode() & 0o7777;
-    (about.is_file() && mode & 0o077 != 0).then_some(mode)
-}
-
 struct Shown<'a> {
     path: &'a Path,
     place: &'a Place,
@@ -154,7 +143,7 @@ struct Shown<'a> {
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Place { at, .. } = self.place;
-        let (path, entry) = (self.path.display(), self.place.entry());
+        let (path, entry) = (text::path(self.path), self.place.entry());
         write!(f, "{path}:{}: {entry}", at.line)
     }
 }

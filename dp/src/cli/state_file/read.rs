@@ -3,24 +3,22 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use twinseal_api::v1;
 use v1::item::Item;
-use zeroize::Zeroizing;
 
 use super::fields::{Fields, Mistakes};
 use super::schema::{
     BindMode, Checksum, Direction, Dscp, End, INSTALLED, NEEDED, PortRole, Suite, XdpMode,
 };
 use super::yaml::{At, Broken, Next, Node, Value, Yaml};
-use super::{Origin, Place, StateFile, open_mode};
+use super::{Origin, Place, StateFile};
 use crate::config::Mistake;
 use crate::control::parse::ItemKey;
+use crate::private;
 
 /// The sections of a file, in the order in which they are applied.
 const SECTIONS: [&str; 11] = [
@@ -173,10 +171,9 @@ impl Reader<'_> {
         let mut seen = [false; SECTIONS.len()];
         while let Some((at, name)) = name(yaml)? {
             let Some(n) = SECTIONS.iter().position(|section| *section == name) else {
-                let name = &name[..name.floor_char_boundary(64)];
                 let reason = format!("unknown field; there are {}", SECTIONS.join(", "));
                 let fix = "correct its name or remove it";
-                self.mistakes.add(at, name, reason, fix);
+                self.mistakes.add(at, &name, reason, fix);
                 let (at, value) = yaml.next()?;
                 yaml.rest(at, value)?;
                 continue;
@@ -464,7 +461,7 @@ fn key(
         }
         (Some(text), None) => {
             secrets.written = true;
-            decode(f, "secret", &text)
+            decode(f, "secret", text.as_bytes())
         }
         (None, Some(_)) if origin == Origin::Store => {
             let fix = "write the secret itself: files of this machine are not for whoever writes the store";
@@ -473,21 +470,11 @@ fn key(
         }
         (None, Some(file)) => {
             let file = path.parent().unwrap_or(Path::new("")).join(file);
-            match read_secret(&file) {
+            match private::read(&file) {
                 Ok(text) => decode(f, "secret_file", &text),
-                Err(ReadSecret::Open(mode)) => {
-                    let file = file.display();
-                    let reason = format!("{file} has mode {mode:04o}: others may read the secret");
-                    let fix = format!(
-                        "load a new secret, or, if nobody else has read it: chmod 600 {file}"
-                    );
-                    f.wrong(at, "secret_file", reason, &fix);
-                    None
-                }
-                Err(ReadSecret::Io(error)) => {
-                    let reason = format!("cannot read {}: {error}", file.display());
+                Err(error) => {
                     let fix = "name a file made by `twinseal genkey`";
-                    f.wrong(at, "secret_file", reason, fix);
+                    f.wrong(at, "secret_file", error.to_string(), fix);
                     None
                 }
             }
@@ -508,27 +495,8 @@ fn key(
     Some(v1::Key { secret, ..key })
 }
 
-/// Why a file's secret is not taken.
-enum ReadSecret {
-    /// Not its owner alone may read or write it: its permission bits.
-    Open(u32),
-    Io(std::io::Error),
-}
-
-/// The text of a file that is its owner's alone.
-fn read_secret(path: &Path) -> Result<Zeroizing<String>, ReadSecret> {
-    let mut file = File::open(path).map_err(ReadSecret::Io)?;
-    let about = file.metadata().map_err(ReadSecret::Io)?;
-    if let Some(mode) = open_mode(&about) {
-        return Err(ReadSecret::Open(mode));
-    }
-    let mut text = Zeroizing::new(String::new());
-    file.read_to_string(&mut text).map_err(ReadSecret::Io)?;
-    Ok(text)
-}
-
-fn decode(f: &mut Fields<'_, '_, '_>, field: &str, text: &str) -> Option<Vec<u8>> {
-    let secret = STANDARD.decode(text.trim());
+fn decode(f: &mut Fields<'_, '_, '_>, field: &str, text: &[u8]) -> Option<Vec<u8>> {
+    let secret = STANDARD.decode(text.trim_ascii());
     if secret.is_err() {
         // The decoder's own message would show a part of the secret.
         let fix = "write the output of `twinseal genkey`: 32 bytes, 44 characters";

@@ -17,6 +17,7 @@ use super::clients::{Permit, TooMany};
 use super::listen::Visitor;
 use super::meter::Metered;
 use super::{Access, Caller, Peer, Role, needed};
+use crate::text::{sentence, word};
 
 /// Bytes of a message to a method that changes nothing, which asks for something and says little.
 const SMALL: usize = 16 << 10;
@@ -90,11 +91,12 @@ impl Access {
             return Err(Status::resource_exhausted(&**why));
         }
         let peer = &visitor.peer;
-        let method = method(request);
+        let method = &*word(method(request));
         let (needed, role) = (needed(method), self.role(peer));
         let Some(role) = role.filter(|role| *role >= needed) else {
             self.0.clients.refused("peer_refused", peer.identity());
             let distrust = self.distrust(peer);
+            let distrust = distrust.map(|why| sentence(&why).into_owned());
             return Err(denied(peer, method, needed, role, distrust));
         };
         let limits = self.limits();
@@ -122,7 +124,10 @@ impl Access {
             ),
             _ => (
                 SMALL,
-                format!("{method} takes {SMALL} bytes: ask for less at a time"),
+                format!(
+                    "{} takes {SMALL} bytes: ask for less at a time",
+                    word(method)
+                ),
             ),
         }
     }

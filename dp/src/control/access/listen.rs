@@ -29,6 +29,7 @@ use super::tls::{self, Trust};
 use super::why::{self, Few};
 use super::{Access, Peer, Role};
 use crate::control::server::Bound;
+use crate::text::sentence;
 
 /// Places for admins, besides those of all, on the socket and as many over TLS.
 const ADMINS: usize = 8;
@@ -241,9 +242,10 @@ impl Door {
     /// Counts a client that was refused, and says why.
     fn refused_tls(&self, address: SocketAddr, error: &io::Error) {
         let why = why::handshake(error);
+        let why = sentence(&why);
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.admit() {
-            tracing::info!(%address, why, "a TLS client was refused");
+            tracing::info!(%address, %why, "a TLS client was refused");
         }
         let who = format!("a TLS client at {}: {why}", address.ip());
         self.access.0.clients.refused("tls_refused", who);

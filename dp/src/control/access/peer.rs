@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 
 use super::names::San;
 use super::tls::Trust;
-use crate::control::refusal::short;
+use crate::text::word;
 
 /// Names of a certificate that are taken down.
 const NAMES: usize = 16;
@@ -58,7 +58,7 @@ impl Peer {
         match self {
             Self::Unix { uid, .. } => format!("uid {uid}"),
             Self::Tls { names, .. } => match names.first() {
-                Some(name) => short(name.to_string()),
+                Some(name) => word(&name.to_string()).into_owned(),
                 None => "a certificate without names".to_owned(),
             },
         }
@@ -70,7 +70,7 @@ impl Peer {
             Self::Unix { uid, gid, pid, .. } => json!({ "uid": uid, "gid": gid, "pid": pid }),
             Self::Tls { address, names, .. } => {
                 let names = names.iter().take(NAMES);
-                let names = names.map(|name| short(name.to_string()));
+                let names = names.map(|name| word(&name.to_string()).into_owned());
                 let names: Vec<_> = names.collect();
                 json!({ "names": names, "address": address.to_string() })
             }

@@ -15,6 +15,7 @@ use webpki::EndEntityCert;
 
 use super::names::San;
 use super::{TlsConfig, why};
+use crate::private::{self, PrivateError};
 
 /// How long it is believed that a certificate has not run out.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -31,6 +32,14 @@ pub enum TlsError {
         path: PathBuf,
         /// Why not.
         source: io::Error,
+    },
+    /// The private key could not be read, or is not its owner's alone.
+    #[error("{field}: {error}")]
+    Private {
+        /// As the configuration calls it.
+        field: &'static str,
+        /// Why not.
+        error: PrivateError,
     },
     /// A file is not what it should be.
     #[error("{field}: {} {reason}", .path.display())]
@@ -174,7 +183,10 @@ fn certificates(
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     const FIELD: &str = "control.tls.key";
-    let text = zeroize::Zeroizing::new(read(FIELD, path)?);
+    let text = private::read(path).map_err(|error| TlsError::Private {
+        field: FIELD,
+        error,
+    })?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|_| TlsError::File {
         field: FIELD,
         path: path.to_owned(),

@@ -10,7 +10,8 @@ use zeroize::Zeroize;
 
 use super::Parser;
 use super::items::owner_text;
-use crate::control::model::{End, KeyId, MAX_NAME, Name, Owner, Prefix, Role, Tags, Via};
+use crate::control::model::{End, KeyId, Name, Owner, Prefix, Role, Tags, Via};
+use crate::text::quoted;
 use crate::wire::ethernet::Mac;
 use crate::wire::overlay::DEFAULT_PORT;
 
@@ -73,14 +74,14 @@ impl Parser<'_> {
             if !(1..=MAX_TAG_KEY).contains(&key.len()) {
                 sound = self.refuse(
                     "tags",
-                    format!("the key {} has {} bytes", quote(key), key.len()),
+                    format!("the key {} has {} bytes", quoted(key), key.len()),
                     &format!("give keys of 1 to {MAX_TAG_KEY} bytes"),
                 );
             }
             if value.len() > MAX_TAG_VALUE {
                 sound = self.refuse(
                     "tags",
-                    format!("the value of {} has {} bytes", quote(key), value.len()),
+                    format!("the value of {} has {} bytes", quoted(key), value.len()),
                     &format!("give values of at most {MAX_TAG_VALUE} bytes"),
                 );
             }
@@ -135,7 +136,7 @@ impl Parser<'_> {
     }
 
     pub(super) fn named<K>(&mut self, kind: &str, text: &str) -> Option<Name<K>> {
-        self.item = format!("{kind} {}", quote(text));
+        self.item = format!("{kind} {}", quoted(text));
         self.name("name", text)
     }
 
@@ -144,7 +145,7 @@ impl Parser<'_> {
         match Name::new(text) {
             Some(name) => Some(name),
             None if text.is_empty() => self.refuse(field, "it is empty", FIX),
-            None => self.refuse(field, format!("{} is not a name", quote(text)), FIX),
+            None => self.refuse(field, format!("{} is not a name", quoted(text)), FIX),
         }
     }
 
@@ -161,7 +162,7 @@ impl Parser<'_> {
         }
         self.refuse(
             field,
-            format!("{} is not a device name", quote(text)),
+            format!("{} is not a device name", quoted(text)),
             "give 1 to 15 printable characters without / : %, as in /sys/class/net",
         )
     }
@@ -199,7 +200,7 @@ impl Parser<'_> {
         let Ok(address) = text.parse::<IpAddr>() else {
             return self.refuse(
                 field,
-                format!("{} is not an IP address", quote(text)),
+                format!("{} is not an IP address", quoted(text)),
                 "write it like 192.0.2.1 or 2001:db8::1",
             );
         };
@@ -272,12 +273,12 @@ impl Parser<'_> {
         match parsed {
             None => self.refuse(
                 "prefix",
-                format!("{} is not a prefix", quote(text)),
+                format!("{} is not a prefix", quoted(text)),
                 "write it like 10.0.0.0/8 or 2001:db8::/32",
             ),
             Some((address, prefix)) if address != prefix.address() => self.refuse(
                 "prefix",
-                format!("{} has bits beyond its length", quote(text)),
+                format!("{} has bits beyond its length", quoted(text)),
                 &format!("write {prefix}"),
             ),
             Some((IpAddr::V6(v6), prefix))
@@ -285,7 +286,7 @@ impl Parser<'_> {
             {
                 self.refuse(
                     "prefix",
-                    format!("{} is of IPv4 addresses in IPv6", quote(text)),
+                    format!("{} is of IPv4 addresses in IPv6", quoted(text)),
                     "write it as IPv4",
                 )
             }
@@ -298,7 +299,11 @@ impl Parser<'_> {
             Err(error) => {
                 let error = error.to_string();
                 let fix = error.rsplit(": ").next().unwrap_or_default().to_owned();
-                self.refuse(field, format!("{} is not a MAC address", quote(text)), &fix)
+                self.refuse(
+                    field,
+                    format!("{} is not a MAC address", quoted(text)),
+                    &fix,
+                )
             }
             Ok(mac) if mac.0[0] & 1 != 0 => self.refuse(
                 field,
@@ -322,13 +327,5 @@ impl Parser<'_> {
                 "give 0 for 21591",
             ),
         }
-    }
-}
-
-/// What a stranger wrote, short and without control characters.
-pub(super) fn quote(text: &str) -> String {
-    match text.char_indices().nth(MAX_NAME) {
-        None => format!("{text:?}"),
-        Some((end, _)) => format!("{:?}...", &text[..end]),
     }
 }

@@ -7,13 +7,13 @@ use twinseal_crypto::Suite;
 use twinseal_ebpf::XdpMode;
 use twinseal_xsk::BindMode;
 
-use super::fields::quote;
 use super::{Action, Item, ItemKey, Kept, Parser};
 use crate::control::model::{
     Checksum, Circuit, Hop, Key, KeyId, LabelAction, Link, Member, Owner, Port, Role, Target,
 };
 use crate::ports::{Device, PortSpec};
 use crate::tables::Dscp;
+use crate::text::quoted;
 
 impl Parser<'_> {
     pub(super) fn item(&mut self, item: v1::Item) -> Option<Action> {
@@ -22,7 +22,7 @@ impl Parser<'_> {
             Some(Proto::Key(key)) => return self.key(key),
             Some(Proto::Port(port)) => self.port(port),
             Some(Proto::Vrf(vrf)) => {
-                self.item = format!("vrf {}", quote(&vrf.name));
+                self.item = format!("vrf {}", quoted(&vrf.name));
                 self.name("name", &vrf.name).map(Item::Vrf)
             }
             Some(Proto::Link(link)) => self.link(link),
@@ -46,7 +46,7 @@ impl Parser<'_> {
             Some(Proto::Circuit(name)) => self.named("circuit", &name).map(ItemKey::Circuit),
             Some(Proto::Group(name)) => self.named("group", &name).map(ItemKey::Group),
             Some(Proto::Label(label)) => {
-                self.item = format!("label {} on link {}", label.label, quote(&label.link));
+                self.item = format!("label {} on link {}", label.label, quoted(&label.link));
                 let link = self.name("link", &label.link)?;
                 Some(ItemKey::Label(link, label.label))
             }
@@ -88,7 +88,7 @@ impl Parser<'_> {
     }
 
     fn port(&mut self, port: v1::Port) -> Option<Item> {
-        self.item = format!("port {}", quote(&port.name));
+        self.item = format!("port {}", quoted(&port.name));
         let name = self.name("name", &port.name);
         let mtu = match port.mtu {
             0 => Some(0),
@@ -216,7 +216,7 @@ impl Parser<'_> {
     }
 
     fn link(&mut self, link: v1::Link) -> Option<Item> {
-        self.item = format!("link {}", quote(&link.name));
+        self.item = format!("link {}", quoted(&link.name));
         let name = self.name("name", &link.name);
         let end = self.end(link.end);
         let port = self.name("port", &link.port);
@@ -266,7 +266,7 @@ impl Parser<'_> {
     }
 
     fn circuit(&mut self, circuit: v1::Circuit) -> Option<Item> {
-        self.item = format!("circuit {}", quote(&circuit.name));
+        self.item = format!("circuit {}", quoted(&circuit.name));
         let name = self.name("name", &circuit.name);
         let id = match circuit.id {
             0 => self.refuse(
@@ -319,7 +319,7 @@ impl Parser<'_> {
     }
 
     fn label(&mut self, label: v1::Label) -> Option<Item> {
-        self.item = format!("label {} on link {}", label.label, quote(&label.link));
+        self.item = format!("label {} on link {}", label.label, quoted(&label.link));
         let link = self.name("link", &label.link);
         let action = match label.action {
             Some(v1::label::Action::Swap(swap)) => {
@@ -338,7 +338,7 @@ impl Parser<'_> {
     }
 
     fn group(&mut self, group: v1::Group) -> Option<Item> {
-        self.item = format!("group {}", quote(&group.name));
+        self.item = format!("group {}", quoted(&group.name));
         let name = self.name("name", &group.name);
         let count = group.members.len();
         let sound = match count {
@@ -500,8 +500,8 @@ impl Parser<'_> {
 
 pub(super) fn owner_text(owner: &Option<(bool, String)>) -> String {
     match owner {
-        Some((true, name)) => format!("link {}", quote(name)),
-        Some((false, name)) => format!("circuit {}", quote(name)),
+        Some((true, name)) => format!("link {}", quoted(name)),
+        Some((false, name)) => format!("circuit {}", quoted(name)),
         None => "nothing".to_owned(),
     }
 }
@@ -509,15 +509,15 @@ pub(super) fn owner_text(owner: &Option<(bool, String)>) -> String {
 fn route_text(vrf: &str, prefix: &str) -> String {
     format!(
         "route {} in vrf {}",
-        quote(prefix).trim_matches('"'),
-        quote(vrf)
+        quoted(prefix).trim_matches('"'),
+        quoted(vrf)
     )
 }
 
 fn neighbour_text(port: &str, address: &str) -> String {
     format!(
         "neighbour {} on port {}",
-        quote(address).trim_matches('"'),
-        quote(port)
+        quoted(address).trim_matches('"'),
+        quoted(port)
     )
 }

@@ -88,7 +88,7 @@ fn items_that_are_wrong_in_themselves() {
         (one(vrf("ä")), "vrf \"ä\"", "name"),
         (
             one(vrf(&long)),
-            "vrf \"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"...",
+            "vrf \"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"…",
             "name",
         ),
         (
