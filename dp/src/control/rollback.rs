@@ -3,12 +3,13 @@
 //! What stands in the way is a port that cannot be opened again, or an address that is not there any more. It is left out
 //! with all that needs it, and told; it is tried again every second until something else changes the tables.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use twinseal_api::v1;
 
 use super::apply::{Cause, Commit};
-use super::audit::{Entry, Written};
+use super::audit::{Entry, NAMED, Written};
 use super::keys::Live;
 use super::model::State;
 use super::node::Node;
@@ -29,6 +30,25 @@ pub(super) struct Unrestored {
     /// Of the tables without that.
     generation: u64,
     again: Instant,
+}
+
+impl Unrestored {
+    /// Takes down what is missing besides those that were told with their reasons: ports first, then what needs them.
+    fn name_missing(&self, entry: &mut Entry, told: &HashSet<&str>) {
+        let mut missing: Vec<_> = self.missing.keys().collect();
+        // There may be a million routes, and few of them are named.
+        if missing.len() > NAMED {
+            missing.select_nth_unstable(NAMED);
+        }
+        let named = missing.len().min(NAMED);
+        let (first, rest) = missing.split_at_mut(named);
+        first.sort_unstable();
+        let names = first.iter().map(ToString::to_string);
+        for name in names.filter(|name| !told.contains(name.as_str())) {
+            entry.item(format!("not restored: {name}"));
+        }
+        entry.more(rest.len());
+    }
 }
 
 /// How far it went.
@@ -68,10 +88,17 @@ impl Node {
         mut entry: Entry,
         rolled_back: &Result<v1::RollbackResponse, Refused>,
     ) -> Written {
+        let mut told = HashSet::new();
         for item in rolled_back.iter().flat_map(|answer| &answer.not_restored) {
+            told.insert(item.item.as_str());
             entry.item(format!("not restored: {}", text(item)));
         }
         let generation = rolled_back.as_ref().map(|answer| answer.generation);
+        if let Some(rest) = &self.unrestored
+            && generation.is_ok_and(|generation| generation == rest.generation)
+        {
+            rest.name_missing(&mut entry, &told);
+        }
         self.audit.write(entry, generation.into())
     }
 
@@ -140,6 +167,10 @@ impl Node {
             Ok(back) => {
                 rest.generation = back.generation;
                 rest.missing = back.missing;
+                let mut entry = Entry::new(None, "Rollback");
+                entry.item("more of what could not be restored before".to_owned());
+                rest.name_missing(&mut entry, &HashSet::new());
+                self.audit.write(entry, Ok(back.generation).into());
                 self.unrestored = Some(rest);
             }
             Err(_) => self.unrestored = Some(rest),
