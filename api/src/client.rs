@@ -432,6 +432,31 @@ impl Client {
         Ok(state)
     }
 
+    /// The node's counters, however many there are, as they were at one moment. Asks again if the connection breaks.
+    ///
+    /// # Errors
+    /// As [`state`](Self::state).
+    pub async fn counters(&mut self) -> Result<v1::StatsResponse, Error> {
+        let mut tries = Tries::new(self.patience, self.waiting);
+        loop {
+            match self.list_all_stats().await.map_err(Error::from) {
+                Err(Error::Gone(status)) => tries.again(status).await?,
+                counters => return counters,
+            }
+        }
+    }
+
+    async fn list_all_stats(&mut self) -> Result<v1::StatsResponse, Status> {
+        let parts = self.control.list_stats(v1::StatsRequest {}).await;
+        let mut parts = parts?.into_inner();
+        let mut counters = parts.message().await?.unwrap_or_default();
+        while let Some(part) = parts.message().await? {
+            counters.links.extend(part.links);
+            counters.circuits.extend(part.circuits);
+        }
+        Ok(counters)
+    }
+
     /// Follows events of these kinds (none: of all) from now on.
     pub fn events(&self, kinds: impl IntoIterator<Item = v1::EventKind>) -> Events {
         Events {

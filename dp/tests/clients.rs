@@ -22,7 +22,7 @@ use twinseal_api::client::Address;
 use twinseal_api::v1::{self, item::Item};
 
 use node::guarded::*;
-use node::{on_runtime, request};
+use node::{apply, edge, on_runtime, request, tag};
 
 fn ours(role: Role) -> AccessConfig {
     AccessConfig {
@@ -332,6 +332,59 @@ fn answers_that_nobody_reads_are_few_and_states_come_in_parts() {
         }
         let trailers = body.trailers().await.expect("no error").expect("trailers");
         assert_eq!(trailers["grpc-status"], "4", "{trailers:?}");
+    });
+}
+
+#[test]
+fn counters_come_in_parts_and_not_in_one_answer_that_clients_do_not_take() {
+    let node = Guarded::start(TempDir::new().expect("a folder"), ours(Role::Admin));
+    on_runtime(async {
+        let mut client = node.client().await;
+        let tag = tag("counters");
+        apply(&mut client, edge(&tag, v1::End::A))
+            .await
+            .expect("sound");
+        // As long as names are.
+        let circuit = |n: u32| {
+            Item::Circuit(v1::Circuit {
+                name: format!("{n:x>64}"),
+                id: u64::from(1000 + n),
+                end: v1::End::A.into(),
+                vrf: "red".into(),
+                link: "l1".into(),
+                label: 1000 + n,
+                ..Default::default()
+            })
+        };
+        let address = Address::socket(node.socket());
+        let api = twinseal_api::client::Client::connect(address);
+        let mut api = api.await.expect("it listens");
+        // None of a part, some, as many as one has, and more than two.
+        for circuits in [1..2, 2..500, 500..501, 501..1301] {
+            let all = circuits.end as usize;
+            let load = request(circuits.map(circuit));
+            client.apply(load).await.expect("sound");
+            let whole = client.stats(v1::StatsRequest {}).await;
+            let whole = whole.expect("it is small").into_inner();
+            assert_eq!((whole.circuits.len(), whole.links.len()), (all, 1));
+            let parts = api.counters().await.expect("all of it");
+            // Workers go on.
+            let still = |stats: v1::StatsResponse| v1::StatsResponse {
+                workers: Vec::new(),
+                ..stats
+            };
+            assert!(still(parts) == still(whole), "{all} circuits");
+        }
+        for n in (1301..63_301).step_by(31_000) {
+            let load = request((n..n + 31_000).map(circuit));
+            client.apply(load).await.expect("sound");
+        }
+        let status = client.stats(v1::StatsRequest {}).await;
+        let status = status.map(drop).expect_err("more than 4 MiB");
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+        assert!(status.message().contains("ListStats"), "{status}");
+        let counters = api.counters().await.expect("all of it");
+        assert_eq!(counters.circuits.len(), 63_301);
     });
 }
 

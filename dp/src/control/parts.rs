@@ -1,16 +1,16 @@
-//! What Get tells, in parts that merged in their order are the whole: as protobuf merges messages, lists go on.
+//! What Get and Stats tell, in parts that merged in their order are the whole: as protobuf merges messages, lists go on.
 
 use prost::Message;
 use twinseal_api::v1;
 
 use super::items::{after, each_after};
-use super::model::{KeyId, LinkName};
+use super::model::{CircuitName, KeyId, LinkName};
 use super::parse::ItemKey;
-use super::report::Moment;
+use super::report::{Counts, Moment};
 
 /// About how many bytes a part has.
 const PART: usize = 64 << 10;
-/// Links, keys and neighbours of a part, which have about a hundred bytes each.
+/// Links, keys, neighbours and counters of a part, which have about a hundred bytes each.
 const ENTRIES: usize = 500;
 /// Bytes of a [`whole`] answer: what gRPC clients take unless they are told otherwise.
 const MAX_WHOLE: usize = 4 << 20;
@@ -145,6 +145,79 @@ pub(super) fn whole(moment: Moment) -> Option<v1::GetResponse> {
         whole.links.extend(links);
         whole.keys.extend(keys);
         whole.neighbours.extend(neighbours);
+    }
+    Some(whole)
+}
+
+/// The parts of counters, made one by one.
+pub(super) struct StatsParts {
+    counts: Counts,
+    next: NextStats,
+}
+
+enum NextStats {
+    Head,
+    Links(Option<LinkName>),
+    Circuits(Option<CircuitName>),
+    End,
+}
+
+impl StatsParts {
+    /// Of a moment.
+    pub(super) fn new(counts: Counts) -> Self {
+        Self {
+            counts,
+            next: NextStats::Head,
+        }
+    }
+}
+
+impl Iterator for StatsParts {
+    type Item = v1::StatsResponse;
+
+    fn next(&mut self) -> Option<v1::StatsResponse> {
+        use NextStats as Next;
+        let (part, next) = match std::mem::replace(&mut self.next, Next::End) {
+            Next::Head => (self.counts.head(), Next::Links(None)),
+            Next::Links(last) => {
+                let (links, last) = self.counts.links(last.as_ref(), ENTRIES);
+                let part = v1::StatsResponse {
+                    links,
+                    ..Default::default()
+                };
+                let next = last.map(|last| Next::Links(Some(last)));
+                (part, next.unwrap_or(Next::Circuits(None)))
+            }
+            Next::Circuits(last) => {
+                let (circuits, last) = self.counts.circuits(last.as_ref(), ENTRIES);
+                let part = v1::StatsResponse {
+                    circuits,
+                    ..Default::default()
+                };
+                (
+                    part,
+                    last.map_or(Next::End, |last| Next::Circuits(Some(last))),
+                )
+            }
+            Next::End => return None,
+        };
+        self.next = next;
+        Some(part)
+    }
+}
+
+/// All counters as one, unless that has too many bytes.
+pub(super) fn whole_stats(counts: Counts) -> Option<v1::StatsResponse> {
+    let mut parts = StatsParts::new(counts);
+    let mut whole = parts.next()?;
+    let mut size = whole.encoded_len();
+    for part in parts {
+        size += part.encoded_len();
+        if size > MAX_WHOLE {
+            return None;
+        }
+        whole.links.extend(part.links);
+        whole.circuits.extend(part.circuits);
     }
     Some(whole)
 }

@@ -10,12 +10,13 @@ use super::down::Down;
 use super::drain::{Drains, Scope};
 use super::events::key_ref;
 use super::health;
-use super::items::suite;
+use super::items::{after, suite};
 use super::keys::Live;
-use super::model::{Key, KeyId, LinkName, PortName, Role, State};
+use super::model::{CircuitName, Key, KeyId, LinkName, Name, PortName, Role, State};
 use super::netlink::View;
 use super::node::Node;
 use super::parse::ItemKey;
+use super::table::Table;
 use crate::tables::traffic::TrafficTotals;
 use crate::workers::stats::Snapshot;
 
@@ -171,14 +172,15 @@ impl Moment {
 }
 
 impl Counts {
-    /// All counters.
-    pub fn tell(self) -> v1::StatsResponse {
+    /// All counters but those that there may be many of.
+    pub(super) fn head(&mut self) -> v1::StatsResponse {
+        let ports = std::mem::take(&mut self.ports);
         let Self {
             moment,
             workers: snapshot,
-            ports,
             boot,
             refusals,
+            ..
         } = self;
         let totals = |name: &PortName| {
             let index = moment.ports.get(name)?.index;
@@ -196,30 +198,20 @@ impl Counts {
                 ..port
             }
         });
-        let links = moment.state.links.keys().filter_map(|name| {
-            let totals = moment.live.link(name)?.totals();
-            Some(traffic(name.as_str(), totals))
-        });
-        let circuits = moment.state.circuits.keys().filter_map(|name| {
-            let totals = moment.live.circuit(name)?.totals();
-            Some(traffic(name.as_str(), totals))
-        });
         let workers = snapshot.workers.iter().zip(0..);
         let drains = moment.drains.scopes().map(|scope| v1::DrainStats {
             target: Some(scope.target()),
-            packets: carried(&moment, &snapshot, scope),
+            packets: carried(moment, snapshot, scope),
         });
         v1::StatsResponse {
             generation: moment.state.generation,
-            boot,
+            boot: *boot,
             ports: ports.collect(),
-            links: links.collect(),
-            circuits: circuits.collect(),
             drops: counters(&snapshot.drops),
             icmp_errors: counters(&snapshot.icmp_errors),
             provider: moment.head.provider.clone(),
             drains: drains.collect(),
-            refusals: counters(&refusals),
+            refusals: counters(refusals),
             workers: workers
                 .map(|(totals, worker)| v1::WorkerStats {
                     worker,
@@ -230,8 +222,50 @@ impl Counts {
                     frames: totals.frames,
                 })
                 .collect(),
+            ..Default::default()
         }
     }
+
+    /// Traffic of some links: those after `last`. Tells which was the last if there may be more.
+    pub(super) fn links(
+        &self,
+        last: Option<&LinkName>,
+        most: usize,
+    ) -> (Vec<v1::Traffic>, Option<LinkName>) {
+        let Moment { state, live, .. } = &self.moment;
+        let totals = |name: &LinkName| live.link(name).map(|it| it.totals());
+        some(&state.links, last, most, totals)
+    }
+
+    /// The same of circuits.
+    pub(super) fn circuits(
+        &self,
+        last: Option<&CircuitName>,
+        most: usize,
+    ) -> (Vec<v1::Traffic>, Option<CircuitName>) {
+        let Moment { state, live, .. } = &self.moment;
+        let totals = |name: &CircuitName| live.circuit(name).map(|it| it.totals());
+        some(&state.circuits, last, most, totals)
+    }
+}
+
+fn some<K: Ord + Clone, V>(
+    table: &Table<Name<K>, V>,
+    last: Option<&Name<K>>,
+    most: usize,
+    totals: impl Fn(&Name<K>) -> Option<TrafficTotals>,
+) -> (Vec<v1::Traffic>, Option<Name<K>>) {
+    let names: Vec<_> = after(table, last)
+        .take(most)
+        .map(|(name, _)| name)
+        .collect();
+    let told = names.iter().filter_map(|name| {
+        let totals = totals(name)?;
+        Some(traffic(name.as_str(), totals))
+    });
+    let more = names.len() == most;
+    let last = names.last().filter(|_| more).map(|name| (*name).clone());
+    (told.collect(), last)
 }
 
 /// Packets that what drains has carried.

@@ -64,10 +64,8 @@ pub(super) async fn drain(target: Target, args: DrainArgs) -> anyhow::Result<Exi
     let until = Instant::now() + Duration::from_secs(args.timeout);
     let mut left: Vec<_> = targets.into_iter().map(|it| (it, None)).collect();
     loop {
-        let stats = client.stats(v1::StatsRequest {}).await;
-        let stats = stats
-            .map_err(|status| client::explain(&status))?
-            .into_inner();
+        let stats = first_counters(&mut client).await;
+        let stats = stats.map_err(|status| client::explain(&status))?;
         let now = Instant::now();
         for (target, seen) in &mut left {
             let of = stats
@@ -163,4 +161,11 @@ async fn ask(
         .map_err(|status| client::explain(&status))?
         .into_inner()
         .drains)
+}
+
+/// All counters but those of each link and circuit, of which there may be many.
+async fn first_counters(client: &mut Client) -> Result<v1::StatsResponse, tonic::Status> {
+    let parts = client.list_stats(v1::StatsRequest {}).await?;
+    let first = parts.into_inner().message().await?;
+    Ok(first.unwrap_or_default())
 }

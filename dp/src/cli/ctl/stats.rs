@@ -55,9 +55,6 @@ pub(super) async fn run(mut client: Client, args: &StatsArgs) -> anyhow::Result<
 }
 
 async fn read(client: &mut Client) -> anyhow::Result<(Instant, v1::StatsResponse)> {
-    let response = client
-        .stats(v1::StatsRequest {})
-        .await
-        .map_err(|status| client::explain(&status))?;
-    Ok((Instant::now(), response.into_inner()))
+    let counters = client.counters().await.map_err(client::advise)?;
+    Ok((Instant::now(), counters))
 }

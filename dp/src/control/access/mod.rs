@@ -315,7 +315,7 @@ impl Caller {
 /// The least role that may call a method; an unknown one is for those who may do all.
 pub fn needed(method: &str) -> Role {
     match method {
-        "Get" | "List" | "Stats" | "Watch" | "Usage" | "Explain" => Role::Viewer,
+        "Get" | "List" | "Stats" | "ListStats" | "Watch" | "Usage" | "Explain" => Role::Viewer,
         // Of reflection and of the health service, which has a List and a Watch too.
         "ServerReflectionInfo" | "Check" => Role::Viewer,
         "Drain" | "Trace" | "Capture" => Role::Operator,

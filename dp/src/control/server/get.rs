@@ -1,4 +1,4 @@
-//! Get, List and Stats. The node hands over what it knows at that moment, which costs it little; the answer is made on
+//! Get, List, Stats and ListStats. The node hands over what it knows at that moment, which costs it little; the answer is made on
 //! another thread, one at a time for each client, and held within the client's budget until it was taken.
 
 use std::pin::Pin;
@@ -13,9 +13,10 @@ use twinseal_api::v1;
 
 use super::Service;
 use crate::control::access::{Caller, Charge};
-use crate::control::parts::{Parts, whole};
+use crate::control::parts::{Parts, StatsParts, whole, whole_stats};
 
-pub(super) type GetParts = Pin<Box<dyn Stream<Item = Result<v1::GetResponse, Status>> + Send>>;
+/// An answer in parts.
+pub(super) type Parted<M> = Pin<Box<dyn Stream<Item = Result<M, Status>> + Send>>;
 
 /// Bytes of memory for each of an answer on the wire: its messages take more than what they encode to.
 const WEIGHT: usize = 6;
@@ -44,10 +45,48 @@ impl Service {
     pub(super) async fn list(
         &self,
         request: Request<v1::GetRequest>,
-    ) -> Result<Response<GetParts>, Status> {
+    ) -> Result<Response<Parted<v1::GetResponse>>, Status> {
         let caller = caller(request.extensions())?;
         let room = self.room(&caller, LIST)?;
         let parts = Parts::new(self.node.moment().await?);
+        Ok(self.in_parts(caller, room, parts))
+    }
+
+    /// All counters in one answer.
+    pub(super) async fn stats(
+        &self,
+        request: Request<v1::StatsRequest>,
+    ) -> Result<Response<v1::StatsResponse>, Status> {
+        let caller = caller(request.extensions())?;
+        let _turn = caller.turn.lock().await;
+        let counts = self.node.counts().await?;
+        let whole = elsewhere(move || whole_stats(counts)).await?;
+        let whole = whole.ok_or_else(|| {
+            Status::resource_exhausted(
+                "the counters are larger than 4 MiB: ask for them by ListStats, which tells them in parts",
+            )
+        })?;
+        self.held(&caller, whole)
+    }
+
+    /// The same in parts.
+    pub(super) async fn list_stats(
+        &self,
+        request: Request<v1::StatsRequest>,
+    ) -> Result<Response<Parted<v1::StatsResponse>>, Status> {
+        let caller = caller(request.extensions())?;
+        let room = self.room(&caller, LIST)?;
+        let parts = StatsParts::new(self.node.counts().await?);
+        Ok(self.in_parts(caller, room, parts))
+    }
+
+    /// Has parts made as they are taken.
+    fn in_parts<M: Send + 'static>(
+        &self,
+        caller: Caller,
+        room: Arc<Charge>,
+        parts: impl Iterator<Item = M> + Send + 'static,
+    ) -> Response<Parted<M>> {
         let until = Instant::now() + self.access.limits().request;
         let (to, from) = mpsc::channel(1);
         let (ended, end) = oneshot::channel();
@@ -76,21 +115,9 @@ impl Service {
                 None => Some((Err(too_slow()), None)),
             }
         });
-        let mut response: Response<GetParts> = Response::new(Box::pin(parts));
+        let mut response: Response<Parted<M>> = Response::new(Box::pin(parts));
         response.extensions_mut().insert(room);
-        Ok(response)
-    }
-
-    /// All counters.
-    pub(super) async fn stats(
-        &self,
-        request: Request<v1::StatsRequest>,
-    ) -> Result<Response<v1::StatsResponse>, Status> {
-        let caller = caller(request.extensions())?;
-        let _turn = caller.turn.lock().await;
-        let counts = self.node.counts().await?;
-        let stats = elsewhere(move || counts.tell()).await?;
-        self.held(&caller, stats)
+        response
     }
 
     fn held<M: Message>(&self, caller: &Caller, answer: M) -> Result<Response<M>, Status> {
@@ -108,7 +135,7 @@ impl Service {
 
 fn too_slow() -> Status {
     Status::deadline_exceeded(
-        "the state was not taken in time and is not whole: take it faster, or raise control.limits.request_seconds",
+        "the answer was not taken in time and is not whole: take it faster, or raise control.limits.request_seconds",
     )
 }
 

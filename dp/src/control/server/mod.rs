@@ -131,7 +131,7 @@ impl Control for Service {
         self.get(request).await
     }
 
-    type ListStream = get::GetParts;
+    type ListStream = get::Parted<v1::GetResponse>;
 
     async fn list(
         &self,
@@ -145,6 +145,15 @@ impl Control for Service {
         request: Request<v1::StatsRequest>,
     ) -> Result<Response<v1::StatsResponse>, Status> {
         self.stats(request).await
+    }
+
+    type ListStatsStream = get::Parted<v1::StatsResponse>;
+
+    async fn list_stats(
+        &self,
+        request: Request<v1::StatsRequest>,
+    ) -> Result<Response<Self::ListStatsStream>, Status> {
+        self.list_stats(request).await
     }
 
     type WatchStream = watch::Events;
