@@ -55,7 +55,7 @@ impl Compiler {
         self.places.circuits.get(name).map(CircuitIndex)
     }
 
-    /// The names of what is wanted. It looks at all that there is of a kind, once: ask for many together.
+    /// The names of what is wanted.
     pub fn names(&self, wanted: &Wanted) -> Names {
         let places = &self.places;
         Names {
@@ -68,13 +68,11 @@ impl Compiler {
 }
 
 fn named<K: Hash + Eq + Clone>(places: &Places<K>, wanted: &HashSet<u32>) -> Named<K> {
-    if wanted.is_empty() {
-        return HashMap::new();
-    }
-    let all = places.iter_since();
-    all.filter(|(_, place, _)| wanted.contains(place))
-        .map(|(name, place, since)| (place, (name.clone(), since)))
-        .collect()
+    let named = wanted.iter().filter_map(|&place| {
+        let (name, since) = places.name(place)?;
+        Some((place, (name.clone(), since)))
+    });
+    named.collect()
 }
 
 /// Who had the place in the tables of a generation, if it has it still.

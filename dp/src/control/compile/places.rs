@@ -8,8 +8,9 @@ use crate::tables::hash::FastMap;
 /// Which place each thing has.
 pub(super) struct Places<K> {
     of: FastMap<K, Place>,
+    /// Who has each place; none: it is free.
+    names: Vec<Option<K>>,
     free: Vec<u32>,
-    used: u32,
     /// The generation of the tables that are being made.
     pub(super) generation: u64,
 }
@@ -26,8 +27,8 @@ impl<K> Default for Places<K> {
     fn default() -> Self {
         Self {
             of: FastMap::default(),
+            names: Vec::new(),
             free: Vec::new(),
-            used: 0,
             generation: 0,
         }
     }
@@ -49,9 +50,10 @@ impl<K: Hash + Eq + Clone> Places<K> {
             return (place.number, false);
         }
         let number = self.free.pop().unwrap_or_else(|| {
-            self.used += 1;
-            self.used - 1
+            self.names.push(None);
+            (self.names.len() - 1) as u32
         });
+        self.names[number as usize] = Some(key.clone());
         let place = Place {
             number,
             uses: 1,
@@ -70,6 +72,7 @@ impl<K: Hash + Eq + Clone> Places<K> {
         }
         let number = place.number;
         self.of.remove(key);
+        self.names[number as usize] = None;
         self.free.push(number);
         Some(number)
     }
@@ -79,9 +82,9 @@ impl<K: Hash + Eq + Clone> Places<K> {
         self.of.iter().map(|(key, place)| (key, place.number))
     }
 
-    /// As [`iter`](Self::iter), and since which generation.
-    pub(super) fn iter_since(&self) -> impl Iterator<Item = (&K, u32, u64)> {
-        let places = self.of.iter();
-        places.map(|(key, place)| (key, place.number, place.since))
+    /// Who has a place, and since which generation.
+    pub(super) fn name(&self, number: u32) -> Option<(&K, u64)> {
+        let key = self.names.get(number as usize)?.as_ref()?;
+        Some((key, self.of.get(key)?.since))
     }
 }
