@@ -13,8 +13,9 @@ use twinseal_api::client::{Address, Error as CallError, Tls, untrusted};
 use crate::config::SOCKET_DIR;
 use crate::private;
 
-/// How long a call goes on trying to reach a node that went away: a user waits for it.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a call goes on trying to reach a node that went away: a planned restart takes one second on a busy machine, and
+/// a user waits for it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The heading of options that say where the node is.
 const REACH: &str = "Reaching the node";
