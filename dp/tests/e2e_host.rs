@@ -8,10 +8,10 @@ use std::time::Duration;
 use common::{FAMILIES, PATIENCE, Path, lab_available, logs, options};
 use twinseal::cli::demo::items::set;
 use twinseal::cli::demo::kernel::{Network, netdev};
-use twinseal::cli::demo::plan::{Devices, EDGE_PORT, Host, Router, Underlay, VRF, WEST};
+use twinseal::cli::demo::plan::{CIRCUIT, Devices, EDGE_PORT, Host, Router, Underlay, VRF, WEST};
 use twinseal_api::v1;
 use twinseal_lab::traffic::Until;
-use twinseal_lab::{PingConfig, Route, ping};
+use twinseal_lab::{Namespace, PingConfig, Route, VethConfig, ping};
 use v1::item::Item;
 
 /// As the demo's network, but edge A faces its own host by a TAP.
@@ -343,6 +343,163 @@ fn ports_follow_their_devices_with_the_keys_that_they_have() {
         "nobody has told it anything"
     );
     path.finish();
+}
+
+/// A second edge port of edge A's, with a host of its own, whose device can be taken away.
+const SPARE: &str = "spare";
+const SPARE_DEVICE: &str = "spare0";
+const SPARE_NET: &str = "10.3.0.0/24";
+
+fn wire_spare(path: &Path, host: &Namespace) {
+    let net = |address: &str| [address.parse().expect("an address")];
+    let lab = path.network.lab();
+    let router = path.network.router(Router::EdgeA);
+    let veth = VethConfig::new((host, "eth0"), (router, SPARE_DEVICE));
+    lab.veth(&veth.addresses(&net("10.3.0.2/24"), &net("10.3.0.1/24")))
+        .expect("a pair of devices");
+    let far = Host::B.prefix(false).parse().expect("a prefix");
+    let gateway = "10.3.0.1".parse().expect("an address");
+    host.add_route(&Route::to(far).via(gateway).dev("eth0"))
+        .expect("a route");
+}
+
+#[test]
+fn a_start_goes_on_without_devices_that_are_not_there() {
+    let Some(mut path) = Path::start(options()) else {
+        return;
+    };
+    let spare = path.network.lab().namespace("spare").expect("a namespace");
+    wire_spare(&path, &spare);
+    let route = |target| {
+        set(Item::Route(v1::Route {
+            vrf: VRF.into(),
+            prefix: SPARE_NET.into(),
+            target: Some(target),
+        }))
+    };
+    let via = v1::Via {
+        port: SPARE.into(),
+        address: String::new(),
+    };
+    let changes = vec![
+        af_xdp(SPARE, SPARE_DEVICE),
+        route(v1::route::Target::Via(via)),
+    ];
+    path.controller
+        .apply(Router::EdgeA, changes)
+        .expect("another port");
+    let far = v1::route::Target::Circuit(CIRCUIT.into());
+    path.controller
+        .apply(Router::EdgeB, vec![route(far)])
+        .expect("a route to it");
+    let back = Route::to(SPARE_NET.parse().expect("a prefix"));
+    let back = back.via(Host::B.gateway(false)).dev("eth0");
+    let host = path.network.host(Host::B);
+    host.add_route(&back).expect("a way back");
+    let reaches = |path: &Path, host: &Namespace| {
+        let begin = std::time::Instant::now();
+        while !ping(host, Host::B.address(false), &few())
+            .expect("a ping")
+            .all_answered()
+        {
+            assert!(begin.elapsed() < PATIENCE, "no answer");
+        }
+    };
+    reaches(&path, &spare);
+
+    // Both a host's device and the underlay's are away while the node starts.
+    assert!(path.network.stop_daemon(Router::EdgeA).expect("it stops"));
+    let router = path.network.router(Router::EdgeA);
+    router.delete_link(SPARE_DEVICE).expect("it goes");
+    router.set_down(netdev(WEST)).expect("it goes down");
+    router.rename(netdev(WEST), "west9").expect("a new name");
+    path.network
+        .start_daemon(Router::EdgeA)
+        .expect("it starts again");
+    path.reconnect();
+    let started = path.controller.get(Router::EdgeA).expect("the state");
+    assert_eq!(started.restoring, "", "nothing waits");
+    for (port, device) in [(SPARE, SPARE_DEVICE), (WEST, netdev(WEST))] {
+        let found = started.ports.iter().find(|it| it.port == port);
+        let (up, why) = found.map(|it| (it.up, it.reason.as_str())).expect("a port");
+        assert_eq!(
+            (up, why),
+            (
+                false,
+                format!("there is no network device {device}").as_str()
+            )
+        );
+        let explained = path.explain(Router::EdgeA, "10.3.0.2");
+        let told = format!("port {SPARE}: there is no network device {SPARE_DEVICE}");
+        assert!(explained.contains(&told), "{explained}");
+    }
+    wait_for_port(&mut path, EDGE_PORT, |it| it.up);
+    // What is asked for now is most likely mistyped; what waits need not be there.
+    let changes = vec![af_xdp("more", "no-such-dev")];
+    let refused = path.controller.apply(Router::EdgeA, changes);
+    let refused = refused.expect_err("there is none").to_string();
+    assert!(refused.contains("no-such-dev"), "{refused}");
+    let changes = vec![af_xdp(SPARE, SPARE_DEVICE)];
+    path.controller
+        .dry_run(Router::EdgeA, changes)
+        .expect("it may go on to wait");
+
+    // The underlay's device comes without its address at first.
+    let address = Underlay::V4.address(Router::EdgeA, WEST);
+    let net = twinseal_lab::IpNet::new(address.0, address.1).expect("a prefix");
+    let router = path.network.router(Router::EdgeA);
+    router.delete_address("west9", net).expect("it has it");
+    router.rename("west9", netdev(WEST)).expect("its old name");
+    router.set_up(netdev(WEST)).expect("it comes up");
+    wait_for_port(&mut path, WEST, |it| {
+        !it.up && it.reason.contains("cannot hold UDP 192.0.2.1")
+    });
+    let router = path.network.router(Router::EdgeA);
+    router.add_address(netdev(WEST), net).expect("it has none");
+    wait_for_port(&mut path, WEST, |it| it.up && it.reason.is_empty());
+    path.controller.rotate(&mut path.plan).expect("new secrets");
+    path.settle();
+    let generation = |path: &mut Path| path.controller.get(Router::EdgeA).expect("it").generation;
+    let before = generation(&mut path);
+
+    // The host's comes back: nobody tells the node anything.
+    wire_spare(&path, &spare);
+    wait_for_port(&mut path, SPARE, |it| {
+        it.up && it.reason.is_empty() && it.mac != "00:00:00:00:00:00"
+    });
+    reaches(&path, &spare);
+    assert_eq!(generation(&mut path), before);
+
+    // An address that is not there yet: the port waits for it, and the rest does not.
+    assert!(path.network.stop_daemon(Router::EdgeA).expect("it stops"));
+    let router = path.network.router(Router::EdgeA);
+    router.delete_address(netdev(WEST), net).expect("it has it");
+    path.network
+        .start_daemon(Router::EdgeA)
+        .expect("it starts again");
+    path.reconnect();
+    wait_for_port(&mut path, EDGE_PORT, |it| it.up);
+    wait_for_port(&mut path, WEST, |it| {
+        !it.up && it.reason.contains("cannot hold UDP 192.0.2.1")
+    });
+    let router = path.network.router(Router::EdgeA);
+    router.add_address(netdev(WEST), net).expect("it has none");
+    wait_for_port(&mut path, WEST, |it| it.up && it.reason.is_empty());
+    path.finish();
+}
+
+/// A port of edge A's that takes a device as it is.
+fn af_xdp(port: &str, netdev: &str) -> v1::Change {
+    set(Item::Port(v1::Port {
+        name: port.into(),
+        role: v1::PortRole::Edge.into(),
+        vrf: VRF.into(),
+        device: Some(v1::port::Device::AfXdp(v1::AfXdp {
+            netdev: netdev.into(),
+            ..v1::AfXdp::default()
+        })),
+        ..v1::Port::default()
+    }))
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::model::{KeyId, State};
 use super::mtu;
 use super::node::{Node, sources};
 use super::parse::{self, ItemKey, Parsed};
+use super::ports::IfAbsent;
 use super::refusal::{Code, Refused, reason};
 use super::requests::{Digest, Digester};
 use super::sweep::sweep;
@@ -249,9 +250,10 @@ impl Node {
         }
     }
 
-    /// As far as can be told without opening them.
+    /// As far as can be told without opening them. A port that waits for its device may go on to.
     fn check_devices(&self, outcome: &Outcome, refused: &mut Refused) {
-        for (name, port) in outcome.state.ports.iter() {
+        let ports = outcome.state.ports.iter();
+        for (name, port) in ports.filter(|(name, port)| !self.ports.has(name, port)) {
             if let Device::AfXdp { netdev, .. } = &port.spec.device
                 && self.netlink.view.has_device(netdev) == Some(false)
             {
@@ -320,7 +322,13 @@ impl Node {
             .filter(|_| self.pending.is_none())
             .map(|within| Pending::new(self.state.clone(), self.live.clone(), within));
         let view = &self.netlink.view;
-        let undo = self.ports.prepare(&self.pool, &state, &touched, view)?;
+        let if_absent = match cause {
+            Cause::Restored => IfAbsent::Wait,
+            _ => IfAbsent::Refuse,
+        };
+        let undo = self
+            .ports
+            .prepare(&self.pool, &state, &touched, view, if_absent)?;
         match self.compile_and_burn(&state, &live, &starts) {
             Ok(tables) => self.pool.publish(tables),
             Err(refused) => {

@@ -134,7 +134,7 @@ pub(super) fn of_taps(from: &Sources<'_>) -> BTreeMap<PortName, u16> {
 }
 
 impl Sources<'_> {
-    /// Bytes of the largest inner packet that a link carries.
+    /// Bytes of the largest inner packet that a link carries; `None` if its device was never seen.
     pub fn inner_mtu(&self, link: &LinkName) -> Option<u16> {
         let link = self.state.links.get(link)?;
         let outer = match link.local.ip() {
@@ -142,7 +142,8 @@ impl Sources<'_> {
             IpAddr::V6(_) => ip::V6_LEN,
         };
         let around = (outer + udp::LEN + OVERHEAD) as u16;
-        Some(self.ports.get(&link.port)?.mtu.saturating_sub(around))
+        let port = self.ports.get(&link.port).filter(|port| port.seen)?;
+        Some(port.mtu.saturating_sub(around))
     }
 }
 

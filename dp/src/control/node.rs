@@ -368,6 +368,7 @@ impl Node {
             self.republish();
             self.update_health();
             self.resolver.links(&self.netlink, &self.sources());
+            self.look_at_mtus();
         }
     }
 

@@ -166,7 +166,7 @@ fn gateway(addresses: &BTreeMap<HostAddress, Standing>, ifindex: u32) -> bool {
 /// same on all links.
 fn carries(from: &Sources<'_>, link: &LinkName) -> Option<u16> {
     let link = from.state.links.get(link)?;
-    let port = from.ports.get(&link.port)?;
+    let port = from.ports.get(&link.port).filter(|port| port.seen)?;
     let outer = if link.local.is_ipv4() { 28 } else { 48 };
     port.mtu.checked_sub(outer)
 }

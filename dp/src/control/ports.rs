@@ -1,5 +1,6 @@
 //! The node's open ports.
 
+mod absent;
 mod follow;
 
 use std::collections::BTreeMap;
@@ -7,7 +8,6 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::compile::OpenPort;
 use super::events::Events;
-use super::health::Status;
 use super::model::{Link, LinkName, Port, PortName, Role, State, Table};
 use super::netlink::View;
 use super::parse::ItemKey;
@@ -16,6 +16,7 @@ use super::transaction::Touched;
 use crate::ports::{Outcome, PortError, Steering, tap};
 use crate::tables::{MAX_PORTS, PortIndex};
 use crate::workers::Pool;
+pub(super) use absent::IfAbsent;
 use follow::Following;
 
 /// Ports that are open, by name.
@@ -83,6 +84,12 @@ impl Ports {
         }
     }
 
+    /// Whether this is what a port's device is, or what it waits for.
+    pub(super) fn has(&self, name: &PortName, port: &Port) -> bool {
+        let handle = self.handles.get(name);
+        handle.is_some_and(|handle| handle.port.spec == port.spec)
+    }
+
     /// Opens the ports of `state` that are not open, and has them receive on the links' endpoints. On failure everything
     /// is as before.
     pub(super) fn prepare(
@@ -91,9 +98,10 @@ impl Ports {
         state: &State,
         touched: &Touched,
         view: &View,
+        if_absent: IfAbsent,
     ) -> Result<Undo, Refused> {
         let mut undo = Undo::default();
-        match self.try_prepare(pool, state, touched, view, &mut undo) {
+        match self.try_prepare(pool, state, touched, view, (if_absent, &mut undo)) {
             Ok(()) => Ok(undo),
             Err(refused) => {
                 self.undo(pool, undo, view);
@@ -108,7 +116,7 @@ impl Ports {
         state: &State,
         touched: &Touched,
         view: &View,
-        undo: &mut Undo,
+        (if_absent, undo): (IfAbsent, &mut Undo),
     ) -> Result<(), Refused> {
         let mut refused = Refused::default();
         for (name, port) in state.ports.iter() {
@@ -117,7 +125,9 @@ impl Ports {
                 Some(before) => self
                     .change_device(pool, name, port, view)
                     .inspect(|()| undo.changed.push((name.clone(), before))),
-                None => self.open_one(pool, name, port, view, undo),
+                None => self
+                    .open_one(pool, name, port, view, if_absent)
+                    .inspect(|()| undo.opened.push(name.clone())),
             };
             if let Err(error) = opened {
                 let item = ItemKey::Port(name.clone());
@@ -134,7 +144,7 @@ impl Ports {
             .is_some_and(|links| links.same(&state.links));
         if !same || !undo.opened.is_empty() || !undo.changed.is_empty() {
             self.links = None;
-            self.set_endpoints(state, touched, undo)?;
+            self.set_endpoints(pool, state, touched, (if_absent, undo))?;
             self.links = Some(state.links.clone());
         }
         Ok(())
@@ -146,7 +156,7 @@ impl Ports {
         name: &PortName,
         port: &Port,
         view: &View,
-        undo: &mut Undo,
+        if_absent: IfAbsent,
     ) -> Result<(), PortError> {
         let index = (0..MAX_PORTS as u8)
             .map(PortIndex)
@@ -154,38 +164,35 @@ impl Ports {
             .ok_or(PortError::TooMany)?;
         let ifindex = port.spec.netdev().and_then(|netdev| view.index_of(netdev));
         let addresses = local(port, ifindex, view);
-        let (steering, outcome) = pool.add_port(index, &port.spec, &addresses)?;
-        let open = OpenPort {
-            index,
-            mac: outcome.mac,
-            more_macs: Vec::new(),
-            mtu: outcome.mtu,
-            device_mtu: outcome.device_mtu,
-            offloads: outcome.offloads,
-            peer: outcome.peer,
-            ifindex: outcome.ifindex,
-            device: Status::Up,
+        let (steering, outcome) = match pool.add_port(index, &port.spec, &addresses) {
+            Ok(opened) => opened,
+            Err(error) if if_absent.waits(&port.spec, &error) => {
+                self.take_in_closed(name, port, index, view, &error);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
         };
         let handle = Handle {
-            steering,
-            outcome,
             netdev: port.spec.netdev().map(str::to_owned),
             addresses,
             endpoints: Vec::new(),
             port: port.clone(),
             following: Following::default(),
+            steering,
+            outcome,
         };
-        self.open.insert(name.clone(), open);
+        self.open
+            .insert(name.clone(), OpenPort::new(index, &handle.outcome));
         self.handles.insert(name.clone(), handle);
-        undo.opened.push(name.clone());
         Ok(())
     }
 
     fn set_endpoints(
         &mut self,
+        pool: &Pool,
         state: &State,
         touched: &Touched,
-        undo: &mut Undo,
+        (if_absent, undo): (IfAbsent, &mut Undo),
     ) -> Result<(), Refused> {
         let mut wanted: BTreeMap<&PortName, Vec<SocketAddr>> = state
             .ports
@@ -210,6 +217,10 @@ impl Ports {
                 Ok(()) => {
                     let before = std::mem::replace(&mut handle.endpoints, endpoints);
                     undo.endpoints.push((name.clone(), before));
+                }
+                Err(error) if if_absent.waits(&handle.port.spec, &error) => {
+                    handle.endpoints = endpoints;
+                    self.wait_for_endpoint(pool, name, &error);
                 }
                 Err(error) => {
                     let before = handle.endpoints.clone();
@@ -273,8 +284,8 @@ impl Ports {
     /// Has TAP devices take no more than these MTUs, and what they could when they were made.
     pub(super) fn fit(&mut self, mtus: &BTreeMap<PortName, u16>, events: &Events) {
         for (name, mtu) in mtus {
-            let (Some(open), Some(handle)) = (self.open.get(name), self.handles.get_mut(name))
-            else {
+            let open = self.open.get(name).filter(|open| open.ifindex.is_some());
+            let (Some(open), Some(handle)) = (open, self.handles.get_mut(name)) else {
                 continue;
             };
             let wanted = open.mtu.min(*mtu);

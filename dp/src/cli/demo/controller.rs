@@ -37,8 +37,23 @@ impl Controller {
 
     /// One transaction on one router.
     pub fn apply(&mut self, router: Router, changes: Vec<v1::Change>) -> anyhow::Result<u64> {
+        self.ask(router, changes, false)
+    }
+
+    /// Has a router judge a transaction without applying it.
+    pub fn dry_run(&mut self, router: Router, changes: Vec<v1::Change>) -> anyhow::Result<u64> {
+        self.ask(router, changes, true)
+    }
+
+    fn ask(
+        &mut self,
+        router: Router,
+        changes: Vec<v1::Change>,
+        dry_run: bool,
+    ) -> anyhow::Result<u64> {
         let request = v1::ApplyRequest {
             changes,
+            dry_run,
             ..v1::ApplyRequest::default()
         };
         let (runtime, client) = self.client(router)?;

@@ -25,6 +25,7 @@ use super::model::{
     CircuitName, GroupName, Hop, KeyId, LabelAction, LinkName, Owner, PortName, Role, State,
     Target, Via, VrfName,
 };
+use crate::ports::Outcome;
 use crate::tables::draft::Draft;
 use crate::tables::group::{self, Group};
 use crate::tables::hash::{FastMap, FoldState};
@@ -61,8 +62,28 @@ pub struct OpenPort {
     pub peer: Option<Mac>,
     /// The kernel's index of its device; none while it has none.
     pub ifindex: Option<u32>,
+    /// Whether it ever had one: until then its MTU is a guess, and it has no hardware address.
+    pub seen: bool,
     /// Whether its device can be used: [`Status::Down`] while it is closed, for the device is gone.
     pub device: Status,
+}
+
+impl OpenPort {
+    /// A port of this place, as it was opened.
+    pub fn new(index: PortIndex, outcome: &Outcome) -> Self {
+        Self {
+            index,
+            mac: outcome.mac,
+            more_macs: Vec::new(),
+            mtu: outcome.mtu,
+            device_mtu: outcome.device_mtu,
+            offloads: outcome.offloads,
+            peer: outcome.peer,
+            ifindex: outcome.ifindex,
+            seen: true,
+            device: Status::Up,
+        }
+    }
 }
 
 /// Hardware addresses that the kernel resolved, by its index of the device.

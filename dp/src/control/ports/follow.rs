@@ -158,7 +158,7 @@ impl Ports {
     }
 
     /// Closes a port's queues and lets go of its device; the port stays.
-    fn park(&mut self, pool: &Pool, name: &PortName, why: Cow<'static, str>) {
+    pub(super) fn park(&mut self, pool: &Pool, name: &PortName, why: Cow<'static, str>) {
         let Some((open, handle)) = self.open.get_mut(name).zip(self.handles.get_mut(name)) else {
             return;
         };
@@ -257,6 +257,7 @@ impl Ports {
         (open.mac, open.mtu, open.peer) = (outcome.mac, outcome.mtu, outcome.peer);
         (open.ifindex, open.device) = (outcome.ifindex, Status::Up);
         (open.device_mtu, open.offloads) = (outcome.device_mtu, outcome.offloads);
+        open.seen = true;
         handle.outcome = outcome;
         handle.netdev = port.spec.netdev().map(str::to_owned);
         handle.addresses = addresses;
@@ -265,11 +266,11 @@ impl Ports {
         Ok(())
     }
 
-    fn wait_for_device(&mut self, name: &PortName, error: &PortError, now: Instant) {
+    pub(super) fn wait_for_device(&mut self, name: &PortName, error: &PortError, now: Instant) {
         let Some((open, handle)) = self.open.get_mut(name).zip(self.handles.get_mut(name)) else {
             return;
         };
-        open.device = Status::Down(format!("its device cannot be opened: {error}").into());
+        open.device = Status::Down(cannot_be_opened(error));
         handle.following.later(now);
     }
 }
@@ -317,6 +318,10 @@ fn forwarded(name: &PortName, netdev: &str, owned: bool, switches: &[String]) ->
     format!(
         "port {name}: the kernel forwards ({switches} is on): {when} packets of hosts on {netdev} may leave unencrypted; switch it off, or forbid it by a rule{fix}"
     )
+}
+
+pub(super) fn cannot_be_opened(error: &PortError) -> Cow<'static, str> {
+    format!("its device cannot be opened: {error}").into()
 }
 
 fn gone(departure: Departure) -> &'static str {

@@ -55,6 +55,7 @@ pub(super) fn open(state: &State) -> BTreeMap<PortName, OpenPort> {
                 more_macs: Vec::new(),
                 peer: None,
                 ifindex: Some(10 + u32::from(n)),
+                seen: true,
                 device: Status::Up,
             };
             (name.clone(), port)
