@@ -149,8 +149,30 @@ pub struct Counters {
     /// Packets that the device would not take, as it has no carrier or is going away (copy mode). The kernel completes them
     /// like those that were sent.
     pub tx_dropped: u64,
+    /// Their bytes.
+    pub tx_dropped_bytes: u64,
     /// Calls with a [`Umem`](crate::Umem) that is not the one the socket was opened with; nothing was done.
     pub wrong_umem: u64,
+}
+
+/// Packets, and their bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Amount {
+    /// How many.
+    pub packets: u64,
+    /// Of all of them.
+    pub bytes: u64,
+}
+
+impl Amount {
+    /// With another packet of this length.
+    #[must_use]
+    pub fn and(self, bytes: usize) -> Self {
+        Self {
+            packets: self.packets + 1,
+            bytes: self.bytes + bytes as u64,
+        }
+    }
 }
 
 /// Where one ring stands: free-running positions, in entries, modulo 2^32.

@@ -73,8 +73,9 @@ impl Ledger {
 
     /// Counts a packet that the device dropped.
     #[cold]
-    pub(crate) fn count_dropped(&mut self) {
+    pub(crate) fn count_dropped(&mut self, bytes: u64) {
         self.counters.tx_dropped += 1;
+        self.counters.tx_dropped_bytes += bytes;
     }
 
     /// Notes that the kernel has this chunk now. It must be of this account's memory.

@@ -74,8 +74,8 @@ mod sys;
 mod umem;
 
 pub use config::{
-    BindMode, BusyPoll, Counters, Outcome, Positions, RingPosition, SocketConfig, Statistics, Wake,
-    ZeroCopy,
+    Amount, BindMode, BusyPoll, Counters, Outcome, Positions, RingPosition, SocketConfig,
+    Statistics, Wake, ZeroCopy,
 };
 pub use error::{RingName, XskError};
 pub use frame::Frame;

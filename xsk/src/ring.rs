@@ -91,8 +91,8 @@ impl<T: Copy, M> Producer<T, M> {
     ///
     /// # Safety
     /// The parts are valid and aligned for reads and writes while `memory` lives, and the capacity is a power of
-    /// two. Nobody else writes the producer word or the entries, and the other side reads only entries from its own
-    /// position up to the producer word.
+    /// two. Nobody else writes the producer word or the entries, which hold a valid `T` now, and the other side reads only
+    /// entries from its own position up to the producer word.
     pub(crate) unsafe fn new(parts: Parts<T>, memory: M) -> Self {
         let next = parts.producer().load(Ordering::Relaxed);
         let seen = parts.consumer().load(Ordering::Acquire);
@@ -148,6 +148,16 @@ impl<T: Copy, M> Producer<T, M> {
     pub fn pending(&self) -> u32 {
         let consumer = self.parts.consumer().load(Ordering::Relaxed);
         self.next.wrapping_sub(consumer).min(self.parts.capacity)
+    }
+
+    /// The last so many entries that were pushed, the oldest first; at most as many as the ring has.
+    pub fn last(&self, entries: u32) -> impl Iterator<Item = T> {
+        let entries = entries.min(self.parts.capacity);
+        (0..entries).map(move |n| {
+            let position = self.next.wrapping_sub(entries).wrapping_add(n);
+            // SAFETY: the slot is in the entries, which only we write, and which held valid values before that.
+            unsafe { self.parts.slot(position).read() }
+        })
     }
 
     /// Both published positions.

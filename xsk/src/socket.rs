@@ -3,7 +3,9 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use crate::config::{Counters, Outcome, Positions, SocketConfig, Statistics, Wake, ZeroCopy};
+use crate::config::{
+    Amount, Counters, Outcome, Positions, SocketConfig, Statistics, Wake, ZeroCopy,
+};
 use crate::error::XskError;
 use crate::frame::Frame;
 use crate::kernel::{self, Request, Rings};
@@ -238,7 +240,8 @@ impl Socket {
                     Some(libc::EAGAIN) if moved => {}
                     // One packet was dropped by the device; the kernel counts it as sent and stops there.
                     Some(libc::EBUSY) if self.outcome.bind == ZeroCopy::Copy => {
-                        self.ledger.count_dropped();
+                        let taken = (before - pending.min(before)) as usize;
+                        self.count_dropped(before, taken);
                     }
                     Some(libc::EINTR) => {}
                     // No room in the completion ring or the device's queue, or no memory.
@@ -343,10 +346,32 @@ impl Socket {
         self.queue
     }
 
-    /// How many frames are in the tx ring and not yet taken by the kernel.
+    /// How many descriptors are in the tx ring and not yet taken by the kernel: of a packet over several chunks, each counts.
     #[must_use]
     pub fn tx_pending(&self) -> usize {
         self.rings.tx.pending() as usize
+    }
+
+    /// What [`transmit`](Self::transmit) took and the kernel has not sent: it is in the tx ring yet, or was dropped by the
+    /// device. Not for each packet: it looks at all of the former.
+    #[must_use]
+    pub fn not_sent(&self) -> Amount {
+        let dropped = self.counters();
+        let waiting = self.waiting();
+        Amount {
+            packets: dropped.tx_dropped + waiting.packets,
+            bytes: dropped.tx_dropped_bytes + waiting.bytes,
+        }
+    }
+
+    /// What is in the tx ring and not yet taken by the kernel. As slow.
+    #[must_use]
+    pub fn waiting(&self) -> Amount {
+        let waiting = self.rings.tx.last(self.rings.tx.pending());
+        waiting.fold(Amount::default(), |sum, descriptor| Amount {
+            packets: sum.packets + u64::from(ends(&descriptor)),
+            bytes: sum.bytes + u64::from(descriptor.len),
+        })
     }
 
     /// How many empty chunks are in the fill ring and not yet taken by the kernel.
@@ -393,6 +418,19 @@ impl Socket {
             fill: self.rings.fill.position(),
             completion: self.rings.completion.position(),
         }
+    }
+
+    /// Counts a packet that the device dropped: the last of those that the kernel has just taken, so many of the last
+    /// `pending` descriptors.
+    #[cold]
+    fn count_dropped(&mut self, pending: u32, taken: usize) {
+        let (mut bytes, mut over) = (0, true);
+        for descriptor in self.rings.tx.last(pending).take(taken) {
+            let before = if over { 0 } else { bytes };
+            bytes = before + u64::from(descriptor.len);
+            over = ends(&descriptor);
+        }
+        self.ledger.count_dropped(bytes);
     }
 
     #[cold]
@@ -457,6 +495,11 @@ impl Iterator for Parts {
         self.len -= len;
         Some(descriptor)
     }
+}
+
+/// Whether it is the last of its packet.
+fn ends(descriptor: &Descriptor) -> bool {
+    descriptor.options & libc::XDP_PKT_CONTD == 0
 }
 
 impl AsFd for Socket {

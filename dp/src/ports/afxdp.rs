@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use twinseal_ebpf::{Role, XdpMode, XdpOutcome};
 use twinseal_xsk::{
-    BindMode, BusyPoll, Frame, Socket, SocketConfig, Umem, Wake, XskError, ZeroCopy,
+    Amount, BindMode, BusyPoll, Frame, Socket, SocketConfig, Umem, Wake, XskError, ZeroCopy,
 };
 
 use super::netdev::Netdev;
@@ -243,7 +243,7 @@ impl Queue for AfXdpQueue {
         })
     }
 
-    fn transmit(&mut self, memory: &mut Umem, frames: &mut Vec<Frame>) -> usize {
+    fn transmit(&mut self, memory: &mut Umem, frames: &mut Vec<Frame>) -> Amount {
         if !self.dead {
             self.socket.transmit(frames);
         }
@@ -253,12 +253,17 @@ impl Queue for AfXdpQueue {
             self.socket.complete(memory);
             self.socket.transmit(frames);
         }
-        let unsent = frames.len();
+        let mut unsent = Amount::default();
         for frame in frames.drain(..) {
+            unsent = unsent.and(frame.len());
             memory.free(frame);
         }
-        self.unsent += unsent as u64;
+        self.unsent += unsent.packets;
         unsent
+    }
+
+    fn not_sent(&self) -> Amount {
+        self.socket.not_sent()
     }
 
     fn tend(&mut self, memory: &mut Umem) {
@@ -323,8 +328,8 @@ impl Queue for AfXdpQueue {
         self.socket.abandon(memory);
     }
 
-    fn close(self: Box<Self>, memory: &mut Umem) -> usize {
-        let unsent = self.socket.tx_pending();
+    fn close(self: Box<Self>, memory: &mut Umem) -> u64 {
+        let unsent = self.socket.waiting().packets;
         let closed = self.socket.close(memory);
         if closed.kept > 0 {
             tracing::warn!(

@@ -12,7 +12,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use arc_swap::ArcSwapOption;
 use crossbeam::queue::ArrayQueue;
 use rustix::event::{EventfdFlags, eventfd};
-use twinseal_xsk::{Frame, Umem};
+use twinseal_xsk::{Amount, Frame, Umem};
 
 use super::{PortError, Queue};
 
@@ -170,21 +170,26 @@ impl Inbox {
 impl EndQueue {
     /// Sends one frame. False if it was lost: nobody at the other end, no room there, or it is too large.
     pub fn send(&self, frame: &[u8]) -> bool {
-        self.send_all(std::iter::once(frame)) == 1
+        self.send_all(std::iter::once(frame)).packets == 0
     }
 
-    /// Sends frames and wakes the reader once; returns how many were not lost.
-    fn send_all<'a>(&self, frames: impl Iterator<Item = &'a [u8]>) -> usize {
+    /// Sends frames and wakes the reader once; returns what was lost.
+    fn send_all<'a>(&self, frames: impl Iterator<Item = &'a [u8]>) -> Amount {
+        let mut lost = Amount::default();
         let peer = self.end.wire.ends[1 - self.end.side].load();
         let Some(inbox) = peer
             .as_ref()
             .map(|inboxes| &inboxes[self.queue % inboxes.len()])
         else {
-            return 0;
+            return frames.fold(lost, |lost, frame| lost.and(frame.len()));
         };
-        let sent = frames.filter(|frame| inbox.put(frame)).count();
+        for frame in frames {
+            if !inbox.put(frame) {
+                lost = lost.and(frame.len());
+            }
+        }
         inbox.wake();
-        sent
+        lost
     }
 
     /// Takes the next frame that arrived and reads it in place.
@@ -221,9 +226,8 @@ impl Queue for EndQueue {
         max
     }
 
-    fn transmit(&mut self, memory: &mut Umem, frames: &mut Vec<Frame>) -> usize {
-        let sent = self.send_all(frames.iter().map(Frame::data));
-        let lost = frames.len() - sent;
+    fn transmit(&mut self, memory: &mut Umem, frames: &mut Vec<Frame>) -> Amount {
+        let lost = self.send_all(frames.iter().map(Frame::data));
         for frame in frames.drain(..) {
             memory.free(frame);
         }
@@ -242,7 +246,7 @@ impl Queue for EndQueue {
         vec![("rx_overflow", self.overflows())]
     }
 
-    fn close(self: Box<Self>, _: &mut Umem) -> usize {
+    fn close(self: Box<Self>, _: &mut Umem) -> u64 {
         0
     }
 }

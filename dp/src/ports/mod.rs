@@ -13,7 +13,7 @@ pub mod tap;
 use std::os::fd::BorrowedFd;
 
 use twinseal_ebpf::{XdpMode, XdpOutcome};
-use twinseal_xsk::{BindMode, Frame, Umem};
+use twinseal_xsk::{Amount, BindMode, Frame, Umem};
 
 use crate::wire::ethernet::Mac;
 pub use error::PortError;
@@ -44,8 +44,14 @@ pub trait Queue: Send {
     /// Appends up to `max` received frames to `frames` and returns how many.
     fn receive(&mut self, memory: &mut Umem, frames: &mut Vec<Frame>, max: usize) -> usize;
 
-    /// Sends frames and drains `frames`. Those that the device had no room for are freed; their number is returned.
-    fn transmit(&mut self, memory: &mut Umem, frames: &mut Vec<Frame>) -> usize;
+    /// Sends frames and drains `frames`. Those that the device had no room for are freed, and returned as numbers.
+    fn transmit(&mut self, memory: &mut Umem, frames: &mut Vec<Frame>) -> Amount;
+
+    /// What [`transmit`](Self::transmit) took since the queue was opened and the device has not sent: not yet, or it
+    /// dropped it.
+    fn not_sent(&self) -> Amount {
+        Amount::default()
+    }
 
     /// Takes back sent frames, gives the kernel empty ones and wakes it where it asks for that. Called once a loop.
     fn tend(&mut self, _memory: &mut Umem) {}
@@ -74,7 +80,7 @@ pub trait Queue: Send {
 
     /// Gives all memory back and closes; waits until the kernel is done with it. Returns how many frames the device had not
     /// taken yet, and never will.
-    fn close(self: Box<Self>, memory: &mut Umem) -> usize;
+    fn close(self: Box<Self>, memory: &mut Umem) -> u64;
 
     /// Closes at the end of its worker, whose memory nobody needs any more: waits for nothing.
     fn abandon(self: Box<Self>, memory: &mut Umem) {

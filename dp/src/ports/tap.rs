@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::OFlags;
-use twinseal_xsk::{Frame, Umem};
+use twinseal_xsk::{Amount, Frame, Umem};
 
 use super::netdev::{self, Netdev};
 use super::{Outcome, PortError, Queue};
@@ -125,13 +125,13 @@ impl Queue for TapQueue {
         max
     }
 
-    fn transmit(&mut self, memory: &mut Umem, frames: &mut Vec<Frame>) -> usize {
-        let mut lost = 0;
+    fn transmit(&mut self, memory: &mut Umem, frames: &mut Vec<Frame>) -> Amount {
+        let mut lost = Amount::default();
         for frame in frames.drain(..) {
             if self.dead {
-                lost += 1;
+                lost = lost.and(frame.len());
             } else if let Err(error) = self.tap.write(frame.data()) {
-                lost += 1;
+                lost = lost.and(frame.len());
                 self.write_errors += 1;
                 self.look(&error);
             }
@@ -161,7 +161,7 @@ impl Queue for TapQueue {
         ]
     }
 
-    fn close(self: Box<Self>, _: &mut Umem) -> usize {
+    fn close(self: Box<Self>, _: &mut Umem) -> u64 {
         0
     }
 }
@@ -216,7 +216,7 @@ mod tests {
             assert!(queue.is_dead() && queue.wait_fd().is_none());
             assert_eq!(queue.receive(&mut memory, &mut frames, 8), 0);
             frames.extend(memory.alloc());
-            assert_eq!(queue.transmit(&mut memory, &mut frames), 1);
+            assert_eq!(queue.transmit(&mut memory, &mut frames).packets, 1);
         }
         assert_eq!(memory.available(), free, "no frame is lost");
     }

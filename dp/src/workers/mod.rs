@@ -33,7 +33,7 @@ use taps::capture::Capture;
 use taps::trace::Tracing;
 use taps::{AnyTap, Open};
 pub use wait::Idle;
-use worker::{Command, QueueCounters, Worker};
+use worker::{Command, Worker};
 
 /// How to run workers.
 #[derive(Clone, Debug)]
@@ -389,7 +389,7 @@ impl Pool {
 
     /// All counters.
     pub fn stats(&self) -> Snapshot {
-        let answers: Vec<Receiver<QueueCounters>> = self
+        let answers: Vec<Receiver<Vec<PortTotals>>> = self
             .handles
             .iter()
             .map(|handle| {
@@ -399,21 +399,10 @@ impl Pool {
             })
             .collect();
         let mut ports: Vec<PortTotals> = Vec::new();
-        for (handle, answer) in self.handles.iter().zip(answers) {
-            // A worker counts a port's packets together, whichever of its queues they come by.
-            let mut counted = Vec::new();
-            for (index, sockets) in answer.recv().unwrap_or_default() {
-                let place = ports.iter().position(|totals| totals.port == index);
-                let place = place.unwrap_or_else(|| {
-                    ports.push(PortTotals::new(index));
-                    ports.len() - 1
-                });
-                let totals = &mut ports[place];
-                if !counted.contains(&index) {
-                    counted.push(index);
-                    handle.cells.ports[usize::from(index.0)].add_to(totals);
-                }
-                totals.add_sockets(&sockets);
+        for counted in answers.iter().flat_map(|it| it.recv().unwrap_or_default()) {
+            match ports.iter_mut().find(|totals| totals.port == counted.port) {
+                Some(totals) => totals.add(&counted),
+                None => ports.push(counted),
             }
         }
         ports.sort_by_key(|totals| totals.port);

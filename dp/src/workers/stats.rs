@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use twinseal_xsk::Amount;
+
 use crate::pipeline::offloads::Offloads;
 use crate::tables::traffic::add;
 use crate::tables::{MAX_PORTS, PortIndex};
@@ -51,9 +53,9 @@ impl PortCells {
         add(&self.received_bytes, bytes as u64);
     }
 
-    pub(super) fn sent(&self, packets: usize, bytes: usize) {
-        add(&self.sent_packets, packets as u64);
-        add(&self.sent_bytes, bytes as u64);
+    pub(super) fn sent(&self, packets: u64, bytes: u64) {
+        add(&self.sent_packets, packets);
+        add(&self.sent_bytes, bytes);
     }
 
     /// Counts what hosts left to a device.
@@ -79,14 +81,21 @@ impl PortCells {
         }
     }
 
-    pub(super) fn add_to(&self, totals: &mut PortTotals) {
-        totals.received_packets += self.received_packets.load(Relaxed);
-        totals.received_bytes += self.received_bytes.load(Relaxed);
-        totals.sent_packets += self.sent_packets.load(Relaxed);
-        totals.sent_bytes += self.sent_bytes.load(Relaxed);
-        totals.offloads.finished += self.finished.load(Relaxed);
-        totals.offloads.unfinishable += self.unfinishable.load(Relaxed);
-        totals.offloads.super_frames += self.super_frames.load(Relaxed);
+    /// What is counted of this port. Only the worker may call it.
+    pub(super) fn totals(&self, port: PortIndex) -> PortTotals {
+        PortTotals {
+            port,
+            received_packets: self.received_packets.load(Relaxed),
+            received_bytes: self.received_bytes.load(Relaxed),
+            sent_packets: self.sent_packets.load(Relaxed),
+            sent_bytes: self.sent_bytes.load(Relaxed),
+            offloads: Offloads {
+                finished: self.finished.load(Relaxed),
+                unfinishable: self.unfinishable.load(Relaxed),
+                super_frames: self.super_frames.load(Relaxed),
+            },
+            sockets: Vec::new(),
+        }
     }
 }
 
@@ -112,7 +121,7 @@ pub struct PortTotals {
     pub received_packets: u64,
     /// Their octets.
     pub received_bytes: u64,
-    /// Frames sent.
+    /// Frames sent: the device has taken them.
     pub sent_packets: u64,
     /// Their octets.
     pub sent_bytes: u64,
@@ -138,16 +147,22 @@ pub struct WorkerTotals {
 }
 
 impl PortTotals {
-    pub(super) fn new(port: PortIndex) -> Self {
-        Self {
-            port,
-            received_packets: 0,
-            received_bytes: 0,
-            sent_packets: 0,
-            sent_bytes: 0,
-            offloads: Offloads::default(),
-            sockets: Vec::new(),
-        }
+    /// Adds what another worker counted of the same port.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.received_packets += other.received_packets;
+        self.received_bytes += other.received_bytes;
+        self.sent_packets += other.sent_packets;
+        self.sent_bytes += other.sent_bytes;
+        self.offloads.finished += other.offloads.finished;
+        self.offloads.unfinishable += other.offloads.unfinishable;
+        self.offloads.super_frames += other.offloads.super_frames;
+        self.add_sockets(&other.sockets);
+    }
+
+    /// What was counted as sent when a queue took it was not.
+    pub(super) fn take_off(&mut self, not_sent: Amount) {
+        self.sent_packets = self.sent_packets.saturating_sub(not_sent.packets);
+        self.sent_bytes = self.sent_bytes.saturating_sub(not_sent.bytes);
     }
 
     /// Adds another queue's counters, name by name.

@@ -15,7 +15,7 @@ use rustix::thread::sched_yield;
 use twinseal_xsk::{Frame, Umem};
 
 use super::NeighbourRequest;
-use super::stats::Cells;
+use super::stats::{Cells, PortTotals};
 use super::taps::capture::Way;
 use super::taps::{self, Taps};
 use super::wait::{Idle, Step, Wait};
@@ -32,9 +32,6 @@ use crate::tables::{MAX_PORTS, PortIndex};
 use crate::time::unix_nanos;
 use waiters::hold;
 
-/// What is counted of queues outside the packet path.
-pub(super) type QueueCounters = Vec<(PortIndex, Vec<(&'static str, u64)>)>;
-
 /// Opens a queue with the worker's memory.
 pub(super) type Open = Box<dyn FnOnce(&mut Umem) -> Result<Opened, PortError> + Send>;
 
@@ -50,8 +47,8 @@ pub(super) enum Command {
     Close { index: PortIndex, reply: Sender<()> },
     /// Offer packets to a tap.
     Tap(taps::Open),
-    /// Read counters that are kept outside the packet path.
-    Counters { reply: Sender<QueueCounters> },
+    /// Read the counters of ports.
+    Counters { reply: Sender<Vec<PortTotals>> },
     /// Close all queues and end.
     Stop,
 }
@@ -273,7 +270,7 @@ impl Worker {
     fn send<const TAPPED: bool>(&mut self) {
         for port in self.sending.drain(..) {
             let output = &mut self.outputs[usize::from(port.0) % MAX_PORTS];
-            let bytes = output.iter().map(Frame::len).sum();
+            let bytes: usize = output.iter().map(Frame::len).sum();
             let packets = output.len();
             let Some((_, queue)) = self.queues.iter_mut().find(|(index, _)| *index == port) else {
                 let frames = output.drain(..);
@@ -287,11 +284,12 @@ impl Worker {
                 }
             }
             let unsent = queue.transmit(&mut self.memory, output);
-            self.wires.cells.ports[usize::from(port.0)].sent(packets - unsent, bytes);
-            if unsent > 0 {
+            let cells = &self.wires.cells.ports[usize::from(port.0)];
+            cells.sent(packets as u64 - unsent.packets, bytes as u64 - unsent.bytes);
+            if unsent.packets > 0 {
                 self.state
                     .drops
-                    .count(DropReason::TransmitFull, unsent as u64);
+                    .count(DropReason::TransmitFull, unsent.packets);
             }
         }
     }
@@ -353,6 +351,23 @@ impl Worker {
         self.wires.cells.dead.store(ports, Relaxed);
     }
 
+    /// The counters of its ports. Whatever left its lists is in a queue's account by now, so that what a device drops or
+    /// has not taken yet is not counted as sent, not even for a moment.
+    fn count(&self) -> Vec<PortTotals> {
+        let mut all: Vec<PortTotals> = Vec::new();
+        for (index, queue) in &self.queues {
+            // Packets of a port are counted together, whichever of its queues they come by.
+            let mut totals = match all.iter().position(|totals| totals.port == *index) {
+                Some(place) => all.swap_remove(place),
+                None => self.wires.cells.ports[usize::from(index.0)].totals(*index),
+            };
+            totals.add_sockets(&queue.kernel_counters());
+            totals.take_off(queue.not_sent());
+            all.push(totals);
+        }
+        all
+    }
+
     fn obey(&mut self, command: Command) {
         match command {
             Command::Open { index, open, reply } => {
@@ -369,7 +384,7 @@ impl Worker {
                 while let Some(place) = self.queues.iter().position(|(known, _)| *known == index) {
                     let (_, queue) = self.queues.swap_remove(place);
                     let unsent = queue.close(&mut self.memory);
-                    self.state.drops.count(DropReason::PortGone, unsent as u64);
+                    self.state.drops.count(DropReason::PortGone, unsent);
                 }
                 // Before the answer, or the next port of this index would be taken for dead.
                 self.tell_dead();
@@ -377,9 +392,7 @@ impl Worker {
                 let _ = reply.send(());
             }
             Command::Counters { reply } => {
-                let counters = self.queues.iter();
-                let counters = counters.map(|(index, queue)| (*index, queue.kernel_counters()));
-                let _ = reply.send(counters.collect());
+                let _ = reply.send(self.count());
             }
             Command::Tap(tap) => self.taps.open(tap),
             Command::Stop => self.stop = true,

@@ -1,8 +1,8 @@
 //! Packets in and out, with their content checked by an AF_PACKET socket at the other end.
 
 use twinseal_xsk::{
-    BusyPoll, Closed, Frame, HugePages, Pages, Socket, SocketConfig, Umem, UmemConfig, Wake,
-    XskError,
+    Amount, BusyPoll, Closed, Frame, HugePages, Pages, Socket, SocketConfig, Umem, UmemConfig,
+    Wake, XskError,
 };
 
 use crate::bpf::Redirect;
@@ -369,10 +369,25 @@ fn packets_that_the_device_drops_are_completed_too() {
         send(&mut socket, &mut umem, &mut frames);
         assert_eq!((umem.outstanding(), socket.held()), (0, 0));
         assert_eq!(socket.counters().tx_dropped, 40);
+        let lost = |packets, bytes| Amount { packets, bytes };
+        let octets: u64 = (0..40).map(|i| packet(i, 100).len() as u64).sum();
+        assert_eq!(socket.not_sent(), lost(40, octets));
         ip("link set dev b up");
-        let mut frames = vec![frame(&mut umem, &packet(1, 100))];
+        let one = packet(1, 200);
+        let mut frames = vec![frame(&mut umem, &one)];
         send(&mut socket, &mut umem, &mut frames);
         assert_eq!(socket.counters().tx_dropped, 40);
+        assert_eq!(socket.not_sent(), lost(40, octets));
+        // What waits in the ring is not sent either.
+        ip("link set dev a down");
+        let mut frames = vec![frame(&mut umem, &one)];
+        socket.transmit(&mut frames);
+        assert_eq!(socket.wake_tx().expect("it may come up"), Wake::Down);
+        assert_eq!(socket.waiting(), lost(1, one.len() as u64));
+        assert_eq!(socket.not_sent(), lost(41, octets + one.len() as u64));
+        ip("link set dev a up");
+        send(&mut socket, &mut umem, &mut frames);
+        assert_eq!(socket.not_sent().packets - socket.counters().tx_dropped, 0);
         socket.close(&mut umem);
     });
 }

@@ -1,6 +1,6 @@
 //! Packets larger than a chunk, in jumbo frames.
 
-use twinseal_xsk::{Frame, HugePages, Socket, SocketConfig, Umem, UmemConfig};
+use twinseal_xsk::{Amount, Frame, HugePages, Socket, SocketConfig, Umem, UmemConfig};
 
 use crate::bpf::Redirect;
 use crate::net::{ifindex, in_namespace, ip, veth};
@@ -143,6 +143,12 @@ fn a_ring_takes_a_packet_whole_or_not() {
             (frames.len(), socket.tx_pending(), socket.held()),
             (1, 6, 6)
         );
+        let octets = (0..2).map(|i| packet(i, 5000).len() as u64).sum();
+        let waiting = Amount {
+            packets: 2,
+            bytes: octets,
+        };
+        assert_eq!((socket.waiting(), socket.not_sent()), (waiting, waiting));
         // Nobody took them: they come back when the socket closes.
         socket.close(&mut umem);
         assert_eq!(umem.jumbos_available(), 3);
