@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use tokio::sync::oneshot;
 use twinseal_api::v1::{self, EventKind, event::Event as Body};
 
-use super::events::Events;
+use super::events::{Events, FaultKind};
 use super::handle::Usage;
 use super::keys::Live;
 use super::model::State;
@@ -97,7 +97,7 @@ impl Accounts {
         {
             let detail =
                 "an interval of usage was not stored: the disk of the state directory is too slow";
-            events.fault("usage_lost", detail.to_owned());
+            events.fault(FaultKind::UsageLost, detail.to_owned());
         }
     }
 

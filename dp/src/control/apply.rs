@@ -177,11 +177,10 @@ impl Node {
             let differences = diff::differences(&self.state, &outcome.state, &outcome.touched);
             let down = self.members.down();
             let sources = sources(&outcome.state, &live, &self.ports, &self.netlink, down);
-            let warnings = mtu::warnings(&sources);
             return Ok(v1::ApplyResponse {
                 generation: self.state.generation,
                 diff: Some(diff::report(&differences, outcome.changes)),
-                warnings: warnings.difference(&self.warnings).cloned().collect(),
+                warnings: self.warnings.would_begin(&sources),
                 ..Default::default()
             });
         }
@@ -338,6 +337,7 @@ impl Node {
                 return Err(refused);
             }
         }
+        self.warnings.collect();
         let old = std::mem::replace(&mut self.state, state);
         self.live = live;
         self.served.remember(&secrets, &self.state);
@@ -379,19 +379,20 @@ impl Node {
         if !old.ports.same(&self.state.ports) {
             self.follow_devices(true);
         }
+        if mtus {
+            self.look_at_mtus();
+        }
         // Routes change by the thousand a second, and concern neither.
-        if !old.carries_as(&self.state) || !old.groups.same(&self.state.groups) {
+        let carries = !old.carries_as(&self.state) || !old.groups.same(&self.state.groups);
+        if carries || mtus {
             self.update_health();
+        }
+        if carries {
             self.resolver.links(&self.netlink, &self.sources());
         }
-        let warnings = if mtus {
-            self.look_at_mtus()
-        } else {
-            Vec::new()
-        };
         Ok(Committed {
             generation,
-            warnings,
+            warnings: self.warnings.collected(),
         })
     }
 

@@ -5,7 +5,7 @@ use twinseal_api::v1;
 
 use super::apply::Transaction;
 use super::audit::{Entry, Tapping, Written};
-use super::events::Log;
+use super::events::{FaultKind, Log};
 use super::refusal::Refused;
 use super::report::{Counts, Moment};
 use super::restore::not_stored;
@@ -33,7 +33,7 @@ pub(super) enum Command {
     Stats(oneshot::Sender<Box<Counts>>),
     Events(oneshot::Sender<Log>),
     Usage(Option<Filter>, oneshot::Sender<Usage>),
-    Fault(&'static str, String),
+    Fault(FaultKind, String),
 }
 
 /// What circuits carried: the running interval, and where the closed ones will be.
@@ -197,7 +197,7 @@ impl NodeHandle {
     }
 
     /// Has something told that is wrong.
-    pub(super) async fn fault(&self, kind: &'static str, detail: String) {
+    pub(super) async fn fault(&self, kind: FaultKind, detail: String) {
         // A node that has stopped tells nothing more.
         let _ = self.0.send(Command::Fault(kind, detail)).await;
     }

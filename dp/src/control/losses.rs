@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::events::Events;
+use super::events::{Events, FaultKind};
 use super::model::{Port, PortName, Role, State};
 use super::ports::Ports;
 use crate::ports::Device;
@@ -14,14 +14,12 @@ const PERIOD: Duration = Duration::from_secs(10);
 
 /// One kind of it at one port.
 pub(super) struct Loss {
-    /// As an event's kind.
-    pub(super) kind: &'static str,
+    /// As an event tells it; `None`: what comes with load is left to counters.
+    pub(super) kind: Option<FaultKind>,
     /// Packets since the port was opened.
     pub(super) count: u64,
     /// What they are, and what to do.
     words: String,
-    /// Whether it is told as an event: what comes with load is left to counters.
-    told: bool,
 }
 
 impl Loss {
@@ -47,7 +45,7 @@ pub(super) fn of(port: &Port, totals: &PortTotals) -> Vec<Loss> {
     let slow = no_chunk + socket("rx_ring_full");
     let all = [
         Loss {
-            kind: "super_frames",
+            kind: Some(FaultKind::SuperFrames),
             count: match edge {
                 true => totals.offloads.super_frames + oversized,
                 false => 0,
@@ -56,32 +54,28 @@ pub(super) fn of(port: &Port, totals: &PortTotals) -> Vec<Loss> {
                 "frames were lost that hold several packets each (super_frame, oversized): run `ethtool -K {netdev} gro off lro off`, \
                  and at the other end of a veth `ethtool -K DEVICE tso off gso off`"
             ),
-            told: true,
         },
         Loss {
-            kind: "oversized_frames",
+            kind: Some(FaultKind::OversizedFrames),
             count: if edge { 0 } else { oversized },
             words: format!(
                 "frames were lost that are larger than the port takes (oversized): make the port's MTU that of the underlay, \
                  and run `ethtool -K {netdev} gro off lro off`"
             ),
-            told: true,
         },
         Loss {
-            kind: "checksums_unfinishable",
+            kind: Some(FaultKind::ChecksumsUnfinishable),
             count: totals.offloads.unfinishable,
             words: "packets may go on with a checksum that was left to a device (checksums_unfinishable): fragments, or behind \
                     IPv6 extension headers; run `ethtool -K DEVICE tx off` at the hosts"
                 .to_owned(),
-            told: true,
         },
         Loss {
-            kind: "slow_worker",
+            kind: None,
             count: slow,
             words: "frames were lost because the worker took them too slowly (rx_dropped, rx_ring_full): more workers and queues, \
                     pinned, or a larger `ring`"
                 .to_owned(),
-            told: false,
         },
     ];
     all.into_iter().filter(|loss| loss.count > 0).collect()
@@ -91,7 +85,7 @@ pub(super) fn of(port: &Port, totals: &PortTotals) -> Vec<Loss> {
 #[derive(Default)]
 pub(super) struct Losses {
     at: Option<Instant>,
-    told: HashMap<(PortName, &'static str), u64>,
+    told: HashMap<(PortName, FaultKind), u64>,
 }
 
 impl Losses {
@@ -116,13 +110,16 @@ impl Losses {
             let (Some(port), Some(totals)) = (state.ports.get(name), totals) else {
                 continue;
             };
-            for loss in of(port, totals).into_iter().filter(|loss| loss.told) {
-                let key = (name.clone(), loss.kind);
+            for loss in of(port, totals) {
+                let Some(kind) = loss.kind else {
+                    continue;
+                };
+                let key = (name.clone(), kind);
                 // A port that counts less than before was opened anew.
                 let old = before.get(&key).filter(|old| **old <= loss.count);
                 let new = loss.count - old.copied().unwrap_or(0);
                 if new > 0 {
-                    events.fault(loss.kind, loss.sentence(name, new));
+                    events.fault(kind, loss.sentence(name, new));
                 }
                 self.told.insert(key, loss.count);
             }

@@ -42,7 +42,6 @@ mod items;
 mod limits;
 mod losses;
 mod mtu;
-mod oddities;
 mod parts;
 mod ports;
 mod prune;
@@ -59,6 +58,7 @@ mod take_up;
 pub mod taps;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -9,6 +9,7 @@ use super::model::{LinkName, PortName, Role, State, VrfName};
 use super::node::Node;
 use super::parse::ItemKey;
 use super::transaction::Touched;
+use super::warnings::Found;
 use crate::ports::Device;
 use crate::wire::overlay::OVERHEAD;
 use crate::wire::{ip, udp};
@@ -65,8 +66,8 @@ pub(super) fn concerned(old: &State, new: &State, touched: &Touched) -> bool {
     vrfs.any(|vrf| Families::of(old, vrf) != Families::of(new, vrf))
 }
 
-/// All that there is to warn of, a sentence each.
-pub(super) fn warnings(from: &Sources<'_>) -> BTreeSet<String> {
+/// All that there is to warn of.
+pub(super) fn warnings(from: &Sources<'_>) -> Found {
     let state = from.state;
     let pairs: HashSet<_> = state
         .circuits
@@ -97,16 +98,21 @@ pub(super) fn warnings(from: &Sources<'_>) -> BTreeSet<String> {
         let of_port = from.ports.get(&it.port)?.mtu;
         let names: Vec<_> = vrfs.iter().take(3).map(|vrf| format!("{vrf:?}")).collect();
         let more = if vrfs.len() > 3 { " and others" } else { "" };
-        Some(format!(
-            "link {link:?}: its inner MTU, {mtu} bytes, is too small for {family}, which vrf {}{more} routes and which \
+        let warning = format!(
+            "its inner MTU, {mtu} bytes, is too small for {family}, which vrf {}{more} routes and which \
              needs {least}: {why}, and what is larger is lost. Raise the MTU of port {:?} from {of_port} to {} or more, or \
              lead {family} elsewhere",
             names.join(", "),
             it.port,
             u32::from(of_port) + u32::from(least - mtu),
-        ))
+        );
+        Some((ItemKey::Link(link.clone()), warning))
     });
-    warnings.collect()
+    let mut found = Found::new();
+    for (link, warning) in warnings {
+        found.entry(link).or_default().push(warning);
+    }
+    found
 }
 
 /// What MTU TAP devices should have: hosts then send nothing that does not fit.
@@ -148,20 +154,10 @@ impl Sources<'_> {
 }
 
 impl Node {
-    /// Looks at what fits, and has TAP devices follow. What is newly wrong is told, and what is wrong kept for who asks.
-    /// Returns what is new.
-    pub(super) fn look_at_mtus(&mut self) -> Vec<String> {
-        let (warnings, taps) = {
-            let sources = self.sources();
-            (warnings(&sources), of_taps(&sources))
-        };
+    /// Has TAP devices follow what fits, and has that looked at when warnings are looked at next.
+    pub(super) fn look_at_mtus(&mut self) {
+        let taps = of_taps(&self.sources());
         self.ports.fit(&taps, &self.events);
-        let new: Vec<_> = warnings.difference(&self.warnings).cloned().collect();
-        for warning in &new {
-            tracing::warn!("{warning}");
-            self.events.fault("inner_mtu", warning.clone());
-        }
-        self.warnings = warnings;
-        new
+        self.warnings.look_at_mtus();
     }
 }

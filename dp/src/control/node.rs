@@ -1,6 +1,6 @@
 //! The node: it owns everything, and all happens on its one control thread.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,8 @@ use super::compile::{Compiler, Sources};
 use super::confirm::Pending;
 use super::down::{Down, Members};
 use super::drain::Drains;
-use super::events::Events;
 use super::events::security::Security;
+use super::events::{Events, FaultKind};
 use super::handle::{Command, Commands, Reply, Settled, Tapped};
 use super::health::Health;
 use super::keys::{Live, SaConfig};
@@ -25,7 +25,6 @@ use super::limits::Watch;
 use super::losses::Losses;
 use super::model::{Limits, State};
 use super::netlink::{Changed, Netlink};
-use super::oddities::Oddities;
 use super::ports::Ports;
 use super::refusal::Refused;
 use super::requested::Requested;
@@ -37,6 +36,7 @@ use super::secrets::Served;
 use super::state_dir::{self, Lock, StateDirError};
 use super::store::{Store, Stored};
 use super::taps::{OpenTaps, Opened};
+use super::warnings::Warnings;
 use crate::time::since_boot;
 use crate::workers::Pool;
 
@@ -68,12 +68,10 @@ pub struct Node {
     pub(super) resolver: Resolver,
     pub(super) health: Health,
     pub(super) members: Members,
-    /// What is set and yet can't work.
-    pub(super) warnings: BTreeSet<String>,
     pub(super) events: Events,
     security: Security,
     losses: Losses,
-    pub(super) oddities: Oddities,
+    pub(super) warnings: Warnings,
     pub(super) access: Access,
     pub(super) audit: Audit,
     pub(super) accounts: Accounts,
@@ -134,11 +132,10 @@ impl Node {
             resolver: Resolver::new(Instant::now()),
             health: Health::default(),
             members: Members::default(),
-            warnings: BTreeSet::new(),
             events,
             security: Security::new(Instant::now()),
             losses: Losses::default(),
-            oddities: Oddities::default(),
+            warnings: Warnings::default(),
             access,
             accounts,
             requests: Requests::default(),
@@ -212,7 +209,7 @@ impl Node {
                         let drops = self.pool.drops();
                         self.security.tell(&self.events, now, &drops, &self.live);
                         let unknown = self.pool.unknown_receivers();
-                        self.oddities.unknown_receivers(&self.state, &self.live, &unknown);
+                        self.warnings.unknown_receivers(&self.state, &self.live, &unknown);
                         self.security.tell_refusals(&self.events, now, &self.access);
                         if self.losses.due(now) {
                             let stats = self.pool.stats();
@@ -220,7 +217,7 @@ impl Node {
                         }
                         if let Some(error) = self.audit.take_failure() {
                             let detail = format!("{error}: the program's log has the lines; see to the disk and audit.file");
-                            self.events.fault("audit_failed", detail);
+                            self.events.fault(FaultKind::AuditFailed, detail);
                         }
                     }
                 }
@@ -359,16 +356,13 @@ impl Node {
             // Told before a port is open again: that it was closed may have cost packets.
             self.update_health();
         }
-        for warning in self.ports.warnings() {
-            tracing::warn!("{warning}");
-            self.events.fault("kernel_forwards", warning);
-        }
+        self.warnings.kernel_forwards(self.ports.forwarding());
         let view = &self.netlink.view;
         if self.ports.reopen(&self.pool, &self.state, view, !thorough) {
             self.republish();
+            self.look_at_mtus();
             self.update_health();
             self.resolver.links(&self.netlink, &self.sources());
-            self.look_at_mtus();
         }
     }
 
@@ -430,7 +424,7 @@ impl Node {
         let known = Arc::clone(self.members.down());
         let (state, live) = (&self.state, &self.live);
         let sources = sources(state, live, &self.ports, &self.netlink, &known);
-        self.oddities.update(&self.events, &sources);
+        self.warnings.update(&self.events, &sources);
         let view = &self.netlink.view;
         let circuits = self.health.update(&self.events, &sources, view);
         if self.members.look(&sources, view, &self.health, circuits) {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::compile::OpenPort;
-use super::events::Events;
+use super::events::{Events, FaultKind};
 use super::model::{Link, LinkName, Port, PortName, Role, State, Table};
 use super::netlink::View;
 use super::parse::ItemKey;
@@ -24,8 +24,6 @@ use follow::Following;
 pub(super) struct Ports {
     open: BTreeMap<PortName, OpenPort>,
     handles: BTreeMap<PortName, Handle>,
-    /// What operators ought to know of their devices, until somebody [takes](Self::warnings) it.
-    warnings: Vec<String>,
     /// The links whose endpoints the handles have; none if that is not known.
     links: Option<Table<LinkName, Link>>,
 }
@@ -56,11 +54,6 @@ impl Ports {
     /// The ports as tables need them.
     pub(super) fn open(&self) -> &BTreeMap<PortName, OpenPort> {
         &self.open
-    }
-
-    /// That the kernel forwards on an edge port's device, which was found since the last call.
-    pub(super) fn warnings(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.warnings)
     }
 
     /// What a port really got.
@@ -305,7 +298,7 @@ impl Ports {
                         "port {name}: {error}; the host may send packets that fit no circuit"
                     );
                     tracing::error!("{why}");
-                    events.fault("tap_mtu", why);
+                    events.fault(FaultKind::TapMtu, why);
                 }
             }
             // What failed once would fail again.
@@ -328,7 +321,7 @@ impl Ports {
                     "port {name}: {error}; the host does not hear what hosts there send to the others"
                 );
                 tracing::error!("{why}");
-                events.fault("own_addresses", why);
+                events.fault(FaultKind::OwnAddresses, why);
             }
             // What failed once would fail again.
             handle.addresses = addresses;

@@ -61,7 +61,7 @@ impl Node {
                 restoring: self.restoring(),
                 secrets_refused: self.burned.refuses().unwrap_or_default(),
                 drains: self.drains.report(),
-                warnings: self.warnings.iter().cloned().collect(),
+                warnings: self.warnings.all(),
                 ..Default::default()
             },
             state: self.state.clone(),
@@ -70,7 +70,7 @@ impl Node {
             view: self.netlink.view.clone(),
             down: Arc::clone(self.members.down()),
             drains: self.drains.clone(),
-            warnings: self.oddities.links(),
+            warnings: self.warnings.links(),
         }
     }
 
@@ -343,7 +343,7 @@ fn ports(node: &Node) -> Vec<v1::PortState> {
                     (Role::Edge(_), false) => "trust",
                 }
                 .to_owned(),
-                warnings: node.oddities.of(&ItemKey::Port(name.clone())),
+                warnings: node.warnings.of(&ItemKey::Port(name.clone())),
             })
         })
         .collect()

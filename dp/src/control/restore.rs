@@ -8,6 +8,7 @@ use super::apply::{Cause, Commit};
 use super::audit::{Entry, Outcome};
 use super::check;
 use super::diff::differences;
+use super::events::FaultKind;
 use super::model::State;
 use super::node::Node;
 use super::refusal::{Code, Refused};
@@ -40,7 +41,7 @@ impl Node {
     pub(super) fn restore(&mut self, state: Option<State>, damage: Vec<String>) {
         for damage in damage {
             tracing::error!("stored tables were refused: {damage}");
-            self.events.fault("stored_tables_damaged", damage);
+            self.events.fault(FaultKind::StoredTablesDamaged, damage);
         }
         match state {
             None => self.store_all(),
@@ -78,7 +79,7 @@ impl Node {
             Err(why) => {
                 if restoring.why != why {
                     tracing::error!(%why, "the stored tables cannot be restored yet");
-                    self.events.fault("restore_failed", why.to_string());
+                    self.events.fault(FaultKind::RestoreFailed, why.to_string());
                 }
                 restoring.why = why;
                 restoring.again = now + RETRY;
@@ -169,7 +170,7 @@ impl Node {
             self.store_failing = failing;
             match failing {
                 true => self.events.fault(
-                    "tables_not_stored",
+                    FaultKind::TablesNotStored,
                     "the state directory cannot be written: what applies now is lost with a restart; it is tried again \
                      every two seconds"
                         .to_owned(),
@@ -177,7 +178,7 @@ impl Node {
                 false => {
                     tracing::info!("the tables are stored again");
                     let detail = "all that applied is on the disk again".to_owned();
-                    self.events.fault("tables_stored_again", detail);
+                    self.events.fault(FaultKind::TablesStoredAgain, detail);
                 }
             }
         }

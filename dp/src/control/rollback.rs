@@ -10,6 +10,7 @@ use twinseal_api::v1;
 
 use super::apply::{Cause, Commit};
 use super::audit::{Entry, NAMED, Written};
+use super::events::FaultKind;
 use super::keys::Live;
 use super::model::State;
 use super::node::Node;
@@ -119,7 +120,7 @@ impl Node {
                     self.state.generation
                 );
                 tracing::error!("{detail}");
-                self.events.fault("rollback_failed", detail);
+                self.events.fault(FaultKind::RollbackFailed, detail);
                 return Err(refused);
             }
         };
@@ -134,7 +135,7 @@ impl Node {
                 back.missing.len()
             );
             tracing::error!("the rollback is not complete: {detail}");
-            self.events.fault("rollback_incomplete", detail);
+            self.events.fault(FaultKind::RollbackIncomplete, detail);
             self.unrestored = Some(Unrestored {
                 state: pending.state,
                 live: pending.live,

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::burned::Burned;
+use super::events::FaultKind;
 use super::node::Node;
 use super::state_dir::{StateDir, StateDirError};
 
@@ -33,7 +34,7 @@ impl Node {
         self.drains = drains;
         if let Some(damage) = drains_damage {
             tracing::error!("{damage}");
-            self.events.fault("drains_damaged", damage);
+            self.events.fault(FaultKind::DrainsDamaged, damage);
         }
         self.store = store;
         self.restore(tables, damage);
@@ -54,7 +55,7 @@ impl Node {
 
     fn tell_refuses(&self, why: String) {
         tracing::error!("secrets are refused: {why}");
-        self.events.fault("secrets_refused", why);
+        self.events.fault(FaultKind::SecretsRefused, why);
     }
 
     /// Looks whether there is one by now, if it is time.

@@ -73,7 +73,6 @@ pub(super) fn outcome(out: &mut impl Write, got: &v1::GetResponse) -> io::Result
             facts.push("drains".to_owned());
         }
         writeln!(out, "# port {}: {}", port.port, facts.join(", "))?;
-        warnings(out, &port.warnings)?;
     }
     for link in &got.links {
         write!(out, "# link {}: {}", link.link, up(link.up, &link.reason))?;
@@ -85,7 +84,6 @@ pub(super) fn outcome(out: &mut impl Write, got: &v1::GetResponse) -> io::Result
             true => writeln!(out, ", drains")?,
             false => writeln!(out)?,
         }
-        warnings(out, &link.warnings)?;
     }
     for key in &got.keys {
         writeln!(
@@ -108,13 +106,6 @@ pub(super) fn outcome(out: &mut impl Write, got: &v1::GetResponse) -> io::Result
             "from the kernel"
         };
         writeln!(out, "# neighbour {address} on {port}: {mac}, {from}")?;
-    }
-    Ok(())
-}
-
-fn warnings(out: &mut impl Write, warnings: &[String]) -> io::Result<()> {
-    for warning in warnings {
-        writeln!(out, "#   WARNING: {warning}")?;
     }
     Ok(())
 }

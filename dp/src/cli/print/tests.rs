@@ -262,7 +262,6 @@ fn the_outcome_is_comments() {
 # WARNING: it can't work
 # link to-b drains since 1970-01-01T00:00:00.000Z, by user 0 (group 0)
 # port wan: up, 02:00:00:00:00:01, mtu 1500, native XDP, copy copy, need-wakeup, finishes checksums
-#   WARNING: it has no address
 # link to-b: down (its next hop is not resolved), drains
 # key of link to-b, b-to-a, epoch 1: aes-256-gcm, receiver index 9, receives
 # key of link to-b, b-to-a, epoch 1: aes-256-gcm, receiver index 9, transmits, 5 packets sealed, exhausted

@@ -6,6 +6,7 @@
 //! ```
 
 pub mod changes;
+mod fault;
 pub mod file;
 pub mod json;
 mod ring;
@@ -15,6 +16,7 @@ use twinseal_api::v1::{self, event::Event as Body};
 use twinseal_crypto::Direction;
 
 use super::model::{KeyId, Owner};
+pub use fault::FaultKind;
 pub use ring::{Events, Log, Reader, Start};
 pub use twinseal_api::v1::EventKind;
 
@@ -42,9 +44,9 @@ impl Events {
     }
 
     /// Tells that something is wrong with the node itself.
-    pub fn fault(&self, kind: &str, detail: String) {
+    pub fn fault(&self, kind: FaultKind, detail: String) {
         let body = v1::FaultEvent {
-            kind: kind.to_owned(),
+            kind: kind.as_str().to_owned(),
             detail,
         };
         self.emit(EventKind::Fault, Body::Fault(body));

@@ -9,6 +9,8 @@ use crate::control::devices::{Departure, Devices};
 use crate::control::health::Status;
 use crate::control::model::{Port, PortName, State};
 use crate::control::netlink::View;
+use crate::control::parse::ItemKey;
+use crate::control::warnings::Found;
 use crate::ports::{Device, PortError, PortSpec};
 use crate::workers::Pool;
 
@@ -21,8 +23,8 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 pub(super) struct Following {
     /// Its queues, when last counted.
     queues: Option<u32>,
-    /// Whether the kernel forwards what comes in by it.
-    forwarded: bool,
+    /// That the kernel forwards what comes in by it, in words.
+    forwarded: Option<String>,
     /// The index of the device that is gone.
     lost: Option<u32>,
     /// When to try again, and how long to wait after that.
@@ -74,11 +76,8 @@ impl Ports {
                     true => crate::ports::forwarding(netdev),
                     false => Vec::new(),
                 };
-                if !switches.is_empty() && !handle.following.forwarded {
-                    let text = forwarded(name, netdev, *owned, &switches);
-                    self.warnings.push(text);
-                }
-                handle.following.forwarded = !switches.is_empty();
+                handle.following.forwarded =
+                    (!switches.is_empty()).then(|| forwarded(netdev, *owned, &switches));
             }
             let departure = departed.get(&ifindex).copied();
             let is_dead = dead & 1 << open.index.0 != 0;
@@ -93,6 +92,16 @@ impl Ports {
             }
         }
         changed
+    }
+
+    /// By which edge ports' devices the kernel forwards, as was found last.
+    pub(in crate::control) fn forwarding(&self) -> Found {
+        let handles = self.handles.iter();
+        let found = handles.filter_map(|(name, handle)| {
+            let warning = handle.following.forwarded.clone()?;
+            Some((ItemKey::Port(name.clone()), vec![warning]))
+        });
+        found.collect()
     }
 
     /// Takes over its device's hardware address and MTU; says if it has to be opened anew for that.
@@ -306,7 +315,7 @@ fn lost(
 }
 
 /// That the kernel may send packets of hosts on as they came.
-fn forwarded(name: &PortName, netdev: &str, owned: bool, switches: &[String]) -> String {
+fn forwarded(netdev: &str, owned: bool, switches: &[String]) -> String {
     let switches = switches.join(", ");
     let (when, fix) = match owned {
         true => ("while the node does not run", ""),
@@ -316,7 +325,7 @@ fn forwarded(name: &PortName, netdev: &str, owned: bool, switches: &[String]) ->
         ),
     };
     format!(
-        "port {name}: the kernel forwards ({switches} is on): {when} packets of hosts on {netdev} may leave unencrypted; switch it off, or forbid it by a rule{fix}"
+        "the kernel forwards ({switches} is on): {when} packets of hosts on {netdev} may leave unencrypted; switch it off, or forbid it by a rule{fix}"
     )
 }
 

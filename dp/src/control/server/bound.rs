@@ -11,6 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::socket::{SocketError, clear};
+use crate::control::events::FaultKind;
 use crate::control::handle::NodeHandle;
 use crate::control::lines::Reopen;
 
@@ -128,7 +129,7 @@ impl Bound {
             );
             tracing::error!("{detail}");
             if let Some(node) = &self.node {
-                node.fault("control_socket_gone", detail).await;
+                node.fault(FaultKind::ControlSocketGone, detail).await;
             }
         }
     }

@@ -4,12 +4,12 @@ mod compile;
 mod health;
 mod lives;
 mod mtu;
-mod oddities;
 mod own;
 mod properties;
 mod refusals;
 mod transactions;
 mod usage;
+mod warnings;
 
 use twinseal_api::v1::{self, change::Change, item::Item};
 

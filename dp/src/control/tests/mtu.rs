@@ -1,7 +1,5 @@
 //! What fits, and what is told of what does not.
 
-use std::collections::BTreeSet;
-
 use twinseal_api::v1::{self, item::Item};
 
 use super::super::model::{Name, VrfName};
@@ -15,10 +13,13 @@ fn red() -> VrfName {
 }
 
 /// What is told if the underlay's MTU is this.
-fn told(bench: &Bench, mtu: u16) -> BTreeSet<String> {
+fn told(bench: &Bench, mtu: u16) -> Vec<String> {
     let mut ports = open(&bench.state);
     ports.values_mut().for_each(|port| port.mtu = mtu);
-    bench.look(&ports, warnings)
+    let found = bench.look(&ports, warnings).into_iter();
+    let sentences =
+        found.flat_map(|(item, told)| told.into_iter().map(move |it| format!("{item}: {it}")));
+    sentences.collect()
 }
 
 #[test]

@@ -3,34 +3,46 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use twinseal_api::v1::{self, EventKind, event::Event as Body};
-
 use super::compile::{HostAddress, Sources, Standing};
-use super::events::Events;
+use super::events::{Events, FaultKind};
 use super::keys::Live;
 use super::model::{End, LabelAction, LinkName, Owner, Role, State, Table};
+use super::mtu;
 use super::parse::ItemKey;
 use crate::ports::Device;
 
+/// Sentences in one answer: there may be one of each link, of which there may be many.
+const IN_AN_ANSWER: usize = 256;
+
+/// By what they are of, in words.
+pub(super) type Found = BTreeMap<ItemKey, Vec<String>>;
+
 /// What was told, and what it is found by.
 #[derive(Default)]
-pub(super) struct Oddities {
-    told: BTreeMap<ItemKey, Vec<String>>,
+pub(super) struct Warnings {
+    told: Found,
     /// Links whose far end seals with this end's keys.
     same_end: BTreeMap<LinkName, SameEnd>,
     /// From which link to which other packets are swapped, and by which labels: these may be many.
     swaps: BTreeSet<(LinkName, LinkName)>,
     labels: Table<(LinkName, u32), LabelAction>,
+    /// Links that are too small; to be found by a look at all circuits, and so only when something may be otherwise.
+    small: Option<Found>,
+    /// Ports by whose devices the kernel forwards.
+    forwarding: Found,
+    /// What began while a transaction is committed; `None` at other times.
+    begun: Option<Vec<String>>,
 }
 
 /// How a link was when its far end was found to be the same end.
+#[derive(Clone)]
 struct SameEnd {
     end: End,
     received: u64,
 }
 
-impl Oddities {
-    /// What is to be said of a port or link.
+impl Warnings {
+    /// What is to be said of an item.
     pub(super) fn of(&self, item: &ItemKey) -> Vec<String> {
         self.told.get(item).cloned().unwrap_or_default()
     }
@@ -43,6 +55,41 @@ impl Oddities {
             _ => None,
         })
         .collect()
+    }
+
+    /// All of them, in sentences, but no more than an answer has room for.
+    pub(super) fn all(&self) -> Vec<String> {
+        few(news(&self.told, &Found::new()))
+    }
+
+    /// What fits links may be otherwise than before.
+    pub(super) fn look_at_mtus(&mut self) {
+        self.small = None;
+    }
+
+    /// By which ports' devices the kernel forwards.
+    pub(super) fn kernel_forwards(&mut self, found: Found) {
+        self.forwarding = found;
+    }
+
+    /// Keeps what begins, until it is [collected](Self::collected).
+    pub(super) fn collect(&mut self) {
+        self.begun = Some(Vec::new());
+    }
+
+    /// What has begun meanwhile, in sentences.
+    pub(super) fn collected(&mut self) -> Vec<String> {
+        few(self.begun.take().unwrap_or_default())
+    }
+
+    /// What would begin if this were so.
+    pub(super) fn would_begin(&self, from: &Sources<'_>) -> Vec<String> {
+        let mut other = Self {
+            same_end: self.same_end.clone(),
+            forwarding: self.forwarding.clone(),
+            ..Self::default()
+        };
+        few(news(&other.look(from), &self.told))
     }
 
     /// Looks at receiver indices that packets had and that no key has. One that is of a key which this node seals with
@@ -73,30 +120,28 @@ impl Oddities {
         if now == self.told {
             return;
         }
-        let tell = |kind: &str, item: &ItemKey, warning: &str| {
-            let body = v1::FaultEvent {
-                kind: kind.to_owned(),
-                detail: format!("{item}: {warning}"),
-            };
-            events.emit(EventKind::Fault, Body::Fault(body));
-        };
-        let each =
-            |these: &BTreeMap<ItemKey, Vec<String>>, others: &BTreeMap<_, Vec<String>>, kind| {
-                for (item, warnings) in these {
-                    let known = others.get(item).map_or(&[][..], Vec::as_slice);
-                    for warning in warnings.iter().filter(|it| !known.contains(it)) {
-                        tell(kind, item, warning);
-                    }
-                }
-            };
-        each(&self.told, &now, "warning_over");
-        each(&now, &self.told, "warning");
+        for over in news(&self.told, &now) {
+            events.fault(FaultKind::WarningOver, over);
+        }
+        for new in news(&now, &self.told) {
+            tracing::warn!("{new}");
+            events.fault(FaultKind::Warning, new.clone());
+            if let Some(begun) = &mut self.begun {
+                begun.push(new);
+            }
+        }
         self.told = now;
     }
 
-    fn look(&mut self, from: &Sources<'_>) -> BTreeMap<ItemKey, Vec<String>> {
-        let mut found: BTreeMap<ItemKey, Vec<String>> = BTreeMap::new();
+    fn look(&mut self, from: &Sources<'_>) -> Found {
+        let small = self.small.get_or_insert_with(|| mtu::warnings(from));
+        let mut found = small.clone();
         let mut add = |item, warning| found.entry(item).or_default().push(warning);
+        for (item, warnings) in &self.forwarding {
+            for warning in warnings {
+                add(item.clone(), warning.clone());
+            }
+        }
         for (name, port) in from.state.ports.iter() {
             if let Role::Edge(_) = port.role
                 && let Device::AfXdp { netdev, .. } = &port.spec.device
@@ -150,6 +195,27 @@ impl Oddities {
         }
         found
     }
+}
+
+/// What is said in one and not in the other, in sentences.
+fn news(these: &Found, others: &Found) -> Vec<String> {
+    let mut news = Vec::new();
+    for (item, warnings) in these {
+        let known = others.get(item).map_or(&[][..], Vec::as_slice);
+        let new = warnings.iter().filter(|it| !known.contains(it));
+        news.extend(new.map(|warning| format!("{item}: {warning}")));
+    }
+    news
+}
+
+/// An answer's part of them.
+fn few(mut all: Vec<String>) -> Vec<String> {
+    let more = all.len().saturating_sub(IN_AN_ANSWER);
+    if more > 0 {
+        all.truncate(IN_AN_ANSWER);
+        all.push(format!("and {more} more: see the log"));
+    }
+    all
 }
 
 /// Whether hosts can have an address of this device as their gateway.

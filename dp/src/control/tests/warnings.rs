@@ -7,13 +7,13 @@ use twinseal_api::v1::{self, event::Event as Kind, item::Item};
 use super::super::compile::{HostAddress, OpenPort, Sources, Standing};
 use super::super::events::{Events, Reader, Start};
 use super::super::model::PortName;
-use super::super::oddities::Oddities;
+use super::super::warnings::Warnings;
 use super::compile::{Bench, open};
 use super::*;
 
 struct Told {
     bench: Bench,
-    oddities: Oddities,
+    warnings: Warnings,
     events: Events,
     reader: Reader,
     ports: BTreeMap<PortName, OpenPort>,
@@ -27,7 +27,7 @@ impl Told {
         Self {
             ports: open(&bench.state),
             bench,
-            oddities: Oddities::default(),
+            warnings: Warnings::default(),
             reader: events.log().read(Start::Now, Vec::new()),
             events,
             addresses: BTreeMap::new(),
@@ -54,7 +54,7 @@ impl Told {
             addresses: &self.addresses,
             down: &Default::default(),
         };
-        self.oddities.update(&self.events, &sources);
+        self.warnings.update(&self.events, &sources);
         let mut told = Vec::new();
         while let Some(event) = self.reader.take() {
             let Some(Kind::Fault(fault)) = event.event else {
@@ -161,11 +161,11 @@ fn a_far_end_that_is_the_same_end_is_told() {
     };
     let (ours, theirs) = (of(true), of(false));
     let live = &told.bench.live;
-    told.oddities
+    told.warnings
         .unknown_receivers(state, live, &[0, theirs, 0x7777]);
     assert_eq!(told.update(), [], "these say nothing");
     let (state, live) = (&told.bench.state, &told.bench.live);
-    told.oddities.unknown_receivers(state, live, &[0, ours]);
+    told.warnings.unknown_receivers(state, live, &[0, ours]);
     let now = told.update();
     assert_eq!(now.len(), 1, "{now:?}");
     assert!(
