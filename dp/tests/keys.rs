@@ -267,3 +267,47 @@ fn a_secret_serves_one_key_at_one_end_once() {
             .expect("sound");
     });
 }
+
+#[test]
+fn a_circuit_with_both_ends_alike_is_told_by_what_it_is() {
+    let dir = TempDir::new().expect("a folder");
+    let tag = tag("alike");
+    let (a, b) = (config(dir.path(), "a"), config(dir.path(), "b"));
+    let _a = Node::start(a.clone()).expect("it starts");
+    let _b = Node::start(b.clone()).expect("it starts");
+    on_runtime(async {
+        let (mut a, mut b) = (connect(&a).await, connect(&b).await);
+        apply(&mut a, edge(&tag, v1::End::A)).await.expect("sound");
+        // The links are as they should be.
+        let mut items = edge(&tag, v1::End::B);
+        for item in &mut items {
+            if let Item::Circuit(circuit) = item {
+                circuit.end = v1::End::A.into();
+            }
+        }
+        apply(&mut b, items).await.expect("nobody here can know");
+        let mut flow = Flow::new(&tag);
+        let begin = std::time::Instant::now();
+        let warning = loop {
+            flow.send(1);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if let Some(warning) = get(&mut b).await.warnings.pop() {
+                break warning;
+            }
+            assert!(
+                begin.elapsed() < Duration::from_secs(20),
+                "nobody is warned"
+            );
+        };
+        let words = "circuit \"c1\": its packets come and none can be opened (circuit_authentication): here it is end a with id 77";
+        assert!(warning.starts_with(words), "{warning}");
+        let request = v1::ExplainRequest {
+            vrf: "red".into(),
+            destination: "10.1.0.9".into(),
+            ..Default::default()
+        };
+        let explained = b.explain(request).await.expect("it answers").into_inner();
+        assert_eq!(explained.warnings, [warning]);
+        assert_eq!(get(&mut a).await.warnings, [""; 0], "nothing came there");
+    });
+}

@@ -58,6 +58,7 @@ mod take_up;
 pub mod taps;
 #[cfg(test)]
 mod tests;
+mod unopened;
 mod warnings;
 
 use std::path::PathBuf;

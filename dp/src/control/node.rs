@@ -37,6 +37,7 @@ use super::state_dir::{self, Lock, StateDirError};
 use super::store::{Store, Stored};
 use super::taps::{OpenTaps, Opened};
 use super::warnings::Warnings;
+use crate::pipeline::reason::DropReason;
 use crate::time::since_boot;
 use crate::workers::Pool;
 
@@ -210,6 +211,8 @@ impl Node {
                         self.security.tell(&self.events, now, &drops, &self.live);
                         let unknown = self.pool.unknown_receivers();
                         self.warnings.unknown_receivers(&self.state, &self.live, &unknown);
+                        let unopened = dropped(&drops, DropReason::CircuitAuthentication);
+                        self.warnings.unopened(&self.state, &self.live, unopened);
                         self.security.tell_refusals(&self.events, now, &self.access);
                         if self.losses.due(now) {
                             let stats = self.pool.stats();
@@ -455,6 +458,12 @@ pub(super) fn sources<'a>(
         addresses: &netlink.view.addresses,
         down,
     }
+}
+
+/// How many packets were dropped for a reason.
+fn dropped(drops: &[(&'static str, u64)], reason: DropReason) -> u64 {
+    let found = drops.iter().find(|(name, _)| *name == reason.name());
+    found.map_or(0, |(_, total)| *total)
 }
 
 async fn sleep_until(deadline: Option<tokio::time::Instant>) {

@@ -9,6 +9,7 @@ use super::keys::Live;
 use super::model::{End, LabelAction, LinkName, Owner, Role, State, Table};
 use super::mtu;
 use super::parse::ItemKey;
+use super::unopened::Unopened;
 use crate::ports::Device;
 
 /// Sentences in one answer: there may be one of each link, of which there may be many.
@@ -23,6 +24,8 @@ pub(super) struct Warnings {
     told: Found,
     /// Links whose far end seals with this end's keys.
     same_end: BTreeMap<LinkName, SameEnd>,
+    /// Circuits whose far end seals with other keys, or with this end's.
+    unopened: Unopened,
     /// From which link to which other packets are swapped, and by which labels: these may be many.
     swaps: BTreeSet<(LinkName, LinkName)>,
     labels: Table<(LinkName, u32), LabelAction>,
@@ -86,10 +89,16 @@ impl Warnings {
     pub(super) fn would_begin(&self, from: &Sources<'_>) -> Vec<String> {
         let mut other = Self {
             same_end: self.same_end.clone(),
+            unopened: self.unopened.clone(),
             forwarding: self.forwarding.clone(),
             ..Self::default()
         };
         few(news(&other.look(from), &self.told))
+    }
+
+    /// Looks at circuits, if the node has dropped more packets whose circuit seal does not verify than before.
+    pub(super) fn unopened(&mut self, state: &State, live: &Live, dropped: u64) {
+        self.unopened.look(state, live, dropped);
     }
 
     /// Looks at receiver indices that packets had and that no key has. One that is of a key which this node seals with
@@ -141,6 +150,9 @@ impl Warnings {
             for warning in warnings {
                 add(item.clone(), warning.clone());
             }
+        }
+        for (item, warning) in self.unopened.found(from.state, from.live) {
+            add(item, warning);
         }
         for (name, port) in from.state.ports.iter() {
             if let Role::Edge(_) = port.role

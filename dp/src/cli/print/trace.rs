@@ -250,6 +250,9 @@ pub(in crate::cli) fn explained(it: &v1::ExplainResponse) -> String {
     if !it.problem.is_empty() {
         text += &format!("PROBLEM   {}\n", it.problem);
     }
+    for warning in &it.warnings {
+        text += &format!("WARNING   {warning}\n");
+    }
     for loss in &it.losses {
         text += &format!("SO FAR    {loss}\n");
     }
@@ -266,6 +269,7 @@ pub(in crate::cli) fn explained_json(it: &v1::ExplainResponse) -> Value {
         "next_hop_mac": it.next_hop_mac,
         "problem": it.problem,
         "losses": it.losses,
+        "warnings": it.warnings,
         "own_port": it.own_port,
         "skipped": it.skipped,
     })

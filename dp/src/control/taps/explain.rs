@@ -9,8 +9,9 @@ use super::{missing, parse};
 use crate::control::compile::Wanted;
 use crate::control::health;
 use crate::control::losses;
-use crate::control::model::{GroupName, Hop, Role, Via, VrfName};
+use crate::control::model::{CircuitName, GroupName, Hop, LinkName, PortName, Role, Via, VrfName};
 use crate::control::node::Node;
+use crate::control::parse::ItemKey;
 use crate::control::refusal::{Code, Refused};
 use crate::pipeline::reason::DropReason;
 use crate::pipeline::trace;
@@ -90,6 +91,7 @@ impl Node {
             Some(Target::Group(_)) | None => told.problem = problem(DropReason::NoRoute),
         }
         told.losses = self.losses_on_the_way(&vrf, &told.out_port);
+        told.warnings = self.warnings_on_the_way(&told);
         Ok(told)
     }
 
@@ -107,6 +109,24 @@ impl Node {
             }
         }
         told
+    }
+
+    /// Of the circuit and link that it would enter, and of the port that it would leave by.
+    fn warnings_on_the_way(&self, told: &v1::ExplainResponse) -> Vec<String> {
+        let into = told.into.as_ref();
+        let circuit = into.and_then(|it| CircuitName::new(&it.circuit));
+        let link = into.and_then(|it| LinkName::new(&it.link));
+        let port = PortName::new(&told.out_port);
+        let items = [
+            circuit.map(ItemKey::Circuit),
+            link.map(ItemKey::Link),
+            port.map(ItemKey::Port),
+        ];
+        let of = |item: ItemKey| {
+            let warnings = self.warnings.of(&item).into_iter();
+            warnings.map(move |warning| format!("{item}: {warning}"))
+        };
+        items.into_iter().flatten().flat_map(of).collect()
     }
 
     /// The members of the group that a route leads to which are down.

@@ -10,6 +10,7 @@ use super::super::model::PortName;
 use super::super::warnings::Warnings;
 use super::compile::{Bench, open};
 use super::*;
+use crate::pipeline::reason::DropReason;
 
 struct Told {
     bench: Bench,
@@ -140,6 +141,64 @@ fn a_link_that_carries_less_than_what_is_swapped_to_it_is_told() {
             link: "l1".into(),
             label: 900,
         }))]);
+    let now = told.update();
+    assert_eq!(
+        (now.len(), now[0].0.as_str()),
+        (1, "warning_over"),
+        "{now:?}"
+    );
+}
+
+#[test]
+fn a_circuit_of_which_nothing_can_be_opened_is_told_until_something_is() {
+    let mut told = Told::new();
+    let circuits = told.bench.live.circuits();
+    let (name, traffic) = circuits
+        .map(|(name, it)| (name.clone(), it.clone()))
+        .next()
+        .expect("one");
+    let mut total = 0;
+    let mut fail = |told: &mut Told, times: u64| {
+        for _ in 0..times {
+            traffic.dropped(DropReason::CircuitAuthentication as usize);
+            total += 1;
+            let (state, live) = (&told.bench.state, &told.bench.live);
+            told.warnings.unopened(state, live, total);
+            // Nothing new is nothing to go by.
+            told.warnings.unopened(state, live, total);
+        }
+        told.update()
+    };
+    assert_eq!(fail(&mut told, 3), [], "these may be left from before");
+    let now = fail(&mut told, 1);
+    assert_eq!(now.len(), 1, "{now:?}");
+    let (kind, text) = &now[0];
+    let start = format!("circuit {name:?}: its packets come and none can be opened");
+    assert!(kind == "warning" && text.starts_with(&start), "{now:?}");
+    assert!(
+        text.contains("end a with id 7") && text.contains("end b"),
+        "{text}"
+    );
+    assert_eq!(fail(&mut told, 3), [], "told once");
+    traffic.received(0, 1, 100);
+    let now = told.update();
+    assert_eq!(
+        (now.len(), now[0].0.as_str()),
+        (1, "warning_over"),
+        "{now:?}"
+    );
+    // Later it is mended here.
+    assert_eq!(fail(&mut told, 4).len(), 1);
+    let circuit = told
+        .bench
+        .state
+        .circuits
+        .get(&name)
+        .expect("it is there")
+        .clone();
+    let end = crate::control::model::End::B;
+    let circuit = crate::control::model::Circuit { end, ..circuit };
+    told.bench.state.circuits.set(name, circuit);
     let now = told.update();
     assert_eq!(
         (now.len(), now[0].0.as_str()),
