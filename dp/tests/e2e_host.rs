@@ -209,26 +209,6 @@ fn an_operators_permanent_neighbour_stays_so() {
     path.finish();
 }
 
-/// How a port is: up or not, and what is wrong.
-fn port_state(path: &mut Path, router: Router, port: &str) -> v1::PortState {
-    let got = path.controller.get(router).expect("the state");
-    let found = got.ports.into_iter().find(|it| it.port == port);
-    found.unwrap_or_else(|| panic!("no port {port}"))
-}
-
-#[track_caller]
-fn wait_for_port(path: &mut Path, port: &str, what: impl Fn(&v1::PortState) -> bool) {
-    let begin = std::time::Instant::now();
-    loop {
-        let state = port_state(path, Router::EdgeA, port);
-        if what(&state) {
-            return;
-        }
-        assert!(begin.elapsed() < PATIENCE, "{state:?}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
 /// A link of edge A.
 fn link_reason(path: &mut Path, link: &str) -> String {
     let got = path.controller.get(Router::EdgeA).expect("the state");
@@ -261,7 +241,7 @@ fn ports_follow_their_devices_with_the_keys_that_they_have() {
         (WEST, "02:00:00:00:aa:a1"),
         (EDGE_PORT, "02:00:00:00:aa:a2"),
     ] {
-        wait_for_port(&mut path, port, |it| it.up && it.mac == mac);
+        path.wait_for_port(port, |it| it.up && it.mac == mac);
     }
     path.settle();
 
@@ -269,7 +249,7 @@ fn ports_follow_their_devices_with_the_keys_that_they_have() {
     for mtu in [1400, 1500] {
         let router = path.network.router(Router::EdgeA);
         router.set_mtu(west, mtu).expect("another MTU");
-        wait_for_port(&mut path, WEST, |it| it.up && it.mtu == mtu);
+        path.wait_for_port(WEST, |it| it.up && it.mtu == mtu);
         path.settle();
     }
 
@@ -280,11 +260,11 @@ fn ports_follow_their_devices_with_the_keys_that_they_have() {
         .router(Router::EdgeA)
         .set_down(west)
         .expect("it goes down");
-    wait_for_port(&mut path, WEST, |it| it.reason == "its device is set down");
+    path.wait_for_port(WEST, |it| it.reason == "its device is set down");
     let router = path.network.router(Router::EdgeA);
     router.set_up(west).expect("it comes up");
     router.delete_address(west, net).expect("it is there");
-    wait_for_port(&mut path, WEST, |it| it.up);
+    path.wait_for_port(WEST, |it| it.up);
     let reason = format!("its local address {} is not on this host", address.0);
     assert_eq!(link_reason(&mut path, WEST), reason);
     let router = path.network.router(Router::EdgeA);
@@ -298,7 +278,7 @@ fn ports_follow_their_devices_with_the_keys_that_they_have() {
     );
     router.move_to(west, other).expect("it moves");
     let moved = "its device was moved to another network namespace";
-    wait_for_port(&mut path, WEST, |it| !it.up && it.reason == moved);
+    path.wait_for_port(WEST, |it| !it.up && it.reason == moved);
     assert_eq!(
         link_reason(&mut path, WEST),
         format!("port {WEST}: {moved}")
@@ -310,7 +290,7 @@ fn ports_follow_their_devices_with_the_keys_that_they_have() {
     other.move_to(west, router).expect("it moves back");
     router.set_up(west).expect("it comes up");
     router.add_address(west, net).expect("it has none");
-    wait_for_port(&mut path, WEST, |it| it.up && it.reason.is_empty());
+    path.wait_for_port(WEST, |it| it.up && it.reason.is_empty());
     path.settle();
 
     // Deleted and made again.
@@ -318,9 +298,7 @@ fn ports_follow_their_devices_with_the_keys_that_they_have() {
         .router(Router::EdgeA)
         .delete_link(edge)
         .expect("it goes");
-    wait_for_port(&mut path, EDGE_PORT, |it| {
-        it.reason == "its device was deleted"
-    });
+    path.wait_for_port(EDGE_PORT, |it| it.reason == "its device was deleted");
     let to = Host::A.address(false).to_string();
     let explained = path.explain(Router::EdgeA, &to);
     assert!(
@@ -330,7 +308,7 @@ fn ports_follow_their_devices_with_the_keys_that_they_have() {
     path.network
         .wire_host(Host::A)
         .expect("a host's devices, made again");
-    wait_for_port(&mut path, EDGE_PORT, |it| it.up && it.reason.is_empty());
+    path.wait_for_port(EDGE_PORT, |it| it.up && it.reason.is_empty());
     path.settle();
     let traffic = path.send_all_ways(4, 250.0);
     std::thread::sleep(Duration::from_secs(1));
@@ -396,7 +374,7 @@ fn a_start_goes_on_without_devices_that_are_not_there() {
     let back = back.via(Host::B.gateway(false)).dev("eth0");
     let host = path.network.host(Host::B);
     host.add_route(&back).expect("a way back");
-    let reaches = |path: &Path, host: &Namespace| {
+    let reaches = |host: &Namespace| {
         let begin = std::time::Instant::now();
         while !ping(host, Host::B.address(false), &few())
             .expect("a ping")
@@ -405,7 +383,7 @@ fn a_start_goes_on_without_devices_that_are_not_there() {
             assert!(begin.elapsed() < PATIENCE, "no answer");
         }
     };
-    reaches(&path, &spare);
+    reaches(&spare);
 
     // Both a host's device and the underlay's are away while the node starts.
     assert!(path.network.stop_daemon(Router::EdgeA).expect("it stops"));
@@ -433,7 +411,7 @@ fn a_start_goes_on_without_devices_that_are_not_there() {
         let told = format!("port {SPARE}: there is no network device {SPARE_DEVICE}");
         assert!(explained.contains(&told), "{explained}");
     }
-    wait_for_port(&mut path, EDGE_PORT, |it| it.up);
+    path.wait_for_port(EDGE_PORT, |it| it.up);
     // What is asked for now is most likely mistyped; what waits need not be there.
     let changes = vec![af_xdp("more", "no-such-dev")];
     let refused = path.controller.apply(Router::EdgeA, changes);
@@ -451,12 +429,12 @@ fn a_start_goes_on_without_devices_that_are_not_there() {
     router.delete_address("west9", net).expect("it has it");
     router.rename("west9", netdev(WEST)).expect("its old name");
     router.set_up(netdev(WEST)).expect("it comes up");
-    wait_for_port(&mut path, WEST, |it| {
+    path.wait_for_port(WEST, |it| {
         !it.up && it.reason.contains("cannot hold UDP 192.0.2.1")
     });
     let router = path.network.router(Router::EdgeA);
     router.add_address(netdev(WEST), net).expect("it has none");
-    wait_for_port(&mut path, WEST, |it| it.up && it.reason.is_empty());
+    path.wait_for_port(WEST, |it| it.up && it.reason.is_empty());
     path.controller.rotate(&mut path.plan).expect("new secrets");
     path.settle();
     let generation = |path: &mut Path| path.controller.get(Router::EdgeA).expect("it").generation;
@@ -464,10 +442,10 @@ fn a_start_goes_on_without_devices_that_are_not_there() {
 
     // The host's comes back: nobody tells the node anything.
     wire_spare(&path, &spare);
-    wait_for_port(&mut path, SPARE, |it| {
+    path.wait_for_port(SPARE, |it| {
         it.up && it.reason.is_empty() && it.mac != "00:00:00:00:00:00"
     });
-    reaches(&path, &spare);
+    reaches(&spare);
     assert_eq!(generation(&mut path), before);
 
     // An address that is not there yet: the port waits for it, and the rest does not.
@@ -478,13 +456,13 @@ fn a_start_goes_on_without_devices_that_are_not_there() {
         .start_daemon(Router::EdgeA)
         .expect("it starts again");
     path.reconnect();
-    wait_for_port(&mut path, EDGE_PORT, |it| it.up);
-    wait_for_port(&mut path, WEST, |it| {
+    path.wait_for_port(EDGE_PORT, |it| it.up);
+    path.wait_for_port(WEST, |it| {
         !it.up && it.reason.contains("cannot hold UDP 192.0.2.1")
     });
     let router = path.network.router(Router::EdgeA);
     router.add_address(netdev(WEST), net).expect("it has none");
-    wait_for_port(&mut path, WEST, |it| it.up && it.reason.is_empty());
+    path.wait_for_port(WEST, |it| it.up && it.reason.is_empty());
     path.finish();
 }
 
@@ -512,7 +490,7 @@ fn another_device_needs_no_new_keys() {
     router.set_down(netdev(WEST)).expect("it goes down");
     router.rename(netdev(WEST), "west9").expect("a new name");
     router.set_up("west9").expect("it comes up");
-    wait_for_port(&mut path, WEST, |it| {
+    path.wait_for_port(WEST, |it| {
         it.up && it.reason == "its device is called west9 now"
     });
     path.settle();
@@ -533,13 +511,11 @@ fn another_device_needs_no_new_keys() {
         .apply(Router::EdgeA, vec![port("no-such-dev", 0)])
         .expect_err("there is none");
     assert!(refused.to_string().contains("no-such-dev"), "{refused}");
-    wait_for_port(&mut path, WEST, |it| !it.up);
+    path.wait_for_port(WEST, |it| !it.up);
     path.controller
         .apply(Router::EdgeA, vec![port("west9", 1480)])
         .expect("a port takes another device");
-    wait_for_port(&mut path, WEST, |it| {
-        it.up && it.reason.is_empty() && it.mtu == 1480
-    });
+    path.wait_for_port(WEST, |it| it.up && it.reason.is_empty() && it.mtu == 1480);
     path.settle();
     path.finish();
 }
@@ -571,7 +547,7 @@ fn a_deleted_tap_is_made_again_and_nobody_spins() {
         assert!(begin.elapsed() < PATIENCE, "it is not made again");
         std::thread::sleep(Duration::from_millis(20));
     }
-    wait_for_port(&mut path, EDGE_PORT, |it| it.up && it.reason.is_empty());
+    path.wait_for_port(EDGE_PORT, |it| it.up && it.reason.is_empty());
     let logs = logs(&path.network);
     let mut logs = logs.iter().map(|(_, log)| log);
     assert!(logs.any(|log| log.contains("its device was deleted")));

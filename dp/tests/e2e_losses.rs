@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{PATIENCE, Path, options};
+use common::{Path, options};
 use twinseal::cli::demo::items::{delete, set};
 use twinseal::cli::demo::kernel::netdev;
 use twinseal::cli::demo::plan::{EDGE_PORT, Host, Router, VRF};
@@ -20,20 +20,6 @@ fn sent(path: &mut Path) -> (u64, u64, u64) {
     let dropped = port.sockets.iter().find(|it| it.name == "tx_dropped");
     let dropped = dropped.map_or(0, |counter| counter.value);
     (port.sent_packets, port.sent_bytes, dropped)
-}
-
-#[track_caller]
-fn wait_for_port(path: &mut Path, up: bool) {
-    let begin = std::time::Instant::now();
-    loop {
-        let got = path.controller.get(Router::EdgeA).expect("the state");
-        let port = got.ports.iter().find(|it| it.port == EDGE_PORT);
-        if port.expect("the port").up == up {
-            return;
-        }
-        assert!(begin.elapsed() < PATIENCE, "{port:?}");
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
 }
 
 /// Host B sends so many packets, of which none arrives.
@@ -64,7 +50,7 @@ fn what_a_device_does_not_send_is_counted_once() {
     // No carrier: the device drops what it gets.
     let host = path.network.host(Host::A);
     host.set_down("eth0").expect("the cable is pulled");
-    wait_for_port(&mut path, false);
+    path.wait_for_port(EDGE_PORT, |it| !it.up);
     let (packets, bytes, dropped) = sent(&mut path);
     send_in_vain(&path, 100);
     assert_eq!(sent(&mut path), (packets, bytes, dropped + 100));
@@ -74,14 +60,14 @@ fn what_a_device_does_not_send_is_counted_once() {
     let far = Host::B.prefix(false).parse().expect("a prefix");
     let route = Route::to(far).via(Host::A.gateway(false)).dev("eth0");
     host.add_route(&route).expect("a route");
-    wait_for_port(&mut path, true);
+    path.wait_for_port(EDGE_PORT, |it| it.up);
     path.wait_for_ping(Host::B, false);
     let (packets, bytes, dropped) = sent(&mut path);
 
     // Set down: it takes nothing, and what waits in the ring is gone with the port.
     let router = path.network.router(Router::EdgeA);
     router.set_down(netdev(EDGE_PORT)).expect("it goes down");
-    wait_for_port(&mut path, false);
+    path.wait_for_port(EDGE_PORT, |it| !it.up);
     send_in_vain(&path, 50);
     assert_eq!(sent(&mut path), (packets, bytes, dropped));
     let gone = path.dropped(Router::EdgeA, "port_gone");

@@ -99,6 +99,22 @@ impl Path {
         }
     }
 
+    /// Waits until a port of edge A's is like this.
+    #[track_caller]
+    pub(crate) fn wait_for_port(&mut self, port: &str, what: impl Fn(&v1::PortState) -> bool) {
+        let begin = Instant::now();
+        loop {
+            let got = self.controller.get(Router::EdgeA).expect("the state");
+            let found = got.ports.into_iter().find(|it| it.port == port);
+            let state = found.unwrap_or_else(|| panic!("no port {port}"));
+            if what(&state) {
+                return;
+            }
+            assert!(begin.elapsed() < PATIENCE, "{state:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Pings until the other host answers all of a few requests.
     #[track_caller]
     pub(crate) fn wait_for_ping(&mut self, from: Host, v6: bool) {

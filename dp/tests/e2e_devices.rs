@@ -1,0 +1,251 @@
+//! What an operator or another program does to a live port's device: each is told, and healed as far as can be.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{PATIENCE, Path, logs, options};
+use twinseal::cli::demo::kernel::netdev;
+use twinseal::cli::demo::plan::{EAST, EDGE_PORT, Host, Router, WEST};
+use twinseal_ebpf::{Role, Steering, XdpMode};
+use twinseal_lab::{Namespace, PingConfig, VethConfig};
+
+/// Runs `ethtool` in a namespace; says whether it succeeded.
+fn ethtool(space: &Namespace, arguments: &[&str]) -> bool {
+    let mut command = std::process::Command::new("ethtool");
+    command.args(arguments);
+    let mut process = space.spawn(command).expect("ethtool starts");
+    let status = process.wait(PATIENCE).expect("its status");
+    status.is_some_and(|status| status.success())
+}
+
+/// Waits until the log of a daemon says something.
+#[track_caller]
+fn wait_for_log(path: &Path, words: &str) {
+    let begin = std::time::Instant::now();
+    while !logs(&path.network)
+        .iter()
+        .any(|(_, log)| log.contains(words))
+    {
+        assert!(begin.elapsed() < PATIENCE, "nobody says {words}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// How many sockets a port of edge A's has.
+fn sockets(path: &mut Path, port: &str) -> usize {
+    let got = path.controller.get(Router::EdgeA).expect("the state");
+    let port = got.ports.iter().find(|it| it.port == port);
+    port.expect("the port").bind.len()
+}
+
+#[test]
+fn a_port_follows_the_number_of_its_devices_queues() {
+    if !std::path::Path::new("/usr/sbin/ethtool").exists() {
+        eprintln!("SKIPPED: there is no ethtool");
+        return;
+    }
+    let mut options = options();
+    options.queues = Some(2);
+    let Some(mut path) = Path::start(options) else {
+        return;
+    };
+    assert_eq!(sockets(&mut path, WEST), 2);
+    let west = netdev(WEST);
+    // The kernel takes no queue away from a socket. It does from one that has let go of its device.
+    let router = path.network.router(Router::EdgeA);
+    assert!(!ethtool(router, &["-L", west, "rx", "1", "tx", "1"]));
+    assert!(path.network.stop_daemon(Router::EdgeA).expect("it stops"));
+    let router = path.network.router(Router::EdgeA);
+    assert!(ethtool(router, &["-L", west, "rx", "1", "tx", "1"]));
+    path.network
+        .start_daemon(Router::EdgeA)
+        .expect("it starts again");
+    path.reconnect();
+    path.controller.rotate(&mut path.plan).expect("new secrets");
+    path.settle();
+    assert_eq!(sockets(&mut path, WEST), 1);
+
+    // More: the port is opened anew, with a socket on each.
+    let router = path.network.router(Router::EdgeA);
+    assert!(ethtool(router, &["-L", west, "rx", "2", "tx", "2"]));
+    wait_for_log(&path, "its device has 2 queues now, and had 1");
+    let begin = std::time::Instant::now();
+    while sockets(&mut path, WEST) != 2 {
+        assert!(begin.elapsed() < PATIENCE, "it has one socket still");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    path.wait_for_port(WEST, |it| it.up && it.reason.is_empty());
+    path.settle();
+    path.finish();
+}
+
+#[test]
+fn a_device_that_comes_back_with_too_few_queues_is_told() {
+    let mut options = options();
+    options.workers = 2;
+    let Some(mut path) = Path::start(options) else {
+        return;
+    };
+    let device = netdev(EDGE_PORT);
+    let router = path.network.router(Router::EdgeA);
+    router.delete_link(device).expect("it goes");
+    let host = path.network.host(Host::A);
+    let mut veth = VethConfig::new((host, "eth0"), (router, device));
+    veth.queues = 1;
+    path.network.lab().veth(&veth).expect("it comes back");
+    path.wait_for_port(EDGE_PORT, |it| {
+        !it.up && it.reason.contains("1 queues and the node 2 workers")
+    });
+    let router = path.network.router(Router::EdgeA);
+    router.delete_link(device).expect("it goes");
+    path.network.wire_host(Host::A).expect("as it was");
+    path.wait_for_port(EDGE_PORT, |it| it.up && it.reason.is_empty());
+    path.settle();
+    path.finish();
+}
+
+#[test]
+fn a_port_that_needs_jumbo_frames_now_is_opened_anew() {
+    let Some(mut path) = Path::start(options()) else {
+        return;
+    };
+    let routers = Router::ALL.map(|router| path.network.router(router));
+    for (space, devices) in [
+        (routers[0], &[EDGE_PORT, WEST][..]),
+        (routers[1], &[WEST, EAST]),
+        (routers[2], &[EAST, EDGE_PORT]),
+    ] {
+        for device in devices {
+            space.set_mtu(netdev(device), 9000).expect("another MTU");
+        }
+    }
+    for link in [WEST, EAST] {
+        for device in ["p0", "p1", "br0"] {
+            let switch = path.network.switch(link);
+            switch.set_mtu(device, 9000).expect("another MTU");
+        }
+    }
+    for host in [Host::A, Host::B] {
+        let host = path.network.host(host);
+        host.set_mtu("eth0", 9000).expect("another MTU");
+    }
+    wait_for_log(&path, "its device's MTU is 9000 now");
+    for port in [WEST, EDGE_PORT] {
+        path.wait_for_port(port, |it| it.up && it.mtu == 9000 && it.reason.is_empty());
+    }
+    path.settle();
+    let large = PingConfig {
+        size: 8000,
+        dont_fragment: true,
+        ..PingConfig::default()
+    };
+    let begin = std::time::Instant::now();
+    for from in [Host::A, Host::B] {
+        while !path.ping(from, false, &large).all_answered() {
+            assert!(begin.elapsed() < PATIENCE, "{:?}", path.drops());
+        }
+    }
+    path.finish();
+}
+
+#[test]
+fn a_port_without_jumbo_frames_keeps_what_it_can_carry() {
+    let mut options = options();
+    options.extra = "memory.jumbo_frames = 0\n".into();
+    let Some(mut path) = Path::start(options) else {
+        return;
+    };
+    let router = path.network.router(Router::EdgeA);
+    router.set_mtu(netdev(WEST), 9000).expect("another MTU");
+    path.wait_for_port(WEST, |it| {
+        it.up && it.mtu == 1500 && it.reason.contains("memory.jumbo_frames")
+    });
+    path.settle();
+    path.network
+        .router(Router::EdgeA)
+        .set_mtu(netdev(WEST), 1500)
+        .expect("another MTU");
+    path.wait_for_port(WEST, |it| it.up && it.reason.is_empty());
+    path.finish();
+}
+
+#[test]
+fn a_program_that_takes_a_live_ports_place_is_told_and_outlasted() {
+    let Some(mut path) = Path::start(options()) else {
+        return;
+    };
+    let west = netdev(WEST);
+    let index = path.network.router(Router::EdgeA).interface(west);
+    let index = index.expect("the device").index;
+    let take_off = || {
+        links::detach(index);
+        Steering::attach(west, Role::Underlay, XdpMode::Auto).expect("its place is free")
+    };
+    let router = path.network.router(Router::EdgeA);
+    let other = router.run(take_off).expect("inside the namespace");
+    path.wait_for_port(WEST, |it| {
+        !it.up && it.reason.starts_with("its device cannot be opened")
+    });
+    wait_for_log(&path, "its XDP program was taken off its device");
+    let got = path.controller.get(Router::EdgeA).expect("the state");
+    let port = got.ports.iter().find(|it| it.port == WEST);
+    let reason = port.expect("the port").reason.clone();
+    assert!(reason.contains("XDP program"), "{reason}");
+    drop(other);
+    path.wait_for_port(WEST, |it| it.up && it.reason.is_empty());
+    path.settle();
+    path.finish();
+}
+
+/// The few calls of bpf(2) by which somebody else takes a program off a device.
+mod links {
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+    const BPF_LINK_GET_FD_BY_ID: i64 = 30;
+    const BPF_LINK_GET_NEXT_ID: i64 = 31;
+    const BPF_OBJ_GET_INFO_BY_FD: i64 = 15;
+    const BPF_LINK_DETACH: i64 = 34;
+    /// `BPF_LINK_TYPE_XDP`
+    const XDP: u32 = 6;
+
+    /// Calls bpf(2) with attributes of plain integers.
+    fn bpf<T>(command: i64, attributes: &mut T) -> i64 {
+        // SAFETY: the kernel reads and writes the attributes in the size given, and pointers in them are of this module's
+        // making.
+        unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                command,
+                std::ptr::from_mut(attributes),
+                size_of::<T>(),
+            )
+        }
+    }
+
+    /// Takes every XDP program off the device of this index.
+    pub(super) fn detach(index: u32) {
+        let mut found = 0;
+        let mut next = [0u32; 2];
+        while bpf(BPF_LINK_GET_NEXT_ID, &mut next) == 0 {
+            next[0] = next[1];
+            let fd = bpf(BPF_LINK_GET_FD_BY_ID, &mut [next[1], 0, 0]);
+            if fd < 0 {
+                continue;
+            }
+            // SAFETY: the kernel has just made it for us.
+            let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+            // Kind, number, program, padding, device of `struct bpf_link_info`.
+            let mut info = [0u32; 6];
+            let mut attributes = [0u64; 2];
+            attributes[0] = fd.as_raw_fd() as u64 | (size_of_val(&info) as u64) << 32;
+            attributes[1] = info.as_mut_ptr() as u64;
+            assert_eq!(bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes), 0);
+            if info[0] == XDP && info[4] == index {
+                assert_eq!(bpf(BPF_LINK_DETACH, &mut [fd.as_raw_fd()]), 0);
+                found += 1;
+            }
+        }
+        assert!(found > 0, "there is a program on device {index}");
+    }
+}
