@@ -5,12 +5,12 @@ use twinseal_xsk::Frame;
 use zerocopy::FromBytes;
 
 use super::jobs::{Opened, Opening};
-use super::reason::DropReason;
-use super::{Batch, Meta, Packet, Stage, State, at, refuse};
+use super::reason::{DropReason, Refused};
+use super::{Batch, Departure, Packet, Slot, Stage, State, at, link, refuse};
 use crate::tables::traffic::{Tally, Traffic};
 use crate::tables::{Circuit, Dscp, Tables};
 use crate::wire::ecn;
-use crate::wire::overlay::{CircuitHeader, PayloadType};
+use crate::wire::overlay::{CircuitHeader, OVERHEAD, PayloadType};
 
 const HEADER: usize = size_of::<CircuitHeader>();
 
@@ -26,9 +26,9 @@ pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
 
 #[inline(never)]
 fn gather<'a>(tables: &'a Tables, batch: &'a mut Batch, opening: &mut Opening<'a>) {
-    for packet in at(batch, Stage::CircuitOpen) {
-        let circuit = tables.circuit(packet.meta.circuit);
-        if let Err(reason) = unwrap(circuit, &mut packet.frame, opening) {
+    for (slot, packet) in at(batch, Stage::CircuitOpen) {
+        let circuit = tables.circuit(packet.meta.from.circuit);
+        if let Err(reason) = decapsulate(slot, circuit, &mut packet.frame, opening) {
             refuse(&mut packet.disposition, &mut packet.stage, reason);
         }
     }
@@ -37,11 +37,11 @@ fn gather<'a>(tables: &'a Tables, batch: &'a mut Batch, opening: &mut Opening<'a
 #[inline(never)]
 fn accept_all(state: &State, tables: &Tables, batch: &mut Batch, opened: &Opened) {
     let mut tally = Tally::new(state.worker, Traffic::received);
-    for (nth, packet) in at(batch, Stage::CircuitOpen).enumerate() {
-        if opened.fresh(nth) {
-            accept(tables.circuit(packet.meta.circuit), &mut tally, packet);
+    for (slot, packet) in at(batch, Stage::CircuitOpen) {
+        if opened.fresh(slot) {
+            accept(tables.circuit(packet.meta.from.circuit), &mut tally, packet);
         } else {
-            let replay = opened.replay(nth);
+            let replay = opened.replay(slot);
             packet.drop(replay.map_or(DropReason::CircuitAuthentication, stale));
         }
     }
@@ -50,7 +50,8 @@ fn accept_all(state: &State, tables: &Tables, batch: &mut Batch, opened: &Opened
 /// Reads the circuit header and finds its key; adds what is to be opened. That it is long
 /// enough for a header and a tag, stage `parse` saw to.
 #[inline]
-fn unwrap<'a>(
+fn decapsulate<'a>(
+    slot: Slot,
     circuit: &'a Circuit,
     frame: &'a mut Frame,
     opening: &mut Opening<'a>,
@@ -70,7 +71,7 @@ fn unwrap<'a>(
         .as_ref()
         .ok_or(DropReason::UnknownEpoch)?;
     let (lane, counter) = (header.lane, header.counter.get());
-    opening.push(sa, lane, counter, header.aad(circuit.id), sealed);
+    opening.push(slot, sa, lane, counter, header.aad(circuit.id), sealed);
     Ok(())
 }
 
@@ -90,6 +91,7 @@ fn accept<'t>(circuit: &'t Circuit, tally: &mut Tally<'t>, packet: &mut Packet) 
     let Ok((header, inner)) = CircuitHeader::ref_from_prefix(data) else {
         return packet.drop(DropReason::Truncated);
     };
+    let class = header.traffic_class;
     let claimed = match header.payload() {
         Some(PayloadType::Ipv4) => 4,
         _ => 6,
@@ -101,8 +103,8 @@ fn accept<'t>(circuit: &'t Circuit, tally: &mut Tally<'t>, packet: &mut Packet) 
         return packet.drop(DropReason::BadIpHeader);
     }
     tally.add(&circuit.traffic, inside);
-    packet.meta.vrf = circuit.vrf;
-    packet.meta.tunnelled = true;
+    packet.meta.from.vrf = circuit.vrf;
+    packet.meta.from.circuit_class = Some(class);
     packet.stage = Stage::Route;
 }
 
@@ -112,8 +114,8 @@ fn accept<'t>(circuit: &'t Circuit, tally: &mut Tally<'t>, packet: &mut Packet) 
 pub(super) fn prefetch_receive(state: &State, tables: &Tables, batch: &mut Batch) {
     for near in [true, false] {
         let mut last = None;
-        for packet in at(batch, Stage::CircuitOpen) {
-            let circuit = packet.meta.circuit;
+        for (_, packet) in at(batch, Stage::CircuitOpen) {
+            let circuit = packet.meta.from.circuit;
             // What the packet before has asked for needs no asking.
             if last.replace(circuit) == Some(circuit) {
                 continue;
@@ -138,14 +140,17 @@ pub(super) fn prefetch_receive(state: &State, tables: &Tables, batch: &mut Batch
 #[inline(never)]
 pub(super) fn prefetch_transmit(state: &State, tables: &Tables, batch: &mut Batch) {
     let mut last = None;
-    for packet in at(batch, Stage::CircuitEnter) {
-        let circuit = packet.meta.circuit;
+    for (_, packet) in at(batch, Stage::CircuitEnter) {
+        let to = packet.meta.to;
+        let Some(circuit) = to.circuit else {
+            continue;
+        };
         if last.replace(circuit) == Some(circuit) {
             continue;
         }
         let circuit = tables.circuit(circuit);
         if let Some(sa) = &circuit.transmit {
-            sa.prefetch(state.lane(packet.meta.flow), packet.frame.len());
+            sa.prefetch(state.lane(to.flow), packet.frame.len());
         }
         circuit.traffic.prefetch(state.worker);
     }
@@ -154,17 +159,38 @@ pub(super) fn prefetch_transmit(state: &State, tables: &Tables, batch: &mut Batc
 /// Makes room for the tag and puts the circuit header on; [`link::seal`](super::link::seal) seals.
 #[inline(never)]
 pub(super) fn enter(state: &State, tables: &Tables, batch: &mut Batch) {
-    for packet in at(batch, Stage::CircuitEnter) {
-        let circuit = tables.circuit(packet.meta.circuit);
-        match wrap(state, circuit, &mut packet.meta, &mut packet.frame) {
-            Ok(()) => {
-                packet.meta.link = circuit.link;
-                packet.meta.enters = true;
-                packet.stage = Stage::LinkSeal;
-            }
+    for (_, packet) in at(batch, Stage::CircuitEnter) {
+        let Packet { frame, meta, .. } = packet;
+        let circuit = meta.to.circuit.map(|circuit| tables.circuit(circuit));
+        let encapsulated = circuit
+            .ok_or(DropReason::NoRoute)
+            .and_then(|circuit| encapsulate(state, circuit, &mut meta.to, frame));
+        match encapsulated {
+            Ok(()) => packet.stage = Stage::LinkSeal,
             Err(reason) => packet.drop(reason),
         }
     }
+}
+
+/// Whether a circuit can take an inner packet of so many bytes, and its link what comes of it. It is asked as soon as the
+/// circuit is known, before any counter is taken, and nowhere else.
+#[inline(always)]
+pub(super) fn admit(tables: &Tables, circuit: &Circuit, len: usize) -> Result<(), Refused> {
+    let link = tables.link(circuit.link);
+    link::admit(link, HEADER + len + TAG_LEN).map_err(|reason| Refused {
+        reason,
+        mtu: link.inner_mtu(),
+    })?;
+    match circuit.transmit {
+        Some(_) => Ok(()),
+        None => Err(DropReason::NoTransmitKey.into()),
+    }
+}
+
+/// Counts what a circuit sent, by what its link was given.
+#[inline(always)]
+pub(super) fn count_sent<'t>(circuit: &'t Circuit, tally: &mut Tally<'t>, payload: usize) {
+    tally.add(&circuit.traffic, payload.saturating_sub(OVERHEAD));
 }
 
 /// The seal of a frame that begins with the header of this circuit.
@@ -177,13 +203,13 @@ pub(super) fn seal<'a>(circuit: &'a Circuit, frame: &Frame) -> Result<Seal<'a>, 
 }
 
 #[inline(always)]
-fn wrap(
+fn encapsulate(
     state: &State,
     circuit: &Circuit,
-    meta: &mut Meta,
+    to: &mut Departure,
     frame: &mut Frame,
 ) -> Result<(), DropReason> {
-    // All that can fail comes before a counter is taken.
+    // All that can fail comes before a counter is taken. The key is there: `admit` saw it.
     let sa = circuit.transmit.as_ref().ok_or(DropReason::NoTransmitKey)?;
     let payload = match frame.data().first().map(|octet| octet >> 4) {
         Some(4) => PayloadType::Ipv4,
@@ -196,19 +222,17 @@ fn wrap(
         .data_mut()
         .first_chunk_mut::<HEADER>()
         .ok_or(DropReason::NoHeadroom)?;
-    let lane = state.lane(meta.flow);
+    let lane = state.lane(to.flow);
     let counter = sa
         .reserve(&state.lanes, lane, 1)
         .ok_or(DropReason::CounterExhausted)?;
-    let dscp = match circuit.dscp {
-        Dscp::Copy => meta.traffic_class & ecn::DSCP_MASK,
-        Dscp::Fixed(value) => value << 2,
-    };
-    meta.traffic_class = dscp | meta.traffic_class & ecn::ECN_MASK;
+    if let Dscp::Fixed(value) = circuit.dscp {
+        to.class = value << 2 | to.class & ecn::ECN_MASK;
+    }
     let header = CircuitHeader {
         label: circuit.label.into(),
         hop_limit: circuit.hop_limit,
-        traffic_class: meta.traffic_class,
+        traffic_class: to.class,
         lane,
         payload_epoch: payload.with_epoch(sa.epoch()),
         counter: counter.into(),

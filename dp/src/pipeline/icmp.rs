@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::reason::{DropReason, Refused};
 use super::told::Told;
-use super::{Packet, State, flow};
+use super::{Arrival, Packet, State, flow};
 use crate::tables::{Tables, Target, Vrf, own};
 use crate::wire::ip;
 
@@ -47,7 +47,7 @@ pub(super) fn answer(
     if !is_told(refused.reason) {
         return Err(None);
     }
-    let place = tables.vrfs[packet.meta.vrf.0].errors;
+    let place = tables.vrfs[packet.meta.from.vrf.0].errors;
     let place = place.ok_or(Told::NoSource)?;
     let left = state.errors.left(place, refused.reason);
     let left = left.ok_or(Told::RateLimited)?;
@@ -58,7 +58,7 @@ pub(super) fn answer(
     };
     answered.ok_or(Told::NoSource)?.ok_or(Told::NotAnswerable)?;
     *left -= 1;
-    packet.meta.tunnelled = false;
+    packet.meta.from = Arrival::within(packet.meta.from.vrf);
     Ok(())
 }
 
@@ -77,7 +77,7 @@ fn is_told(reason: DropReason) -> bool {
 /// What an error comes from: an address of ours at the port that it leaves by, of the subnet that it goes to if there is
 /// one; else the VRF's.
 fn source(tables: &Tables, packet: &Packet, reason: DropReason) -> Option<IpAddr> {
-    let vrf = &tables.vrfs[packet.meta.vrf.0];
+    let vrf = &tables.vrfs[packet.meta.from.vrf.0];
     let data = packet.frame.data();
     let (from, to) = addresses(data)?;
     let ours = match from {
@@ -103,7 +103,7 @@ fn source(tables: &Tables, packet: &Packet, reason: DropReason) -> Option<IpAddr
 
 /// Whether a packet is for an address of ours.
 pub(super) fn is_for_us(tables: &Tables, packet: &Packet) -> bool {
-    let vrf = &tables.vrfs[packet.meta.vrf.0];
+    let vrf = &tables.vrfs[packet.meta.from.vrf.0];
     addresses(packet.frame.data())
         .is_some_and(|(_, to)| target(tables, vrf, to) == Some(Target::Own))
 }
@@ -150,7 +150,7 @@ pub(super) fn echo(packet: &mut Packet) -> bool {
         _ => echo_v6(data).is_some(),
     };
     if done {
-        packet.meta.tunnelled = false;
+        packet.meta.from = Arrival::within(packet.meta.from.vrf);
     }
     done
 }

@@ -5,22 +5,35 @@ use twinseal_crypto::{
     self as crypto, AAD_LEN, Commits, Committed, Layered, OpenSa, Packet, Replay, Seal,
 };
 
-use super::BATCH;
+use super::{BATCH, Slot};
 
-/// Packets to seal, in the order of their batch: for a link, and before that for their circuit if they enter one.
-pub(super) struct Sealing<'a>(ArrayVec<Layered<'a>, BATCH>);
-
-/// Packets to open, in the order of their batch.
-pub(super) struct Opening<'a> {
-    packets: ArrayVec<Packet<'a>, BATCH>,
-    /// Each one's place in the replay windows: key, lane and counter.
-    places: [Option<(&'a OpenSa, u8, u64)>; BATCH],
+/// Packets to seal: for a link, and before that for their circuit if they enter one.
+pub(super) struct Sealing<'a> {
+    packets: ArrayVec<Layered<'a>, BATCH>,
+    /// Whose each is.
+    slots: ArrayVec<Slot, BATCH>,
 }
 
-/// Which packets were sealed, a bit each.
+/// Packets to open.
+pub(super) struct Opening<'a> {
+    packets: ArrayVec<Packet<'a>, BATCH>,
+    /// Whose each is, and its place in the replay windows.
+    places: [Option<Place<'a>>; BATCH],
+}
+
+/// Where a packet is in the replay windows.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    sa: &'a OpenSa,
+    counter: u64,
+    lane: u8,
+    slot: Slot,
+}
+
+/// Which packets were sealed: the bits of their slots.
 pub(super) struct Sealed(u64);
 
-/// Which packets were opened, a bit each, and what their replay windows said.
+/// Which packets were opened: the bits of their slots, and what their replay windows said.
 pub(super) struct Opened {
     verified: u64,
     committed: Committed,
@@ -29,27 +42,33 @@ pub(super) struct Opened {
 impl<'a> Sealing<'a> {
     #[inline]
     pub(super) fn new() -> Self {
-        Self(ArrayVec::new())
+        Self {
+            packets: ArrayVec::new(),
+            slots: ArrayVec::new(),
+        }
     }
 
     #[inline(always)]
-    pub(super) fn push(&mut self, circuit: Option<Seal<'a>>, link: Packet<'a>) {
-        self.0.push(Layered { circuit, link });
+    pub(super) fn push(&mut self, slot: Slot, circuit: Option<Seal<'a>>, link: Packet<'a>) {
+        self.packets.push(Layered { circuit, link });
+        self.slots.push(slot);
     }
 
     #[inline]
     pub(super) fn seal(&mut self) -> Sealed {
-        crypto::seal_layers(&mut self.0);
-        let bits = self.0.iter().rev();
-        Sealed(bits.fold(0, |bits, job| bits << 1 | u64::from(job.link.ok)))
+        crypto::seal_layers(&mut self.packets);
+        let packets = self.packets.iter().zip(&self.slots);
+        Sealed(packets.fold(0, |bits, (packet, slot)| {
+            bits | u64::from(packet.link.ok) << slot.index()
+        }))
     }
 }
 
 impl Sealed {
-    /// Whether packet `nth` is.
+    /// Whether this packet is.
     #[inline]
-    pub(super) fn ok(&self, nth: usize) -> bool {
-        self.0 >> (nth % BATCH) & 1 == 1
+    pub(super) fn ok(&self, slot: Slot) -> bool {
+        slot.is_in(self.0)
     }
 }
 
@@ -66,13 +85,19 @@ impl<'a> Opening<'a> {
     #[inline(always)]
     pub(super) fn push(
         &mut self,
+        slot: Slot,
         sa: &'a OpenSa,
         lane: u8,
         counter: u64,
         aad: [u8; AAD_LEN],
         data: &'a mut [u8],
     ) {
-        self.places[self.packets.len() % BATCH] = Some((sa, lane, counter));
+        self.places[self.packets.len() % BATCH] = Some(Place {
+            sa,
+            counter,
+            lane,
+            slot,
+        });
         self.packets.push(sa.packet(lane, counter, aad, data));
     }
 
@@ -89,10 +114,13 @@ impl<'a> Opening<'a> {
     fn commit(&self) -> Opened {
         let mut commits = Commits::default();
         let mut verified = 0;
-        for (nth, (packet, place)) in self.packets.iter().zip(&self.places).enumerate() {
-            if let (true, Some((sa, lane, counter))) = (packet.ok, place) {
-                sa.commit_with(&mut commits, nth, *lane, *counter);
-                verified |= 1 << nth;
+        for (packet, place) in self.packets.iter().zip(&self.places) {
+            if let (true, Some(place)) = (packet.ok, place) {
+                let slot = place.slot.index();
+                place
+                    .sa
+                    .commit_with(&mut commits, slot, place.lane, place.counter);
+                verified |= 1 << slot;
             }
         }
         Opened {
@@ -103,15 +131,16 @@ impl<'a> Opening<'a> {
 }
 
 impl Opened {
-    /// Whether packet `nth` verified and nobody sent it before.
+    /// Whether this packet verified and nobody sent it before.
     #[inline]
-    pub(super) fn fresh(&self, nth: usize) -> bool {
-        self.committed.of(nth) == Replay::Fresh
+    pub(super) fn fresh(&self, slot: Slot) -> bool {
+        self.committed.of(slot.index()) == Replay::Fresh
     }
 
-    /// What the replay window said to packet `nth`, if it verified.
+    /// What the replay window said to this packet, if it verified.
     #[inline]
-    pub(super) fn replay(&self, nth: usize) -> Option<Replay> {
-        (self.verified >> (nth % BATCH) & 1 == 1).then(|| self.committed.of(nth))
+    pub(super) fn replay(&self, slot: Slot) -> Option<Replay> {
+        slot.is_in(self.verified)
+            .then(|| self.committed.of(slot.index()))
     }
 }

@@ -4,20 +4,42 @@ use std::mem::offset_of;
 
 use zerocopy::FromBytes;
 
-use super::lookups::Found;
+use super::lookups::{Found, Lookups};
 use super::reason::DropReason;
-use super::{Account, Batch, Packet, Stage, at};
+use super::{Account, Batch, Packet, Stage, State, at, circuit, link};
+use crate::tables::trie::{Leaf, Number};
 use crate::tables::{Circuit, LabelAction, Swap, Tables, hash};
 use crate::wire::ecn;
 use crate::wire::overlay::CircuitHeader;
 
-/// Follows the labels, of which `found` is what their links know.
-#[inline(never)]
-pub(super) fn follow(tables: &Tables, batch: &mut Batch, found: &Found) {
+pub(super) fn follow(state: &State, tables: &Tables, batch: &mut Batch) {
+    let found = look_up(tables, batch);
     tables.prefetch_swaps(found.distinct());
     let many = found.distinct().len() > 1;
-    for (packet, leaf) in at(batch, Stage::Label).zip(found.iter()) {
-        match act(tables.label_action(leaf), packet) {
+    act_all(tables, batch, &found, many);
+    if many {
+        circuit::prefetch_receive(state, tables, batch);
+    }
+}
+
+/// Looks for what the links know of the labels.
+#[inline(never)]
+fn look_up(tables: &Tables, batch: &mut Batch) -> Found {
+    let mut lookups = Lookups::new();
+    for (slot, packet) in at(batch, Stage::Label) {
+        // Without a whole header nothing is found, and `act` says why.
+        if let Ok((header, _)) = CircuitHeader::ref_from_prefix(packet.frame.data()) {
+            let labels = &tables.link(packet.meta.from.link).labels;
+            lookups.push(slot, labels, Number(header.label.get()));
+        }
+    }
+    lookups.find(&tables.tries)
+}
+
+#[inline(never)]
+fn act_all(tables: &Tables, batch: &mut Batch, found: &Found, many: bool) {
+    for (slot, packet) in at(batch, Stage::Label) {
+        match act(tables, found.of(slot), packet) {
             Ok(stage) => {
                 packet.stage = stage;
                 if many && stage == Stage::CircuitOpen {
@@ -35,35 +57,38 @@ fn prefetch_circuit(tables: &Tables, packet: &Packet) {
     if let Ok((header, _)) = CircuitHeader::ref_from_prefix(packet.frame.data()) {
         let epoch = usize::from(header.epoch_low());
         let key = offset_of!(Circuit, receive) + epoch * size_of::<usize>();
-        tables.circuits.prefetch(packet.meta.circuit.0, 0);
-        tables.circuits.prefetch(packet.meta.circuit.0, key);
+        tables.circuits.prefetch(packet.meta.from.circuit.0, 0);
+        tables.circuits.prefetch(packet.meta.from.circuit.0, key);
     }
 }
 
 #[inline]
-fn act(action: Option<LabelAction>, packet: &mut Packet) -> Result<Stage, DropReason> {
-    let outer = packet.meta.traffic_class;
-    let (header, _) = CircuitHeader::mut_from_prefix(packet.frame.data_mut())
-        .map_err(|_| DropReason::Truncated)?;
-    let action = action.ok_or(DropReason::UnknownLabel)?;
-    header.traffic_class =
-        ecn::leave(header.traffic_class, outer).ok_or(DropReason::EcnViolation)?;
-    packet.meta.traffic_class = header.traffic_class;
+fn act(tables: &Tables, leaf: Leaf, packet: &mut Packet) -> Result<Stage, DropReason> {
+    let Packet { frame, meta, .. } = packet;
+    let len = frame.len();
+    let (header, _) =
+        CircuitHeader::mut_from_prefix(frame.data_mut()).map_err(|_| DropReason::Truncated)?;
+    let action = tables.label_action(leaf).ok_or(DropReason::UnknownLabel)?;
+    let class = ecn::leave(header.traffic_class, meta.from.link_class);
+    header.traffic_class = class.ok_or(DropReason::EcnViolation)?;
     match action {
         LabelAction::Swap(Swap { link, label }) => {
             if header.hop_limit <= 1 {
                 return Err(DropReason::HopLimit);
             }
             header.hop_limit -= 1;
-            let from = u64::from(packet.meta.link.0) << 32 | u64::from(header.label.get());
+            let from = u64::from(meta.from.link.0) << 32 | u64::from(header.label.get());
             header.label = label.into();
             // A flow came on one lane of the link and has one lane of the circuit: by these it keeps its order.
-            packet.meta.flow = hash::words(packet.meta.flow, &[from, u64::from(header.lane)]);
-            packet.meta.link = link;
+            let lane = u64::from(meta.from.lane);
+            meta.to.flow = hash::words(lane, &[from, u64::from(header.lane)]);
+            meta.to.class = header.traffic_class;
+            (meta.to.link, meta.account) = (link, Account::ToLink);
+            link::admit(tables.link(link), len)?;
             Ok(Stage::LinkSeal)
         }
         LabelAction::Egress(circuit) => {
-            (packet.meta.circuit, packet.meta.account) = (circuit, Account::Circuit);
+            (meta.from.circuit, meta.account) = (circuit, Account::FromCircuit);
             Ok(Stage::CircuitOpen)
         }
     }

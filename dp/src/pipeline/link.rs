@@ -7,39 +7,37 @@ use zerocopy::FromBytes;
 use super::jobs::{Opened, Opening, Sealed, Sealing};
 use super::lookups::{Found, Lookups};
 use super::reason::DropReason;
-use super::{Account, Batch, Meta, Packet, Stage, State, at, circuit, refuse};
+use super::{Account, Batch, Departure, Meta, Packet, Slot, Stage, State, at, circuit, refuse};
 use crate::tables::traffic::{Tally, Traffic};
 use crate::tables::trie::Number;
 use crate::tables::{Link, Receiver, Tables};
 use crate::wire::ethernet;
-use crate::wire::overlay::{
-    CircuitHeader, LinkHeader, OVERHEAD, SOURCE_PORT_BASE, SOURCE_PORTS, TYPE_DATA,
-};
+use crate::wire::overlay::{LinkHeader, SOURCE_PORT_BASE, SOURCE_PORTS, TYPE_DATA};
 
 const HEADER: usize = size_of::<LinkHeader>();
 
-/// Opens; afterwards the frame begins with the circuit header and ends with the circuit tag. Returns what the links know
-/// of the labels there.
-pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) -> Found {
+/// Opens; afterwards the frame begins with the circuit header and ends with the circuit tag.
+pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
     let receivers = find_receivers(tables, batch);
     let opened = {
         let mut opening = Opening::new();
         gather(state, tables, batch, &receivers, &mut opening);
         opening.open()
     };
-    accept(state, tables, batch, &opened)
+    accept(state, tables, batch, &opened);
 }
 
 /// Reads the link headers and looks for the keys that they name.
 #[inline(never)]
 fn find_receivers(tables: &Tables, batch: &mut Batch) -> Found {
     let mut lookups = Lookups::new();
-    for packet in at(batch, Stage::LinkOpen) {
+    for (slot, packet) in at(batch, Stage::LinkOpen) {
         match LinkHeader::ref_from_prefix(packet.frame.data()) {
             Ok((header, _))
                 if header.kind == TYPE_DATA && header.flags == 0 && header.reserved == 0 =>
             {
-                lookups.push(&tables.receiver_root, Number(header.receiver.get()));
+                let receiver = Number(header.receiver.get());
+                lookups.push(slot, &tables.receiver_root, receiver);
             }
             Ok(_) => packet.drop(DropReason::BadLinkHeader),
             Err(_) => packet.drop(DropReason::Truncated),
@@ -56,13 +54,13 @@ fn gather<'a>(
     receivers: &Found,
     opening: &mut Opening<'a>,
 ) {
-    for (packet, leaf) in at(batch, Stage::LinkOpen).zip(receivers.iter()) {
+    for (slot, packet) in at(batch, Stage::LinkOpen) {
         let Packet { frame, meta, .. } = packet;
-        let receiver = tables.receiver(leaf);
+        let receiver = tables.receiver(receivers.of(slot));
         if receiver.is_none() {
             note_unknown(state, frame);
         }
-        if let Err(reason) = unwrap(receiver, meta, frame, opening) {
+        if let Err(reason) = decapsulate(slot, receiver, meta, frame, opening) {
             refuse(&mut packet.disposition, &mut packet.stage, reason);
         }
     }
@@ -79,7 +77,8 @@ fn note_unknown(state: &State, frame: &Frame) {
 /// Adds what is to be opened.
 // Small results: what is returned through memory in parts and copied as a whole stalls the processor.
 #[inline]
-fn unwrap<'a, 't: 'a>(
+fn decapsulate<'a, 't: 'a>(
+    slot: Slot,
     receiver: Option<&'t Receiver>,
     meta: &mut Meta,
     frame: &'a mut Frame,
@@ -93,11 +92,11 @@ fn unwrap<'a, 't: 'a>(
     let [first, counter]: [u64; 2] = zerocopy::transmute!(*header);
     let lane = first.to_ne_bytes()[1];
     let receiver = receiver.ok_or(DropReason::UnknownReceiver)?;
-    meta.account = Account::Link;
-    meta.link = receiver.link;
-    meta.flow = lane.into();
+    meta.account = Account::FromLink;
+    (meta.from.link, meta.from.lane) = (receiver.link, lane);
     let aad = zerocopy::transmute!([first, counter]);
-    opening.push(&receiver.sa, lane, u64::from_be(counter), aad, sealed);
+    let counter = u64::from_be(counter);
+    opening.push(slot, &receiver.sa, lane, counter, aad, sealed);
     Ok(())
 }
 
@@ -110,33 +109,40 @@ fn stale(said: Replay) -> DropReason {
     }
 }
 
-/// Takes headers and tags off packets that nobody sent before, and looks for their labels.
+/// Takes headers and tags off packets that nobody sent before.
 #[inline(never)]
-fn accept(state: &State, tables: &Tables, batch: &mut Batch, opened: &Opened) -> Found {
-    let mut labels = Lookups::new();
+fn accept(state: &State, tables: &Tables, batch: &mut Batch, opened: &Opened) {
     let mut tally = Tally::new(state.worker, Traffic::received);
-    for (nth, packet) in at(batch, Stage::LinkOpen).enumerate() {
-        if !opened.fresh(nth) {
-            let replay = opened.replay(nth);
+    for (slot, packet) in at(batch, Stage::LinkOpen) {
+        if !opened.fresh(slot) {
+            let replay = opened.replay(slot);
             packet.drop(replay.map_or(DropReason::LinkAuthentication, stale));
             continue;
         }
-        let link = tables.link(packet.meta.link);
+        let link = tables.link(packet.meta.from.link);
         tally.add(&link.traffic, packet.frame.len());
         let inside = packet.frame.len().saturating_sub(HEADER + TAG_LEN);
-        if !packet.frame.narrow(HEADER, inside) {
-            packet.drop(DropReason::Truncated);
-            continue;
-        }
-        match CircuitHeader::ref_from_prefix(packet.frame.data()) {
-            Ok((header, _)) => {
-                labels.push(&link.labels, Number(header.label.get()));
-                packet.stage = Stage::Label;
-            }
-            Err(_) => packet.drop(DropReason::Truncated),
+        match packet.frame.narrow(HEADER, inside) {
+            true => packet.stage = Stage::Label,
+            false => packet.drop(DropReason::Truncated),
         }
     }
-    labels.find(&tables.tries)
+}
+
+/// Whether a link can take what begins with a circuit header, of so many bytes. It is asked as soon as the link is known,
+/// before any counter is taken, and nowhere else.
+#[inline(always)]
+pub(super) fn admit(link: &Link, len: usize) -> Result<(), DropReason> {
+    if link.outer.len() - ethernet::LEN + HEADER + len + TAG_LEN > usize::from(link.mtu) {
+        return Err(DropReason::PacketTooBig);
+    }
+    if !link.outer.resolved {
+        return Err(DropReason::LinkUnresolved);
+    }
+    match link.transmit {
+        Some(_) => Ok(()),
+        None => Err(DropReason::NoTransmitKey),
+    }
 }
 
 /// Seals what begins with a circuit header, for the circuit too if it enters one here, and puts the outer headers on.
@@ -156,19 +162,19 @@ fn gather_to_seal<'a>(
     batch: &'a mut Batch,
     sealing: &mut Sealing<'a>,
 ) {
-    for packet in at(batch, Stage::LinkSeal) {
+    for (slot, packet) in at(batch, Stage::LinkSeal) {
         let Packet { frame, meta, .. } = packet;
-        let wrapped = match meta.enters {
-            true => circuit::seal(tables.circuit(meta.circuit), frame).map(Some),
-            false => Ok(None),
+        let inner = match meta.to.circuit {
+            Some(circuit) => circuit::seal(tables.circuit(circuit), frame).map(Some),
+            None => Ok(None),
         };
-        let link = tables.link(meta.link);
-        let wrapped = wrapped.and_then(|inner| {
-            wrap(state, link, *meta, frame, |packet| {
-                sealing.push(inner, packet);
+        let link = tables.link(meta.to.link);
+        let encapsulated = inner.and_then(|inner| {
+            encapsulate(state, link, &meta.to, frame, |packet| {
+                sealing.push(slot, inner, packet);
             })
         });
-        if let Err(reason) = wrapped {
+        if let Err(reason) = encapsulated {
             refuse(&mut packet.disposition, &mut packet.stage, reason);
         }
     }
@@ -179,17 +185,17 @@ fn gather_to_seal<'a>(
 fn leave(state: &State, tables: &Tables, batch: &mut Batch, sealed: &Sealed) {
     let mut circuits = Tally::new(state.worker, Traffic::sent);
     let mut links = Tally::new(state.worker, Traffic::sent);
-    for (nth, packet) in at(batch, Stage::LinkSeal).enumerate() {
-        if !sealed.ok(nth) {
+    for (slot, packet) in at(batch, Stage::LinkSeal) {
+        if !sealed.ok(slot) {
             packet.drop(DropReason::NoTransmitKey);
             continue;
         }
-        let link = tables.link(packet.meta.link);
+        let to = packet.meta.to;
+        let link = tables.link(to.link);
         let payload = packet.frame.len() - link.outer.len();
         links.add(&link.traffic, payload);
-        if packet.meta.enters {
-            let circuit = tables.circuit(packet.meta.circuit);
-            circuits.add(&circuit.traffic, payload.saturating_sub(OVERHEAD));
+        if let Some(circuit) = to.circuit {
+            circuit::count_sent(tables.circuit(circuit), &mut circuits, payload);
         }
         packet.send(link.port);
     }
@@ -197,23 +203,17 @@ fn leave(state: &State, tables: &Tables, batch: &mut Batch, sealed: &Sealed) {
 
 /// Puts on the tag's room, the link header and the outer headers; passes on what is to be sealed.
 #[inline(always)]
-fn wrap<'a>(
+fn encapsulate<'a>(
     state: &State,
     link: &'a Link,
-    meta: Meta,
+    to: &Departure,
     frame: &'a mut Frame,
     push: impl FnOnce(crypto::Packet<'a>),
 ) -> Result<(), DropReason> {
-    // All that can fail comes before a counter is taken.
-    if !link.outer.resolved {
-        return Err(DropReason::LinkUnresolved);
-    }
+    // All that can fail comes before a counter is taken. The key is there: `admit` saw it.
     let transmit = link.transmit.as_ref().ok_or(DropReason::NoTransmitKey)?;
     let outer = link.outer.len();
     let payload = HEADER + frame.len() + TAG_LEN;
-    if outer - ethernet::LEN + payload > usize::from(link.mtu) {
-        return Err(DropReason::PacketTooBig);
-    }
     if !frame.append(TAG_LEN) || !frame.prepend(outer + HEADER) {
         return Err(DropReason::NoHeadroom);
     }
@@ -221,11 +221,10 @@ fn wrap<'a>(
     let (room, sealed) = rest
         .split_first_chunk_mut::<HEADER>()
         .ok_or(DropReason::NoHeadroom)?;
-    let lane = state.lane(meta.flow);
+    let lane = state.lane(to.flow);
     let source_port = SOURCE_PORT_BASE
         + (u32::from(link.source_port_salt) + u32::from(lane)) as u16 % SOURCE_PORTS;
-    link.outer
-        .write(outer, payload, source_port, meta.traffic_class);
+    link.outer.write(outer, payload, source_port, to.class);
     let counter = transmit
         .sa
         .reserve(&state.lanes, lane, 1)

@@ -2,35 +2,40 @@
 
 use arrayvec::ArrayVec;
 
-use super::BATCH;
+use super::{BATCH, Slot};
 use crate::tables::trie::{Key, Leaf, NO_ROUTE, Tries};
 
-/// Lookups of one stage, in the order of their packets. Equal ones that follow each other are one.
+/// Lookups of one stage. Equal ones that follow each other are one.
 pub(super) struct Lookups<'t, K: Key> {
     queries: ArrayVec<(&'t K::Root, K), BATCH>,
-    /// Which of the queries is a packet's.
-    of: ArrayVec<u8, BATCH>,
+    of: Queries,
 }
 
-/// What was found, in the same order.
+/// What was found.
 pub(super) struct Found {
     leaves: [Leaf; BATCH],
     /// How many of them there are.
     distinct: usize,
-    of: ArrayVec<u8, BATCH>,
+    of: Queries,
 }
+
+/// Which of the queries is a packet's, by its slot.
+type Queries = [u8; BATCH];
+
+/// Of a slot for which nothing was looked up.
+const NONE: u8 = BATCH as u8;
 
 impl<'t, K: Key + PartialEq> Lookups<'t, K> {
     #[inline]
     pub(super) fn new() -> Self {
         Self {
             queries: ArrayVec::new(),
-            of: ArrayVec::new(),
+            of: [NONE; BATCH],
         }
     }
 
     #[inline]
-    pub(super) fn push(&mut self, root: &'t K::Root, key: K) {
+    pub(super) fn push(&mut self, slot: Slot, root: &'t K::Root, key: K) {
         let same = self
             .queries
             .last()
@@ -38,7 +43,7 @@ impl<'t, K: Key + PartialEq> Lookups<'t, K> {
         if !same {
             self.queries.push((root, key));
         }
-        self.of.push(self.queries.len() as u8 - 1);
+        self.of[slot.index()] = self.queries.len() as u8 - 1;
     }
 
     #[inline]
@@ -64,10 +69,10 @@ impl Found {
         self.leaves.get(..self.distinct).unwrap_or_default()
     }
 
+    /// What was found for a packet; [`NO_ROUTE`] if nothing was looked up.
     #[inline]
-    pub(super) fn iter(&self) -> impl Iterator<Item = Leaf> {
-        self.of
-            .iter()
-            .map(|&nth| self.leaves[usize::from(nth) % BATCH])
+    pub(super) fn of(&self, slot: Slot) -> Leaf {
+        let query = usize::from(self.of[slot.index()]);
+        self.leaves.get(query).copied().unwrap_or(NO_ROUTE)
     }
 }

@@ -6,8 +6,8 @@
 //! | stage | from | does |
 //! |---|---|---|
 //! | [`parse`] | ports | Ethernet; on the underlay also IP and UDP; finishes checksums where hosts leave them to a device |
-//! | [`link::open`] | underlay | link header, key lookup; opens the link seal, marks the replay window, looks for labels |
-//! | [`label::follow`] | links | swaps the label, or takes the packet out at its circuit's end |
+//! | [`link::open`] | underlay | link header, key lookup; opens the link seal, marks the replay window |
+//! | [`label::follow`] | links | label lookup; swaps the label, or takes the packet out at its circuit's end |
 //! | [`circuit::open`] | labels | opens the circuit seal, marks the replay window |
 //! | [`route::forward`] | hosts, circuits | IP checks, TTL, longest-prefix match, next hop |
 //! | [`circuit::enter`] | routes | circuit header |
@@ -100,27 +100,45 @@ enum Stage {
     Done,
 }
 
-/// What stages tell later ones; only the fields that the packet's way sets mean anything.
+/// What stages tell later ones.
 #[derive(Clone, Copy, Debug)]
 struct Meta {
-    /// Where the inner packet is routed.
-    vrf: VrfIndex,
-    /// The link that it came from, later the one that it leaves by.
-    link: LinkIndex,
-    /// The circuit that it leaves, later the one that it enters.
-    circuit: CircuitIndex,
-    /// Orders the flow: packets of equal hash stay in order.
-    flow: u64,
-    /// Traffic class of the headers that come off, later of those that go on.
-    traffic_class: u8,
-    /// Whether the inner packet came out of a circuit, so the congestion marks of `traffic_class` are to be kept.
-    tunnelled: bool,
-    /// Whether it enters that circuit here, and is to be sealed for it.
-    enters: bool,
+    from: Arrival,
+    to: Departure,
     /// Whose drop it is, should it be dropped.
     account: Account,
     /// Why a packet was dropped, if this is the ICMP error about it.
     answered: Option<DropReason>,
+}
+
+/// Where a packet came from. Each field is set by the stage that learns it, and means nothing before.
+#[derive(Clone, Copy, Debug)]
+struct Arrival {
+    /// Traffic class of the IP header that a link put around it.
+    link_class: u8,
+    /// The link that it came in by.
+    link: LinkIndex,
+    /// Its lane of that link.
+    lane: u8,
+    /// The circuit that it came out of.
+    circuit: CircuitIndex,
+    /// Traffic class of that circuit's header, if it came out of one: its congestion marks are to be kept.
+    circuit_class: Option<u8>,
+    /// Where the inner packet is routed.
+    vrf: VrfIndex,
+}
+
+/// Where a packet goes. Each field is set by the stage that decides it, and means nothing before.
+#[derive(Clone, Copy, Debug)]
+struct Departure {
+    /// Orders the flow: packets of equal hash stay in order.
+    flow: u64,
+    /// The circuit that it enters here, if it does.
+    circuit: Option<CircuitIndex>,
+    /// The link that it leaves by.
+    link: LinkIndex,
+    /// Traffic class of the headers that go on.
+    class: u8,
 }
 
 /// On whose account a packet is; the drop counters of links and circuits follow it.
@@ -128,10 +146,29 @@ struct Meta {
 enum Account {
     /// Nobody's: of a host, on no circuit yet, or on the underlay without a key of ours.
     Node,
-    /// Of the link in `Meta::link`.
-    Link,
-    /// Of the circuit in `Meta::circuit`.
-    Circuit,
+    /// Of the link that it came in by.
+    FromLink,
+    /// Of the circuit that it came out of.
+    FromCircuit,
+    /// Of the circuit that it enters.
+    ToCircuit,
+    /// Of the link that it leaves by.
+    ToLink,
+}
+
+impl Arrival {
+    /// In a VRF, out of no circuit: of a host, or of this node itself.
+    #[inline]
+    const fn within(vrf: VrfIndex) -> Self {
+        Self {
+            link_class: 0,
+            link: LinkIndex(0),
+            lane: 0,
+            circuit: CircuitIndex(0),
+            circuit_class: None,
+            vrf,
+        }
+    }
 }
 
 /// What a worker keeps between batches.
@@ -197,13 +234,13 @@ impl Packet {
             disposition: Disposition::Pending,
             stage: Stage::Parse,
             meta: Meta {
-                vrf: VrfIndex(0),
-                link: LinkIndex(0),
-                circuit: CircuitIndex(0),
-                flow: 0,
-                traffic_class: 0,
-                tunnelled: false,
-                enters: false,
+                from: Arrival::within(VrfIndex(0)),
+                to: Departure {
+                    flow: 0,
+                    circuit: None,
+                    link: LinkIndex(0),
+                    class: 0,
+                },
                 account: Account::Node,
                 answered: None,
             },
@@ -277,13 +314,10 @@ pub fn process_probed(
     parse::parse(state, tables, batch);
     probe.passed(Stage::Parse as usize, tables, batch);
     if waiting(batch, Stage::LinkOpen) {
-        let labels = link::open(state, tables, batch);
+        link::open(state, tables, batch);
         probe.passed(Stage::LinkOpen as usize, tables, batch);
-        label::follow(tables, batch, &labels);
+        label::follow(state, tables, batch);
         probe.passed(Stage::Label as usize, tables, batch);
-        if labels.distinct().len() > 1 {
-            circuit::prefetch_receive(state, tables, batch);
-        }
     }
     if waiting(batch, Stage::CircuitOpen) {
         circuit::open(state, tables, batch);
@@ -313,13 +347,17 @@ pub fn process_probed(
 #[cold]
 fn count_drop(state: &State, tables: &Tables, meta: &Meta, reason: DropReason) {
     state.drops.count(reason, 1);
-    match meta.account {
-        Account::Node => {}
-        Account::Link => tables.link(meta.link).traffic.dropped(reason as usize),
-        Account::Circuit => {
-            let circuit = tables.circuit(meta.circuit);
-            circuit.traffic.dropped(reason as usize);
-        }
+    let link = |link| Some(&tables.link(link).traffic);
+    let circuit = |circuit| Some(&tables.circuit(circuit).traffic);
+    let traffic = match meta.account {
+        Account::Node => None,
+        Account::FromLink => link(meta.from.link),
+        Account::FromCircuit => circuit(meta.from.circuit),
+        Account::ToCircuit => meta.to.circuit.and_then(circuit),
+        Account::ToLink => link(meta.to.link),
+    };
+    if let Some(traffic) = traffic {
+        traffic.dropped(reason as usize);
     }
 }
 
@@ -328,8 +366,29 @@ fn waiting(batch: &Batch, stage: Stage) -> bool {
     batch.iter().any(|packet| packet.stage == stage)
 }
 
+/// A packet's place in its batch, which it keeps through all stages. What a stage gathers of a packet, and what comes back
+/// for it, is found by its slot; only [`at`] makes one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Slot(u8);
+
+impl Slot {
+    /// Below [`BATCH`].
+    #[inline]
+    fn index(self) -> usize {
+        usize::from(self.0) % BATCH
+    }
+
+    /// Whether its bit is set.
+    #[inline]
+    fn is_in(self, bits: u64) -> bool {
+        bits >> self.index() & 1 == 1
+    }
+}
+
 /// The packets that wait for a stage.
 #[inline]
-fn at(batch: &mut Batch, stage: Stage) -> impl Iterator<Item = &mut Packet> {
-    batch.iter_mut().filter(move |packet| packet.stage == stage)
+fn at(batch: &mut Batch, stage: Stage) -> impl Iterator<Item = (Slot, &mut Packet)> {
+    let slots = (0..).map(Slot);
+    let packets = slots.zip(batch.iter_mut());
+    packets.filter(move |(_, packet)| packet.stage == stage)
 }

@@ -31,7 +31,7 @@ impl Offloads {
 /// Does what a device would have done for packets of hosts, before anything is sealed.
 #[inline(never)]
 pub(super) fn finish(found: &mut Offloads, port: &Port, batch: &mut Batch) {
-    for packet in at(batch, Stage::Route) {
+    for (_, packet) in at(batch, Stage::Route) {
         if packet.frame.len() > usize::from(port.device_mtu) {
             found.super_frames += 1;
             packet.drop(DropReason::SuperFrame);

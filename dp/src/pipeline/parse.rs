@@ -53,8 +53,7 @@ fn parse_one(tables: &Tables, packet: &mut Packet) -> Result<(), DropReason> {
     }
     let inside = match port.role {
         PortRole::Edge(vrf) => {
-            packet.meta.vrf = vrf;
-            packet.meta.tunnelled = false;
+            packet.meta.from.vrf = vrf;
             packet.stage = Stage::Route;
             0..rest.len()
         }
@@ -67,7 +66,7 @@ fn parse_one(tables: &Tables, packet: &mut Packet) -> Result<(), DropReason> {
                 Some(_) => return Err(DropReason::BadIpHeader),
                 None => return Err(DropReason::Truncated),
             };
-            packet.meta.traffic_class = traffic_class;
+            packet.meta.from.link_class = traffic_class;
             packet.stage = Stage::LinkOpen;
             payload
         }

@@ -14,7 +14,6 @@ use crate::tables::own::Barred;
 use crate::tables::trie::{Leaf, NO_ROUTE};
 use crate::tables::{CircuitIndex, NeighbourKey, PortIndex, PortRole, Tables, Target, Via};
 use crate::wire::ip::Mapped;
-use crate::wire::overlay::OVERHEAD;
 use crate::wire::{ecn, ethernet, ip};
 
 /// Where a packet is routed to.
@@ -55,11 +54,11 @@ pub(super) fn forward(state: &mut State, tables: &Tables, batch: &mut Batch) {
 #[inline(never)]
 fn look_up(state: &mut State, tables: &Tables, batch: &mut Batch) -> (Found, Found) {
     let (mut v4, mut v6) = (Lookups::new(), Lookups::new());
-    for packet in at(batch, Stage::Route) {
-        let vrf = &tables.vrfs[packet.meta.vrf.0];
+    for (slot, packet) in at(batch, Stage::Route) {
+        let vrf = &tables.vrfs[packet.meta.from.vrf.0];
         match check(packet, Some((tables, &vrf.barred))) {
-            Ok(Destination::V4(address)) => v4.push(&vrf.routes_v4, address),
-            Ok(Destination::V6(address)) => v6.push(&vrf.routes_v6, address),
+            Ok(Destination::V4(address)) => v4.push(slot, &vrf.routes_v4, address),
+            Ok(Destination::V6(address)) => v6.push(slot, &vrf.routes_v6, address),
             Err(refused) => answer(state, tables, packet, refused),
         }
     }
@@ -69,16 +68,14 @@ fn look_up(state: &mut State, tables: &Tables, batch: &mut Batch) -> (Found, Fou
 /// Sends packets where their routes lead.
 #[inline(never)]
 fn follow(state: &mut State, tables: &Tables, batch: &mut Batch, v4: &Found, v6: &Found) {
-    let (mut v4, mut v6) = (v4.iter(), v6.iter());
     let mut recent: Option<Recent> = None;
     let mut last = NO_ROUTE;
-    for packet in at(batch, Stage::Route) {
+    for (slot, packet) in at(batch, Stage::Route) {
         let version = Version::of(packet);
         let leaf = match version {
-            Version::V4 => v4.next(),
-            Version::V6 => v6.next(),
+            Version::V4 => v4.of(slot),
+            Version::V6 => v6.of(slot),
         };
-        let leaf = leaf.unwrap_or(NO_ROUTE);
         if let Some(recent) = recent.as_ref()
             && recent.repeat(packet, version, leaf)
         {
@@ -195,7 +192,7 @@ fn is_of_the_host(tables: &Tables, port: PortIndex) -> bool {
 
 /// Follows the route of a packet of our own.
 fn route(state: &mut State, tables: &Tables, packet: &mut Packet) -> Result<(), Refused> {
-    let vrf = &tables.vrfs[packet.meta.vrf.0];
+    let vrf = &tables.vrfs[packet.meta.from.vrf.0];
     let leaf = match check(packet, None)? {
         Destination::V4(address) => tables.tries.lookup(&vrf.routes_v4, address),
         Destination::V6(address) => tables.tries.lookup(&vrf.routes_v6, address),
@@ -226,7 +223,7 @@ fn check_v4(
     header_len: usize,
     transit: Transit<'_>,
 ) -> Result<Destination, Refused> {
-    let (outer, tunnelled) = (packet.meta.traffic_class, packet.meta.tunnelled);
+    let circuit_class = packet.meta.from.circuit_class;
     let data = packet.frame.data();
     let (header, _) = ip::V4Header::ref_from_prefix(data).map_err(|_| DropReason::Truncated)?;
     let total = usize::from(header.total_length.get());
@@ -252,7 +249,7 @@ fn check_v4(
 
     let (header, _) = ip::V4Header::mut_from_prefix(packet.frame.data_mut())
         .map_err(|_| DropReason::Truncated)?;
-    if tunnelled {
+    if let Some(outer) = circuit_class {
         let class = ecn::leave(header.traffic_class, outer).ok_or(DropReason::EcnViolation)?;
         if class != header.traffic_class {
             header.set_traffic_class(class);
@@ -264,14 +261,14 @@ fn check_v4(
         }
         header.decrement_ttl();
     }
-    packet.meta.traffic_class = header.traffic_class;
+    packet.meta.to.class = header.traffic_class;
     Ok(Destination::V4(header.destination))
 }
 
 /// As [`check_v4`].
 #[inline]
 fn check_v6(packet: &mut Packet, transit: Transit<'_>) -> Result<Destination, Refused> {
-    let (outer, tunnelled) = (packet.meta.traffic_class, packet.meta.tunnelled);
+    let circuit_class = packet.meta.from.circuit_class;
     let data = packet.frame.data();
     let (header, payload) =
         ip::V6Header::ref_from_prefix(data).map_err(|_| DropReason::Truncated)?;
@@ -296,7 +293,7 @@ fn check_v6(packet: &mut Packet, transit: Transit<'_>) -> Result<Destination, Re
 
     let (header, _) = ip::V6Header::mut_from_prefix(packet.frame.data_mut())
         .map_err(|_| DropReason::Truncated)?;
-    if tunnelled {
+    if let Some(outer) = circuit_class {
         let class = header.traffic_class();
         let left = ecn::leave(class, outer).ok_or(DropReason::EcnViolation)?;
         header.set_traffic_class(left);
@@ -307,7 +304,7 @@ fn check_v6(packet: &mut Packet, transit: Transit<'_>) -> Result<Destination, Re
         }
         header.hop_limit -= 1;
     }
-    packet.meta.traffic_class = header.traffic_class();
+    packet.meta.to.class = header.traffic_class();
     Ok(Destination::V6(header.destination))
 }
 
@@ -341,23 +338,18 @@ fn resolve(
     }
 }
 
-/// Into a circuit, if the packet will fit its link.
+/// Into a circuit, if that and its link can take the packet.
 #[inline(always)]
 fn enter(tables: &Tables, packet: &mut Packet, circuit: CircuitIndex) -> Result<(), Refused> {
-    (packet.meta.circuit, packet.meta.account) = (circuit, Account::Circuit);
+    packet.meta.to.circuit = Some(circuit);
+    packet.meta.account = Account::ToCircuit;
     let circuit = tables.circuit(circuit);
+    packet.meta.to.link = circuit.link;
     if let Some(sa) = &circuit.transmit {
         sa.prefetch_self();
     }
-    let link = tables.link(circuit.link);
-    let overhead = link.outer.len() - ethernet::LEN + OVERHEAD;
-    if packet.frame.len() + overhead > usize::from(link.mtu) {
-        return Err(Refused {
-            reason: DropReason::PacketTooBig,
-            mtu: link.inner_mtu(),
-        });
-    }
-    packet.meta.flow = flow::of(packet.frame.data());
+    circuit::admit(tables, circuit, packet.frame.len())?;
+    packet.meta.to.flow = flow::of(packet.frame.data());
     packet.stage = Stage::CircuitEnter;
     Ok(())
 }

@@ -5,7 +5,7 @@ use arrayvec::ArrayVec;
 use zerocopy::FromBytes;
 
 use super::reason::DropReason;
-use super::{BATCH, Batch, Disposition, Packet, Probe, Stage, flow};
+use super::{Account, BATCH, Batch, Disposition, Packet, Probe, Stage, flow};
 use crate::tables::trie::{NO_ROUTE, Number};
 use crate::tables::{CircuitIndex, GroupIndex, LinkIndex, PortIndex, Tables, Target, VrfIndex};
 use crate::wire::brief::Brief;
@@ -143,36 +143,45 @@ impl Trace {
                 self.from.label = label(data);
             }
             (Stage::Label, Stage::LinkSeal) => {
-                self.into.link = Some(meta.link);
+                self.into.link = Some(meta.to.link);
                 self.into.label = label(data);
             }
             (Stage::Label, Stage::CircuitOpen) => {
-                self.from.circuit = Some(meta.circuit);
+                self.from.circuit = Some(meta.from.circuit);
                 if let Ok((header, _)) = CircuitHeader::ref_from_prefix(data) {
-                    let receive = &tables.circuit(meta.circuit).receive;
+                    let receive = &tables.circuit(meta.from.circuit).receive;
                     let sa = receive[usize::from(header.epoch_low())].as_ref();
                     self.from.circuit_seal = Some((header.lane, sa.map(|sa| sa.epoch())));
                 }
             }
             (Stage::Parse | Stage::CircuitOpen, Stage::Route) => {
-                self.vrf = Some(meta.vrf);
+                self.vrf = Some(meta.from.vrf);
                 self.packet = Brief::of_packet(data);
                 self.checksum = match (self.next, self.came, checksum::state(data)) {
                     (Stage::Parse, State::Unfinished, State::Right) => Checksum::Finished,
                     (_, _, state) => Checksum::Is(state),
                 };
             }
-            (Stage::Route, Stage::CircuitEnter) => self.into.circuit = Some(meta.circuit),
+            (Stage::Route, Stage::CircuitEnter) => self.into.circuit = meta.to.circuit,
+            // What its way out could not take.
+            (Stage::Route | Stage::Label, Stage::Done)
+                if matches!(packet.disposition, Disposition::Drop(_)) =>
+            {
+                self.into.circuit = meta.to.circuit;
+                let refused = matches!(meta.account, Account::ToCircuit | Account::ToLink);
+                self.into.link = refused.then_some(meta.to.link);
+            }
             (Stage::CircuitEnter, Stage::LinkSeal) => {
-                self.into.link = Some(meta.link);
+                self.into.link = Some(meta.to.link);
                 if let Ok((header, _)) = CircuitHeader::ref_from_prefix(data) {
-                    let sa = tables.circuit(meta.circuit).transmit.as_ref();
+                    let circuit = meta.to.circuit.map(|circuit| tables.circuit(circuit));
+                    let sa = circuit.and_then(|circuit| circuit.transmit.as_ref());
                     self.into.circuit_seal = Some((header.lane, sa.map(|sa| sa.epoch())));
                     self.into.label = Some(header.label.get());
                 }
             }
             (Stage::LinkSeal, Stage::Done) => {
-                let link = tables.link(meta.link);
+                let link = tables.link(meta.to.link);
                 let sealed = data.get(link.outer.len()..).unwrap_or_default();
                 if let (Disposition::Send(_), Some(transmit), Ok((header, _))) = (
                     packet.disposition,
