@@ -3,6 +3,8 @@
 //! The protocol itself, with the meaning of every field, is `proto/twinseal/v1/control.proto`; controllers in other
 //! languages generate their client from that file.
 
+#![forbid(unsafe_code)]
+
 pub mod client;
 pub mod errors;
 

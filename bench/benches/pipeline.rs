@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use twinseal::pipeline::BATCH;
 use twinseal_bench::net::{Extent, Net};
 use twinseal_bench::{ROUND, Rig, Role, Size};
 use twinseal_crypto::{Suite, default_provider};
+use twinseal_forward::BATCH;
 
 const SIZES: [Size; 3] = [Size::Octets(64), Size::Octets(512), Size::Octets(1400)];
 

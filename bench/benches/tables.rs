@@ -2,10 +2,10 @@
 //! have it.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use twinseal::tables::draft::Draft;
-use twinseal::tables::trie::{Editor, Key, NO_ROUTE, Number, Tries, burst};
-use twinseal::tables::{CircuitIndex, Tables, Target, Vrf, VrfIndex};
 use twinseal_bench::routes::{Draw, Prefix, address_in, prefixes};
+use twinseal_fib::draft::Draft;
+use twinseal_fib::trie::{Editor, Key, NO_ROUTE, Number, Tries, burst};
+use twinseal_fib::{CircuitIndex, Tables, Target, Vrf, VrfIndex};
 
 const BATCH: usize = 64;
 /// Route changes of a transaction.

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use twinseal::fixture::{LANES, Seal};
 use twinseal_crypto::{Commits, OpenSa, Replay, Suite, default_provider};
+use twinseal_forward::fixture::{LANES, Seal};
 
 const BATCH: usize = 64;
 /// Counters of a lane that a batch takes.

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
-use twinseal::fixture::{CIRCUIT_ID, Seal};
-use twinseal::pipeline::{BATCH, Batch};
-use twinseal::wire::overlay::{CircuitHeader, LinkHeader};
-use twinseal::wire::{ethernet, ip, udp};
 use twinseal_crypto::{
     self as crypto, AAD_LEN, CryptoError, Lanes, Layer, Layered, OpenSa, Provider, SealSa, Suite,
     TAG_LEN,
 };
+use twinseal_forward::fixture::{CIRCUIT_ID, Seal};
+use twinseal_forward::{BATCH, Batch};
+use twinseal_wire::overlay::{CircuitHeader, LinkHeader};
+use twinseal_wire::{ethernet, ip, udp};
 use twinseal_xsk::Frame;
 
 use crate::{BenchError, Rig, Role};

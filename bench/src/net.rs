@@ -1,9 +1,9 @@
 //! The three nodes of a path as benches need them: tables that all workers share, and each worker's own state.
 
-use twinseal::fixture::{Path, Scale};
-use twinseal::pipeline::State;
-use twinseal::tables::Tables;
 use twinseal_crypto::{Provider, Suite};
+use twinseal_fib::Tables;
+use twinseal_forward::State;
+use twinseal_forward::fixture::{Path, Scale};
 
 use crate::routes::{Prefix, prefixes};
 use crate::{BenchError, Size};

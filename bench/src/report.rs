@@ -5,8 +5,8 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use twinseal::pipeline::{BATCH, STAGES};
 use twinseal_crypto::{Provider, Suite, provider};
+use twinseal_forward::{BATCH, STAGES};
 
 use crate::alone::Alone;
 use crate::net::{Extent, Net};

@@ -5,15 +5,15 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use twinseal::fixture::{EAST, EDGE, FixtureError, WEST, host_frame_v4};
-use twinseal::pipeline::reason::DropReason;
-use twinseal::pipeline::{
+use twinseal_crypto::CryptoError;
+use twinseal_fib::{PortIndex, Tables, hash};
+use twinseal_forward::fixture::{EAST, EDGE, FixtureError, WEST, host_frame_v4};
+use twinseal_forward::reason::DropReason;
+use twinseal_forward::{
     BATCH, Batch, Disposition, FRAME_HEADROOM, Packet, Probe, STAGES, State, process,
     process_probed,
 };
-use twinseal::tables::{PortIndex, Tables, hash};
-use twinseal::wire::{ethernet, ip};
-use twinseal_crypto::CryptoError;
+use twinseal_wire::{ethernet, ip};
 use twinseal_xsk::{HugePages, Umem, UmemConfig, XskError};
 
 use crate::Size;

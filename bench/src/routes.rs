@@ -3,7 +3,7 @@
 //!
 //! Every address within a route of IPv4 is one that routers forward.
 
-use twinseal::tables::hash;
+use twinseal_fib::hash;
 
 /// A route: VRF, left-aligned bits, length.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -202,7 +202,7 @@ fn wide(stream: u64, n: u64) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use twinseal::wire::ip::v4_is_routed;
+    use twinseal_wire::ip::v4_is_routed;
 
     #[test]
     fn lengths_are_all_that_there_are() {

@@ -5,11 +5,11 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use twinseal::tables::hash;
 use twinseal_crypto::{
     AAD_LEN, CryptoError, HEADER_LEN, Key, Layered, NONCE_LEN, Nonce, Packet, Provider, Seal,
     Suite, TAG_LEN, open, providers, seal, seal_layers,
 };
+use twinseal_fib::hash;
 
 use crate::report::MIN_RUNS;
 use crate::{Machine, Sample};

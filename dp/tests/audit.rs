@@ -17,7 +17,7 @@ use twinseal_api::v1::{self, Direction::AToB, RefusalCode, drain_target, item::I
 
 use twinseal::control::NodeConfig;
 use twinseal::control::lines::Output;
-use twinseal::ports::memory::End;
+use twinseal_runtime::ports::memory::End;
 
 use node::guarded::wait_for;
 use node::{

@@ -8,9 +8,9 @@ use tonic::Code;
 use tonic::transport::Channel;
 use twinseal::control::access::Access;
 use twinseal::control::{self, ControlError, NodeConfig, SocketError, StateDirError};
-use twinseal::ports::memory::End;
 use twinseal_api::v1::control_client::ControlClient;
 use twinseal_api::v1::{self, event::Event as Kind, item::Item};
+use twinseal_runtime::ports::memory::End;
 
 use node::*;
 

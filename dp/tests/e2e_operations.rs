@@ -464,7 +464,7 @@ fn frames_that_a_device_without_carrier_does_not_take_are_counted() {
     let neighbour = v1::Neighbour {
         port: WEST.into(),
         address: Underlay::V4.address(Router::Transit, WEST).0.to_string(),
-        mac: twinseal::wire::ethernet::Mac(mac).to_string(),
+        mac: twinseal_wire::ethernet::Mac(mac).to_string(),
     };
     path.controller
         .apply(Router::EdgeA, vec![set(Item::Neighbour(neighbour))])

@@ -1,16 +1,16 @@
 //! The pipeline on paper: every role, the bytes on the wire, and every reason to drop.
 
 use proptest::prelude::*;
-use twinseal::fixture::*;
-use twinseal::pipeline::Budgets;
-use twinseal::pipeline::Disposition::{self, Drop, Send};
-use twinseal::pipeline::reason::DropReason;
-use twinseal::pipeline::told::Told;
-use twinseal::tables::trie::Number;
-use twinseal::tables::{Dscp, LinkIndex, PortIndex, Receiver, Target, Via, ViaIndex, VrfIndex};
-use twinseal::wire::ethernet::Mac;
-use twinseal::wire::ip::{self, checksum};
 use twinseal_crypto::{DEFAULT_PROVIDER, Suite, provider};
+use twinseal_fib::trie::Number;
+use twinseal_fib::{Dscp, LinkIndex, PortIndex, Receiver, Target, Via, ViaIndex, VrfIndex};
+use twinseal_forward::Budgets;
+use twinseal_forward::Disposition::{self, Drop, Send};
+use twinseal_forward::fixture::*;
+use twinseal_forward::reason::DropReason;
+use twinseal_forward::told::Told;
+use twinseal_wire::ethernet::Mac;
+use twinseal_wire::ip::{self, checksum};
 
 fn path() -> Path {
     path_of(Suite::Aes256Gcm)

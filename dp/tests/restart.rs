@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use twinseal::control::{self, BURNED_FILE, NodeConfig};
-use twinseal::ports::memory::End;
 use twinseal_api::v1::{self, Direction::AToB, Direction::BToA, RefusalCode, item::Item};
+use twinseal_runtime::ports::memory::End;
 
 use node::*;
 

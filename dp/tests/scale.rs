@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use twinseal::ports::memory::{End, EndQueue};
 use twinseal_api::v1::{self, change::Change, item::Item};
+use twinseal_runtime::ports::memory::{End, EndQueue};
 
 use node::*;
 

@@ -451,7 +451,8 @@ fn a_port_that_was_deleted_comes_back() {
             .await
             .expect("sound");
         // Somebody else has the device now: all else is restored, and the port once it can be had.
-        let ends = [0, 1].map(|_| twinseal::ports::memory::End::open(&format!("{tag}-one"), 1));
+        let ends =
+            [0, 1].map(|_| twinseal_runtime::ports::memory::End::open(&format!("{tag}-one"), 1));
         assert!(ends.iter().all(Result::is_ok));
         let rollback = v1::RollbackRequest { generation: 0 };
         let answer = client.rollback(rollback).await.expect("as far as can be");

@@ -9,6 +9,8 @@
 //! - a token that expired, or that a restarted member forgot, is asked for again, with the password of then;
 //! - members are spoken with by TLS, or by plain HTTP on this machine.
 
+#![forbid(unsafe_code)]
+
 mod client;
 mod config;
 mod error;

@@ -2,10 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use twinseal::fixture::{EAST, EDGE, WEST};
-use twinseal::pipeline::Budgets;
-use twinseal::pipeline::Disposition::{Drop, Send, Wait};
-use twinseal::pipeline::reason::DropReason;
+use twinseal_forward::fixture::{EAST, EDGE, WEST};
+use twinseal_forward::Budgets;
+use twinseal_forward::Disposition::{Drop, Send, Wait};
+use twinseal_forward::reason::DropReason;
 use twinseal_fuzz::{MAX_FRAME, pass, run, with_bed};
 
 fuzz_target!(|frame: &[u8]| {
@@ -41,7 +41,7 @@ fn same(sent: &[u8], delivered: &[u8]) {
         want[8] -= 2;
         // The checksum follows the TTL; that it is right, B's neighbour would check.
         let header = usize::from(got[0] & 0x0f) * 4;
-        assert_eq!(twinseal::wire::ip::checksum(&got[..header]), 0);
+        assert_eq!(twinseal_wire::ip::checksum(&got[..header]), 0);
         want[10..12].fill(0);
         got[10..12].fill(0);
     } else {

@@ -3,9 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use twinseal::fixture::{EAST, WEST};
-use twinseal::pipeline::Disposition::{Drop, Send};
-use twinseal::pipeline::reason::DropReason;
+use twinseal_forward::fixture::{EAST, WEST};
+use twinseal_forward::Disposition::{Drop, Send};
+use twinseal_forward::reason::DropReason;
 use twinseal_fuzz::{Sample, mutate, repair, run, with_bed};
 
 fuzz_target!(|input: &[u8]| {

@@ -8,13 +8,13 @@ mod mutate;
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use twinseal::fixture::{
+use twinseal_forward::fixture::{
     EAST, EDGE, EPOCH, Node, Path, RECEIVER_AT_B, RECEIVER_AT_TRANSIT, Seal, WEST, host_frame_v4,
     host_frame_v6,
 };
-use twinseal::pipeline::reason::DropReason;
-use twinseal::pipeline::{Budgets, Disposition};
-use twinseal::tables::{PortIndex, Receiver};
+use twinseal_forward::reason::DropReason;
+use twinseal_forward::{Budgets, Disposition};
+use twinseal_fib::{PortIndex, Receiver};
 use twinseal_crypto::{
     self as crypto, AAD_LEN, DEFAULT_PROVIDER, Lanes, Provider, Suite, TAG_LEN, provider,
 };

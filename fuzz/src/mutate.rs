@@ -1,6 +1,6 @@
 //! Mutations told by octets, so that the fuzzer's input says what to change and need not hold a packet itself.
 
-use twinseal::wire::ip::checksum;
+use twinseal_wire::ip::checksum;
 
 use crate::{MAX_FRAME, OUTER};
 

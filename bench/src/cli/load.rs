@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use clap::Args;
 use tempfile::TempDir;
 use twinseal::control::{NodeConfig, SocketConfig};
-use twinseal::workers::{DEFAULT_SLICE, Idle, PoolConfig};
 use twinseal_bench::load::{LoadSizes, load};
 use twinseal_crypto::{DEFAULT_PROVIDER, MAX_COUNTER};
+use twinseal_runtime::workers::{DEFAULT_SLICE, Idle, PoolConfig};
 use twinseal_xsk::HugePages;
 
 use super::print;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use twinseal::wire::ethernet::Mac;
 use twinseal_bench::Size;
 use twinseal_bench::generator::{Offer, Options, min_octets};
 use twinseal_bench::rfc2544::{Config, Devices, Subject, Test, Verdict, run};
 use twinseal_bench::testbed::Setup;
+use twinseal_wire::ethernet::Mac;
 
 use super::{positive, print};
 

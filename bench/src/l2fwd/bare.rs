@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use twinseal::fixture::{EAST, WEST, mac};
-use twinseal::wire::ethernet::Mac;
 use twinseal_ebpf::{Role, Steering, XdpMode};
+use twinseal_forward::fixture::{EAST, WEST, mac};
 use twinseal_lab::Namespace;
+use twinseal_wire::ethernet::Mac;
 use twinseal_xsk::{BindMode, Frame, Socket, SocketConfig, Umem, UmemConfig};
 
 use super::Error;

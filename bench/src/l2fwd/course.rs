@@ -1,6 +1,6 @@
 //! The network: load and sink at its ends, the node in the middle.
 
-use twinseal::fixture::{EAST as EAST_PORT, WEST as WEST_PORT, mac};
+use twinseal_forward::fixture::{EAST as EAST_PORT, WEST as WEST_PORT, mac};
 use twinseal_lab::{IpNet, Lab, Namespace, VethConfig};
 
 use super::Error;

@@ -4,11 +4,11 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
-use twinseal::fixture::{EAST, EDGE, Path, Seal, WEST, host_frame_v4, mac};
-use twinseal::wire::overlay::LinkHeader;
-use twinseal::wire::{ethernet, ip, udp};
 use twinseal_crypto::{self as crypto, LaneOwner, Lanes, Provider, SealSa, Suite};
 use twinseal_ebpf::{Role, Steering, XdpMode};
+use twinseal_forward::fixture::{EAST, EDGE, Path, Seal, WEST, host_frame_v4, mac};
+use twinseal_wire::overlay::LinkHeader;
+use twinseal_wire::{ethernet, ip, udp};
 use twinseal_xsk::{BindMode, Frame, Socket, SocketConfig, Umem, UmemConfig};
 
 use super::Error;

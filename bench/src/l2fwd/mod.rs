@@ -18,10 +18,10 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
-use twinseal::ports::PortError;
 use twinseal_crypto::{CryptoError, Provider, Suite};
 use twinseal_ebpf::{SteerError, XdpMode};
 use twinseal_lab::LabError;
+use twinseal_runtime::ports::PortError;
 use twinseal_xsk::XskError;
 
 use crate::Sample;
@@ -71,7 +71,7 @@ pub enum Error {
     Crypto(#[from] CryptoError),
     /// The tables of the transit node.
     #[error(transparent)]
-    Fixture(#[from] twinseal::fixture::FixtureError),
+    Fixture(#[from] twinseal_forward::fixture::FixtureError),
     /// A thread could not be started or pinned.
     #[error("{doing}: {source}")]
     System {

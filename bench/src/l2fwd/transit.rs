@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use twinseal::fixture::{EAST, Path, RECEIVER_AT_B, Seal, WEST};
-use twinseal::ports::{Device, PortSpec, Steering};
-use twinseal::tables::LinkTransmit;
-use twinseal::wire::overlay::DEFAULT_PORT;
-use twinseal::workers::{DEFAULT_SLICE, Idle, Pool, PoolConfig};
 use twinseal_crypto::{Lanes, Provider, Suite};
 use twinseal_ebpf::XdpMode;
+use twinseal_fib::LinkTransmit;
+use twinseal_forward::fixture::{EAST, Path, RECEIVER_AT_B, Seal, WEST};
+use twinseal_runtime::ports::{Device, PortSpec, Steering};
+use twinseal_runtime::workers::{DEFAULT_SLICE, Idle, Pool, PoolConfig};
+use twinseal_wire::overlay::DEFAULT_PORT;
 use twinseal_xsk::{BindMode, HugePages};
 
 use super::course::{self, Course};

@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use twinseal::cli::demo::items::delete;
-use twinseal::wire::ethernet;
 use twinseal_api::v1::{self, item::Item, item_ref, route::Target};
+use twinseal_wire::ethernet;
 
 use super::LoadSizes;
 use crate::rig::readdress;
@@ -179,7 +179,7 @@ pub(super) fn target(n: u64, round: u64) -> Item {
 
 /// A packet that takes it.
 pub(super) fn packet(n: u64) -> Vec<u8> {
-    let mut frame = twinseal::fixture::host_frame_v4(64, 0);
+    let mut frame = twinseal_forward::fixture::host_frame_v4(64, 0);
     frame[..6].copy_from_slice(&mac(1));
     let [a, b, c] = target_prefix(n);
     readdress(&mut frame, [a, b, c, 7]);

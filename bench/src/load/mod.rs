@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::transport::{Channel, Endpoint};
 use twinseal::cli::demo::items::set;
 use twinseal::control::{self, NodeConfig};
-use twinseal::ports::memory::{End, EndQueue};
 use twinseal_api::v1::{self, control_client::ControlClient, item::Item};
+use twinseal_runtime::ports::memory::{End, EndQueue};
 
 use crate::machine::Machine;
 use crate::routes::{Family, Route, random, routes};
@@ -108,7 +108,7 @@ pub enum LoadError {
     Traffic,
     /// The packets' ports.
     #[error(transparent)]
-    Port(#[from] twinseal::ports::PortError),
+    Port(#[from] twinseal_runtime::ports::PortError),
 }
 
 /// Runs a node, loads it and changes it. `live` tells the bytes that are allocated now.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use futures::TryStreamExt;
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute};
-use twinseal::wire::ethernet::Mac;
+use twinseal_wire::ethernet::Mac;
 
 use crate::generator::{self, End};
 

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ip_network_table_deps_treebitmap::IpLookupTable;
 use poptrie::Poptrie;
 use prefix_trie::PrefixMap;
-use twinseal::tables::trie::{Editor, Key, Leaf, NO_ROUTE, Tries};
+use twinseal_fib::trie::{Editor, Key, Leaf, NO_ROUTE, Tries};
 
 use crate::routes::Route;
 

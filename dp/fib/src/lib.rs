@@ -22,9 +22,6 @@ use std::sync::Arc;
 
 use twinseal_crypto::{OpenSa, SealSa};
 
-use crate::wire::ethernet::{self, Mac};
-use crate::wire::ip::Mapped;
-use crate::wire::overlay::OVERHEAD;
 use group::Group;
 use hash::FastMap;
 use neighbour::Neighbour;
@@ -33,6 +30,9 @@ use own::{Barred, Source};
 use paged::Paged;
 use traffic::Traffic;
 use trie::{Leaf, Tries, bitmap, burst};
+use twinseal_wire::ethernet::{self, Mac};
+use twinseal_wire::ip::Mapped;
+use twinseal_wire::overlay::OVERHEAD;
 
 /// A port's place in [`Tables::ports`] and in every worker; the same for as long as the port lives.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Debug)]
@@ -138,7 +138,7 @@ pub struct Vrf {
     pub v6: Option<Ipv6Addr>,
     /// That no packet may come from.
     pub barred: Barred,
-    /// One of its edge ports, whose place its [budgets of ICMP errors](crate::pipeline::Budgets) have; without it none are
+    /// One of its edge ports, whose place its budgets of ICMP errors have; without it none are
     /// sent.
     pub errors: Option<PortIndex>,
 }

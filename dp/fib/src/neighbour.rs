@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use crate::wire::ethernet::Mac;
+use twinseal_wire::ethernet::Mac;
 
 /// A neighbour's hardware address. Workers mark those that they send to, so that the control thread knows which to keep
 /// fresh; the mark is no part of what a neighbour is.

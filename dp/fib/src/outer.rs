@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::wire::ethernet::{self, Mac};
-use crate::wire::{ip, udp};
+use twinseal_wire::ethernet::{self, Mac};
+use twinseal_wire::{ip, udp};
 
 /// TTL or hop limit of outer packets.
 const TTL: u8 = 64;

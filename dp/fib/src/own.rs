@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::wire::ip::{Mapped, mapped, mapped_v4, mapped_v6};
+use twinseal_wire::ip::{Mapped, mapped, mapped_v4, mapped_v6};
 
 /// Addresses that no host's packet may come from: the node's own at edge ports of a VRF, and the ends of the subnets there.
 ///

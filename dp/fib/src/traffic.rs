@@ -43,7 +43,7 @@ pub struct TrafficTotals {
 
 /// Adds where only one thread writes: no locked instruction.
 #[inline]
-pub(crate) fn add(counter: &AtomicU64, n: u64) {
+pub fn add(counter: &AtomicU64, n: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
 }
 
@@ -67,14 +67,13 @@ impl Traffic {
     }
 
     /// Where they are: the same only for the same counters.
-    #[cfg(test)]
-    pub(crate) fn place(&self) -> *const () {
+    pub fn place(&self) -> *const () {
         Arc::as_ptr(&self.cells).cast()
     }
 
     /// Asks the processor for a worker's share.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, worker: usize) {
+    pub fn prefetch(&self, worker: usize) {
         if let Some(cell) = self.cells.get(worker) {
             prefetch(cell);
         }
@@ -127,7 +126,7 @@ impl Traffic {
 }
 
 /// Adds up packets that follow each other on one link or circuit, and counts them together.
-pub(crate) struct Tally<'t> {
+pub struct Tally<'t> {
     worker: usize,
     /// [`Traffic::received`] or [`Traffic::sent`].
     count: fn(&Traffic, usize, u64, u64),
@@ -137,8 +136,9 @@ pub(crate) struct Tally<'t> {
 }
 
 impl<'t> Tally<'t> {
+    /// Of a worker; `count` is [`Traffic::received`] or [`Traffic::sent`].
     #[inline]
-    pub(crate) fn new(worker: usize, count: fn(&Traffic, usize, u64, u64)) -> Self {
+    pub fn new(worker: usize, count: fn(&Traffic, usize, u64, u64)) -> Self {
         Self {
             worker,
             count,
@@ -150,7 +150,7 @@ impl<'t> Tally<'t> {
 
     /// Adds a packet.
     #[inline]
-    pub(crate) fn add(&mut self, traffic: &'t Traffic, bytes: usize) {
+    pub fn add(&mut self, traffic: &'t Traffic, bytes: usize) {
         if !self.traffic.is_some_and(|last| std::ptr::eq(last, traffic)) {
             self.flush();
             self.traffic = Some(traffic);

@@ -6,7 +6,7 @@
 //! them, and nothing on the others.
 
 use super::reason::DropReason;
-use crate::tables::{MAX_PORTS, PortIndex};
+use twinseal_fib::{MAX_PORTS, PortIndex};
 
 /// What is left, of errors about sizes and of others.
 pub struct Budgets([[u16; 2]; MAX_PORTS]);

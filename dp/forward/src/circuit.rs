@@ -7,10 +7,10 @@ use zerocopy::FromBytes;
 use super::jobs::{Opened, Opening};
 use super::reason::{DropReason, Refused};
 use super::{Batch, Departure, Packet, Slot, Stage, State, at, link, refuse};
-use crate::tables::traffic::{Tally, Traffic};
-use crate::tables::{Circuit, Dscp, Tables};
-use crate::wire::ecn;
-use crate::wire::overlay::{CircuitHeader, OVERHEAD, PayloadType};
+use twinseal_fib::traffic::{Tally, Traffic};
+use twinseal_fib::{Circuit, Dscp, Tables};
+use twinseal_wire::ecn;
+use twinseal_wire::overlay::{CircuitHeader, OVERHEAD, PayloadType};
 
 const HEADER: usize = size_of::<CircuitHeader>();
 

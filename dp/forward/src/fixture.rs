@@ -15,19 +15,20 @@ use twinseal_crypto::{
 };
 use twinseal_xsk::{HugePages, Umem, UmemConfig, XskError};
 
-use crate::pipeline::{Batch, Disposition, FRAME_HEADROOM, Packet, State, process};
-use crate::tables::draft::Draft;
-use crate::tables::traffic::Traffic;
-use crate::tables::trie::burst::Root;
-use crate::tables::{
+use crate::{Batch, Disposition, FRAME_HEADROOM, Packet, State, process};
+use twinseal_fib::draft::Draft;
+use twinseal_fib::traffic::Traffic;
+use twinseal_fib::trie::burst::Root;
+use twinseal_fib::{
     Circuit, CircuitIndex, Dscp, LabelAction, Link, LinkIndex, LinkTransmit, NeighbourKey, Port,
     PortIndex, PortRole, Receiver, Swap, Tables, Target, Via, ViaIndex, Vrf, VrfIndex,
     outer::Outer,
 };
-use crate::wire::ethernet::{self, Mac};
-use crate::wire::{ip, overlay, udp};
+use twinseal_wire::ethernet::Mac;
+use twinseal_wire::{ip, overlay};
 
 pub use scale::Scale;
+pub use twinseal_wire::fixture::{host_frame_v4, host_frame_v6, host_mac, host_v6};
 
 /// The edge port of every node.
 pub const EDGE: PortIndex = PortIndex(0);
@@ -137,11 +138,6 @@ pub enum FixtureError {
 /// The hardware address of a port of node 1 (A), 2 (transit), 3 (B).
 pub fn mac(node: u8, port: PortIndex) -> Mac {
     Mac([2, 0, 0, 0, node, port.0])
-}
-
-/// The hardware address of a node's host.
-pub fn host_mac(node: u8) -> Mac {
-    Mac([2, 0, 0, 0xff, node, 0])
 }
 
 impl Path {
@@ -327,7 +323,7 @@ impl Node {
         });
     }
 
-    /// Copies frames that arrive on a port into a batch; at most [`BATCH`](crate::pipeline::BATCH).
+    /// Copies frames that arrive on a port into a batch; at most [`BATCH`](crate::BATCH).
     pub fn batch(&mut self, port: PortIndex, frames: &[Vec<u8>]) -> Batch {
         frames
             .iter()
@@ -382,55 +378,5 @@ fn circuit() -> Circuit {
         transmit: None,
         receive: Default::default(),
         traffic: Traffic::new(1),
-    }
-}
-
-/// The IPv6 address of the host behind node 1 or (2) B.
-pub fn host_v6(site: u16) -> Ipv6Addr {
-    Ipv6Addr::new(0x2001, 0xdb8, site, 0, 0, 0, 0, 2)
-}
-
-/// A frame from A's host to B's: UDP over IPv4, of `size` octets of IP packet (28 or more), of flow `flow`.
-pub fn host_frame_v4(size: usize, flow: u16) -> Vec<u8> {
-    let size = size.max(ip::V4_LEN + udp::LEN);
-    let mut frame = vec![0; ethernet::LEN + size];
-    frame[..6].copy_from_slice(&mac(1, EDGE).0);
-    frame[6..12].copy_from_slice(&host_mac(1).0);
-    frame[12..14].copy_from_slice(&ethernet::IPV4.to_be_bytes());
-    let packet = &mut frame[ethernet::LEN..];
-    packet[..10].copy_from_slice(&[0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, udp::PROTOCOL]);
-    packet[2..4].copy_from_slice(&(size as u16).to_be_bytes());
-    packet[12..16].copy_from_slice(&[10, 1, 0, 2]);
-    packet[16..20].copy_from_slice(&[10, 2, 0, 2]);
-    let sum = ip::checksum(&packet[..ip::V4_LEN]);
-    packet[10..12].copy_from_slice(&sum.to_be_bytes());
-    write_udp(&mut packet[ip::V4_LEN..], flow);
-    frame
-}
-
-/// As [`host_frame_v4`], over IPv6 (48 octets or more).
-pub fn host_frame_v6(size: usize, flow: u16) -> Vec<u8> {
-    let size = size.max(ip::V6_LEN + udp::LEN);
-    let mut frame = vec![0; ethernet::LEN + size];
-    frame[..6].copy_from_slice(&mac(1, EDGE).0);
-    frame[6..12].copy_from_slice(&host_mac(1).0);
-    frame[12..14].copy_from_slice(&ethernet::IPV6.to_be_bytes());
-    let packet = &mut frame[ethernet::LEN..];
-    packet[0] = 0x60;
-    packet[4..6].copy_from_slice(&((size - ip::V6_LEN) as u16).to_be_bytes());
-    packet[6..8].copy_from_slice(&[udp::PROTOCOL, 64]);
-    packet[8..24].copy_from_slice(&host_v6(1).octets());
-    packet[24..40].copy_from_slice(&host_v6(2).octets());
-    write_udp(&mut packet[ip::V6_LEN..], flow);
-    frame
-}
-
-fn write_udp(datagram: &mut [u8], flow: u16) {
-    let len = datagram.len() as u16;
-    datagram[..2].copy_from_slice(&flow.to_be_bytes());
-    datagram[2..4].copy_from_slice(&9u16.to_be_bytes());
-    datagram[4..6].copy_from_slice(&len.to_be_bytes());
-    for (n, octet) in datagram[udp::LEN..].iter_mut().enumerate() {
-        *octet = n as u8;
     }
 }

@@ -2,8 +2,8 @@
 
 use zerocopy::FromBytes;
 
-use crate::tables::hash;
-use crate::wire::{ip, udp};
+use twinseal_fib::hash;
+use twinseal_wire::{ip, udp};
 
 /// A hash of addresses, protocol and ports of an IP packet whose header was checked. Packets of a flow have the same.
 #[inline]
@@ -56,7 +56,7 @@ fn ports(protocol: u8, payload: &[u8]) -> u32 {
 mod tests {
     use super::*;
     use crate::fixture::{host_frame_v4, host_frame_v6};
-    use crate::wire::ethernet;
+    use twinseal_wire::ethernet;
 
     #[test]
     fn flows_differ_by_ports_and_fragments_do_not() {

@@ -11,8 +11,8 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::reason::{DropReason, Refused};
 use super::told::Told;
 use super::{Arrival, Packet, State, flow};
-use crate::tables::{Tables, Target, Vrf, own};
-use crate::wire::ip;
+use twinseal_fib::{Tables, Target, Vrf, own};
+use twinseal_wire::ip;
 
 /// ICMP header and its second word.
 const LEN: usize = 8;

@@ -4,14 +4,14 @@ use std::net::Ipv6Addr;
 
 use twinseal_crypto::{DEFAULT_PROVIDER, Suite, provider};
 
+use crate::Budgets;
+use crate::Disposition::{self, Drop, Send};
 use crate::fixture::{EDGE, Node, Path, WEST, host_frame_v4, host_frame_v6, host_mac, host_v6};
-use crate::pipeline::Budgets;
-use crate::pipeline::Disposition::{self, Drop, Send};
-use crate::pipeline::reason::DropReason;
-use crate::tables::group::{Group, Member};
-use crate::tables::own::{Barred, Source};
-use crate::tables::{CircuitIndex, GroupIndex, Target, Via, ViaIndex, VrfIndex};
-use crate::wire::ip::{self, checksum};
+use crate::reason::DropReason;
+use twinseal_fib::group::{Group, Member};
+use twinseal_fib::own::{Barred, Source};
+use twinseal_fib::{CircuitIndex, GroupIndex, Target, Via, ViaIndex, VrfIndex};
+use twinseal_wire::ip::{self, checksum};
 
 const OWN_V4: [u8; 4] = [10, 9, 0, 1];
 const OWN_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 1);

@@ -7,10 +7,10 @@ use zerocopy::FromBytes;
 use super::lookups::{Found, Lookups};
 use super::reason::DropReason;
 use super::{Account, Batch, Packet, Stage, State, at, circuit, link};
-use crate::tables::trie::{Leaf, Number};
-use crate::tables::{Circuit, LabelAction, Swap, Tables, hash};
-use crate::wire::ecn;
-use crate::wire::overlay::CircuitHeader;
+use twinseal_fib::trie::{Leaf, Number};
+use twinseal_fib::{Circuit, LabelAction, Swap, Tables, hash};
+use twinseal_wire::ecn;
+use twinseal_wire::overlay::CircuitHeader;
 
 pub(super) fn follow(state: &State, tables: &Tables, batch: &mut Batch) {
     let found = look_up(tables, batch);

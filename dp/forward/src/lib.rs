@@ -13,8 +13,12 @@
 //! | [`circuit::enter`] | routes | circuit header |
 //! | [`link::seal`] | circuits, labels | link header, circuit seal of what enters one, link seal, outer headers |
 
+#![forbid(unsafe_code)]
+
 mod budget;
 mod circuit;
+#[cfg(any(test, feature = "fixture"))]
+pub mod fixture;
 mod flow;
 mod icmp;
 mod jobs;
@@ -34,10 +38,10 @@ use arrayvec::ArrayVec;
 use twinseal_crypto::{LaneOwner, TAG_LEN};
 use twinseal_xsk::Frame;
 
-use crate::tables::{CircuitIndex, LinkIndex, NeighbourKey, PortIndex, Tables, VrfIndex, hash};
 pub use budget::Budgets;
 use offloads::Offloads;
 use reason::{DropReason, Drops};
+use twinseal_fib::{CircuitIndex, LinkIndex, NeighbourKey, PortIndex, Tables, VrfIndex, hash};
 
 /// The most packets in a batch.
 pub const BATCH: usize = 64;
@@ -194,7 +198,7 @@ pub struct State {
 pub struct Awaited {
     /// It.
     pub neighbour: NeighbourKey,
-    /// The life of its port: [`Port::since`](crate::tables::Port::since).
+    /// The life of its port: [`Port::since`](twinseal_fib::Port::since).
     pub since: u64,
 }
 

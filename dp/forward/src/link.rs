@@ -8,11 +8,11 @@ use super::jobs::{Opened, Opening, Sealed, Sealing};
 use super::lookups::{Found, Lookups};
 use super::reason::DropReason;
 use super::{Account, Batch, Departure, Meta, Packet, Slot, Stage, State, at, circuit, refuse};
-use crate::tables::traffic::{Tally, Traffic};
-use crate::tables::trie::Number;
-use crate::tables::{Link, Receiver, Tables};
-use crate::wire::ethernet;
-use crate::wire::overlay::{LinkHeader, SOURCE_PORT_BASE, SOURCE_PORTS, TYPE_DATA};
+use twinseal_fib::traffic::{Tally, Traffic};
+use twinseal_fib::trie::Number;
+use twinseal_fib::{Link, Receiver, Tables};
+use twinseal_wire::ethernet;
+use twinseal_wire::overlay::{LinkHeader, SOURCE_PORT_BASE, SOURCE_PORTS, TYPE_DATA};
 
 const HEADER: usize = size_of::<LinkHeader>();
 

@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 
 use super::{BATCH, Slot};
-use crate::tables::trie::{Key, Leaf, NO_ROUTE, Tries};
+use twinseal_fib::trie::{Key, Leaf, NO_ROUTE, Tries};
 
 /// Lookups of one stage. Equal ones that follow each other are one.
 pub(super) struct Lookups<'t, K: Key> {

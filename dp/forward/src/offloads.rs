@@ -3,8 +3,8 @@
 
 use super::reason::DropReason;
 use super::{Batch, Stage, at};
-use crate::tables::Port;
-use crate::wire::checksum::{self, Finish};
+use twinseal_fib::Port;
+use twinseal_wire::checksum::{self, Finish};
 
 /// What was found so far, to be counted on the port's account.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -49,10 +49,10 @@ pub(super) fn finish(found: &mut Offloads, port: &Port, batch: &mut Batch) {
 mod tests {
     use super::*;
     use crate::fixture::{EAST, EDGE, Node, Path, WEST, host_frame_v4, host_frame_v6};
-    use crate::pipeline::{Budgets, Disposition};
-    use crate::wire::checksum::{State, state};
-    use crate::wire::{ethernet, ip};
+    use crate::{Budgets, Disposition};
     use twinseal_crypto::{DEFAULT_PROVIDER, Suite, provider};
+    use twinseal_wire::checksum::{State, state};
+    use twinseal_wire::{ethernet, ip};
 
     fn path() -> Path {
         Path::new(provider(DEFAULT_PROVIDER).unwrap(), Suite::Aes256Gcm).unwrap()

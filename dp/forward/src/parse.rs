@@ -6,8 +6,8 @@ use zerocopy::FromBytes;
 
 use super::reason::DropReason;
 use super::{Batch, Packet, Stage, State, offloads};
-use crate::tables::{Port, PortRole, Tables};
-use crate::wire::{ethernet, ip, overlay, udp};
+use twinseal_fib::{Port, PortRole, Tables};
+use twinseal_wire::{ethernet, ip, overlay, udp};
 
 pub(super) fn parse(state: &mut State, tables: &Tables, batch: &mut Batch) {
     let port = batch.first().and_then(|packet| tables.port(packet.port));

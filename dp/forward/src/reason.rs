@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use crate::tables::traffic::{REASONS, add};
+use twinseal_fib::traffic::{REASONS, add};
 
 macro_rules! drop_reasons {
     ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
@@ -110,7 +110,7 @@ drop_reasons! {
 
 const _: () = assert!(
     DropReason::ALL.len() <= REASONS,
-    "raise tables::traffic::REASONS"
+    "raise twinseal_fib::traffic::REASONS"
 );
 
 /// Why an inner packet is not forwarded, and the size that would have fitted where that is the reason.

@@ -9,12 +9,12 @@ use super::{
     Account, Awaited, Batch, Disposition, Packet, Stage, State, Waiting, at, circuit, count_drop,
     flow, icmp,
 };
-use crate::tables::neighbour::Neighbour;
-use crate::tables::own::Barred;
-use crate::tables::trie::{Leaf, NO_ROUTE};
-use crate::tables::{CircuitIndex, NeighbourKey, PortIndex, PortRole, Tables, Target, Via};
-use crate::wire::ip::Mapped;
-use crate::wire::{ecn, ethernet, ip};
+use twinseal_fib::neighbour::Neighbour;
+use twinseal_fib::own::Barred;
+use twinseal_fib::trie::{Leaf, NO_ROUTE};
+use twinseal_fib::{CircuitIndex, NeighbourKey, PortIndex, PortRole, Tables, Target, Via};
+use twinseal_wire::ip::Mapped;
+use twinseal_wire::{ecn, ethernet, ip};
 
 /// Where a packet is routed to.
 #[derive(Clone, Copy)]

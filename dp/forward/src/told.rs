@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::tables::traffic::add;
+use twinseal_fib::traffic::add;
 
 /// What became of an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

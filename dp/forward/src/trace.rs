@@ -6,12 +6,12 @@ use zerocopy::FromBytes;
 
 use super::reason::DropReason;
 use super::{Account, BATCH, Batch, Disposition, Packet, Probe, Stage, flow};
-use crate::tables::trie::{NO_ROUTE, Number};
-use crate::tables::{CircuitIndex, GroupIndex, LinkIndex, PortIndex, Tables, Target, VrfIndex};
-use crate::wire::brief::Brief;
-use crate::wire::checksum::{self, State};
-use crate::wire::ethernet;
-use crate::wire::overlay::{CircuitHeader, LinkHeader};
+use twinseal_fib::trie::{NO_ROUTE, Number};
+use twinseal_fib::{CircuitIndex, GroupIndex, LinkIndex, PortIndex, Tables, Target, VrfIndex};
+use twinseal_wire::brief::Brief;
+use twinseal_wire::checksum::{self, State};
+use twinseal_wire::ethernet;
+use twinseal_wire::overlay::{CircuitHeader, LinkHeader};
 
 /// The way of one packet. Indices are of the tables that it was processed with.
 #[derive(Clone, Copy, Debug)]
@@ -235,9 +235,9 @@ pub fn route(
 mod tests {
     use super::*;
     use crate::fixture::{EAST, EDGE, Node, Path, WEST, host_frame_v4, host_frame_v6};
-    use crate::pipeline::{Budgets, STAGES, process_probed};
-    use crate::tables::{Via, ViaIndex};
+    use crate::{Budgets, STAGES, process_probed};
     use twinseal_crypto::{DEFAULT_PROVIDER, Suite, provider};
+    use twinseal_fib::{Via, ViaIndex};
 
     fn path() -> Path {
         Path::new(provider(DEFAULT_PROVIDER).unwrap(), Suite::Aes256Gcm).unwrap()
@@ -312,7 +312,7 @@ mod tests {
         let at = ethernet::LEN + 26;
         let mut pseudo = unfinished[ethernet::LEN + 12..ethernet::LEN + 20].to_vec();
         pseudo.extend([0, 17, 0, 80]);
-        let sum = !crate::wire::ip::checksum(&pseudo);
+        let sum = !twinseal_wire::ip::checksum(&pseudo);
         unfinished[at..at + 2].copy_from_slice(&sum.to_be_bytes());
         let mut wrong = unfinished.clone();
         wrong[at] ^= 1;
@@ -354,7 +354,7 @@ mod tests {
         let mut last_hop = host_frame_v4(100, 7);
         last_hop[ethernet::LEN + 8] = 1;
         last_hop[ethernet::LEN + 10..ethernet::LEN + 12].fill(0);
-        let sum = crate::wire::ip::checksum(&last_hop[ethernet::LEN..][..20]);
+        let sum = twinseal_wire::ip::checksum(&last_hop[ethernet::LEN..][..20]);
         last_hop[ethernet::LEN + 10..ethernet::LEN + 12].copy_from_slice(&sum.to_be_bytes());
         path.a.state.errors = Budgets::of(1);
         // The way back to the host.

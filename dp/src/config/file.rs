@@ -15,7 +15,7 @@ use super::collect::{self, Read};
 use super::users::{self, Kind};
 use super::{Config, Mistake, Source, access, sinks};
 use crate::control::model::Limits;
-use crate::workers::{self, PoolConfig};
+use twinseal_runtime::workers::{self, PoolConfig};
 
 /// Octets that a path of a Unix socket may have (`sockaddr_un`, less the final zero).
 const MAX_SOCKET_PATH: usize = 107;

@@ -20,7 +20,7 @@ use crate::control::lines::Output;
 use crate::control::model::Limits;
 use crate::control::usage::UsageConfig;
 use crate::text::{self, sentence, word};
-use crate::workers::PoolConfig;
+use twinseal_runtime::workers::PoolConfig;
 
 /// A node's configuration, checked.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use super::*;
 use crate::control::access::Role;
-use crate::workers::Idle;
+use twinseal_runtime::workers::Idle;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(Path::new("node.toml"), text)

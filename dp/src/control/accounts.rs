@@ -10,8 +10,8 @@ use super::handle::Usage;
 use super::keys::Live;
 use super::model::State;
 use super::usage::{Filter, Flushed, Meter, Store};
-use crate::workers::Pool;
-use crate::workers::stats::Snapshot;
+use twinseal_runtime::workers::Pool;
+use twinseal_runtime::workers::stats::Snapshot;
 
 /// Usage events that are told at once: a hundred thousand circuits must not push all else out of the ring before anybody
 /// could read it, nor hold up the control thread.

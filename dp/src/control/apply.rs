@@ -17,8 +17,8 @@ use super::refusal::{Code, Refused, reason};
 use super::requests::{Digest, Digester};
 use super::sweep::sweep;
 use super::transaction::{self, Outcome, Start, Touched};
-use crate::ports::Device;
-use crate::tables::Tables;
+use twinseal_fib::Tables;
+use twinseal_runtime::ports::Device;
 
 /// What is asked of a transaction besides its changes.
 #[derive(Clone, Debug, Default)]

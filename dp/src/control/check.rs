@@ -10,7 +10,7 @@ use super::model::{
 use super::parse::{Broken, ItemKey};
 use super::refusal::{Code, Refused, reason};
 use super::transaction::Touched;
-use crate::ports::Device;
+use twinseal_runtime::ports::Device;
 
 /// Adds everything that is wrong with `new` to `refused`.
 pub(super) fn check(

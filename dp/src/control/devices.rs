@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 
-use crate::wire::ethernet::Mac;
+use twinseal_wire::ethernet::Mac;
 
 /// One of them.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]

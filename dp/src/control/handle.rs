@@ -12,8 +12,8 @@ use super::restore::not_stored;
 use super::store::Stored;
 use super::taps::{Opened, Taken};
 use super::usage::{Filter, Flushed};
-use crate::workers::taps::capture::Captured;
-use crate::workers::taps::trace::Traced;
+use twinseal_runtime::workers::taps::capture::Captured;
+use twinseal_runtime::workers::taps::trace::Traced;
 
 /// What a [`NodeHandle`] asks of the node. What changes it, or looks into packets, is taken down by the node: whoever asked
 /// may have gone by then.

@@ -12,8 +12,8 @@ use super::events::Events;
 use super::events::changes::{self, Births, Change};
 use super::model::{CircuitName, KeyId, LinkName, Owner, PortName, State};
 use super::netlink::View;
-use crate::ports::Device;
-use crate::wire::ethernet::Mac;
+use twinseal_runtime::ports::Device;
+use twinseal_wire::ethernet::Mac;
 
 /// How a port, link or circuit is.
 #[derive(Clone, PartialEq, Eq, Debug)]

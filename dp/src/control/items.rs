@@ -14,9 +14,9 @@ use super::model::{
     Port, PortName, Prefix, Role, State, Table, Target, Via, VrfName,
 };
 use super::parse::{Item, ItemKey};
-use crate::ports::Device;
-use crate::tables::Dscp;
-use crate::wire::ethernet::Mac;
+use twinseal_fib::Dscp;
+use twinseal_runtime::ports::Device;
+use twinseal_wire::ethernet::Mac;
 
 impl State {
     /// The item as it is.

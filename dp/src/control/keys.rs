@@ -15,7 +15,7 @@ use super::model::{CircuitName, KeyId, LinkName, Owner, State, Table};
 use super::parse::ItemKey;
 use super::refusal::{Code, Refused, reason};
 use super::transaction::Touched;
-use crate::tables::traffic::Traffic;
+use twinseal_fib::traffic::Traffic;
 
 /// How SAs are made.
 #[derive(Clone, Copy)]

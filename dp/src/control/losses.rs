@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::events::{Events, FaultKind};
 use super::model::{Port, PortName, Role, State};
 use super::ports::Ports;
-use crate::ports::Device;
-use crate::workers::stats::{PortTotals, Snapshot};
+use twinseal_runtime::ports::Device;
+use twinseal_runtime::workers::stats::{PortTotals, Snapshot};
 
 /// Told at once, and again after this long.
 const PERIOD: Duration = Duration::from_secs(10);

@@ -70,8 +70,6 @@ use twinseal_api::v1;
 use twinseal_crypto::{CryptoError, LaneOwner, Lanes};
 use twinseal_crypto::{MAX_COUNTER, MAX_LANES, MAX_WINDOW_BITS, MIN_WINDOW_BITS};
 
-use crate::ports::PortError;
-use crate::workers::{Pool, PoolConfig};
 use accounts::Accounts;
 use audit::Audit;
 use events::Events;
@@ -84,6 +82,8 @@ pub use server::{SocketConfig, SocketError};
 pub use state_dir::{BURNED_FILE, StateDirError, USAGE_FOLDER, init};
 use state_dir::{StateDir, Wanted};
 pub use store::StoreError;
+use twinseal_runtime::ports::PortError;
+use twinseal_runtime::workers::{Pool, PoolConfig};
 use usage::{Meter, UsageConfig};
 
 /// How long clients may take to hear the last answers once the node has stopped. What is asked then is refused at once.

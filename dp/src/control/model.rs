@@ -13,9 +13,9 @@ use twinseal_api::v1;
 use twinseal_crypto::{Direction, Fingerprint, Layer, Suite};
 
 pub use super::table::Table;
-use crate::ports::PortSpec;
-use crate::tables::Dscp;
-use crate::wire::ethernet::Mac;
+use twinseal_fib::Dscp;
+use twinseal_runtime::ports::PortSpec;
+use twinseal_wire::ethernet::Mac;
 
 /// Everything that a controller has set. Cloning shares all tables, and what a clone changes it alone sees: the old
 /// state is there to go back to.

@@ -10,9 +10,9 @@ use super::node::Node;
 use super::parse::ItemKey;
 use super::transaction::Touched;
 use super::warnings::Found;
-use crate::ports::Device;
-use crate::wire::overlay::OVERHEAD;
-use crate::wire::{ip, udp};
+use twinseal_runtime::ports::Device;
+use twinseal_wire::overlay::OVERHEAD;
+use twinseal_wire::{ip, udp};
 
 /// The least MTU that a path of IPv6 may have (RFC 8200, section 5).
 const LEAST_V6: u16 = 1280;

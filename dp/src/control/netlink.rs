@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 
 use super::compile::{HostAddress, HostAddresses, KernelNeighbours, Standing};
 use super::devices::Devices;
-use crate::wire::ethernet::Mac;
+use twinseal_wire::ethernet::Mac;
 
 /// The kernel's tables as last heard.
 #[derive(Clone, Default, Debug)]

@@ -37,9 +37,9 @@ use super::state_dir::{self, Lock, StateDirError};
 use super::store::{Store, Stored};
 use super::taps::{OpenTaps, Opened};
 use super::warnings::Warnings;
-use crate::pipeline::reason::DropReason;
 use crate::time::since_boot;
-use crate::workers::Pool;
+use twinseal_forward::reason::DropReason;
+use twinseal_runtime::workers::Pool;
 
 /// How often the house is kept.
 const TICK: Duration = Duration::from_millis(25);

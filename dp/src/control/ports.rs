@@ -13,11 +13,11 @@ use super::netlink::View;
 use super::parse::ItemKey;
 use super::refusal::{Code, Refused, reason};
 use super::transaction::Touched;
-use crate::ports::{Outcome, PortError, Steering, tap};
-use crate::tables::{MAX_PORTS, PortIndex};
-use crate::workers::Pool;
 pub(super) use absent::IfAbsent;
 use follow::Following;
+use twinseal_fib::{MAX_PORTS, PortIndex};
+use twinseal_runtime::ports::{Outcome, PortError, Steering, tap};
+use twinseal_runtime::workers::Pool;
 
 /// Ports that are open, by name.
 #[derive(Default)]

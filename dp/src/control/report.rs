@@ -17,8 +17,8 @@ use super::netlink::View;
 use super::node::Node;
 use super::parse::ItemKey;
 use super::table::Table;
-use crate::tables::traffic::TrafficTotals;
-use crate::workers::stats::Snapshot;
+use twinseal_fib::traffic::TrafficTotals;
+use twinseal_runtime::workers::stats::Snapshot;
 
 /// The node at one moment, to be told at leisure and on another thread: it shares its tables with the node, which goes
 /// on.

@@ -2,7 +2,7 @@
 
 use tokio::net::UnixDatagram;
 
-use crate::workers::Pool;
+use twinseal_runtime::workers::Pool;
 
 /// Becomes ready when workers ask for neighbours.
 pub(super) struct Requested(Option<UnixDatagram>);

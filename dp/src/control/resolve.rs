@@ -10,9 +10,9 @@ use super::asked::{Asked, Key};
 use super::compile::{OpenPort, Sources};
 use super::model::{Hop, PortName};
 use super::netlink::Netlink;
-use crate::tables::{PortIndex, Tables};
-use crate::wire::ip::unmapped;
-use crate::workers::NeighbourRequest;
+use twinseal_fib::{PortIndex, Tables};
+use twinseal_runtime::workers::NeighbourRequest;
+use twinseal_wire::ip::unmapped;
 
 /// Between two attempts at what is not resolved, and two looks at who is in use.
 const RETRY: Duration = Duration::from_secs(1);

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use super::keys::Live;
 use super::model::{Circuit, CircuitName, End, State};
 use super::parse::ItemKey;
-use crate::pipeline::reason::DropReason;
-use crate::tables::traffic::Traffic;
+use twinseal_fib::traffic::Traffic;
+use twinseal_forward::reason::DropReason;
 
 /// So many looks, a second apart, must have found more such packets, and none that could be opened.
 const LOOKS: u32 = 3;

@@ -10,7 +10,7 @@ use super::model::{End, LabelAction, LinkName, Owner, Role, State, Table};
 use super::mtu;
 use super::parse::ItemKey;
 use super::unopened::Unopened;
-use crate::ports::Device;
+use twinseal_runtime::ports::Device;
 
 /// Sentences in one answer: there may be one of each link, of which there may be many.
 const IN_AN_ANSWER: usize = 256;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use twinseal::cli::demo::kernel::Network;
 use twinseal::cli::demo::plan::{EAST, Host, Router, WEST};
-use twinseal::pipeline::reason::DropReason;
+use twinseal_forward::reason::DropReason;
 use twinseal_lab::capture::{Capture, CaptureLimits, Captured};
 use twinseal_lab::inject::Injector;
 

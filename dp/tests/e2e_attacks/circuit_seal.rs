@@ -1,9 +1,9 @@
 //! One who has the links' keys, as a transit node does, but not the circuit's.
 
 use twinseal::cli::demo::plan::Underlay;
-use twinseal::pipeline::reason::DropReason;
-use twinseal::wire::overlay::{CircuitHeader, PayloadType};
+use twinseal_forward::reason::DropReason;
 use twinseal_lab::frame::UdpFrame;
+use twinseal_wire::overlay::{CircuitHeader, PayloadType};
 
 use crate::attack::{Attack, Ears};
 use crate::forger::{Forger, Hop, flips, frame, inner, lane_and_counter};

@@ -3,7 +3,6 @@
 use twinseal::cli::demo::items::random;
 use twinseal::cli::demo::kernel::netdev;
 use twinseal::cli::demo::plan::{CIRCUIT, EAST, Host, Plan, Router, Underlay, WEST};
-use twinseal::wire::overlay::{CircuitHeader, DEFAULT_PORT, LinkHeader, PayloadType, TYPE_DATA};
 use twinseal_api::v1;
 use twinseal_crypto::{
     self as crypto, AAD_LEN, Context, DEFAULT_PROVIDER, Direction, LaneOwner, Lanes, Layer,
@@ -11,6 +10,7 @@ use twinseal_crypto::{
 };
 use twinseal_lab::frame::UdpFrame;
 use twinseal_lab::traffic::Payload;
+use twinseal_wire::overlay::{CircuitHeader, DEFAULT_PORT, LinkHeader, PayloadType, TYPE_DATA};
 use zerocopy::IntoBytes;
 
 use crate::common::Path;

@@ -1,10 +1,10 @@
 //! One who sees the underlay, but has no key of it.
 
 use twinseal::cli::demo::plan::{EAST, Underlay};
-use twinseal::pipeline::reason::DropReason;
-use twinseal::wire::overlay::LinkHeader;
 use twinseal_api::v1;
+use twinseal_forward::reason::DropReason;
 use twinseal_lab::frame::UdpFrame;
+use twinseal_wire::overlay::LinkHeader;
 
 use crate::attack::{Attack, Ears};
 use crate::common::Path;

@@ -16,7 +16,7 @@ use common::{PATIENCE, Path, options};
 use forger::Hop;
 use twinseal::cli::demo::kernel::netdev;
 use twinseal::cli::demo::plan::{Host, Underlay};
-use twinseal::pipeline::reason::DropReason;
+use twinseal_forward::reason::DropReason;
 use twinseal_lab::PingConfig;
 use twinseal_lab::capture::{Capture, CaptureLimits};
 use twinseal_lab::traffic::{Marker, Receiver, Until};

@@ -14,10 +14,10 @@ use twinseal::control::events::file::EventsConfig;
 use twinseal::control::lines::Reopen;
 use twinseal::control::usage::UsageConfig;
 use twinseal::control::{self, ControlError, NodeConfig, SocketConfig};
-use twinseal::ports::memory::{End, EndQueue as Wire};
-use twinseal::workers::{DEFAULT_SLICE, Idle, PoolConfig};
 use twinseal_api::v1::control_client::ControlClient;
 use twinseal_api::v1::{self, change::Change, item::Item};
+use twinseal_runtime::ports::memory::{End, EndQueue as Wire};
+use twinseal_runtime::workers::{DEFAULT_SLICE, Idle, PoolConfig};
 
 /// A node on a thread of its own, as a process would run it.
 pub struct Node {

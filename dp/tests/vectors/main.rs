@@ -9,13 +9,13 @@ mod nodes;
 use std::net::IpAddr;
 
 use serde::Deserialize;
-use twinseal::tables::outer::Outer;
-use twinseal::wire::ethernet::Mac;
-use twinseal::wire::overlay::{CircuitHeader, DEFAULT_PORT, LinkHeader, PayloadType, TYPE_DATA};
 use twinseal_crypto::{
     self as crypto, Context, Direction, LaneOwner, Lanes, Layer, MAX_COUNTER, MAX_LANES, OpenSa,
     Provider, Replay, SealSa, Secret, TAG_LEN, providers,
 };
+use twinseal_fib::outer::Outer;
+use twinseal_wire::ethernet::Mac;
+use twinseal_wire::overlay::{CircuitHeader, DEFAULT_PORT, LinkHeader, PayloadType, TYPE_DATA};
 use zerocopy::IntoBytes;
 
 /// The frames' hardware addresses.

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use twinseal::fixture::{
-    EAST, EDGE, EPOCH, LABEL_AT_TRANSIT, Node, Path, RECEIVER_AT_TRANSIT, Seal, WEST, host_mac, mac,
-};
-use twinseal::pipeline::{Disposition, State};
-use twinseal::tables::{
-    CircuitIndex, LabelAction, Link, LinkIndex, LinkTransmit, PortIndex, Receiver, Swap,
-};
-use twinseal::wire::ip::checksum;
 use twinseal_crypto::{
     Context, Direction, Lanes, Layer, MAX_COUNTER, Provider, SealSa, Secret, Suite, providers,
 };
+use twinseal_fib::{
+    CircuitIndex, LabelAction, Link, LinkIndex, LinkTransmit, PortIndex, Receiver, Swap,
+};
+use twinseal_forward::fixture::{
+    EAST, EDGE, EPOCH, LABEL_AT_TRANSIT, Node, Path, RECEIVER_AT_TRANSIT, Seal, WEST, host_mac, mac,
+};
+use twinseal_forward::{Disposition, State};
+use twinseal_wire::ip::checksum;
 
 use crate::{RECEIVER, Vector, hex, only_lane, unhex, vectors};
 

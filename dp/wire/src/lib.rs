@@ -2,10 +2,14 @@
 //!
 //! `docs/protocol.md` says the same byte for byte, for people who write a decoder of their own.
 
+#![forbid(unsafe_code)]
+
 pub mod brief;
 pub mod checksum;
 pub mod ecn;
 pub mod ethernet;
+#[cfg(any(test, feature = "fixture"))]
+pub mod fixture;
 pub mod ip;
 pub mod overlay;
 pub mod udp;

@@ -185,7 +185,7 @@ fn an_empty_trie_and_a_default_route() {
 /// Tables grow with what is in them, to the largest there are, and shrink again; all forms of lookups find the same.
 #[test]
 fn a_large_trie_grows_and_shrinks() {
-    use crate::tables::hash;
+    use crate::hash;
 
     const COUNT: u64 = if cfg!(miri) { 300 } else { 60_000 };
     let draw = |nth: u64| hash::words(0, &[nth]);

@@ -10,8 +10,8 @@ use twinseal_xsk::{
 
 use super::netdev::Netdev;
 use super::{Fit, Outcome, PortError, Queue, Steering};
-use crate::pipeline::{FRAME_HEADROOM, TAILROOM};
-use crate::wire::ethernet;
+use twinseal_forward::{FRAME_HEADROOM, TAILROOM};
+use twinseal_wire::ethernet;
 
 /// What a busy-polling socket spends in one call.
 const BUSY_POLL: BusyPoll = BusyPoll {

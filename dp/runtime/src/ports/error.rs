@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use twinseal_ebpf::{SteerError, lacking, missing_capabilities};
 use twinseal_xsk::XskError;
 
-use crate::tables::MAX_PORTS;
+use twinseal_fib::MAX_PORTS;
 
 /// Why a port did not open. Each says what to do.
 #[derive(Debug, thiserror::Error)]

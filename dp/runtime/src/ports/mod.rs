@@ -15,10 +15,10 @@ use std::os::fd::BorrowedFd;
 use twinseal_ebpf::{XdpMode, XdpOutcome};
 use twinseal_xsk::{Amount, BindMode, Frame, Umem};
 
-use crate::wire::ethernet::Mac;
 pub use error::PortError;
 pub use netdev::forwarding;
 pub use steering::Steering;
+use twinseal_wire::ethernet::Mac;
 
 /// The hardware address of the network device of this name, if there is one.
 pub fn mac_of(netdev: &str) -> Option<Mac> {

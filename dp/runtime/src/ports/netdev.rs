@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::PortError;
-use crate::wire::ethernet::Mac;
+use twinseal_wire::ethernet::Mac;
 
 const CHECK_NAME: &str = "check the name with `ip link`";
 const CHECK_RIGHTS: &str = "it needs CAP_NET_ADMIN and /dev/net/tun";

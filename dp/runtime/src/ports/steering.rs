@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use super::PortError;
-use crate::wire::ethernet::Mac;
+use twinseal_wire::ethernet::Mac;
 
 /// What brings packets to a port's queues: the XDP program of an AF_XDP port, nothing for others.
 ///

@@ -13,8 +13,8 @@ use twinseal_xsk::{Amount, Frame, Umem};
 
 use super::netdev::{self, Netdev};
 use super::{Outcome, PortError, Queue};
-use crate::pipeline::{FRAME_HEADROOM, TAILROOM};
-use crate::wire::ethernet;
+use twinseal_forward::{FRAME_HEADROOM, TAILROOM};
+use twinseal_wire::ethernet;
 
 /// One worker's descriptor of the device.
 pub(crate) struct TapQueue {
@@ -84,7 +84,7 @@ pub(crate) fn open(
 }
 
 /// Sets a device's MTU, so that the host sends nothing larger.
-pub(crate) fn set_mtu(name: &str, mtu: u16) -> Result<(), PortError> {
+pub fn set_mtu(name: &str, mtu: u16) -> Result<(), PortError> {
     netdev::set_mtu(name, mtu)
 }
 

@@ -20,18 +20,18 @@ use rustix::event::{EventfdFlags, eventfd};
 use twinseal_crypto::LaneOwner;
 use twinseal_xsk::{HugePages, Pages, Umem, UmemConfig};
 
-use crate::pipeline::reason::{DropReason, Drops};
-use crate::pipeline::told::{self, Told};
-use crate::pipeline::{FRAME_HEADROOM, State};
 use crate::ports::afxdp::{self, Opened, Opener};
 use crate::ports::{Device, Fit, Outcome, PortError, PortSpec, Steering, memory, tap};
-use crate::tables::publish::Publisher;
-use crate::tables::{MAX_PORTS, PortIndex, Tables};
 pub use sched::DEFAULT_SLICE;
 use stats::{Cells, PortTotals, Snapshot, WorkerTotals};
 use taps::capture::Capture;
 use taps::trace::Tracing;
 use taps::{AnyTap, Open};
+use twinseal_fib::publish::Publisher;
+use twinseal_fib::{MAX_PORTS, PortIndex, Tables};
+use twinseal_forward::reason::{DropReason, Drops};
+use twinseal_forward::told::{self, Told};
+use twinseal_forward::{FRAME_HEADROOM, State};
 pub use wait::Idle;
 use worker::{Command, Worker};
 
@@ -64,7 +64,7 @@ pub struct PoolConfig {
 pub struct NeighbourRequest {
     /// The edge port.
     pub port: PortIndex,
-    /// The port's life: [`Port::since`](crate::tables::Port::since). The index may be another's when this is read.
+    /// The port's life: [`Port::since`](twinseal_fib::Port::since). The index may be another's when this is read.
     pub since: u64,
     /// Its address.
     pub address: IpAddr,

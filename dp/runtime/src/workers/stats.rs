@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use twinseal_xsk::Amount;
 
-use crate::pipeline::offloads::Offloads;
-use crate::tables::traffic::add;
-use crate::tables::{MAX_PORTS, PortIndex};
+use twinseal_fib::traffic::add;
+use twinseal_fib::{MAX_PORTS, PortIndex};
+use twinseal_forward::offloads::Offloads;
 
 /// What one worker counts; it alone writes.
 #[derive(Debug)]

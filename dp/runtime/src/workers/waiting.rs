@@ -5,16 +5,16 @@
 //! its share ([`MAX_PORTS`]th part) keeps what it has, whatever others do. So it is with neighbours of a port, which have a
 //! bound of their own, and with requests, of which each port has some a second.
 //!
-//! Who waits, waits for a neighbour on a port *of one life* ([`Port::since`](crate::tables::Port::since)): when the port
+//! Who waits, waits for a neighbour on a port *of one life* ([`Port::since`](twinseal_fib::Port::since)): when the port
 //! goes or becomes another VRF's, all leave.
 //!
 //! It reads no clock and allocates nothing once it is made.
 
 use std::time::{Duration, Instant};
 
-use crate::pipeline::Awaited;
-use crate::tables::hash::FastMap;
-use crate::tables::{MAX_PORTS, PortIndex};
+use twinseal_fib::hash::FastMap;
+use twinseal_fib::{MAX_PORTS, PortIndex};
+use twinseal_forward::Awaited;
 
 /// How long a frame waits.
 pub(super) const HOLD: Duration = Duration::from_secs(1);

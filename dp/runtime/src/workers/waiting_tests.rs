@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use std::collections::{HashMap, VecDeque};
 
 use super::*;
-use crate::tables::NeighbourKey;
+use twinseal_fib::NeighbourKey;
 
 const PLACES: usize = 512;
 const SHARE: usize = PLACES / MAX_PORTS;

@@ -20,16 +20,16 @@ use super::taps::capture::Way;
 use super::taps::{self, Taps};
 use super::wait::{Idle, Step, Wait};
 use super::waiting::Room;
-use crate::pipeline::offloads::Offloads;
-use crate::pipeline::reason::DropReason;
-use crate::pipeline::trace::Tracer;
-use crate::pipeline::{self, BATCH, Batch, Budgets, Disposition, Packet, State};
 use crate::ports::afxdp::Opened;
 use crate::ports::{PortError, Queue};
-use crate::tables::publish::Reader;
-use crate::tables::traffic::add;
-use crate::tables::{MAX_PORTS, PortIndex};
-use crate::time::unix_nanos;
+use crate::unix_nanos;
+use twinseal_fib::publish::Reader;
+use twinseal_fib::traffic::add;
+use twinseal_fib::{MAX_PORTS, PortIndex};
+use twinseal_forward::offloads::Offloads;
+use twinseal_forward::reason::DropReason;
+use twinseal_forward::trace::Tracer;
+use twinseal_forward::{BATCH, Batch, Budgets, Disposition, Packet, State};
 use waiters::hold;
 
 /// Opens a queue with the worker's memory.
@@ -214,7 +214,7 @@ impl Worker {
             self.process_tapped(index)
         } else {
             let tables = self.tables.tables();
-            pipeline::process(&mut self.state, tables, &mut self.batch);
+            twinseal_forward::process(&mut self.state, tables, &mut self.batch);
             tables.generation
         };
         // Tables that came this very moment.
@@ -253,12 +253,12 @@ impl Worker {
         }
         let tables = self.tables.tables();
         if self.taps.traces.is_empty() {
-            pipeline::process(&mut self.state, tables, &mut self.batch);
+            twinseal_forward::process(&mut self.state, tables, &mut self.batch);
             return tables.generation;
         }
         self.tracer.begin(&self.batch);
         let tracer = &mut *self.tracer;
-        pipeline::process_probed(&mut self.state, tables, &mut self.batch, tracer);
+        twinseal_forward::process_probed(&mut self.state, tables, &mut self.batch, tracer);
         for trace in self.tracer.end(&self.batch) {
             for tracing in &self.taps.traces {
                 tracing.offer(worker, now, trace);

@@ -3,7 +3,7 @@
 /// The least size: IPv4, UDP and the header of a test packet.
 const MIN_SIZE: u16 = 28 + twinseal_lab::traffic::HEADER as u16;
 /// The largest packet that fits an underlay of 1500 octets.
-const MAX_SIZE: u16 = 1500 - crate::wire::OVERHEAD_V4 as u16;
+const MAX_SIZE: u16 = 1500 - twinseal_wire::OVERHEAD_V4 as u16;
 
 /// Options of `twinseal demo`.
 #[derive(Clone, Debug, clap::Args)]

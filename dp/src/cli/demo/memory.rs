@@ -23,10 +23,10 @@ use crate::control::events::file::EventsConfig;
 use crate::control::lines::Reopen;
 use crate::control::usage::UsageConfig;
 use crate::control::{self, NodeConfig, SocketConfig};
-use crate::ports::memory::{End, EndQueue};
-use crate::wire::ethernet::{self, Mac};
-use crate::wire::ip;
-use crate::workers::{DEFAULT_SLICE, Idle, PoolConfig};
+use twinseal_runtime::ports::memory::{End, EndQueue};
+use twinseal_runtime::workers::{DEFAULT_SLICE, Idle, PoolConfig};
+use twinseal_wire::ethernet::{self, Mac};
+use twinseal_wire::ip;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Where test packets go.

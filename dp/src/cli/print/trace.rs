@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use twinseal_api::v1::{self, route::Target};
 
 use crate::time::rfc3339;
-use crate::wire::brief::Brief;
+use twinseal_wire::brief::Brief;
 
 /// A trace in one line.
 pub(in crate::cli) fn traced(it: &v1::TracedPacket) -> String {

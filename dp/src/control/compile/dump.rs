@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::*;
-use crate::tables::trie::{Leaf, Number};
+use twinseal_fib::trie::{Leaf, Number};
 
 impl Compiler {
     /// All that a packet could find out of the tables of the state that was compiled last.
@@ -81,10 +81,10 @@ impl Compiler {
             for (_, label) in state.labels.keys() {
                 let leaf = tries.lookup(&link.labels, Number(*label));
                 let action = match tables.label_action(leaf) {
-                    Some(tables::LabelAction::Swap(swap)) => {
+                    Some(fib::LabelAction::Swap(swap)) => {
                         format!("{} {}", self.link(swap.link), swap.label)
                     }
-                    Some(tables::LabelAction::Egress(circuit)) => {
+                    Some(fib::LabelAction::Egress(circuit)) => {
                         tables.circuit(circuit).id.to_string()
                     }
                     None => "nothing".to_owned(),
@@ -113,10 +113,10 @@ impl Compiler {
 
     fn described(&self, leaf: Leaf) -> String {
         let tables = &self.draft.tables;
-        match tables::Target::of(leaf) {
-            Some(tables::Target::Circuit(circuit)) => tables.circuit(circuit).id.to_string(),
-            Some(tables::Target::Via(via)) => format!("{:?}", tables.vias[via.0]),
-            Some(tables::Target::Group(group)) => {
+        match fib::Target::of(leaf) {
+            Some(fib::Target::Circuit(circuit)) => tables.circuit(circuit).id.to_string(),
+            Some(fib::Target::Via(via)) => format!("{:?}", tables.vias[via.0]),
+            Some(fib::Target::Group(group)) => {
                 let flows = (0..64).map(|flow| flow << 58);
                 let members = flows.map(|flow| tables.groups[group.0].member(flow));
                 let members =

@@ -25,23 +25,23 @@ use super::model::{
     CircuitName, GroupName, Hop, KeyId, LabelAction, LinkName, Owner, PortName, Role, State,
     Target, Via, VrfName,
 };
-use crate::ports::Outcome;
-use crate::tables::draft::Draft;
-use crate::tables::group::{self, Group};
-use crate::tables::hash::{FastMap, FoldState};
-use crate::tables::neighbour::Neighbour;
-use crate::tables::outer::Outer;
-use crate::tables::trie::burst::Root;
-use crate::tables::{
-    self, Circuit, CircuitIndex, GroupIndex, Link, LinkIndex, LinkTransmit, NeighbourKey, Port,
-    PortIndex, PortRole, Receiver, Swap, Tables, Vrf, VrfIndex,
-};
-use crate::wire::ethernet::Mac;
-use crate::wire::ip::mapped;
 pub use addresses::{HostAddress, HostAddresses, Standing};
 pub use names::{Names, Wanted};
 use own::Own;
 use places::Places;
+use twinseal_fib::draft::Draft;
+use twinseal_fib::group::{self, Group};
+use twinseal_fib::hash::{FastMap, FoldState};
+use twinseal_fib::neighbour::Neighbour;
+use twinseal_fib::outer::Outer;
+use twinseal_fib::trie::burst::Root;
+use twinseal_fib::{
+    self as fib, Circuit, CircuitIndex, GroupIndex, Link, LinkIndex, LinkTransmit, NeighbourKey,
+    Port, PortIndex, PortRole, Receiver, Swap, Tables, Vrf, VrfIndex,
+};
+use twinseal_runtime::ports::Outcome;
+use twinseal_wire::ethernet::Mac;
+use twinseal_wire::ip::mapped;
 
 /// An open port, as far as tables are concerned.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -420,7 +420,7 @@ impl Compiler {
             let action = match now {
                 None => return draft.remove_label(place, *label),
                 Some(LabelAction::Swap { link, label }) => places.links.get(link).map(|place| {
-                    tables::LabelAction::Swap(Swap {
+                    fib::LabelAction::Swap(Swap {
                         link: LinkIndex(place),
                         label: *label,
                     })
@@ -428,7 +428,7 @@ impl Compiler {
                 Some(LabelAction::Egress(circuit)) => places
                     .circuits
                     .get(circuit)
-                    .map(|place| tables::LabelAction::Egress(CircuitIndex(place))),
+                    .map(|place| fib::LabelAction::Egress(CircuitIndex(place))),
             };
             match action {
                 Some(action) => draft.set_label(place, *label, action),

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use super::Compiler;
 use super::places::Places;
 use crate::control::model::{CircuitName, GroupName, LinkName, VrfName};
-use crate::tables::{CircuitIndex, GroupIndex, LinkIndex, Tables, VrfIndex};
+use twinseal_fib::{CircuitIndex, GroupIndex, LinkIndex, Tables, VrfIndex};
 
 /// Places whose names are wanted.
 #[derive(Default)]

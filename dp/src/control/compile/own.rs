@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use super::super::model::Prefix;
 use super::*;
-use crate::tables::own::{Barred, Source};
+use twinseal_fib::own::{Barred, Source};
 
 /// What the own addresses at a VRF's edge ports come to.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub(super) struct Own {
     /// Where packets to these addresses end; no route matters.
-    ends: BTreeMap<IpAddr, tables::Target>,
+    ends: BTreeMap<IpAddr, fib::Target>,
     /// That no packet may come from.
     barred: BTreeSet<IpAddr>,
     v4: [Option<Ipv4Addr>; 3],
@@ -55,11 +55,11 @@ pub(super) fn of_vrfs(from: &Sources<'_>) -> BTreeMap<VrfName, Own> {
             own.barred.insert(it.address);
             for end in subnet_ends(it) {
                 own.barred.insert(end);
-                own.ends.entry(end).or_insert(tables::Target::SubnetEnd);
+                own.ends.entry(end).or_insert(fib::Target::SubnetEnd);
             }
             // To the host that has a TAP device its addresses are as any host's.
             if open.peer.is_none() && standing != Standing::Tentative {
-                own.ends.insert(it.address, tables::Target::Own);
+                own.ends.insert(it.address, fib::Target::Own);
             }
             if standing == Standing::Preferred {
                 let order = if open.peer.is_none() { KERNEL } else { TAP };
@@ -68,7 +68,7 @@ pub(super) fn of_vrfs(from: &Sources<'_>) -> BTreeMap<VrfName, Own> {
         }
         for address in &port.local {
             own.barred.insert(*address);
-            own.ends.insert(*address, tables::Target::Own);
+            own.ends.insert(*address, fib::Target::Own);
             own.add_source(CONFIGURED, *address);
         }
     }

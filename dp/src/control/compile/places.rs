@@ -3,7 +3,7 @@
 use std::borrow::Borrow;
 use std::hash::Hash;
 
-use crate::tables::hash::FastMap;
+use twinseal_fib::hash::FastMap;
 
 /// Which place each thing has.
 pub(super) struct Places<K> {

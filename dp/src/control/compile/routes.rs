@@ -52,7 +52,7 @@ impl Compiler {
     }
 
     /// Enters where a prefix leads, or that it leads nowhere.
-    pub(super) fn enter(&mut self, vrf: VrfIndex, prefix: &Prefix, target: Option<tables::Target>) {
+    pub(super) fn enter(&mut self, vrf: VrfIndex, prefix: &Prefix, target: Option<fib::Target>) {
         let (draft, len) = (&mut self.draft, prefix.len());
         match (prefix.address(), target) {
             (IpAddr::V4(it), Some(target)) => draft.set_route(vrf, it.octets(), len, target),
@@ -63,25 +63,25 @@ impl Compiler {
     }
 
     /// A target that has its use already.
-    pub(super) fn known(&self, target: &Target) -> Option<tables::Target> {
+    pub(super) fn known(&self, target: &Target) -> Option<fib::Target> {
         Some(match target {
             Target::Hop(hop) => self.known_hop(hop)?,
-            Target::Group(name) => tables::Target::Group(GroupIndex(self.places.groups.get(name)?)),
-            Target::Blackhole => tables::Target::Blackhole,
+            Target::Group(name) => fib::Target::Group(GroupIndex(self.places.groups.get(name)?)),
+            Target::Blackhole => fib::Target::Blackhole,
         })
     }
 
-    fn known_hop(&self, hop: &Hop) -> Option<tables::Target> {
+    fn known_hop(&self, hop: &Hop) -> Option<fib::Target> {
         Some(match hop {
             Hop::Circuit(name) => {
-                tables::Target::Circuit(CircuitIndex(self.places.circuits.get(name)?))
+                fib::Target::Circuit(CircuitIndex(self.places.circuits.get(name)?))
             }
-            Hop::Via(via) => tables::Target::Via(tables::ViaIndex(self.places.vias.get(via)?)),
+            Hop::Via(via) => fib::Target::Via(fib::ViaIndex(self.places.vias.get(via)?)),
         })
     }
 
     /// A target, with one more use if it is a next hop.
-    fn target(&mut self, from: &Sources<'_>, target: &Target) -> Option<tables::Target> {
+    fn target(&mut self, from: &Sources<'_>, target: &Target) -> Option<fib::Target> {
         match target {
             Target::Hop(hop) => self.hop(from, hop),
             other => self.known(other),
@@ -89,7 +89,7 @@ impl Compiler {
     }
 
     /// A hop, with one more use if it is out of a port.
-    pub(super) fn hop(&mut self, from: &Sources<'_>, hop: &Hop) -> Option<tables::Target> {
+    pub(super) fn hop(&mut self, from: &Sources<'_>, hop: &Hop) -> Option<fib::Target> {
         if let Hop::Via(via) = hop {
             let (place, new) = self.places.vias.take(via);
             if new {
@@ -121,14 +121,14 @@ impl Compiler {
         }
     }
 
-    fn compiled(&self, from: &Sources<'_>, via: &Via) -> Option<tables::Via> {
+    fn compiled(&self, from: &Sources<'_>, via: &Via) -> Option<fib::Via> {
         let port = from.ports.get(&via.port)?.index;
         let address = via.address.map(mapped);
         let known = |address| {
             let key = NeighbourKey { port, address };
             self.draft.tables.neighbours.get(&key).cloned()
         };
-        Some(tables::Via {
+        Some(fib::Via {
             port,
             address,
             neighbour: address.and_then(known),

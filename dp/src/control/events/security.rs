@@ -9,7 +9,7 @@ use twinseal_api::v1::{self, EventKind, event::Event as Body};
 use super::Events;
 use crate::control::access::Access;
 use crate::control::keys::Live;
-use crate::pipeline::reason::DropReason::{self, *};
+use twinseal_forward::reason::DropReason::{self, *};
 
 /// Told at once, and again after this long.
 const PERIOD: Duration = Duration::from_secs(10);

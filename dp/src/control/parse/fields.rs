@@ -12,8 +12,8 @@ use super::Parser;
 use super::items::owner_text;
 use crate::control::model::{End, KeyId, Name, Owner, Prefix, Role, Tags, Via};
 use crate::text::quoted;
-use crate::wire::ethernet::Mac;
-use crate::wire::overlay::DEFAULT_PORT;
+use twinseal_wire::ethernet::Mac;
+use twinseal_wire::overlay::DEFAULT_PORT;
 
 /// How many tags a circuit may have.
 const MAX_TAGS: usize = 16;

@@ -11,9 +11,9 @@ use super::{Action, Item, ItemKey, Kept, Parser};
 use crate::control::model::{
     Checksum, Circuit, Hop, Key, KeyId, LabelAction, Link, Member, Owner, Port, Role, Target,
 };
-use crate::ports::{Device, PortSpec};
-use crate::tables::Dscp;
 use crate::text::quoted;
+use twinseal_fib::Dscp;
+use twinseal_runtime::ports::{Device, PortSpec};
 
 impl Parser<'_> {
     pub(super) fn item(&mut self, item: v1::Item) -> Option<Action> {

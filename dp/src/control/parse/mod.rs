@@ -15,9 +15,9 @@ use super::model::{
     Owner, Port, PortName, Prefix, Target, VrfName,
 };
 use super::refusal::{Code, Refused, place};
-use crate::wire::ethernet::Mac;
 pub use names::Broken;
 use names::BrokenName;
+use twinseal_wire::ethernet::Mac;
 
 /// One change, with its place in the request.
 pub struct Change {

@@ -9,10 +9,10 @@ use crate::control::compile::OpenPort;
 use crate::control::health::Status;
 use crate::control::model::{Port, PortName};
 use crate::control::netlink::View;
-use crate::ports::{Device, Outcome, PortError, PortSpec, Steering};
-use crate::tables::PortIndex;
-use crate::wire::ethernet::Mac;
-use crate::workers::Pool;
+use twinseal_fib::PortIndex;
+use twinseal_runtime::ports::{Device, Outcome, PortError, PortSpec, Steering};
+use twinseal_runtime::workers::Pool;
+use twinseal_wire::ethernet::Mac;
 
 /// Bytes of an IP packet that a device is taken to carry that was never seen. Most do, and links that seemed to carry
 /// less would have hosts told so.

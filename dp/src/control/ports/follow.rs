@@ -11,8 +11,8 @@ use crate::control::model::{Port, PortName, State};
 use crate::control::netlink::View;
 use crate::control::parse::ItemKey;
 use crate::control::warnings::Found;
-use crate::ports::{Device, PortError, PortSpec};
-use crate::workers::Pool;
+use twinseal_runtime::ports::{Device, PortError, PortSpec};
+use twinseal_runtime::workers::Pool;
 
 /// Between two attempts to open a device that is there, the first time and at most. While one is made, workers that open
 /// its queues forward nothing.
@@ -73,7 +73,7 @@ impl Ports {
             if thorough && let Device::AfXdp { netdev, owned, .. } = &port.spec.device {
                 handle.following.queues = twinseal_xsk::queue_count(netdev);
                 let switches = match port.spec.edge {
-                    true => crate::ports::forwarding(netdev),
+                    true => twinseal_runtime::ports::forwarding(netdev),
                     false => Vec::new(),
                 };
                 handle.following.forwarded =
@@ -120,7 +120,7 @@ impl Ports {
         now.device = Status::Up;
         if device.mac != open.mac {
             // What was heard may be older than what was found when the port was opened.
-            now.mac = crate::ports::mac_of(&device.name).unwrap_or(open.mac);
+            now.mac = twinseal_runtime::ports::mac_of(&device.name).unwrap_or(open.mac);
             now.peer = open.peer.map(|_| now.mac);
             if let Err(error) = handle.steering.set_mac(now.mac) {
                 now.device = Status::Degraded(error.to_string().into());
@@ -300,7 +300,7 @@ fn lost(
     }
     match devices.get(ifindex) {
         // One that was just made is not heard of yet.
-        None if crate::ports::ifindex_of(netdev) != Some(ifindex) => {
+        None if twinseal_runtime::ports::ifindex_of(netdev) != Some(ifindex) => {
             Some("its device is gone".into())
         }
         Some(device) if device.name != netdev && devices.named(netdev).is_some() => Some(

@@ -18,9 +18,9 @@ use crate::control::access::Caller;
 use crate::control::audit::{Audit, Entry, Outcome, Tapping};
 use crate::control::handle::{NodeHandle, Stopped, Tapped};
 use crate::control::taps::{Opened, Taken};
-use crate::workers::taps::Tap;
-use crate::workers::taps::capture::{Captured, Way};
-use crate::workers::taps::trace::Traced;
+use twinseal_runtime::workers::taps::Tap;
+use twinseal_runtime::workers::taps::capture::{Captured, Way};
+use twinseal_runtime::workers::taps::trace::Traced;
 
 pub(super) type Traces = Answers<v1::TraceResponse>;
 pub(super) type Frames = Answers<v1::CaptureResponse>;

@@ -13,11 +13,11 @@ use crate::control::model::{CircuitName, GroupName, Hop, LinkName, PortName, Rol
 use crate::control::node::Node;
 use crate::control::parse::ItemKey;
 use crate::control::refusal::{Code, Refused};
-use crate::pipeline::reason::DropReason;
-use crate::pipeline::trace;
-use crate::tables::neighbour::Neighbour;
-use crate::tables::{self, CircuitIndex, NeighbourKey, Target};
-use crate::wire::ip;
+use twinseal_fib::neighbour::Neighbour;
+use twinseal_fib::{self as fib, CircuitIndex, NeighbourKey, Target};
+use twinseal_forward::reason::DropReason;
+use twinseal_forward::trace;
+use twinseal_wire::ip;
 
 impl Node {
     /// Where it would go, and why it would not arrive there as far as this node knows.
@@ -190,7 +190,7 @@ impl Node {
         };
     }
 
-    fn lead_out_of(&self, via: &tables::Via, to: IpAddr, told: &mut v1::ExplainResponse) {
+    fn lead_out_of(&self, via: &fib::Via, to: IpAddr, told: &mut v1::ExplainResponse) {
         let tables = self.compiler.tables();
         told.out_port = self.port_name(via.port, tables.generation);
         let address = via.address.unwrap_or_else(|| ip::mapped(to));

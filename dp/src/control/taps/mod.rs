@@ -1,6 +1,6 @@
 //! Trace, Capture and Explain: what packets do, and would do.
 //!
-//! A request is held to the node's own bounds and opened at the workers ([`crate::workers::taps`]); what they take down is
+//! A request is held to the node's own bounds and opened at the workers ([`twinseal_runtime::workers::taps`]); what they take down is
 //! told by [`told`], in names. A tap ends when what it is of goes: places in the tables are used again.
 
 mod explain;
@@ -15,11 +15,11 @@ use twinseal_api::v1;
 use super::model::{CircuitName, LinkName, PortName, VrfName};
 use super::node::Node;
 use super::refusal::{Code, Refused};
-use crate::pipeline::trace::Trace;
-use crate::tables::{CircuitIndex, LinkIndex, PortIndex, VrfIndex};
-use crate::workers::taps::capture::{Capture, Captured};
-use crate::workers::taps::trace::{Traced, Tracing};
-use crate::workers::taps::{AnyTap, Tap};
+use twinseal_fib::{CircuitIndex, LinkIndex, PortIndex, VrfIndex};
+use twinseal_forward::trace::Trace;
+use twinseal_runtime::workers::taps::capture::{Capture, Captured};
+use twinseal_runtime::workers::taps::trace::{Traced, Tracing};
+use twinseal_runtime::workers::taps::{AnyTap, Tap};
 
 /// Taps that may be open at a time: each has a few MiB a worker.
 const MAX_TAPS: usize = 4;

@@ -6,7 +6,7 @@ use twinseal_api::v1;
 
 use crate::control::model::Prefix;
 use crate::control::refusal::{Code, Refused};
-use crate::workers::taps::{Filter, Net};
+use twinseal_runtime::workers::taps::{Filter, Net};
 
 /// A filter; all that is wrong with it goes to `refused`.
 pub(super) fn filter(

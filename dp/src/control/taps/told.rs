@@ -9,11 +9,11 @@ use crate::control::compile::{Names, Wanted};
 use crate::control::items;
 use crate::control::model::{PortName, Prefix, VrfName};
 use crate::control::node::Node;
-use crate::pipeline::trace::{Checksum, Passage, Trace};
-use crate::pipeline::{Disposition, STAGES};
-use crate::tables::PortIndex;
-use crate::wire::brief::Brief;
-use crate::wire::checksum::State;
+use twinseal_fib::PortIndex;
+use twinseal_forward::trace::{Checksum, Passage, Trace};
+use twinseal_forward::{Disposition, STAGES};
+use twinseal_wire::brief::Brief;
+use twinseal_wire::checksum::State;
 
 impl Node {
     /// Traces as the API tells them. Names are those of now; what has gone meanwhile has none.

@@ -14,14 +14,14 @@ use super::super::health::Status;
 use super::super::keys::{Live, SaConfig};
 use super::super::model::PortName;
 use super::*;
-use crate::tables::neighbour::Neighbour;
-use crate::tables::trie::Number;
-use crate::tables::{
+use twinseal_fib::neighbour::Neighbour;
+use twinseal_fib::trie::Number;
+use twinseal_fib::{
     CircuitIndex, LabelAction, LinkIndex, NeighbourKey, PortIndex, PortRole, Receiver, Swap,
     Tables, Target, VrfIndex,
 };
-use crate::wire::ethernet::Mac;
-use crate::wire::ip::mapped;
+use twinseal_wire::ethernet::Mac;
+use twinseal_wire::ip::mapped;
 
 /// Two lanes, and the right to their counters.
 pub(super) fn lanes() -> (Lanes, LaneOwner) {

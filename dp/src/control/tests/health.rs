@@ -17,7 +17,7 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use super::compile::{Bench, lanes, open, sa_config};
 use super::*;
 use crate::control::events::changes::Change;
-use crate::wire::ethernet::Mac;
+use twinseal_wire::ethernet::Mac;
 
 /// A bench, its health and what was told.
 struct Watched {
@@ -304,7 +304,7 @@ fn suspicious_drops_are_told_at_once_and_then_now_and_then() {
     let start = Instant::now();
     let mut security = Security::new(start);
     let traffic = watched.bench.live.links().next().expect("one").1.clone();
-    let replayed = crate::pipeline::reason::DropReason::LinkReplayed;
+    let replayed = twinseal_forward::reason::DropReason::LinkReplayed;
     let mut drops = |after: u64, forged: u64, of_link: u64, replays: u64| {
         for _ in 0..of_link {
             traffic.dropped(replayed as usize);

@@ -6,7 +6,7 @@ use super::super::compile::Wanted;
 use super::super::model::VrfName;
 use super::compile::Bench;
 use super::*;
-use crate::tables::{PortIndex, Tables};
+use twinseal_fib::{PortIndex, Tables};
 
 /// The life of the port "spare".
 fn spare(tables: &Tables) -> u64 {

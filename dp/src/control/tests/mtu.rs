@@ -6,7 +6,7 @@ use super::super::model::{Name, VrfName};
 use super::super::mtu::{Families, concerned, of_taps, warnings};
 use super::compile::{Bench, open};
 use super::*;
-use crate::tables::LinkIndex;
+use twinseal_fib::LinkIndex;
 
 fn red() -> VrfName {
     Name::new("red").expect("a name")

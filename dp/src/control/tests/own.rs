@@ -9,9 +9,9 @@ use super::super::down::Down;
 use super::super::model::{Hop, Name};
 use super::compile::{Bench, open, v4};
 use super::*;
-use crate::tables::own::Source;
-use crate::tables::{CircuitIndex, PortIndex, Tables, Target};
-use crate::wire::ethernet::Mac;
+use twinseal_fib::own::Source;
+use twinseal_fib::{CircuitIndex, PortIndex, Tables, Target};
+use twinseal_wire::ethernet::Mac;
 
 /// "hosts" is on the first of these devices, "under" on the second; the third is no port.
 const HOSTS: u32 = 10;
@@ -112,7 +112,7 @@ fn a_route_to_an_own_address_waits_until_it_is_none() {
     let next_hop: IpAddr = "10.0.0.77".parse().expect("an address");
     assert_eq!(
         tables.vias[place.0].address,
-        Some(crate::wire::ip::mapped(next_hop))
+        Some(twinseal_wire::ip::mapped(next_hop))
     );
     bench.addresses = preferred(&[host(HOSTS, "10.0.0.1", 24)]).addresses;
     bench.compile();

@@ -6,8 +6,8 @@ use super::super::keys::Live;
 use super::super::model::CircuitName;
 use super::super::usage::{Filter, Flushed, Meter, Scan, Store, UsageConfig};
 use super::*;
-use crate::pipeline::reason::DropReason;
-use crate::tables::traffic::Traffic;
+use twinseal_fib::traffic::Traffic;
+use twinseal_forward::reason::DropReason;
 
 /// A state, its counters, and what is metered of them.
 struct Metered {

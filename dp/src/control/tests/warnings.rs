@@ -10,7 +10,7 @@ use super::super::model::PortName;
 use super::super::warnings::Warnings;
 use super::compile::{Bench, open};
 use super::*;
-use crate::pipeline::reason::DropReason;
+use twinseal_forward::reason::DropReason;
 
 struct Told {
     bench: Bench,

@@ -19,11 +19,11 @@ use twinseal_api::v1;
 use super::items;
 use super::keys::Live;
 use super::model::{Circuit, CircuitName, State};
-use crate::pipeline::reason::DropReason;
-use crate::tables::traffic::{REASONS, Traffic, TrafficTotals};
 use crate::time::unix;
 pub use scan::Scan;
 pub use store::{Flushed, Store, StoreError, UsageConfig};
+use twinseal_fib::traffic::{REASONS, Traffic, TrafficTotals};
+use twinseal_forward::reason::DropReason;
 
 /// What circuits did since the running interval began.
 pub struct Meter {

@@ -4,7 +4,7 @@ use arrayvec::ArrayVec;
 
 use super::node::{MAX_SKIP, Node, STRIDE};
 use super::{Bits, Leaf, NO_ROUTE, Root, WORDS, nth_leaf};
-use crate::tables::trie::arena::Arena;
+use crate::trie::arena::Arena;
 
 /// What a node's block holds.
 struct Contents {
@@ -14,14 +14,14 @@ struct Contents {
 
 /// A prefix as far as it is not yet decided where it stands.
 #[derive(Clone, Copy)]
-pub(in crate::tables::trie) struct Prefix {
+pub(in crate::trie) struct Prefix {
     /// In the high bits.
     key: u128,
     len: u32,
 }
 
 impl Prefix {
-    pub(in crate::tables::trie) fn new<K: Bits>(key: K, len: u32) -> Self {
+    pub(in crate::trie) fn new<K: Bits>(key: K, len: u32) -> Self {
         Self {
             key: key.left(),
             len: len.min(K::BITS),
@@ -41,7 +41,7 @@ impl Prefix {
 
 impl Arena<WORDS> {
     /// Sets a prefix's leaf and returns what it was.
-    pub(in crate::tables::trie) fn enter(
+    pub(in crate::trie) fn enter(
         &mut self,
         root: &mut Root,
         prefix: Prefix,
@@ -55,11 +55,7 @@ impl Arena<WORDS> {
     }
 
     /// Removes a prefix and returns its leaf.
-    pub(in crate::tables::trie) fn strike(
-        &mut self,
-        root: &mut Root,
-        prefix: Prefix,
-    ) -> Option<Leaf> {
+    pub(in crate::trie) fn strike(&mut self, root: &mut Root, prefix: Prefix) -> Option<Leaf> {
         if prefix.len == 0 {
             let before = std::mem::take(&mut root.default);
             return (before != NO_ROUTE).then_some(before);
@@ -70,7 +66,7 @@ impl Arena<WORDS> {
     }
 
     /// The leaf of exactly this prefix.
-    pub(in crate::tables::trie) fn find(&self, root: &Root, prefix: Prefix) -> Option<Leaf> {
+    pub(in crate::trie) fn find(&self, root: &Root, prefix: Prefix) -> Option<Leaf> {
         if prefix.len == 0 {
             return (root.default != NO_ROUTE).then_some(root.default);
         }
@@ -95,7 +91,7 @@ impl Arena<WORDS> {
     }
 
     /// Gives back all that a trie has.
-    pub(in crate::tables::trie) fn clear(&mut self, root: Root) {
+    pub(in crate::trie) fn clear(&mut self, root: Root) {
         self.drop_block(root.top);
     }
 

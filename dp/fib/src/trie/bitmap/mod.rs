@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::arena::unit;
 use super::{BATCH, Leaf, NO_ROUTE};
-use crate::tables::prefetch::prefetch;
+use crate::prefetch::prefetch;
 pub(super) use edit::Prefix;
 use node::{Node, STRIDE};
 

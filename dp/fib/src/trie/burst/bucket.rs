@@ -8,13 +8,13 @@ use super::{Bits, Leaf, WORDS};
 /// A prefix, with its leaf or without: its bits in the high ones, a one behind them, zeroes down to bit 31; and 30 bits of
 /// leaf.
 #[derive(Clone, Copy)]
-pub(in crate::tables::trie) struct Prefix(pub(super) u64);
+pub(in crate::trie) struct Prefix(pub(super) u64);
 
 /// Where the leaf is.
 pub(super) const LEAF: u64 = (1 << 31) - 1;
 
 impl Prefix {
-    pub(in crate::tables::trie) fn new<K: Bits>(key: K, len: u32) -> Self {
+    pub(in crate::trie) fn new<K: Bits>(key: K, len: u32) -> Self {
         let bits = u64::from(key.bits()) << 32 & !(u64::MAX >> len);
         Self(bits | 1 << (63 - len))
     }

@@ -4,7 +4,7 @@ use arrayvec::ArrayVec;
 
 use super::bucket::Prefix;
 use super::{BUCKET, Below, Entry, Leaf, NO_ROUTE, Root, WORDS};
-use crate::tables::trie::arena::Arena;
+use crate::trie::arena::Arena;
 
 /// Prefixes that fit a bucket.
 const BUCKET_FULL: usize = WORDS;
@@ -68,7 +68,7 @@ fn some(leaf: Leaf) -> Option<Leaf> {
 
 impl Arena<WORDS> {
     /// The leaf of exactly this prefix.
-    pub(in crate::tables::trie) fn find(&self, root: &Root, prefix: Prefix) -> Option<Leaf> {
+    pub(in crate::trie) fn find(&self, root: &Root, prefix: Prefix) -> Option<Leaf> {
         if prefix.len() == 0 {
             return some(root.0.leaf());
         }
@@ -88,7 +88,7 @@ impl Arena<WORDS> {
     }
 
     /// Sets a prefix's leaf and returns what it was.
-    pub(in crate::tables::trie) fn enter(
+    pub(in crate::trie) fn enter(
         &mut self,
         root: &mut Root,
         prefix: Prefix,
@@ -105,11 +105,7 @@ impl Arena<WORDS> {
     }
 
     /// Removes a prefix and returns its leaf.
-    pub(in crate::tables::trie) fn strike(
-        &mut self,
-        root: &mut Root,
-        prefix: Prefix,
-    ) -> Option<Leaf> {
+    pub(in crate::trie) fn strike(&mut self, root: &mut Root, prefix: Prefix) -> Option<Leaf> {
         // So that looking for what is not there copies nothing.
         let before = self.find(root, prefix)?;
         let (default, mut below) = (root.0.leaf(), root.0.below());
@@ -123,7 +119,7 @@ impl Arena<WORDS> {
     }
 
     /// Gives back all that a trie has.
-    pub(in crate::tables::trie) fn clear(&mut self, root: Root) {
+    pub(in crate::trie) fn clear(&mut self, root: Root) {
         self.take_apart(root.0.below(), Prefix::new(0, 0), &mut Vec::new());
     }
 

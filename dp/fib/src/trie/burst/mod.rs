@@ -22,7 +22,7 @@ mod wide;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::{BATCH, Leaf, NO_ROUTE, Number};
-use crate::tables::prefetch::prefetch_nth;
+use crate::prefetch::prefetch_nth;
 pub(super) use bucket::Prefix;
 
 /// Words of a unit: a cache line.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use twinseal_xsk::Frame;
 
 use super::{Filter, Tap};
-use crate::tables::PortIndex;
-use crate::wire::brief::Brief;
+use twinseal_fib::PortIndex;
+use twinseal_wire::brief::Brief;
 
 /// A copy of a frame, or of its beginning.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::wire::brief::Brief;
+use twinseal_wire::brief::Brief;
 
 /// Addresses that begin with the same bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,4 +1,4 @@
-//! Taps: copies of packets for an operator who looks, as [`capture`] of ports and as [`trace`](crate::pipeline::trace)s
+//! Taps: copies of packets for an operator who looks, as [`capture`] of ports and as [`trace`](twinseal_forward::trace)s
 //! of the pipeline. (TAP devices are another thing: [`crate::ports::tap`].)
 //!
 //! A worker has a list of the taps that are open, empty as a rule; it looks at that once a loop. Each tap has for each

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam::queue::ArrayQueue;
 
-use crate::tables::traffic::add;
+use twinseal_fib::traffic::add;
 
 pub(super) struct Ring<T> {
     full: ArrayQueue<T>,

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::{Filter, Tap};
-use crate::pipeline::Disposition;
-use crate::pipeline::trace::Trace;
-use crate::tables::{CircuitIndex, LinkIndex, PortIndex, VrfIndex};
+use twinseal_fib::{CircuitIndex, LinkIndex, PortIndex, VrfIndex};
+use twinseal_forward::Disposition;
+use twinseal_forward::trace::Trace;
 
 /// A trace, and when it was.
 pub type Traced = Option<(u64, Trace)>;

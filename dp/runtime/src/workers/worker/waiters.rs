@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use twinseal_xsk::{Frame, Umem};
 
 use super::{BATCH, Wires, Worker, give_up, queue_up};
-use crate::pipeline::reason::DropReason;
-use crate::pipeline::{Awaited, Budgets, Disposition, State};
-use crate::tables::{MAX_PORTS, PortIndex, Tables};
-use crate::wire::ethernet::Mac;
-use crate::wire::ip;
 use crate::workers::NeighbourRequest;
 use crate::workers::waiting::Room;
+use twinseal_fib::{MAX_PORTS, PortIndex, Tables};
+use twinseal_forward::reason::DropReason;
+use twinseal_forward::{Awaited, Budgets, Disposition, State};
+use twinseal_wire::ethernet::Mac;
+use twinseal_wire::ip;
 
 /// Batches that a queue may be emptied of at once.
 const EMPTIED: usize = 256;

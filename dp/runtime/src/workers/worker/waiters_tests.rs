@@ -6,11 +6,11 @@ use twinseal_crypto::{DEFAULT_PROVIDER, Suite, provider};
 
 use super::super::Command;
 use super::*;
-use crate::fixture::{EDGE, Node, Path, host_frame_v4, host_mac, mac};
 use crate::ports::memory::{End, EndQueue};
-use crate::tables::publish::Publisher;
 use crate::workers::stats::Cells;
 use crate::workers::{Idle, new_event};
+use twinseal_fib::publish::Publisher;
+use twinseal_forward::fixture::{EDGE, Node, Path, host_frame_v4, host_mac, mac};
 
 /// A worker without a thread, with one edge port that leads to its own hosts, none of which is known.
 struct Bench {
@@ -73,7 +73,7 @@ impl Bench {
         let host = Awaited::default().neighbour;
         let address = ip::mapped([10, 2, 0, 2].into());
         let known = (
-            crate::tables::NeighbourKey { address, ..host },
+            twinseal_fib::NeighbourKey { address, ..host },
             host_mac(3).into(),
         );
         self.tables.generation += 1;
@@ -97,7 +97,7 @@ impl Bench {
     }
 }
 
-fn port(tables: &mut Tables) -> &mut crate::tables::Port {
+fn port(tables: &mut Tables) -> &mut twinseal_fib::Port {
     tables.ports[usize::from(EDGE.0)].as_mut().unwrap()
 }
 
