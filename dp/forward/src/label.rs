@@ -4,10 +4,11 @@ use std::mem::offset_of;
 
 use zerocopy::FromBytes;
 
+use super::link::{self, Links};
 use super::lookups::{Found, Lookups};
 use super::reason::DropReason;
-use super::{Account, Batch, Packet, Stage, State, at, circuit, link};
-use twinseal_fib::trie::{Leaf, Number};
+use super::{Account, Batch, Packet, Stage, State, at, circuit};
+use twinseal_fib::trie::Number;
 use twinseal_fib::{Circuit, LabelAction, Swap, Tables, hash};
 use twinseal_wire::ecn;
 use twinseal_wire::overlay::CircuitHeader;
@@ -26,10 +27,11 @@ pub(super) fn follow(state: &State, tables: &Tables, batch: &mut Batch) {
 #[inline(never)]
 fn look_up(tables: &Tables, batch: &mut Batch) -> Found {
     let mut lookups = Lookups::new();
+    let mut links = Links::of(tables);
     for (slot, packet) in at(batch, Stage::Label) {
         // Without a whole header nothing is found, and `act` says why.
         if let Ok((header, _)) = CircuitHeader::ref_from_prefix(packet.frame.data()) {
-            let labels = &tables.link(packet.meta.from.link).labels;
+            let labels = &links.get(packet.meta.from.link).labels;
             lookups.push(slot, labels, Number(header.label.get()));
         }
     }
@@ -38,8 +40,10 @@ fn look_up(tables: &Tables, batch: &mut Batch) -> Found {
 
 #[inline(never)]
 fn act_all(tables: &Tables, batch: &mut Batch, found: &Found, many: bool) {
+    let mut links = Links::of(tables);
     for (slot, packet) in at(batch, Stage::Label) {
-        match act(tables, found.of(slot), packet) {
+        let action = tables.label_action(found.of(slot));
+        match act(action, &mut links, packet) {
             Ok(stage) => {
                 packet.stage = stage;
                 if many && stage == Stage::CircuitOpen {
@@ -63,12 +67,16 @@ fn prefetch_circuit(tables: &Tables, packet: &Packet) {
 }
 
 #[inline]
-fn act(tables: &Tables, leaf: Leaf, packet: &mut Packet) -> Result<Stage, DropReason> {
+fn act(
+    action: Option<LabelAction>,
+    links: &mut Links<'_>,
+    packet: &mut Packet,
+) -> Result<Stage, DropReason> {
     let Packet { frame, meta, .. } = packet;
     let len = frame.len();
     let (header, _) =
         CircuitHeader::mut_from_prefix(frame.data_mut()).map_err(|_| DropReason::Truncated)?;
-    let action = tables.label_action(leaf).ok_or(DropReason::UnknownLabel)?;
+    let action = action.ok_or(DropReason::UnknownLabel)?;
     let class = ecn::leave(header.traffic_class, meta.from.link_class);
     header.traffic_class = class.ok_or(DropReason::EcnViolation)?;
     match action {
@@ -84,7 +92,7 @@ fn act(tables: &Tables, leaf: Leaf, packet: &mut Packet) -> Result<Stage, DropRe
             meta.to.flow = hash::words(lane, &[from, u64::from(header.lane)]);
             meta.to.class = header.traffic_class;
             (meta.to.link, meta.account) = (link, Account::ToLink);
-            link::admit(tables.link(link), len)?;
+            link::admit(links.get(link), len)?;
             Ok(Stage::LinkSeal)
         }
         LabelAction::Egress(circuit) => {

@@ -10,7 +10,7 @@ use super::reason::DropReason;
 use super::{Account, Batch, Departure, Meta, Packet, Slot, Stage, State, at, circuit, refuse};
 use twinseal_fib::traffic::{Tally, Traffic};
 use twinseal_fib::trie::Number;
-use twinseal_fib::{Link, Receiver, Tables};
+use twinseal_fib::{Link, LinkIndex, Receiver, Tables};
 use twinseal_wire::ethernet;
 use twinseal_wire::overlay::{LinkHeader, SOURCE_PORT_BASE, SOURCE_PORTS, TYPE_DATA};
 
@@ -112,6 +112,7 @@ fn stale(said: Replay) -> DropReason {
 /// Takes headers and tags off packets that nobody sent before.
 #[inline(never)]
 fn accept(state: &State, tables: &Tables, batch: &mut Batch, opened: &Opened) {
+    let mut links = Links::of(tables);
     let mut tally = Tally::new(state.worker, Traffic::received);
     for (slot, packet) in at(batch, Stage::LinkOpen) {
         if !opened.fresh(slot) {
@@ -119,12 +120,37 @@ fn accept(state: &State, tables: &Tables, batch: &mut Batch, opened: &Opened) {
             packet.drop(replay.map_or(DropReason::LinkAuthentication, stale));
             continue;
         }
-        let link = tables.link(packet.meta.from.link);
+        let link = links.get(packet.meta.from.link);
         tally.add(&link.traffic, packet.frame.len());
         let inside = packet.frame.len().saturating_sub(HEADER + TAG_LEN);
         match packet.frame.narrow(HEADER, inside) {
             true => packet.stage = Stage::Label,
             false => packet.drop(DropReason::Truncated),
+        }
+    }
+}
+
+/// The links of packets in turn: that of the packet before, which most have in common, is at hand.
+pub(super) struct Links<'t> {
+    tables: &'t Tables,
+    last: Option<(LinkIndex, &'t Link)>,
+}
+
+impl<'t> Links<'t> {
+    #[inline]
+    pub(super) fn of(tables: &'t Tables) -> Self {
+        Self { tables, last: None }
+    }
+
+    #[inline(always)]
+    pub(super) fn get(&mut self, index: LinkIndex) -> &'t Link {
+        match self.last {
+            Some((last, link)) if last == index => link,
+            _ => {
+                let link = self.tables.link(index);
+                self.last = Some((index, link));
+                link
+            }
         }
     }
 }
@@ -162,13 +188,14 @@ fn gather_to_seal<'a>(
     batch: &'a mut Batch,
     sealing: &mut Sealing<'a>,
 ) {
+    let mut links = Links::of(tables);
     for (slot, packet) in at(batch, Stage::LinkSeal) {
         let Packet { frame, meta, .. } = packet;
         let inner = match meta.to.circuit {
             Some(circuit) => circuit::seal(tables.circuit(circuit), frame).map(Some),
             None => Ok(None),
         };
-        let link = tables.link(meta.to.link);
+        let link = links.get(meta.to.link);
         let encapsulated = inner.and_then(|inner| {
             encapsulate(state, link, &meta.to, frame, |packet| {
                 sealing.push(slot, inner, packet);
@@ -184,16 +211,17 @@ fn gather_to_seal<'a>(
 #[inline(never)]
 fn leave(state: &State, tables: &Tables, batch: &mut Batch, sealed: &Sealed) {
     let mut circuits = Tally::new(state.worker, Traffic::sent);
-    let mut links = Tally::new(state.worker, Traffic::sent);
+    let mut sent = Tally::new(state.worker, Traffic::sent);
+    let mut links = Links::of(tables);
     for (slot, packet) in at(batch, Stage::LinkSeal) {
         if !sealed.ok(slot) {
             packet.drop(DropReason::NoTransmitKey);
             continue;
         }
         let to = packet.meta.to;
-        let link = tables.link(to.link);
+        let link = links.get(to.link);
         let payload = packet.frame.len() - link.outer.len();
-        links.add(&link.traffic, payload);
+        sent.add(&link.traffic, payload);
         if let Some(circuit) = to.circuit {
             circuit::count_sent(tables.circuit(circuit), &mut circuits, payload);
         }
