@@ -95,6 +95,22 @@ fn a_state_directory_is_made_once_and_by_somebody() {
         let told = get(&mut connect(&config).await).await.secrets_refused;
         assert!(told.contains("is no file, or a link to one"), "{told}");
     });
+    // Nor is a folder in it that leads elsewhere.
+    let (other, elsewhere) = (dir.path().join("other"), dir.path().join("elsewhere"));
+    let (code, told) = init(&["--state-dir", other.to_str().expect("text")]);
+    assert_eq!(code, Some(0), "{told}");
+    std::fs::create_dir(&elsewhere).expect("free");
+    std::os::unix::fs::symlink(&elsewhere, other.join("tables")).expect("free");
+    let led = NodeConfig {
+        state_dir: other,
+        ..self::config(dir.path(), "led")
+    };
+    let _led = Node::start(led.clone()).expect("it shows itself");
+    on_runtime(async {
+        let told = get(&mut connect(&led).await).await.secrets_refused;
+        assert!(told.contains("is no directory, or a link to one"), "{told}");
+    });
+    assert_eq!(std::fs::read_dir(&elsewhere).expect("a folder").count(), 0);
     // Who is told that it is in use is told by whom.
     let (code, told) = init(&[
         "--secrets-replaced",

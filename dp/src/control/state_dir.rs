@@ -171,6 +171,9 @@ impl StateDir {
     pub(super) fn open(wanted: &Wanted) -> Result<Self, StateDirError> {
         let path = wanted.path.as_path();
         check_folder(path)?;
+        for folder in [store::FOLDER, USAGE_FOLDER] {
+            check_inner_folder(&path.join(folder))?;
+        }
         if !is_begun(path) {
             return Err(StateDirError::NotInitialised {
                 path: path.to_owned(),
@@ -326,6 +329,19 @@ fn check_folder(path: &Path) -> Result<(), StateDirError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StateDirError::Missing {
             path: path.to_owned(),
         }),
+        Err(error) => Err(StateDirError::io("look at", path)(error)),
+    }
+}
+
+/// A folder in it is a folder, and ours; one that is missing is made by who needs it.
+fn check_inner_folder(path: &Path) -> Result<(), StateDirError> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => ours(path, &found),
+        Ok(_) => Err(StateDirError::Unsafe {
+            path: path.to_owned(),
+            why: "is no directory, or a link to one".to_owned(),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(StateDirError::io("look at", path)(error)),
     }
 }

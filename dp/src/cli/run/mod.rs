@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use rustix::process::DumpableBehavior;
+use rustix::process::{DumpableBehavior, Resource, getrlimit, setrlimit};
 use tokio::sync::oneshot;
 
 use crate::config::Config;
@@ -29,6 +29,23 @@ pub struct RunArgs {
     check: bool,
 }
 
+/// Files that a node may have open, if its hard limit allows it: connections and sockets of queues never come near.
+const OPEN_FILES: u64 = 8192;
+
+/// Raises the soft limit, which shells and service managers keep low for programs that use `select`.
+fn more_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = limit
+        .maximum
+        .map_or(OPEN_FILES, |most| most.min(OPEN_FILES));
+    if limit.current.is_some_and(|now| now < wanted) {
+        limit.current = Some(wanted);
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::debug!(%error, "the limit of open files stays");
+        }
+    }
+}
+
 /// Runs a node until SIGINT or SIGTERM. The first of them stops it in order, the second at once.
 ///
 /// # Errors
@@ -43,6 +60,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         forbid_dumps()
             .context("cannot switch core dumps off; node.allow_core_dumps = true goes without")?;
     }
+    more_open_files();
     let name = config.name.clone();
     let socket = config.socket.clone();
     let reopen = Reopen::default();

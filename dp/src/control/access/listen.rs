@@ -33,8 +33,9 @@ use crate::text::sentence;
 
 /// Places for admins, besides those of all, on the socket and as many over TLS.
 const ADMINS: usize = 8;
-/// Handshakes at a time, and those of one address.
-const HANDSHAKES: usize = 64;
+/// Handshakes at a time, if the process may have enough files open, and those of one address. They are many, since one that is
+/// displaced before it is done may be an admin's.
+const HANDSHAKES: usize = 512;
 const HANDSHAKES_OF_ONE: usize = 8;
 /// Places for those who are only told why they are turned away, of one of them, and for how long.
 const TURNED_AWAY: usize = 16;
@@ -103,7 +104,7 @@ impl Incoming {
             access: access.clone(),
             unix: places(),
             tls: places(),
-            handshakes: Places::new(HANDSHAKES_OF_ONE, HANDSHAKES, 0),
+            handshakes: Places::new(HANDSHAKES_OF_ONE, handshakes(), 0),
             turned_away: Places::new(TURNED_AWAY_OF_ONE, TURNED_AWAY, 0),
             connections,
             logged: Mutex::default(),
@@ -126,6 +127,13 @@ impl Stream for Incoming {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         Pin::new(&mut self.connections).poll_next(cx)
     }
+}
+
+/// A quarter of the files that the process may have open, so that handshakes never take those of others.
+fn handshakes() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let quarter = limit.current.unwrap_or(u64::MAX) / 4;
+    HANDSHAKES.min(usize::try_from(quarter).unwrap_or(HANDSHAKES))
 }
 
 async fn accept_unix(door: Arc<Door>, mut bound: Bound) {

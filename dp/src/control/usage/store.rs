@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
@@ -88,7 +88,9 @@ impl Store {
             let path = path.clone();
             move |source| StoreError { path, call, source }
         };
-        fs::create_dir_all(&path).map_err(error("make the folder"))?;
+        let mut folder = fs::DirBuilder::new();
+        folder.recursive(true).mode(0o700);
+        folder.create(&path).map_err(error("make the folder"))?;
         let mut files = Files::new(path.clone(), config).map_err(error("read the folder"))?;
         let (jobs, queue) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new()
