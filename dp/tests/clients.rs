@@ -174,9 +174,21 @@ impl Raw {
     }
 
     async fn call(&mut self, method: &str) -> (ResponseFuture, SendStream<Bytes>) {
-        let request = Request::post(format!("http://localhost/twinseal.v1.Control/{method}"))
+        self.call_at(&format!("twinseal.v1.Control/{method}"), None)
+            .await
+    }
+
+    async fn call_at(
+        &mut self,
+        path: &str,
+        timeout: Option<&str>,
+    ) -> (ResponseFuture, SendStream<Bytes>) {
+        let mut request = Request::post(format!("http://localhost/{path}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers");
+        if let Some(timeout) = timeout {
+            request = request.header("grpc-timeout", timeout);
+        }
         let request = request.body(()).expect("a request");
         let mut send = self.send.clone().ready().await.expect("it is open");
         send.send_request(request, false).expect("a stream")
@@ -203,12 +215,97 @@ impl Raw {
     }
 }
 
+/// What an answer that is an error says.
+async fn said(answer: ResponseFuture) -> tonic::Status {
+    let head = answer.await.expect("an answer");
+    tonic::Status::from_header_map(head.headers()).expect("an error")
+}
+
 fn framed(message: &impl Message) -> Bytes {
-    let message = message.encode_to_vec();
+    raw(&message.encode_to_vec())
+}
+
+fn raw(message: &[u8]) -> Bytes {
     let mut body = vec![0];
     body.extend((message.len() as u32).to_be_bytes());
     body.extend(message);
     body.into()
+}
+
+/// Whatever is wrong with a call, it is told as the API tells it, not as the libraries do.
+#[test]
+fn answers_are_in_our_words() {
+    let node = Guarded::start(TempDir::new().expect("a folder"), ours(Role::Admin));
+    on_runtime(async {
+        let mut client = Raw::connect(node.socket(), 65_535).await;
+        for method in ["Apply", "Replace", "Get"] {
+            // A field that goes on beyond the end, half a message, and none at all.
+            for bytes in [raw(&[0x0a, 0x7f]), raw(&[0x0a]).slice(..4), Bytes::new()] {
+                let (answer, mut body) = client.call(method).await;
+                let empty = bytes.is_empty();
+                body.send_data(bytes, true).expect("it is open");
+                let status = said(answer).await;
+                assert_eq!(status.code(), Code::InvalidArgument, "{method}: {status}");
+                let stream_without = method == "Replace" && empty;
+                assert!(
+                    stream_without || status.message().contains("control.proto"),
+                    "{status}"
+                );
+            }
+        }
+        let health = "grpc.health.v1.Health/Check";
+        let (answer, mut body) = client.call_at(health, None).await;
+        let other = tonic_health::pb::HealthCheckRequest {
+            service: "other".into(),
+        };
+        body.send_data(framed(&other), true).expect("it is open");
+        let status = said(answer).await;
+        assert_eq!(status.code(), Code::NotFound, "{status}");
+        assert!(status.message().contains("twinseal.v1.Control"), "{status}");
+        // A deadline that its client gave.
+        for timeout in ["50m", "50000u"] {
+            let path = "twinseal.v1.Control/Replace";
+            let (answer, mut body) = client.call_at(path, Some(timeout)).await;
+            let half = framed(&v1::ReplaceRequest::default());
+            body.send_data(half, false).expect("it is open");
+            let status = said(answer).await;
+            assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+            assert!(status.message().contains("its client gave"), "{status}");
+        }
+    });
+    let lines = node.stop();
+    let broken = lines
+        .iter()
+        .filter(|it| it["method"] == "Replace" && it["outcome"] == "refused");
+    // Three that made no sense, and two whose time was over.
+    assert_eq!(broken.count(), 5, "{lines:#?}");
+}
+
+/// Streams that nobody ends do not keep their own client from asking, nor its admins from mending.
+#[test]
+fn streams_leave_room_for_calls() {
+    let node = Guarded::start(TempDir::new().expect("a folder"), ours(Role::Admin));
+    on_runtime(async {
+        let (mut client, mut watches) = (node.client().await, Vec::new());
+        let status = loop {
+            match client.watch(v1::WatchRequest::default()).await {
+                Ok(watch) => watches.push(watch),
+                Err(status) => break status,
+            }
+        };
+        assert_eq!(
+            (status.code(), watches.len()),
+            (Code::ResourceExhausted, 48)
+        );
+        assert!(status.message().contains("kept from streams"), "{status}");
+        look(&mut client).await.expect("a place of its own");
+        let address = Address::socket(node.socket());
+        let mut api = twinseal_api::client::Client::connect(address)
+            .await
+            .expect("it listens");
+        api.state().await.expect("as `ctl get` asks");
+        set_vrf(&mut client, "red").await.expect("and changes");
+    });
 }
 
 fn routes(numbers: Range<u32>) -> impl Iterator<Item = Item> {

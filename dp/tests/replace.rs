@@ -4,7 +4,7 @@ mod node;
 
 use std::time::Duration;
 
-use futures::stream;
+use futures::{StreamExt, stream};
 use tempfile::TempDir;
 use tonic::Code;
 use tonic::transport::Channel;
@@ -46,8 +46,6 @@ fn a_stream_is_whole_only_if_its_last_message_says_so() {
             (vec![], "commit"),
             (vec![empty()], "commit"),
             (vec![green(None)], "commit"),
-            (vec![green(Some(1)), green(None)], "commit"),
-            (vec![green(Some(1)), green(Some(2))], "commit"),
             (vec![green(Some(2))], "commit"),
             (vec![green(None), green(Some(1))], "commit"),
             (vec![whole(Vec::new())], "allow_empty"),
@@ -93,6 +91,220 @@ fn a_stream_is_whole_only_if_its_last_message_says_so() {
         let emptied = client.replace(stream::iter([nothing])).await;
         emptied.expect("it is meant");
         assert!(get(&mut client).await.items.is_empty());
+    });
+}
+
+/// What the first message does not say, no later one may: it would be dropped, and the rest applied.
+#[test]
+fn what_later_messages_ask_for_is_refused() {
+    let dir = TempDir::new().expect("a folder");
+    let config = config(dir.path(), "n");
+    let _node = Node::start(config.clone()).expect("it starts");
+    on_runtime(async {
+        let mut client = red(&config).await;
+        let last = || green(Some(1));
+        let cases = [
+            (
+                "request_id",
+                v1::ReplaceRequest {
+                    request_id: "a".into(),
+                    ..last()
+                },
+            ),
+            (
+                "dry_run",
+                v1::ReplaceRequest {
+                    dry_run: true,
+                    ..last()
+                },
+            ),
+            (
+                "expected_generation",
+                v1::ReplaceRequest {
+                    expected_generation: Some(0),
+                    ..last()
+                },
+            ),
+            (
+                "confirm_within_seconds",
+                v1::ReplaceRequest {
+                    confirm_within_seconds: 60,
+                    ..last()
+                },
+            ),
+            (
+                "refusal_in_response",
+                v1::ReplaceRequest {
+                    refusal_in_response: true,
+                    ..last()
+                },
+            ),
+            (
+                "allow_empty",
+                v1::ReplaceRequest {
+                    allow_empty: true,
+                    ..last()
+                },
+            ),
+        ];
+        for (field, late) in cases {
+            let messages = [v1::ReplaceRequest::default(), late];
+            let status = client.replace(stream::iter(messages)).await;
+            let status = status.expect_err(field);
+            assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+            let told = refusal(&status);
+            assert_eq!((told.len(), &*told[0].field), (1, field), "{told:?}");
+            assert!(told[0].fix.contains("first message only"), "{told:?}");
+        }
+        assert_eq!(get(&mut client).await.generation, 1);
+    });
+}
+
+/// The word that the state is whole is enough: nothing waits for the end of the stream, or hangs on how it ends.
+#[test]
+fn the_mark_commits_at_once_whatever_becomes_of_the_stream() {
+    let dir = TempDir::new().expect("a folder");
+    let file = dir.path().join("audit.json");
+    let config = NodeConfig {
+        audit: Some(twinseal::control::lines::Output::File {
+            path: file.clone(),
+            max_bytes: 0,
+            keep: 0,
+        }),
+        ..config(dir.path(), "n")
+    };
+    let _node = Node::start(config.clone()).expect("it starts");
+    let lines = || -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(&file).expect("it is there");
+        let lines = text.lines().map(serde_json::from_str);
+        lines.map(|line| line.expect("JSON")).collect()
+    };
+    on_runtime(async {
+        let mut client = red(&config).await;
+        let open = |first: Vec<v1::ReplaceRequest>| stream::iter(first).chain(stream::pending());
+        let answer = client.replace(open(vec![green(Some(1))])).await;
+        assert_eq!(answer.expect("whole").into_inner().generation, 2);
+        // What comes after it is not read.
+        let more = vec![green(Some(1)), green(None), green(Some(9))];
+        let answer = client.replace(open(more)).await;
+        assert_eq!(answer.expect("whole").into_inner().generation, 3);
+        let line = lines().pop().expect("the last");
+        assert_eq!(line["changes"], 1, "{line}");
+        // Cancelled as soon as it is sent: it applies, or was not read; and nothing in between.
+        for _ in 0..20 {
+            let mut mine = client.clone();
+            let call = tokio::spawn(async move {
+                let stream = stream::iter(vec![green(Some(1))]).chain(stream::pending());
+                mine.replace(stream).await
+            });
+            tokio::time::sleep(Duration::from_micros(300)).await;
+            call.abort();
+        }
+        // The log has all of what applied, and of what broke off that it did.
+        let mut broken = client.clone();
+        let call = tokio::spawn(async move {
+            let stream = stream::iter(vec![green(None)]).chain(stream::pending());
+            broken.replace(stream).await
+        });
+        let dry = v1::ReplaceRequest {
+            dry_run: true,
+            ..green(Some(1))
+        };
+        let refused = loop {
+            match client.replace(stream::iter([dry.clone()])).await {
+                Err(status) => break status,
+                Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        let line = lines().pop().expect("the last");
+        let of = |line: &serde_json::Value| (line["method"].clone(), line["outcome"].clone());
+        assert_eq!(of(&line), ("Replace".into(), "refused".into()));
+        assert!(
+            line["reasons"][0].to_string().contains("another Replace"),
+            "{line}"
+        );
+        call.abort();
+        let guard = tokio::time::Instant::now() + Duration::from_secs(10);
+        loop {
+            let line = lines().pop().expect("the last");
+            if line["reasons"][0].to_string().contains("broke off") {
+                assert_eq!(
+                    (&line["changes"], of(&line)),
+                    (&1.into(), ("Replace".into(), "refused".into()))
+                );
+                break;
+            }
+            assert!(tokio::time::Instant::now() < guard, "{line}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let done = lines();
+        let done = done
+            .iter()
+            .filter(|it| it["outcome"] == "done" && it["dry_run"] == false);
+        let generations: Vec<_> = done.map(|it| it["generation"].as_u64()).collect();
+        let generation = get(&mut client).await.generation;
+        let all: Vec<_> = (1..=generation).map(Some).collect();
+        assert_eq!(generations, all);
+        // It says what became of the tables, also of what no request names.
+        let vrf = |n: u32| {
+            Item::Vrf(v1::Vrf {
+                name: format!("v{n:03}"),
+            })
+        };
+        apply(&mut client, (0..150).map(vrf)).await.expect("sound");
+        let answer = client.replace(stream::iter([green(Some(1))])).await;
+        answer.expect("whole");
+        let line = lines().pop().expect("the last");
+        let diff = &line["diff"];
+        let counts = ["created", "updated", "deleted"].map(|it| diff[it].as_u64());
+        assert_eq!(counts, [Some(0), Some(0), Some(150)], "{line}");
+        let items = diff["items"].as_array().expect("names");
+        assert_eq!(
+            (items.len(), &items[0]),
+            (100, &"deleted vrf \"v000\"".into())
+        );
+    });
+}
+
+/// A dry run that says yes means that the same in earnest is taken.
+#[test]
+fn a_dry_run_is_refused_as_the_real_one_while_another_waits() {
+    let dir = TempDir::new().expect("a folder");
+    let config = config(dir.path(), "n");
+    let _node = Node::start(config.clone()).expect("it starts");
+    on_runtime(async {
+        let mut client = red(&config).await;
+        let blue = || {
+            request([Item::Vrf(v1::Vrf {
+                name: "blue".into(),
+            })])
+        };
+        let waits = v1::ApplyRequest {
+            confirm_within_seconds: 600,
+            ..request([Item::Vrf(v1::Vrf {
+                name: "green".into(),
+            })])
+        };
+        client.apply(waits).await.expect("sound");
+        for dry_run in [true, false] {
+            let refused = client.apply(v1::ApplyRequest { dry_run, ..blue() }).await;
+            let told = refusal(&refused.expect_err("one waits"));
+            assert_eq!(told[0].code(), RefusalCode::Pending, "{told:?}");
+            let refused = v1::ReplaceRequest {
+                dry_run,
+                ..green(Some(1))
+            };
+            let refused = client.replace(stream::iter([refused])).await;
+            let told = refusal(&refused.expect_err("one waits"));
+            assert_eq!(told[0].code(), RefusalCode::Pending, "{told:?}");
+            let joins = v1::ApplyRequest {
+                dry_run,
+                confirm_within_seconds: 600,
+                ..blue()
+            };
+            client.apply(joins).await.expect("it waits, too");
+        }
     });
 }
 

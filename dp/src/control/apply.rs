@@ -140,18 +140,17 @@ impl Node {
             Err(why) => refused.append(why),
         }
         let within = refused.sound(Within::new(options.confirm_within_seconds));
-        let judged = self.check_generation(&options).and_then(|()| {
-            self.check_restored(options.dry_run || (replace && within == Some(None)))
-        });
+        let judged = self
+            .check_generation(&options)
+            .and_then(|()| self.check_restored(replace && within == Some(None)));
         if let Err(why) = judged {
             refused.append(why);
             // How the changes fit tables that the controller does not know would only confuse.
             refused.append(parsed.refused);
             return Err(refused);
         }
-        if let Some(within) = within
-            && !options.dry_run
-        {
+        // All that is looked at here a dry run has looked at, too: else it would promise what is refused then.
+        if let Some(within) = within {
             refused.sound(self.check_pending(within));
         }
         if replace {
@@ -177,9 +176,11 @@ impl Node {
             let differences = diff::differences(&self.state, &outcome.state, &outcome.touched);
             let down = self.members.down();
             let sources = sources(&outcome.state, &live, &self.ports, &self.netlink, down);
+            let diff = diff::report(&differences, outcome.changes.counts);
+            self.changed = Some(outcome.changes);
             return Ok(v1::ApplyResponse {
                 generation: self.state.generation,
-                diff: Some(diff::report(&differences, outcome.changes)),
+                diff: Some(diff),
                 warnings: self.warnings.would_begin(&sources),
                 ..Default::default()
             });
@@ -188,7 +189,7 @@ impl Node {
             true => Cause::Replace,
             false => Cause::Apply,
         };
-        let changes = outcome.changes;
+        let changes = outcome.changes.counts;
         let commit = Commit {
             outcome,
             cause,
@@ -363,14 +364,16 @@ impl Node {
             _ if self.restoring.take().is_some() => self.store_all(),
             _ => self.store_changes(&old, &touched),
         }
+        let all = changes.counts.all();
+        self.changed = Some(changes);
         tracing::info!(
             generation,
-            changes = changes.all(),
+            changes = all,
             cause = cause.as_str(),
             "transaction applied"
         );
         let change = Change {
-            changes: changes.all(),
+            changes: all,
             cause: cause.as_str(),
             pending: self.pending(),
         };

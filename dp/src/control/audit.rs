@@ -17,6 +17,7 @@ use twinseal_api::v1::{
 };
 
 use super::access::Caller;
+use super::diff::Summary;
 use super::lines::{Lines, Writer};
 use super::refusal::{Refused, text};
 use crate::text::word;
@@ -39,6 +40,8 @@ pub struct Entry {
     method: &'static str,
     items: Vec<String>,
     count: usize,
+    /// What became of the tables.
+    changed: Option<Summary>,
     /// Nothing is changed.
     pub dry_run: bool,
 }
@@ -93,8 +96,16 @@ impl Entry {
             method,
             items: Vec::new(),
             count: 0,
+            changed: None,
             dry_run: false,
         }
+    }
+
+    /// Takes down what became of the tables, which may be more than was asked for by name: Replace deletes what it does not
+    /// name.
+    pub(super) fn changed(mut self, changed: Option<Summary>) -> Self {
+        self.changed = changed;
+        self
     }
 
     /// Takes down something that is done.
@@ -146,6 +157,9 @@ impl Entry {
             Outcome::Done { generation } => {
                 object.insert("outcome".into(), "done".into());
                 object.insert("generation".into(), (*generation).into());
+                if let Some(changed) = &self.changed {
+                    object.insert("diff".into(), diff(changed));
+                }
             }
             Outcome::Refused(refused) => {
                 object.insert("outcome".into(), "refused".into());
@@ -270,6 +284,20 @@ impl Audit {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing that holds one can leave it half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many items changed, and which, as far as they are named.
+fn diff(changed: &Summary) -> Value {
+    let names = changed.named.iter();
+    let names: Vec<_> = names
+        .map(|(fate, key)| word(&format!("{} {key}", fate.as_str())).into_owned())
+        .collect();
+    json!({
+        "created": changed.counts.created,
+        "updated": changed.counts.updated,
+        "deleted": changed.counts.deleted,
+        "items": names,
+    })
 }
 
 /// A change for people: what is done to which item.

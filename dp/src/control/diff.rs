@@ -1,5 +1,7 @@
 //! What a transaction changes, item by item. Only what it touched is looked at, however large the state is.
 
+use std::collections::BTreeSet;
+
 use prost::Message;
 use twinseal_api::v1;
 
@@ -8,6 +10,8 @@ use super::model::State;
 use super::parse::{Item, ItemKey};
 use super::transaction::Touched;
 
+/// Items that a summary names.
+const NAMED: usize = 100;
 /// Changes that a report lists.
 const MAX_CHANGES: usize = 1000;
 /// Octets of them. Clients take messages of 4 MiB unless told otherwise.
@@ -40,53 +44,109 @@ impl Counts {
         }
     }
 
-    fn add<T: PartialEq>(&mut self, old: Option<T>, new: Option<T>) {
-        match (old, new) {
-            (None, None) => {}
-            (Some(old), Some(new)) if old == new => {}
-            (None, Some(_)) => self.created += 1,
-            (Some(_), None) => self.deleted += 1,
-            (Some(_), Some(_)) => self.updated += 1,
+    fn add(&mut self, fate: Fate) {
+        match fate {
+            Fate::Created => self.created += 1,
+            Fate::Updated => self.updated += 1,
+            Fate::Deleted => self.deleted += 1,
+        }
+    }
+}
+
+/// What becomes of an item that changes, the worst first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Fate {
+    /// It goes.
+    Deleted,
+    /// It changes.
+    Updated,
+    /// It comes.
+    Created,
+}
+
+impl Fate {
+    /// In a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted",
+            Self::Updated => "updated",
+            Self::Created => "created",
         }
     }
 
-    fn item(&mut self, old: &State, new: &State, key: &ItemKey) {
+    fn between<T: PartialEq>(old: Option<T>, new: Option<T>) -> Option<Self> {
+        match (old, new) {
+            (None, None) => None,
+            (Some(old), Some(new)) if old == new => None,
+            (None, Some(_)) => Some(Self::Created),
+            (Some(_), None) => Some(Self::Deleted),
+            (Some(_), Some(_)) => Some(Self::Updated),
+        }
+    }
+
+    fn of(old: &State, new: &State, key: &ItemKey) -> Option<Self> {
         match key {
-            ItemKey::Port(name) => self.add(old.ports.get(name), new.ports.get(name)),
-            ItemKey::Vrf(name) => self.add(old.vrfs.get(name), new.vrfs.get(name)),
-            ItemKey::Link(name) => self.add(old.links.get(name), new.links.get(name)),
-            ItemKey::Circuit(name) => self.add(old.circuits.get(name), new.circuits.get(name)),
-            ItemKey::Group(name) => self.add(old.groups.get(name), new.groups.get(name)),
+            ItemKey::Port(name) => Self::between(old.ports.get(name), new.ports.get(name)),
+            ItemKey::Vrf(name) => Self::between(old.vrfs.get(name), new.vrfs.get(name)),
+            ItemKey::Link(name) => Self::between(old.links.get(name), new.links.get(name)),
+            ItemKey::Circuit(name) => Self::between(old.circuits.get(name), new.circuits.get(name)),
+            ItemKey::Group(name) => Self::between(old.groups.get(name), new.groups.get(name)),
             ItemKey::Label(link, label) => {
                 let key = (link.clone(), *label);
-                self.add(old.labels.get(&key), new.labels.get(&key))
+                Self::between(old.labels.get(&key), new.labels.get(&key))
             }
             ItemKey::Route(vrf, prefix) => {
                 let (old, new) = (old.routes.get(vrf), new.routes.get(vrf));
-                self.add(
+                Self::between(
                     old.and_then(|routes| routes.get(prefix)),
                     new.and_then(|routes| routes.get(prefix)),
                 )
             }
             ItemKey::Neighbour(port, address) => {
                 let key = (port.clone(), *address);
-                self.add(old.neighbours.get(&key), new.neighbours.get(&key))
+                Self::between(old.neighbours.get(&key), new.neighbours.get(&key))
             }
-            ItemKey::Key(id) => self.add(old.keys.get(id), new.keys.get(id)),
+            ItemKey::Key(id) => Self::between(old.keys.get(id), new.keys.get(id)),
             ItemKey::Transmit(owner) => {
-                self.add(old.transmits.get(owner), new.transmits.get(owner))
+                Self::between(old.transmits.get(owner), new.transmits.get(owner))
             }
         }
     }
 }
 
-/// How many items differ, of those that were touched.
-pub(super) fn count(old: &State, new: &State, touched: &Touched) -> Counts {
-    let mut counts = Counts::default();
-    for key in touched.keys() {
-        counts.item(old, new, key);
+/// What a transaction did, in short: how many items, and the names of some.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub struct Summary {
+    /// How many.
+    pub counts: Counts,
+    /// At most [`NAMED`]: what was deleted first, then by kind, ports first and routes and keys last.
+    pub named: BTreeSet<(Fate, ItemKey)>,
+}
+
+impl Summary {
+    fn add(&mut self, fate: Fate, key: &ItemKey) {
+        self.counts.add(fate);
+        let full = self.named.len() >= NAMED;
+        let last = self.named.last();
+        if full && last.is_some_and(|(worst, last)| (*worst, last) <= (fate, key)) {
+            return;
+        }
+        self.named.insert((fate, key.clone()));
+        if full {
+            self.named.pop_last();
+        }
     }
-    counts
+}
+
+/// What differs of what was touched.
+pub(super) fn summary(old: &State, new: &State, touched: &Touched) -> Summary {
+    let mut summary = Summary::default();
+    for key in touched.keys() {
+        if let Some(fate) = Fate::of(old, new, key) {
+            summary.add(fate, key);
+        }
+    }
+    summary
 }
 
 /// An item that changes.

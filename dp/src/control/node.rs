@@ -14,6 +14,7 @@ use super::audit::{Audit, Tapping, Written};
 use super::burned::Burned;
 use super::compile::{Compiler, Sources};
 use super::confirm::Pending;
+use super::diff::Summary;
 use super::down::{Down, Members};
 use super::drain::Drains;
 use super::events::security::Security;
@@ -97,6 +98,8 @@ pub struct Node {
     pub(super) store_failing: bool,
     /// Tells when the last transaction is stored.
     pub(super) stored: Option<oneshot::Receiver<Stored>>,
+    /// What the last transaction or dry run changed, until it is taken down.
+    pub(super) changed: Option<Summary>,
     /// The generation that was confirmed last.
     pub(super) confirmed: Option<u64>,
     /// The SAs that began to transmit in this run, by the secrets that were burned for them.
@@ -154,6 +157,7 @@ impl Node {
             store: None,
             store_failing: false,
             stored: None,
+            changed: None,
             confirmed: None,
             began: HashMap::new(),
             began_alive: 0,
@@ -247,9 +251,10 @@ impl Node {
         // Whoever asked may have gone; a transaction holds all the same.
         match command {
             Command::Apply(transaction, entry, reply) => {
-                self.stored = None;
+                (self.stored, self.changed) = (None, None);
                 let answer = self.apply(*transaction);
                 let generation = answer.as_ref().map(|answer| answer.generation);
+                let entry = entry.changed(self.changed.take());
                 let written = self.audit.write(entry, generation.into());
                 self.settle(answer, written, reply);
             }

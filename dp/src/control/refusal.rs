@@ -11,6 +11,8 @@ use crate::text::{sentence, shorten, word};
 /// Reasons that one line of a log or an event has.
 const SHOWN: usize = 20;
 
+/// What a reason about no single item names.
+const WHOLE: &str = "transaction";
 /// More reasons than these are only counted: a controller that is wrong a million times need not read it all.
 const MAX_ITEMS: usize = 1000;
 
@@ -74,16 +76,22 @@ impl Refused {
         }
         let kind = Kind::from(item.code());
         self.kind = Some(self.kind.map_or(kind, |k| k.min(kind)));
-        if self.items.len() < MAX_ITEMS {
-            self.items.push(item);
-        } else {
+        // Checks go through tables that have no order.
+        let place = self.items.partition_point(|it| order(it) <= order(&item));
+        if place == MAX_ITEMS {
+            self.more += 1;
+            return;
+        }
+        self.items.insert(place, item);
+        if self.items.len() > MAX_ITEMS {
+            self.items.pop();
             self.more += 1;
         }
     }
 
     /// A single reason about the whole transaction.
     pub fn whole(code: Code, field: &str, reason: String, fix: &str) -> Self {
-        Self::about("transaction", code, field, reason, fix)
+        Self::about(WHOLE, code, field, reason, fix)
     }
 
     /// A single reason about something that is no change.
@@ -123,7 +131,7 @@ impl Refused {
         self.kind.unwrap_or(Kind::Invalid)
     }
 
-    /// The reasons, at most a thousand.
+    /// The reasons, at most a thousand: first those of the whole, then by the places of their changes.
     pub fn items(&self) -> &[RefusedItem] {
         &self.items
     }
@@ -141,6 +149,11 @@ impl Refused {
             Err(self)
         }
     }
+}
+
+/// What comes first: what is about the whole, then what is about no change, then changes by their places.
+fn order(item: &RefusedItem) -> (i32, bool, &str) {
+    (item.change, item.item != WHOLE, &item.item)
 }
 
 impl fmt::Display for Refused {
@@ -199,6 +212,40 @@ pub fn text(item: &RefusedItem) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reasons_are_in_order_and_the_first_are_kept_of_many() {
+        let of = |change: i32, item: &str, field: &str| RefusedItem {
+            change,
+            item: item.to_owned(),
+            field: field.to_owned(),
+            ..Default::default()
+        };
+        let mut refused = Refused::default();
+        for change in (0..3000).rev() {
+            refused.push(of(change, "route", "first"));
+            refused.push(of(change, "route", "second"));
+        }
+        refused.push(of(-1, "port", "device"));
+        refused.append(Refused::whole(
+            Code::Invalid,
+            "request_id",
+            String::new(),
+            "",
+        ));
+        assert_eq!((refused.items().len(), refused.more()), (1000, 5002));
+        let told = refused.items().iter();
+        let told: Vec<_> = told.map(|it| (it.change, &*it.field)).collect();
+        let first = [
+            (-1, "request_id"),
+            (-1, "device"),
+            (0, "first"),
+            (0, "second"),
+            (1, "first"),
+        ];
+        assert_eq!(told[..5], first);
+        assert_eq!(told[999], (498, "second"));
+    }
 
     #[test]
     fn what_others_wrote_is_cut() {

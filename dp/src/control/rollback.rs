@@ -85,7 +85,7 @@ impl Node {
 
     /// Takes down how far it went.
     pub(super) fn rolled_back(
-        &self,
+        &mut self,
         mut entry: Entry,
         rolled_back: &Result<v1::RollbackResponse, Refused>,
     ) -> Written {
@@ -100,6 +100,7 @@ impl Node {
         {
             rest.name_missing(&mut entry, &told);
         }
+        let entry = entry.changed(self.changed.take());
         self.audit.write(entry, generation.into())
     }
 
@@ -163,6 +164,7 @@ impl Node {
                 tracing::info!(generation = back.generation, "the rollback is complete");
                 let mut entry = Entry::new(None, "Rollback");
                 entry.item("what could not be restored before".to_owned());
+                let entry = entry.changed(self.changed.take());
                 self.audit.write(entry, Ok(back.generation).into());
             }
             Ok(back) => {
@@ -171,6 +173,7 @@ impl Node {
                 let mut entry = Entry::new(None, "Rollback");
                 entry.item("more of what could not be restored before".to_owned());
                 rest.name_missing(&mut entry, &HashSet::new());
+                let entry = entry.changed(self.changed.take());
                 self.audit.write(entry, Ok(back.generation).into());
                 self.unrestored = Some(rest);
             }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use twinseal_crypto::{Fingerprint, Secret};
 
 use super::check;
-use super::diff::{self, Counts};
+use super::diff::{self, Summary};
 use super::model::{Key, KeyId, Owner, State};
 use super::parse::{Action, Item, ItemKey, Kept, Parsed};
 use super::refusal::{Code, Refused, reason};
@@ -28,14 +28,14 @@ pub struct Outcome {
     /// Which change touched an item last.
     pub touched: Touched,
     /// What became of the items that it touched.
-    pub changes: Counts,
+    pub changes: Summary,
 }
 
 impl Outcome {
     /// To a state from before a restart.
     pub(super) fn restored(state: State) -> Self {
         Self {
-            changes: Counts::default(),
+            changes: Summary::default(),
             state,
             secrets: HashMap::new(),
             starts: Vec::new(),
@@ -51,7 +51,7 @@ impl Outcome {
         Self {
             starts,
             secrets: HashMap::new(),
-            changes: diff::count(old, &new, &touched),
+            changes: diff::summary(old, &new, &touched),
             state: new,
             touched,
         }
@@ -166,7 +166,7 @@ pub fn judge(old: &State, parsed: Parsed) -> (Outcome, Refused) {
     secrets.retain(|id, _| state.keys.contains_key(id) && !had(id));
     state.generation += 1;
     let outcome = Outcome {
-        changes: diff::count(old, &state, &touched),
+        changes: diff::summary(old, &state, &touched),
         state,
         secrets,
         starts,

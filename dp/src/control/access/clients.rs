@@ -42,19 +42,54 @@ impl Permit {
     }
 }
 
+/// How a request uses its place, and so how many of the client's places there are for it: not so many for those that hold
+/// theirs for long that nothing else could be asked, and the last ones for what mends things.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Use {
+    /// Its answer goes on and on.
+    Endless,
+    /// It is answered and done.
+    Short,
+    /// The same, and only admins may ask it.
+    Admin,
+}
+
+impl Use {
+    /// Of so many places those that there are for it, at least one.
+    pub(super) fn of(self, streams: u32) -> u32 {
+        match self {
+            Self::Endless => streams - streams / 4,
+            Self::Short => streams - streams / 8,
+            Self::Admin => streams,
+        }
+    }
+}
+
 /// Why a request has to wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum TooMany {
     Requests,
-    Streams,
+    /// So many are under way.
+    Streams(u32),
 }
 
 impl Clients {
-    pub(super) fn admit(&self, identity: &str, limits: &Limits) -> Result<Permit, TooMany> {
-        self.admit_at(identity, limits, Instant::now())
+    pub(super) fn admit(
+        &self,
+        identity: &str,
+        limits: &Limits,
+        place: Use,
+    ) -> Result<Permit, TooMany> {
+        self.admit_at(identity, limits, place, Instant::now())
     }
 
-    fn admit_at(&self, identity: &str, limits: &Limits, now: Instant) -> Result<Permit, TooMany> {
+    fn admit_at(
+        &self,
+        identity: &str,
+        limits: &Limits,
+        place: Use,
+        now: Instant,
+    ) -> Result<Permit, TooMany> {
         let rate = f64::from(limits.requests_per_second);
         let mut clients = lock(&self.clients);
         if clients.len() >= REMEMBERED && !clients.contains_key(identity) {
@@ -75,8 +110,9 @@ impl Clients {
         let since = now.saturating_duration_since(state.at).as_secs_f64();
         state.saved = (state.saved + since * rate).min(rate * BURST);
         state.at = now;
-        if state.under_way >= limits.streams {
-            return Err(TooMany::Streams);
+        let most = place.of(limits.streams);
+        if state.under_way >= most {
+            return Err(TooMany::Streams(most));
         }
         if state.saved < 1.0 {
             return Err(TooMany::Requests);
@@ -137,12 +173,12 @@ mod tests {
         let start = Instant::now();
         let admit = |who, after| {
             let now = start + Duration::from_millis(after);
-            clients.admit_at(who, &limits, now)
+            clients.admit_at(who, &limits, Use::Short, now)
         };
         let first = admit("a", 0).ok();
         let second = admit("a", 0).ok();
         assert!(first.is_some() && second.is_some());
-        assert_eq!(admit("a", 0).err(), Some(TooMany::Streams));
+        assert_eq!(admit("a", 0).err(), Some(TooMany::Streams(2)));
         assert!(admit("b", 0).is_ok(), "another is not concerned");
         drop((first, second));
         assert!(admit("a", 0).is_ok() && admit("a", 0).is_ok());
@@ -152,10 +188,32 @@ mod tests {
     }
 
     #[test]
+    fn streams_leave_places_for_calls_and_calls_for_admins() {
+        let clients = Clients::default();
+        let limits = Limits::default();
+        let mut held = Vec::new();
+        for (place, most) in [(Use::Endless, 48), (Use::Short, 56), (Use::Admin, 64)] {
+            while let Ok(permit) = clients.admit("a", &limits, place) {
+                held.push(permit);
+            }
+            assert_eq!(held.len(), most, "{place:?}");
+        }
+        for streams in 1..=10_000 {
+            let [endless, short, admin] =
+                [Use::Endless, Use::Short, Use::Admin].map(|it| it.of(streams));
+            assert!(1 <= endless && endless <= short && short <= admin);
+        }
+    }
+
+    #[test]
     fn neither_clients_nor_refusals_fill_memory() {
         let clients = Clients::default();
         for n in 0..5000 {
-            assert!(clients.admit(&n.to_string(), &Limits::default()).is_ok());
+            assert!(
+                clients
+                    .admit(&n.to_string(), &Limits::default(), Use::Short)
+                    .is_ok()
+            );
             clients.refused("peer_refused", n.to_string());
         }
         assert!(lock(&clients.clients).len() <= REMEMBERED);

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
@@ -13,10 +14,11 @@ use tonic::{Code, Status};
 use twinseal_api::{errors, v1};
 
 use super::budget::Charge;
-use super::clients::{Permit, TooMany};
+use super::clients::{Permit, TooMany, Use};
 use super::listen::Visitor;
 use super::meter::Metered;
-use super::{Access, Caller, Peer, Role, needed};
+use super::words::ours;
+use super::{Access, Caller, Peer, Role, endless, needed};
 use crate::text::{sentence, word};
 
 /// Bytes of a message to a method that changes nothing, which asks for something and says little.
@@ -64,20 +66,75 @@ where
         let mut request =
             request.map(|body| Body::new(Metered::new(body, longest, charged, scrub)));
         request.extensions_mut().insert(caller);
-        let patience = self.access.limits().request;
+        let patience = Patience::of(&request, self.access.limits().request);
         let answer = self.inner.call(request);
         Box::pin(async move {
-            match tokio::time::timeout(patience, answer).await {
-                Ok(response) => response.map(|response| held(response, permit, charge)),
-                Err(_) => {
-                    let seconds = patience.as_secs();
-                    let status = Status::deadline_exceeded(format!(
-                        "the request was not whole and done within {seconds} s: send it faster or in parts, or raise control.limits.request_seconds"
-                    ));
-                    Ok(status.into_http())
-                }
+            match tokio::time::timeout(patience.time(), answer).await {
+                Ok(response) => response.map(|response| held(ours(response), permit, charge)),
+                Err(_) => Ok(Status::deadline_exceeded(patience.over()).into_http()),
             }
         })
+    }
+}
+
+/// How long a request may take.
+#[derive(Clone, Copy)]
+enum Patience {
+    /// As the node has it.
+    Node(Duration),
+    /// As its client asked, which is less.
+    Client(Duration),
+}
+
+impl Patience {
+    fn of<B>(request: &Request<B>, node: Duration) -> Self {
+        let header = request.headers().get("grpc-timeout");
+        let client = header
+            .and_then(|text| text.to_str().ok())
+            .and_then(grpc_timeout);
+        match client {
+            Some(client) if client < node => Self::Client(client),
+            _ => Self::Node(node),
+        }
+    }
+
+    fn time(self) -> Duration {
+        match self {
+            Self::Node(time) => time,
+            // Just before the library, which would say that somebody had cancelled the call.
+            Self::Client(time) => time.saturating_sub(Duration::from_millis(1)),
+        }
+    }
+
+    fn over(self) -> String {
+        match self {
+            Self::Node(time) => format!(
+                "the request was not whole and done within {} s: send it faster or in parts, or raise control.limits.request_seconds",
+                time.as_secs()
+            ),
+            Self::Client(time) => format!(
+                "the request was not whole and done within {} ms, the deadline that its client gave it: give it more time; what had come whole by then is done all the same, so ask again under the same request_id, or get the state",
+                time.as_millis()
+            ),
+        }
+    }
+}
+
+/// The value of the header `grpc-timeout`: up to eight digits and a unit.
+fn grpc_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|it| it.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
     }
 }
 
@@ -101,9 +158,15 @@ impl Access {
         };
         let limits = self.limits();
         let identity = peer.identity();
-        let permit = self.0.clients.admit(&identity, &limits).map_err(|why| {
+        let place = match needed {
+            _ if endless(method) => Use::Endless,
+            Role::Admin => Use::Admin,
+            _ => Use::Short,
+        };
+        let permit = self.0.clients.admit(&identity, &limits, place);
+        let permit = permit.map_err(|why| {
             self.0.clients.refused("rate_limited", identity);
-            too_many(why, limits.requests_per_second, limits.streams)
+            too_many(why, limits.requests_per_second, place)
         })?;
         let caller = Caller {
             peer: Arc::clone(peer),
@@ -184,13 +247,18 @@ fn denied(
     errors::status(Code::PermissionDenied, message, details)
 }
 
-fn too_many(why: TooMany, rate: u32, streams: u32) -> Status {
+fn too_many(why: TooMany, rate: u32, place: Use) -> Status {
+    let kept = match place {
+        Use::Endless => ", and the other places are kept from streams without end",
+        Use::Short => ", and the other places are kept for what admins change",
+        Use::Admin => "",
+    };
     Status::resource_exhausted(match why {
         TooMany::Requests => format!(
             "more than {rate} requests a second: put more into each, or raise control.limits.requests_per_second"
         ),
-        TooMany::Streams => format!(
-            "{streams} requests of this client are under way: let some end, or raise control.limits.streams"
+        TooMany::Streams(most) => format!(
+            "{most} requests of this client are under way{kept}: let some end, or raise control.limits.streams"
         ),
     })
 }
@@ -232,5 +300,28 @@ impl HttpBody for Held {
 
     fn size_hint(&self) -> http_body::SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_of_clients_are_read_as_grpc_has_them() {
+        let known = [
+            ("1H", Duration::from_secs(3600)),
+            ("99999999M", Duration::from_secs(99_999_999 * 60)),
+            ("2S", Duration::from_secs(2)),
+            ("500m", Duration::from_millis(500)),
+            ("7u", Duration::from_micros(7)),
+            ("0n", Duration::ZERO),
+        ];
+        for (text, time) in known {
+            assert_eq!(grpc_timeout(text), Some(time), "{text}");
+        }
+        for text in ["", "S", "5", "5s", "+5S", "123456789S", "5 S", "5\u{fc}"] {
+            assert_eq!(grpc_timeout(text), None, "{text}");
+        }
     }
 }

@@ -18,6 +18,7 @@ mod peer;
 mod places;
 mod scrub;
 mod why;
+pub(in crate::control) mod words;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -103,7 +104,8 @@ pub struct Limits {
     pub message_bytes: usize,
     /// Requests a second of one client, who may save up two seconds' worth.
     pub requests_per_second: u32,
-    /// Requests and streams of one client that are under way at a time.
+    /// Requests and streams of one client that are under way at a time; some of them are kept from streams without end, and
+    /// some for what admins do.
     pub streams: u32,
     /// Connections at a time, on the socket and as many over TLS.
     pub connections: u32,
@@ -321,4 +323,12 @@ pub fn needed(method: &str) -> Role {
         "Drain" | "Trace" | "Capture" => Role::Operator,
         _ => Role::Admin,
     }
+}
+
+/// Whether a method's answer goes on for as long as its client likes, so that it holds its place.
+pub(in crate::control) fn endless(method: &str) -> bool {
+    matches!(
+        method,
+        "Watch" | "Trace" | "Capture" | "ServerReflectionInfo"
+    )
 }

@@ -15,6 +15,11 @@ use crate::text::quoted;
 use twinseal_fib::Dscp;
 use twinseal_runtime::ports::{Device, PortSpec};
 
+/// What to do about a label that is missing.
+const LABEL: &str = "give a number of 1 or more, the same at both ends of the link";
+/// The same of an epoch.
+const EPOCH: &str = "give the key's generation, 1 or more";
+
 impl Parser<'_> {
     pub(super) fn item(&mut self, item: v1::Item) -> Option<Action> {
         use v1::item::Item as Proto;
@@ -153,6 +158,14 @@ impl Parser<'_> {
                 checksum,
             },
         ))
+    }
+
+    /// A number that is never 0, which is what one has that was not given.
+    fn not_0(&mut self, field: &str, number: u32, fix: &str) -> Option<u32> {
+        match number {
+            0 => self.refuse(field, "it is 0, or not given", fix),
+            number => Some(number),
+        }
     }
 
     fn checksum(&mut self, number: i32, role: Option<&Role>) -> Option<Checksum> {
@@ -304,13 +317,14 @@ impl Parser<'_> {
             ),
             (Err(_), _) => self.refuse("dscp", "it is not known", "give copy, fixed or zero"),
         };
+        let label = self.not_0("label", circuit.label, LABEL);
         let tags = self.tags(circuit.tags);
         let circuit = Circuit {
             id: id?,
             end: end?,
             vrf: vrf?,
             link: link?,
-            label: circuit.label,
+            label: label?,
             hop_limit: hop_limit?,
             dscp: dscp?,
             tags: tags?,
@@ -321,20 +335,20 @@ impl Parser<'_> {
     fn label(&mut self, label: v1::Label) -> Option<Item> {
         self.item = format!("label {} on link {}", label.label, quoted(&label.link));
         let link = self.name("link", &label.link);
+        let number = self.not_0("label", label.label, LABEL);
         let action = match label.action {
             Some(v1::label::Action::Swap(swap)) => {
-                self.name("swap.link", &swap.link)
-                    .map(|link| LabelAction::Swap {
-                        link,
-                        label: swap.label,
-                    })
+                let link = self.name("swap.link", &swap.link);
+                let label = self.not_0("swap.label", swap.label, LABEL);
+                link.zip(label)
+                    .map(|(link, label)| LabelAction::Swap { link, label })
             }
             Some(v1::label::Action::Egress(egress)) => self
                 .name("egress.circuit", &egress.circuit)
                 .map(LabelAction::Egress),
             None => self.refuse("action", "it is not given", "give swap or egress"),
         };
-        Some(Item::Label(link?, label.label, action?))
+        Some(Item::Label(link?, number?, action?))
     }
 
     fn group(&mut self, group: v1::Group) -> Option<Item> {
@@ -412,6 +426,7 @@ impl Parser<'_> {
             None => None,
         };
         let id = self.key_id(owner, key.direction, key.epoch);
+        let epoch = self.not_0("epoch", key.epoch, EPOCH);
         let fingerprint = match key.fingerprint.as_slice() {
             [] => Some(None),
             bytes => self.fingerprint(bytes).map(Some),
@@ -458,6 +473,7 @@ impl Parser<'_> {
         let limits = key.limits.unwrap_or_default().into();
         let (id, suite, receiver_index) = (id?, suite?, receiver_index?);
         let (secret, fingerprint) = (secret?, fingerprint?);
+        epoch?;
         let Some(secret) = secret else {
             let kept = Kept {
                 suite,
@@ -493,8 +509,9 @@ impl Parser<'_> {
             None => None,
         };
         self.item = format!("transmit of {}", owner_text(&owner));
-        self.owner(owner)
-            .map(|owner| Item::Transmit(owner, transmit.epoch))
+        let owner = self.owner(owner);
+        let epoch = self.not_0("epoch", transmit.epoch, EPOCH);
+        Some(Item::Transmit(owner?, epoch?))
     }
 }
 

@@ -8,6 +8,7 @@ use super::status::{refusal, status};
 use crate::control::access::Caller;
 use crate::control::apply::Transaction;
 use crate::control::audit::{Entry, Outcome};
+use crate::control::handle::Stopped;
 use crate::control::refusal::Refused;
 
 /// Octets of a refusal in an answer.
@@ -43,7 +44,10 @@ impl Service {
         refusal_in_response: bool,
     ) -> Result<v1::ApplyResponse, Status> {
         let list = list(transaction.replace);
-        let applied = self.node.apply(transaction, entry).await?;
+        let node = self.node.clone();
+        // What was read whole is done and taken down, whatever becomes of the call: it would be left to chance else.
+        let applied = tokio::spawn(async move { node.apply(transaction, entry).await });
+        let applied = applied.await.map_err(|_| Stopped)??;
         applied.or_else(|refused| answer(&refused, list, refusal_in_response))
     }
 

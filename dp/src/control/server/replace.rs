@@ -1,5 +1,6 @@
-//! Replace: a whole state, streamed. Items are parsed as they come; the node hears of them when the stream has ended with
-//! the word that it is whole. The end of a stream is no such word: HTTP/2 tells a cancelled one as one that has ended.
+//! Replace: a whole state, streamed. Items are parsed as they come; the node hears of them once a message says that the
+//! state is whole. The end of a stream is no such word: HTTP/2 tells a cancelled one as one that has ended. So nothing waits
+//! for the end, and what becomes of the stream after that word makes no difference.
 
 use std::time::Duration;
 
@@ -10,78 +11,182 @@ use twinseal_api::v1;
 use super::Service;
 use super::apply::holds_secret;
 use crate::control::access::Caller;
+use crate::control::access::words::{UNREADABLE, unreadable};
 use crate::control::apply::{Options, Transaction};
-use crate::control::audit::Entry;
+use crate::control::audit::{Audit, Entry, Outcome};
 use crate::control::parse::Parsed;
 use crate::control::refusal::{Code, Refused};
 use crate::control::requests::Digester;
 
-/// Octets of all messages of a stream, encoded: some six million routes.
+/// Bytes of all messages of a stream, encoded: some six million routes.
 const MAX_STREAM: usize = 512 << 20;
 /// A stream that says nothing for so long is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Service {
-    /// Takes the stream, then applies it as one transaction.
+    /// Takes the stream until it says that it is whole, then applies it as one transaction.
     pub(super) async fn replace(
         &self,
         caller: Option<Caller>,
-        mut stream: Streaming<v1::ReplaceRequest>,
+        stream: Streaming<v1::ReplaceRequest>,
     ) -> Result<v1::ApplyResponse, Status> {
+        let mut entry = Open::new(&self.audit, Entry::new(caller.clone(), "Replace"));
         // A state in the making may be large: one at a time.
-        let _turn = self.replacing.try_lock().map_err(|_| {
-            Status::resource_exhausted("another Replace is being streamed: wait until it has ended")
-        })?;
-        let scrubbed = caller.clone();
-        let mut entry = Entry::new(caller, "Replace");
-        let mut head = None;
-        let (mut parsed, mut digest) = (Parsed::default(), Digester::default());
-        let (mut items, mut size) = (0, 0);
-        let mut commit = None;
-        while let Some(message) = next(&mut stream).await? {
-            size += message.encoded_len();
-            if size > MAX_STREAM {
-                return Err(Status::resource_exhausted(format!(
-                    "the state is larger than {} MiB",
-                    MAX_STREAM >> 20
-                )));
+        let Ok(_turn) = self.replacing.try_lock() else {
+            let refused = exhausted(
+                "another Replace is being streamed",
+                "wait until it has ended",
+            );
+            return self.refuse(entry.take(), refused, false).await;
+        };
+        let mut state = Streamed::default();
+        if let Err(broken) = state.read(stream, caller.as_ref(), &mut entry).await {
+            let in_response = state.head.unwrap_or_default().refusal_in_response;
+            return match broken {
+                Broken::Refused(refused) => self.refuse(entry.take(), refused, in_response).await,
+                Broken::Off(status) => {
+                    let refused =
+                        Refused::whole(Code::Invalid, "commit", status.message().to_owned(), "");
+                    let written = self.audit.write(entry.take(), Outcome::Refused(&refused));
+                    written.done().await;
+                    Err(status)
+                }
+            };
+        }
+        let head = state.head.unwrap_or_default();
+        let mut refused = state.refused;
+        if let Some(unfit) = unfit(state.commit, state.items, head.allow_empty) {
+            refused.append(unfit);
+        }
+        if !refused.is_empty() {
+            refused.append(state.parsed.refused);
+            return self
+                .refuse(entry.take(), refused, head.refusal_in_response)
+                .await;
+        }
+        head.options.add_to(&mut state.digest, true);
+        let transaction = Transaction {
+            parsed: state.parsed,
+            options: head.options,
+            digest: state.digest.finish(),
+            replace: true,
+        };
+        self.transact(entry.take(), transaction, head.refusal_in_response)
+            .await
+    }
+}
+
+/// The entry of a Replace that is under way. If nobody says what came of it, as its client has gone or its time is over,
+/// it is taken down that it broke off.
+struct Open<'a> {
+    audit: &'a Audit,
+    entry: Option<Entry>,
+}
+
+impl<'a> Open<'a> {
+    fn new(audit: &'a Audit, entry: Entry) -> Self {
+        Self {
+            audit,
+            entry: Some(entry),
+        }
+    }
+
+    /// For whoever says what came of it.
+    fn take(&mut self) -> Entry {
+        let taken = self.entry.take();
+        taken.unwrap_or_else(|| Entry::new(None, "Replace"))
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if let Some(entry) = self.entry.take() {
+            let why = "the stream broke off: its client has gone, or its time was over";
+            let refused = Refused::whole(Code::Invalid, "commit", why.to_owned(), "");
+            // Nobody waits for the answer.
+            let _ = self.audit.write(entry, Outcome::Refused(&refused));
+        }
+    }
+}
+
+/// What has come so far.
+#[derive(Default)]
+struct Streamed {
+    head: Option<Head>,
+    parsed: Parsed,
+    digest: Digester,
+    items: usize,
+    size: usize,
+    commit: Option<u64>,
+    /// Fields that only the first message may have, and another has.
+    late: Vec<&'static str>,
+    /// What is wrong with the messages themselves.
+    refused: Refused,
+}
+
+/// Why a stream is not read on.
+enum Broken {
+    Refused(Refused),
+    Off(Status),
+}
+
+impl Streamed {
+    /// Until the message that says `commit`, or the end.
+    async fn read(
+        &mut self,
+        mut stream: Streaming<v1::ReplaceRequest>,
+        caller: Option<&Caller>,
+        entry: &mut Open<'_>,
+    ) -> Result<(), Broken> {
+        while self.commit.is_none()
+            && let Some(message) = next(&mut stream).await.map_err(Broken::Off)?
+        {
+            self.size += message.encoded_len();
+            if self.size > MAX_STREAM {
+                let why = format!("the state is larger than {} MiB", MAX_STREAM >> 20);
+                let fix = "set it by several Apply";
+                return Err(Broken::Refused(exhausted(&why, fix)));
             }
-            let head = head.get_or_insert_with(|| Head::of(&message));
-            if commit.is_some() {
-                return self
-                    .refuse(entry, not_last(), head.refusal_in_response)
-                    .await;
+            if let Some(entry) = &mut entry.entry {
+                entry.items(&message.items);
+                entry.dry_run |= self.head.is_none() && message.dry_run;
             }
-            commit = message.commit;
-            if !head.options.request_id.is_empty() {
-                message.items.iter().for_each(|item| digest.add(item));
-            }
-            entry.items(&message.items);
-            if let Some(caller) = &scrubbed
+            if let Some(caller) = caller
                 && message.items.iter().any(holds_secret)
             {
                 caller.scrub();
             }
-            for item in message.items {
-                parsed.set(items, item);
-                items += 1;
+            self.take(message);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, message: v1::ReplaceRequest) {
+        let named = match &self.head {
+            Some(head) => {
+                // Each once, however many messages say it.
+                for field in late(&message) {
+                    if !self.late.contains(&field) {
+                        self.late.push(field);
+                        self.refused.append(not_first(field));
+                    }
+                }
+                !head.options.request_id.is_empty()
             }
-        }
-        let head = head.unwrap_or_default();
-        entry.dry_run = head.options.dry_run;
-        if let Some(mut refused) = unfit(commit, items, head.allow_empty) {
-            refused.append(parsed.refused);
-            return self.refuse(entry, refused, head.refusal_in_response).await;
-        }
-        head.options.add_to(&mut digest, true);
-        let transaction = Transaction {
-            parsed,
-            options: head.options,
-            digest: digest.finish(),
-            replace: true,
+            None => {
+                let named = !message.request_id.is_empty();
+                self.head = Some(Head::of(&message));
+                named
+            }
         };
-        self.transact(entry, transaction, head.refusal_in_response)
-            .await
+        self.commit = message.commit;
+        for item in message.items {
+            if named {
+                self.digest.add(&item);
+            }
+            self.parsed.set(self.items, item);
+            self.items += 1;
+        }
     }
 }
 
@@ -131,16 +236,51 @@ fn unfit(commit: Option<u64>, items: usize, allow_empty: bool) -> Option<Refused
     }
 }
 
-fn not_last() -> Refused {
-    let why = "a message came after the one that has it".to_owned();
-    let fix = "say it in the last message only";
-    Refused::whole(Code::Invalid, "commit", why, fix)
+/// What a message says that only the first one may say. Every field but `items` and `commit` is among them.
+fn late(message: &v1::ReplaceRequest) -> impl Iterator<Item = &'static str> {
+    let v1::ReplaceRequest {
+        items: _,
+        request_id,
+        dry_run,
+        expected_generation,
+        confirm_within_seconds,
+        refusal_in_response,
+        allow_empty,
+        commit: _,
+    } = message;
+    let fields = [
+        ("request_id", !request_id.is_empty()),
+        ("dry_run", *dry_run),
+        ("expected_generation", expected_generation.is_some()),
+        ("confirm_within_seconds", *confirm_within_seconds != 0),
+        ("refusal_in_response", *refusal_in_response),
+        ("allow_empty", *allow_empty),
+    ];
+    let given = fields.into_iter().filter(|(_, given)| *given);
+    given.map(|(field, _)| field)
+}
+
+fn not_first(field: &str) -> Refused {
+    let why = "a message after the first one has it".to_owned();
+    Refused::whole(
+        Code::Invalid,
+        field,
+        why,
+        "set it in the first message only",
+    )
+}
+
+fn exhausted(why: &str, fix: &str) -> Refused {
+    Refused::whole(Code::NoRoom, "", why.to_owned(), fix)
 }
 
 async fn next(
     stream: &mut Streaming<v1::ReplaceRequest>,
 ) -> Result<Option<v1::ReplaceRequest>, Status> {
     match tokio::time::timeout(PATIENCE, stream.message()).await {
+        Ok(Err(status)) if unreadable(status.message()) => {
+            Err(Status::invalid_argument(UNREADABLE))
+        }
         Ok(message) => message,
         Err(_) => Err(Status::deadline_exceeded(format!(
             "nothing came for {} seconds: the stream is given up, and nothing was changed",

@@ -758,10 +758,38 @@ fn keys_that_would_serve_twice_or_break_what_lives() {
             "transmit of circuit \"c1\"",
             "epoch",
         ),
+        // Numbers that are never 0, which is what one has that was not given.
         (
-            vec![set(circuit_key(AToB, 0, 9)), set(transmit_circuit("c1", 0))],
+            one(circuit_key(AToB, 0, 9)),
+            "key of circuit \"c1\", a-to-b, epoch 0",
+            "epoch",
+        ),
+        (
+            one(transmit_circuit("c1", 0)),
             "transmit of circuit \"c1\"",
             "epoch",
+        ),
+        (
+            one(Item::Circuit(circuit("c", 9, 0))),
+            "circuit \"c\"",
+            "label",
+        ),
+        (
+            one(egress("l1", 0, "c1")),
+            "label 0 on link \"l1\"",
+            "label",
+        ),
+        (
+            one(Item::Label(v1::Label {
+                link: "l1".into(),
+                label: 7,
+                action: Some(v1::label::Action::Swap(v1::Swap {
+                    link: "l1".into(),
+                    label: 0,
+                })),
+            })),
+            "label 7 on link \"l1\"",
+            "swap.label",
         ),
         (
             vec![key_ref(AToB, 1)],
@@ -837,8 +865,7 @@ fn all_that_is_wrong_is_told_at_once_with_its_code() {
             (1, Code::NotFound),
             (2, Code::WrongKind),
             (3, Code::SecretReused),
-            (4, Code::NotFound),
-            (4, Code::Epoch),
+            (4, Code::Invalid),
             (5, Code::NotFound),
             (6, Code::InUse),
             (7, Code::NotFound),

@@ -366,5 +366,5 @@ fn only_what_differs_counts_as_a_change() {
 fn try_judge(old: &State, changes: Vec<v1::Change>) -> super::super::diff::Counts {
     let (outcome, refused) = transaction::judge(old, parse::changes(changes));
     assert!(refused.is_empty(), "{refused}");
-    outcome.changes
+    outcome.changes.counts
 }
