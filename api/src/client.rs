@@ -369,7 +369,7 @@ impl Client {
 
     /// Makes these the node's whole state, in messages of a size that it takes; `head` says the rest, as in the first
     /// message of a Replace. No items at all are refused unless it has `allow_empty`. Asks again as
-    /// [`apply`](Self::apply) does. A call that is dropped before its end changes nothing.
+    /// [`apply`](Self::apply) does. A call that is dropped before all is sent changes nothing; after that it may have been done.
     ///
     /// # Errors
     /// As [`apply`](Self::apply).

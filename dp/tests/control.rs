@@ -493,9 +493,24 @@ fn explain_knows_own_addresses_and_members_that_are_down() {
             })
         };
         let circuit = v1::member::Target::Circuit("c1".into());
+        let member = |address: &str| match address {
+            "" => v1::Member {
+                target: Some(circuit.clone()),
+                ..Default::default()
+            },
+            address => v1::Member {
+                target: Some(via(address)),
+                weight: Some(0),
+            },
+        };
         items.extend([
-            group("g1", vec![circuit, via("10.1.0.77")]),
+            group("g1", vec![circuit.clone(), via("10.1.0.77")]),
             group("g2", vec![via("10.1.0.77"), via("10.1.0.78")]),
+            Item::Group(v1::Group {
+                name: "g3".into(),
+                members: ["10.1.0.9", "10.1.0.77", ""].map(member).into(),
+            }),
+            route("10.7.0.0/16", "g3"),
             route("10.5.0.0/16", "g1"),
             route("10.6.0.0/16", "g2"),
         ]);
@@ -517,6 +532,14 @@ fn explain_knows_own_addresses_and_members_that_are_down() {
         assert_eq!(
             (none.skipped.len(), none.problem.as_str()),
             (2, "group_down")
+        );
+        let idle = explain(&mut client, "10.7.0.1").await;
+        assert_eq!(
+            idle.skipped,
+            [
+                "10.1.0.9 on port hosts: its weight is 0",
+                "10.1.0.77 on port hosts: its weight is 0, and its next hop is not resolved"
+            ]
         );
         for nowhere in ["127.0.0.1", "::ffff:10.1.0.9", "fe80::1"] {
             let told = explain(&mut client, nowhere).await;

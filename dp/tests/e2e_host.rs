@@ -417,6 +417,11 @@ fn a_start_goes_on_without_devices_that_are_not_there() {
     let refused = path.controller.apply(Router::EdgeA, changes);
     let refused = refused.expect_err("there is none").to_string();
     assert!(refused.contains("no-such-dev"), "{refused}");
+    // Nor is what no host can send to.
+    let changes = vec![af_xdp("more", "lo")];
+    let refused = path.controller.apply(Router::EdgeA, changes);
+    let refused = refused.expect_err("it is no device of hosts").to_string();
+    assert!(refused.contains("no hardware address"), "{refused}");
     let changes = vec![af_xdp(SPARE, SPARE_DEVICE)];
     path.controller
         .dry_run(Router::EdgeA, changes)
@@ -506,12 +511,32 @@ fn another_device_needs_no_new_keys() {
             ..v1::Port::default()
         }))
     };
-    let refused = path
-        .controller
-        .apply(Router::EdgeA, vec![port("no-such-dev", 0)])
-        .expect_err("there is none");
-    assert!(refused.to_string().contains("no-such-dev"), "{refused}");
-    path.wait_for_port(WEST, |it| !it.up);
+    let zero_copy = |netdev: &str| {
+        let mut change = port(netdev, 0);
+        if let Some(v1::change::Change::Set(v1::Item {
+            item: Some(Item::Port(port)),
+        })) = &mut change.change
+            && let Some(v1::port::Device::AfXdp(device)) = &mut port.device
+        {
+            device.bind = v1::BindMode::ZeroCopy.into();
+        }
+        change
+    };
+    // What is refused leaves the device before alone, as far as can be known without closing it.
+    for (changed, words) in [
+        (
+            port("no-such-dev", 0),
+            "af_xdp.netdev: there is no network device no-such-dev",
+        ),
+        (zero_copy("west9"), "cannot zero-copy"),
+    ] {
+        let refused = path.controller.apply(Router::EdgeA, vec![changed]);
+        let refused = refused.expect_err("it cannot be opened").to_string();
+        assert!(refused.contains(words), "{refused}");
+    }
+    path.wait_for_port(WEST, |it| it.up);
+    let closed = |(_, log): &(_, String)| log.contains("it has another device");
+    assert!(!logs(&path.network).iter().any(closed));
     path.controller
         .apply(Router::EdgeA, vec![port("west9", 1480)])
         .expect("a port takes another device");

@@ -55,12 +55,9 @@ fn a_stream_is_whole_only_if_its_last_message_says_so() {
             let status = told.expect_err("it is not whole");
             assert_eq!(status.code(), Code::InvalidArgument, "{messages:?}");
             assert_eq!(refusal(&status)[0].field, field, "{messages:?}");
-            let in_response = messages.into_iter().map(|message| v1::ReplaceRequest {
-                refusal_in_response: true,
-                ..message
-            });
-            let in_response: Vec<_> = in_response.collect();
-            if !in_response.is_empty() {
+            let mut in_response = messages;
+            if let Some(first) = in_response.first_mut() {
+                first.refusal_in_response = true;
                 let told = client.replace(stream::iter(in_response)).await;
                 let told = told.expect("it is in the answer").into_inner();
                 assert_eq!(told.refusal.expect("refused").items[0].field, field);
@@ -203,8 +200,11 @@ fn the_mark_commits_at_once_whatever_becomes_of_the_stream() {
         // The log has all of what applied, and of what broke off that it did.
         let mut broken = client.clone();
         let call = tokio::spawn(async move {
-            let stream = stream::iter(vec![green(None)]).chain(stream::pending());
-            broken.replace(stream).await
+            loop {
+                let stream = stream::iter(vec![green(None)]).chain(stream::pending());
+                // The one below may be faster.
+                let _ = broken.replace(stream).await;
+            }
         });
         let dry = v1::ReplaceRequest {
             dry_run: true,
@@ -228,7 +228,9 @@ fn the_mark_commits_at_once_whatever_becomes_of_the_stream() {
         let guard = tokio::time::Instant::now() + Duration::from_secs(10);
         loop {
             let line = lines().pop().expect("the last");
-            if line["reasons"][0].to_string().contains("broke off") {
+            // HTTP/2 tells a cancelled stream as one that has ended, if it is read before the call goes.
+            let why = line["reasons"][0].to_string();
+            if why.contains("broke off") || why.contains("breaks off") {
                 assert_eq!(
                     (&line["changes"], of(&line)),
                     (&1.into(), ("Replace".into(), "refused".into()))
@@ -358,6 +360,11 @@ fn a_stream_that_breaks_off_leaves_nothing_and_only_one_runs() {
         on_runtime(async {
             let mut client = connect(&config).await;
             messages.send(green(None)).await.expect("it reads");
+            // It comes before those below, which would keep it out.
+            while messages.capacity() < messages.max_capacity() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
             let dry = v1::ReplaceRequest {
                 dry_run: true,
                 ..green(Some(1))

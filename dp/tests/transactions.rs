@@ -379,12 +379,14 @@ fn what_waits_is_extended_confirmed_or_taken_back() {
             (status.code(), code(&status)),
             (Code::FailedPrecondition, RefusalCode::Pending)
         );
-        // A dry run may be asked for all the same.
-        let dry = v1::ApplyRequest {
+        // A dry run tells the same as the one in earnest.
+        let dry = |seconds| v1::ApplyRequest {
             dry_run: true,
-            ..request([blackhole("10.9.0.0/16")])
+            ..confirmed([blackhole("10.9.0.0/16")], seconds)
         };
-        client.apply(dry).await.expect("it changes nothing");
+        let status = client.apply(dry(0)).await.expect_err("generation 2 waits");
+        assert_eq!(code(&status), RefusalCode::Pending);
+        client.apply(dry(600)).await.expect("it would be added");
         let mut more = confirmed([blackhole("10.9.0.0/16")], 600);
         more.changes
             .push(delete(v1::item_ref::Item::Route(v1::RouteRef {

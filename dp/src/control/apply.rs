@@ -18,7 +18,6 @@ use super::requests::{Digest, Digester};
 use super::sweep::sweep;
 use super::transaction::{self, Outcome, Start, Touched};
 use twinseal_fib::Tables;
-use twinseal_runtime::ports::Device;
 
 /// What is asked of a transaction besides its changes.
 #[derive(Clone, Debug, Default)]
@@ -165,7 +164,8 @@ impl Node {
         self.drains
             .check(&self.state, &outcome.state, &outcome.touched, &mut refused);
         if options.dry_run || !refused.is_empty() {
-            self.check_devices(&outcome, &mut refused);
+            self.ports
+                .check(&self.pool, &outcome.state, &outcome.touched, &mut refused);
         }
         refused.unless(())?;
         let live = self
@@ -244,29 +244,6 @@ impl Node {
                     "epoch",
                     why,
                     "load a new secret, in a new epoch, at both ends",
-                );
-                refused.push(item);
-            }
-        }
-    }
-
-    /// As far as can be told without opening them. A port that waits for its device may go on to.
-    fn check_devices(&self, outcome: &Outcome, refused: &mut Refused) {
-        let ports = outcome.state.ports.iter();
-        for (name, port) in ports.filter(|(name, port)| !self.ports.has(name, port)) {
-            if let Device::AfXdp { netdev, .. } = &port.spec.device
-                && self.netlink.view.has_device(netdev) == Some(false)
-            {
-                let item = ItemKey::Port(name.clone());
-                let change = outcome.touched.get(&item).copied();
-                let why = format!("there is no network device {netdev}");
-                let item = reason(
-                    Code::Device,
-                    change,
-                    &item,
-                    "af_xdp.netdev",
-                    why,
-                    "make the device, or name another as in `ip link`",
                 );
                 refused.push(item);
             }

@@ -11,7 +11,7 @@ use super::events::{Events, FaultKind};
 use super::model::{Link, LinkName, Port, PortName, Role, State, Table};
 use super::netlink::View;
 use super::parse::ItemKey;
-use super::refusal::{Code, Refused, reason};
+use super::refusal::{Code, Refused, RefusedItem, reason};
 use super::transaction::Touched;
 pub(super) use absent::IfAbsent;
 use follow::Following;
@@ -123,10 +123,7 @@ impl Ports {
                     .inspect(|()| undo.opened.push(name.clone())),
             };
             if let Err(error) = opened {
-                let item = ItemKey::Port(name.clone());
-                let change = touched.get(&item).copied();
-                let (why, fix) = split(&error);
-                refused.push(reason(code(&error), change, &item, "device", why, &fix));
+                refused.push(cannot_open(name, touched, &error));
             }
         }
         refused.unless(())?;
@@ -143,6 +140,40 @@ impl Ports {
         Ok(())
     }
 
+    /// Adds why ports of `state` would not open, as far as can be known without opening them. One that waits for its device
+    /// may go on to.
+    pub(super) fn check(
+        &self,
+        pool: &Pool,
+        state: &State,
+        touched: &Touched,
+        refused: &mut Refused,
+    ) {
+        let mut room = MAX_PORTS.saturating_sub(self.open.len());
+        for (name, port) in state
+            .ports
+            .iter()
+            .filter(|(name, port)| !self.has(name, port))
+        {
+            let mut checked = pool.check_port(&port.spec);
+            if !self.handles.contains_key(name) {
+                match room.checked_sub(1) {
+                    Some(rest) => room = rest,
+                    None => checked = checked.and(Err(PortError::TooMany)),
+                }
+            }
+            if let Err(error) = checked {
+                refused.push(cannot_open(name, touched, &error));
+            }
+        }
+    }
+
+    /// An index that no port has.
+    fn free_index(&self) -> Option<PortIndex> {
+        let mut all = (0..MAX_PORTS as u8).map(PortIndex);
+        all.find(|index| self.open.values().all(|open| open.index != *index))
+    }
+
     fn open_one(
         &mut self,
         pool: &Pool,
@@ -151,10 +182,7 @@ impl Ports {
         view: &View,
         if_absent: IfAbsent,
     ) -> Result<(), PortError> {
-        let index = (0..MAX_PORTS as u8)
-            .map(PortIndex)
-            .find(|index| self.open.values().all(|open| open.index != *index))
-            .ok_or(PortError::TooMany)?;
+        let index = self.free_index().ok_or(PortError::TooMany)?;
         let ifindex = port.spec.netdev().and_then(|netdev| view.index_of(netdev));
         let addresses = local(port, ifindex, view);
         let (steering, outcome) = match pool.add_port(index, &port.spec, &addresses) {
@@ -247,7 +275,7 @@ impl Ports {
             self.close(pool, &name);
         }
         for (name, before) in undo.changed {
-            if let Err(error) = self.change_device(pool, &name, &before, view) {
+            if let Err(error) = self.swap_device(pool, &name, &before, view) {
                 tracing::error!(%error, port = %name, "the port's device could not be restored");
             }
         }
@@ -352,6 +380,18 @@ fn link_of(state: &State, port: &PortName, error: &PortError) -> Option<ItemKey>
     links
         .find(|(_, link)| link.port == *port && link.local == *endpoint)
         .map(|(name, _)| ItemKey::Link(name.clone()))
+}
+
+/// That a port's device cannot be had.
+fn cannot_open(name: &PortName, touched: &Touched, error: &PortError) -> RefusedItem {
+    let item = ItemKey::Port(name.clone());
+    let change = touched.get(&item).copied();
+    let (why, fix) = split(error);
+    let field = match error {
+        PortError::NoDevice { .. } | PortError::NoHardwareAddress { .. } => "af_xdp.netdev",
+        _ => "device",
+    };
+    reason(code(error), change, &item, field, why, &fix)
 }
 
 fn code(error: &PortError) -> Code {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 pub use twinseal_api::v1::RefusalCode as Code;
-use twinseal_api::v1::RefusedItem;
+pub use twinseal_api::v1::RefusedItem;
 
 use super::parse::ItemKey;
 use crate::text::{sentence, shorten, word};

@@ -65,6 +65,22 @@ pub enum PortError {
         /// Why.
         source: io::Error,
     },
+    /// There is no device of this name.
+    #[error(
+        "there is no network device {netdev}: make the device, or name another as in `ip link`"
+    )]
+    NoDevice {
+        /// The name that was asked for.
+        netdev: String,
+    },
+    /// No host can send to the device.
+    #[error(
+        "{netdev} has no hardware address, as loopback and tunnel devices, so no host can send to it: name the device that the hosts are behind"
+    )]
+    NoHardwareAddress {
+        /// The device.
+        netdev: String,
+    },
     /// A device could not be made, read or changed.
     #[error("{netdev}: {call}: {source}; {fix}")]
     Device {

@@ -5,6 +5,7 @@
 
 pub mod afxdp;
 mod error;
+mod features;
 pub mod memory;
 mod netdev;
 mod steering;
@@ -28,6 +29,27 @@ pub fn mac_of(netdev: &str) -> Option<Mac> {
 /// The kernel's index of the network device of this name, if there is one.
 pub fn ifindex_of(netdev: &str) -> Option<u32> {
     Some(netdev::Netdev::query(netdev).ok()?.ifindex)
+}
+
+/// Refuses a device that is not there, that no host can send to, or that cannot be bound as is asked for, as far as can be
+/// known without opening it.
+///
+/// # Errors
+/// Why it would not open.
+pub(crate) fn check_device(netdev: &str, edge: bool, bind: BindMode) -> Result<(), PortError> {
+    let device = netdev::Netdev::query(netdev)?;
+    if edge && device.mac == Mac::default() {
+        return Err(PortError::NoHardwareAddress {
+            netdev: netdev.to_owned(),
+        });
+    }
+    if bind == BindMode::ZeroCopy && features::zero_copy(device.ifindex) == Some(false) {
+        return Err(PortError::Socket(twinseal_xsk::XskError::DriverCannot {
+            name: netdev.to_owned(),
+            what: "zero-copy",
+        }));
+    }
+    Ok(())
 }
 
 /// What packets of a port may be, and what for.

@@ -26,7 +26,12 @@ impl Netdev {
         let fail = |call| move |source| device_error(name, call, source, CHECK_NAME);
         request
             .ioctl(&control, libc::SIOCGIFINDEX as _)
-            .map_err(fail("SIOCGIFINDEX"))?;
+            .map_err(|source| match source.raw_os_error() {
+                Some(libc::ENODEV) => PortError::NoDevice {
+                    netdev: name.to_owned(),
+                },
+                _ => device_error(name, "SIOCGIFINDEX", source, CHECK_NAME),
+            })?;
         let ifindex = request.int() as u32;
         request
             .ioctl(&control, libc::SIOCGIFHWADDR as _)

@@ -21,7 +21,9 @@ use twinseal_crypto::LaneOwner;
 use twinseal_xsk::{HugePages, Pages, Umem, UmemConfig};
 
 use crate::ports::afxdp::{self, Opened, Opener};
-use crate::ports::{Device, Fit, Outcome, PortError, PortSpec, Steering, memory, tap};
+use crate::ports::{
+    Device, Fit, Outcome, PortError, PortSpec, Steering, check_device, memory, tap,
+};
 pub use sched::DEFAULT_SLICE;
 use stats::{Cells, PortTotals, Snapshot, WorkerTotals};
 use taps::capture::Capture;
@@ -215,6 +217,27 @@ impl Pool {
         Ok((steering, outcome))
     }
 
+    /// Why a port would not open, as far as can be known without opening it.
+    ///
+    /// # Errors
+    /// As [`add_port`](Self::add_port) would tell it.
+    pub fn check_port(&self, spec: &PortSpec) -> Result<(), PortError> {
+        if let Device::AfXdp {
+            netdev,
+            bind,
+            busy_poll,
+            ..
+        } = &spec.device
+        {
+            check_device(netdev, spec.edge, *bind)?;
+            let (config, device) = (&self.config, (netdev.as_str(), *bind, *busy_poll));
+            let (ring, size) = (config.ring, config.frame_size);
+            Opener::new(device, spec.mtu, ring, size, config.jumbo_frames)?;
+            self.queues(netdev)?;
+        }
+        Ok(())
+    }
+
     fn open_port(
         &self,
         index: PortIndex,
@@ -235,6 +258,7 @@ impl Pool {
                 let config = &self.config;
                 let device = (netdev.as_str(), *bind, *busy_poll);
                 let (ring, size) = (config.ring, config.frame_size);
+                check_device(netdev, spec.edge, *bind)?;
                 let opener = Opener::new(device, spec.mtu, ring, size, config.jumbo_frames)?;
                 let mut opened = Vec::new();
                 let workers = self.handles.iter().cycle();

@@ -129,7 +129,7 @@ impl Node {
         items.into_iter().flatten().flat_map(of).collect()
     }
 
-    /// The members of the group that a route leads to which are down.
+    /// The members of the group that a route leads to which no flow takes: their weight is 0, or they are down.
     fn skipped(&self, route: Option<&v1::Route>) -> Vec<String> {
         let Some(v1::route::Target::Group(name)) = route.and_then(|it| it.target.as_ref()) else {
             return Vec::new();
@@ -137,7 +137,15 @@ impl Node {
         let members = GroupName::new(name).and_then(|name| self.state.groups.get(&name));
         let members = members.into_iter().flatten();
         let down = members.filter_map(|member| {
-            let why = self.members.down().why(&member.hop)?;
+            let down = self.members.down().why(&member.hop);
+            let down = down.map(|why| why.to_string());
+            let why = match member.weight {
+                0 => down.map_or_else(
+                    || "its weight is 0".to_owned(),
+                    |why| format!("its weight is 0, and {why}"),
+                ),
+                _ => down?,
+            };
             Some(match &member.hop {
                 Hop::Circuit(name) => format!("circuit {name}: {why}"),
                 Hop::Via(Via { port, address }) => match address {
