@@ -54,7 +54,7 @@ impl Client {
     /// A client; it connects with the first call. To be called inside a tokio runtime.
     ///
     /// # Errors
-    /// [`EtcdError::Endpoint`]; there must be one at least. [`EtcdError::Plain`] for one that is elsewhere and speaks plain
+    /// [`EtcdError::Endpoint`]; there must be one at least. [`EtcdError::NoIssuer`] for `https` without [`Config::tls`]. [`EtcdError::Plain`] for one that is elsewhere and speaks plain
     /// HTTP, unless the configuration allows that. [`EtcdError::Unreadable`] and [`EtcdError::Tls`] for certificates.
     pub fn new(config: &Config) -> Result<Self, EtcdError> {
         if config.endpoints.is_empty() {

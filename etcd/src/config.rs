@@ -86,13 +86,16 @@ impl Config {
         let member =
             Endpoint::from_shared(endpoint.to_owned()).map_err(|error| wrong(error.to_string()))?;
         let uri = member.uri();
+        if !matches!(uri.scheme_str(), Some("http" | "https")) {
+            return Err(wrong("the scheme is neither https nor http".to_owned()));
+        }
         if uri.port().is_none() {
             return Err(wrong("a port is needed".to_owned()));
         }
         let member = match (uri.scheme_str(), &self.tls) {
             (Some("http"), _) if self.plain_http || is_loopback(uri) => member,
             (Some("http"), _) => return Err(EtcdError::Plain(endpoint.to_owned())),
-            (Some("https"), Some(tls)) => {
+            (_, Some(tls)) => {
                 let Tls { ca, identity, name } = tls.read()?;
                 let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
                 if let Some((certificate, key)) = identity {
@@ -104,12 +107,7 @@ impl Config {
                 let refused = |error: tonic::transport::Error| EtcdError::Tls(causes(&error));
                 member.tls_config(config).map_err(refused)?
             }
-            (Some("https"), None) => {
-                return Err(wrong(
-                    "https needs to know who issued its certificate".to_owned(),
-                ));
-            }
-            _ => return Err(wrong("the scheme is neither https nor http".to_owned())),
+            (_, None) => return Err(EtcdError::NoIssuer(endpoint.to_owned())),
         };
         Ok(member
             .connect_timeout(self.timeout)
@@ -147,6 +145,27 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_wrong_with_an_endpoint_is_told() {
+        let config = Config {
+            endpoints: Vec::new(),
+            user: None,
+            tls: None,
+            plain_http: false,
+            timeout: Duration::from_secs(1),
+        };
+        for (endpoint, words) in [
+            ("ftp://x", "neither https nor http"),
+            ("x", "neither https nor http"),
+            ("https://x", "a port is needed"),
+            ("https://x:1", "give the issuer's certificate"),
+            ("http://x:1", "in the clear"),
+        ] {
+            let error = config.channel(endpoint).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
 
     #[test]
     fn this_machine_is_known_by_its_addresses() {

@@ -25,6 +25,14 @@ pub enum EtcdError {
     /// A certificate or key is none.
     #[error("the certificates for etcd: {0}; give PEM files")]
     Tls(String),
+    /// Nothing says whom to trust.
+    #[error(
+        "{0}: https needs to know who issued the member's certificate: give the issuer's certificate, PEM"
+    )]
+    NoIssuer(String),
+    /// The member that was spoken with went away, or does not answer. Others may: whoever is asked next tells.
+    #[error("a member of etcd went away: {0}")]
+    MemberLost(String),
     /// No member answered.
     #[error("no member of etcd answers ({tried}): see to the cluster, or name other endpoints")]
     Unreachable {
@@ -76,7 +84,7 @@ impl From<Status> for EtcdError {
             Code::Unauthenticated | Code::PermissionDenied => Self::Denied(said),
             Code::InvalidArgument if said.contains("authentication failed") => Self::Denied(said),
             Code::NotFound if said.contains("lease") => Self::LeaseLost,
-            _ if is_transient(&status) => Self::Unreachable { tried: said },
+            _ if is_transient(&status) => Self::MemberLost(said),
             _ => Self::Failed(said),
         }
     }
@@ -104,5 +112,11 @@ mod tests {
             assert!(!is_stale_token(&other), "{other:?}");
             assert!(matches!(EtcdError::from(other), EtcdError::Denied(_)));
         }
+        // That one is gone says nothing of the others.
+        let gone = EtcdError::from(Status::internal("h2 protocol error"));
+        assert_eq!(
+            gone.to_string(),
+            "a member of etcd went away: h2 protocol error"
+        );
     }
 }

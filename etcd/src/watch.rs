@@ -81,7 +81,7 @@ impl Watch {
     /// The next change. Cancelling the call loses nothing.
     ///
     /// # Errors
-    /// [`EtcdError::Unreachable`] if the member went away: watch again, from the revision after the last.
+    /// [`EtcdError::MemberLost`] if the member went away: watch again, from the revision after the last.
     pub async fn next(&mut self) -> Result<Change, EtcdError> {
         loop {
             if let Some(change) = self.waiting.next() {

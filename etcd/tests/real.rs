@@ -121,7 +121,7 @@ async fn a_lost_member_costs_a_retry_and_no_change() {
     cluster.kill_member(0);
     let broken = next(&mut watch).await;
     assert!(
-        matches!(broken, Err(EtcdError::Unreachable { .. })),
+        matches!(broken, Err(EtcdError::MemberLost(_))),
         "{broken:?}"
     );
     let mut patience = 100;
@@ -231,7 +231,7 @@ async fn nobody_there_and_no_endpoint_are_told() {
     );
     assert!(matches!(
         Client::new(&config(&["https://192.0.2.1:2379"])).err(),
-        Some(EtcdError::Endpoint { .. })
+        Some(EtcdError::NoIssuer(_))
     ));
 }
 

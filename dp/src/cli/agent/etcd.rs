@@ -80,7 +80,7 @@ impl Agent {
         let prefixes = ["state", "keys"].map(|kind| under(kind) + "/");
         let now = Instant::now();
         Ok(Self {
-            etcd: Client::new(&config)?,
+            etcd: Client::new(&config).map_err(option)?,
             desired: Desired::new(&prefixes[0]),
             prefixes,
             status_key: under("status"),
@@ -325,6 +325,16 @@ impl Agent {
         if self.written.as_ref() != Some(&self.status) {
             let value = serde_json::to_vec(&self.status).unwrap_or_default();
             let key = self.status_key.as_bytes();
+/// What is wrong with the command line, with the option that mends it.
+fn option(error: EtcdError) -> anyhow::Error {
+    let option = match error {
+        EtcdError::NoIssuer(_) => "; name the file with --etcd-ca",
+        EtcdError::Plain(_) => ", by --plain-http",
+        _ => "",
+    };
+    anyhow::anyhow!("--endpoints: {error}{option}")
+}
+
             self.etcd.put(key, &value, Some(lease)).await?;
             self.written = Some(self.status.clone());
         }
