@@ -10,6 +10,8 @@ const WORD: usize = 256;
 const SENTENCE: usize = 1024;
 /// Characters of a value that is quoted.
 const QUOTED: usize = 64;
+/// Stands for a secret.
+const HIDDEN: &str = "(not shown: it looks like a secret)";
 /// Stands for what is left out.
 const LEFT_OUT: char = '…';
 
@@ -29,11 +31,53 @@ pub fn path(path: &Path) -> String {
     word(&path.to_string_lossy()).into_owned()
 }
 
-/// A value in quotes.
+/// A value in quotes. Not shown is what looks like a secret and can be no name: names may be hashes.
 pub fn quoted(text: &str) -> String {
+    if is_secret(text) && text.contains(['+', '/', '=']) {
+        return HIDDEN.to_owned();
+    }
     match text.char_indices().nth(QUOTED) {
         None => format!("{text:?}"),
         Some((end, _)) => format!("{:?}{LEFT_OUT}", &text[..end]),
+    }
+}
+
+/// A text without what looks like a secret of ours: 32 bytes in hex or base64.
+pub fn hide_secrets(text: &str) -> Cow<'_, str> {
+    let is_part = |char: char| char.is_ascii_alphanumeric() || "+/=-_".contains(char);
+    let mut shown = String::new();
+    let (mut done, mut rest) = (0, 0);
+    while let Some(begin) = text[rest..].find(is_part).map(|at| rest + at) {
+        let run = &text[begin..];
+        let run = &run[..run.find(|char| !is_part(char)).unwrap_or(run.len())];
+        rest = begin + run.len();
+        if is_secret(run) {
+            shown += &text[done..begin];
+            shown += HIDDEN;
+            done = rest;
+        }
+    }
+    match done {
+        0 => Cow::Borrowed(text),
+        _ => Cow::Owned(shown + &text[done..]),
+    }
+}
+
+fn is_secret(text: &str) -> bool {
+    let base64 = |b: u8| b.is_ascii_alphanumeric() || b"+/-_".contains(&b);
+    let digits = text.trim().trim_end_matches('=');
+    // What people write has hardly all three.
+    let kinds = [
+        u8::is_ascii_digit,
+        u8::is_ascii_lowercase,
+        u8::is_ascii_uppercase,
+    ];
+    match digits.len() {
+        43 => {
+            digits.bytes().all(base64) && kinds.iter().all(|kind| digits.bytes().any(|b| kind(&b)))
+        }
+        64 => digits.bytes().all(|b| b.is_ascii_hexdigit()),
+        _ => false,
     }
 }
 
@@ -119,6 +163,25 @@ mod tests {
             quoted(&"\n".repeat(60_000)),
             format!("\"{}\"…", "\\n".repeat(64))
         );
+    }
+
+    #[test]
+    fn secrets_are_known_by_their_look() {
+        let base64 = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        let hex = "00".repeat(32);
+        for secret in [base64, &base64[..43], &hex] {
+            assert_eq!(hide_secrets(secret), HIDDEN);
+            assert_eq!(
+                hide_secrets(&format!("é: \"{secret}\" is, {secret}.")),
+                format!("é: \"{HIDDEN}\" is, {HIDDEN}.")
+            );
+        }
+        assert_eq!(quoted(base64), HIDDEN);
+        // Names may be hashes.
+        assert_eq!(quoted(&hex), format!("{hex:?}"));
+        for text in ["", "a-b", "10.0.0.0/8", &base64[..20], &hex[..63]] {
+            assert_eq!(hide_secrets(text), text);
+        }
     }
 
     #[test]

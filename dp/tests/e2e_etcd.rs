@@ -52,8 +52,8 @@ async fn nodes_follow_etcd_whatever_happens() {
     // A wrong fragment is told with its place, and the node is left as it is.
     store.put("state/b/more", "vrfs:\n- nam: x\n").await;
     let status = store.wait("b", "invalid").await;
-    let reason = status["reasons"][0]["reason"].as_str().expect("a reason");
-    assert!(reason.contains("state/b/more:2"), "{status}");
+    let item = status["reasons"][0]["item"].as_str().expect("an item");
+    assert!(item.contains("state/b/more:2"), "{status}");
     store
         .put(
             "state/b/more",
@@ -78,8 +78,8 @@ async fn nodes_follow_etcd_whatever_happens() {
     let reasons = status["reasons"].to_string();
     assert!(reasons.contains("sealed before"), "{status}");
     store.give_keys(2).await;
-    let revision = store.transmit(2).await;
-    store.wait_for_revision(revision).await;
+    let revisions = store.transmit(2).await;
+    store.wait_for_revisions(revisions).await;
     net.wait_for_pings("after a restart and new keys");
 
     // An agent that is asked to end takes its status with it; the node goes on.
@@ -246,8 +246,8 @@ impl Store {
             self.put(&key, &tables(name)).await;
         }
         self.give_keys(1).await;
-        let revision = self.transmit(1).await;
-        self.wait_for_revision(revision).await;
+        let revisions = self.transmit(1).await;
+        self.wait_for_revisions(revisions).await;
     }
 
     /// Puts a fragment to each node, and tells how long it takes until the last of them says that it is applied.
@@ -302,9 +302,9 @@ impl Store {
         }
     }
 
-    /// Has all ends transmit with an epoch; tells the last revision.
-    async fn transmit(&mut self, epoch: u32) -> i64 {
-        let mut last = 0;
+    /// Has all ends transmit with an epoch; tells the revision of each node's last fragment.
+    async fn transmit(&mut self, epoch: u32) -> Vec<(&'static str, i64)> {
+        let mut revisions = Vec::new();
         for node in NODES {
             let with: Vec<_> = OWNERS
                 .iter()
@@ -312,9 +312,10 @@ impl Store {
                 .map(|(name, kind, _)| json!({*kind: name, "epoch": epoch}))
                 .collect();
             let fragment = json!({ "transmit": with }).to_string();
-            last = self.put(&format!("keys/{node}/transmit"), &fragment).await;
+            let revision = self.put(&format!("keys/{node}/transmit"), &fragment).await;
+            revisions.push((node, revision));
         }
-        last
+        revisions
     }
 
     async fn status(&mut self, node: &str) -> Option<Value> {
@@ -342,14 +343,12 @@ impl Store {
     }
 
     /// Until every node is at the last state that was written for it.
-    async fn wait_for_revision(&mut self, revision: i64) {
-        for node in NODES {
+    async fn wait_for_revisions(&mut self, revisions: Vec<(&'static str, i64)>) {
+        for (node, revision) in revisions {
             let begin = Instant::now();
             loop {
                 let status = self.wait(node, "applied").await;
-                // The last write was one of `NODES.len()`, one for each node.
-                let oldest = revision - NODES.len() as i64 + 1;
-                if status["revision"].as_i64().expect("a revision") >= oldest {
+                if status["revision"].as_i64().expect("a revision") >= revision {
                     break;
                 }
                 Self::patience(begin, &format!("{node} is too old"), &Some(status));

@@ -138,13 +138,18 @@ impl Mistake {
             fix: sentence(fix).into_owned(),
         }
     }
+
+    /// Where it is, as `PATH:LINE:COLUMN`.
+    pub(crate) fn place(&self) -> String {
+        // A store's key, if it is no file.
+        let path = text::path(&self.path);
+        format!("{path}:{}:{}", self.line, self.column)
+    }
 }
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A store's key, if it is no file.
-        let path = text::path(&self.path);
-        write!(f, "{path}:{}:{}: ", self.line, self.column)?;
+        write!(f, "{}: ", self.place())?;
         if !self.field.is_empty() {
             write!(f, "{}: ", self.field)?;
         }

@@ -1,5 +1,6 @@
 //! The desired state as the store holds it: fragments, each a state file, that together are one state.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
@@ -8,8 +9,8 @@ use twinseal_api::v1;
 use v1::change::Change as Of;
 use v1::item::Item;
 
-use super::status::MAX_REASONS;
-use crate::cli::state_file::{StateFile, StateFileError};
+use super::status::{MAX_REASONS, Reason};
+use crate::cli::state_file::StateFile;
 use crate::text::word;
 
 /// What names an item: its reference, or its owner if it transmits; encoded, so that it can be compared.
@@ -17,13 +18,13 @@ type Id = Vec<u8>;
 
 /// All fragments, and which items changed since the node was last told.
 pub(super) struct Desired {
-    /// What the keys of fragments with tables begin with. With none of them there is no desired state: a wrong prefix
-    /// must not empty a node.
+    /// What the keys of fragments with tables begin with; all others have keys of links and circuits only. With none of
+    /// them there is no desired state: a wrong prefix must not empty a node.
     state: String,
     /// The items of each fragment, by the fragment's key.
     fragments: BTreeMap<String, Vec<Id>>,
     /// Fragments that are no state files, and why.
-    wrong: BTreeMap<String, Vec<String>>,
+    wrong: BTreeMap<String, Vec<Reason>>,
     /// Each item, by the fragments that have it: more than one is a mistake, unless they agree.
     items: HashMap<Id, BTreeMap<String, v1::Item>>,
     changed: BTreeSet<Id>,
@@ -45,9 +46,11 @@ impl Desired {
     }
 
     /// Sets a fragment, or replaces it.
-    pub(super) fn set(&mut self, key: &str, text: &str) {
+    pub(super) fn set(&mut self, key: &[u8], value: &[u8]) {
         self.remove(key);
-        match parse(key, text) {
+        let (key, named) = name_of(key);
+        let key = &*key;
+        match named.and_then(|()| parse(key, value, key.starts_with(&self.state))) {
             Ok(items) => {
                 let ids = items.into_iter().map(|item| {
                     let id = id(&item);
@@ -66,7 +69,9 @@ impl Desired {
     }
 
     /// Removes a fragment.
-    pub(super) fn remove(&mut self, key: &str) {
+    pub(super) fn remove(&mut self, key: &[u8]) {
+        let (key, _) = name_of(key);
+        let key = &*key;
         self.wrong.remove(key);
         for id in self.fragments.remove(key).unwrap_or_default() {
             if let Some(of) = self.items.get_mut(&id) {
@@ -83,7 +88,7 @@ impl Desired {
     ///
     /// # Errors
     /// Which fragments are wrong, or contradict each other.
-    pub(super) fn all(&self) -> Result<Vec<v1::Item>, Vec<String>> {
+    pub(super) fn all(&self) -> Result<Vec<v1::Item>, Vec<Reason>> {
         self.check()?;
         let items = self.items.values();
         Ok(items.filter_map(|of| of.values().next().cloned()).collect())
@@ -93,7 +98,7 @@ impl Desired {
     ///
     /// # Errors
     /// As [`Desired::all`].
-    pub(super) fn changes(&self) -> Result<Vec<v1::Change>, Vec<String>> {
+    pub(super) fn changes(&self) -> Result<Vec<v1::Change>, Vec<Reason>> {
         self.check()?;
         let change = |id: &Id| {
             let set = self.items.get(id).and_then(|of| of.values().next());
@@ -124,16 +129,18 @@ impl Desired {
         }
     }
 
-    fn check(&self) -> Result<(), Vec<String>> {
+    fn check(&self) -> Result<(), Vec<Reason>> {
         if !self
             .fragments
             .keys()
             .any(|key| key.starts_with(&self.state))
             && self.wrong.is_empty()
         {
-            return Err(vec![format!(
-                "there is nothing under {}: write the node's state there, or an empty fragment to empty the node",
-                self.state
+            let fix = "write the node's state there, or an empty fragment to empty the node";
+            return Err(vec![Reason::new(
+                &self.state,
+                "there is nothing under it",
+                fix,
             )]);
         }
         let mut mistakes: Vec<_> = self.wrong.values().flatten().cloned().collect();
@@ -145,12 +152,8 @@ impl Desired {
                 continue;
             };
             if let Some((other, _)) = fragments.find(|(_, its)| *its != item) {
-                mistakes.push(format!(
-                    "{}: sets an item that {} sets otherwise: {}; keep it in one of them",
-                    word(other),
-                    word(first),
-                    name(item)
-                ));
+                let reason = format!("{} is set otherwise by {}", name(item), word(first));
+                mistakes.push(Reason::new(other, &reason, "keep it in one of them"));
             }
         }
         if mistakes.is_empty() {
@@ -161,32 +164,50 @@ impl Desired {
     }
 }
 
-fn parse(key: &str, text: &str) -> Result<Vec<Item>, Vec<String>> {
-    let file = match StateFile::parse_fragment(Path::new(key), text) {
-        Ok(file) => file,
-        Err(StateFileError::Invalid(mistakes)) => {
-            let told = mistakes.iter().take(MAX_REASONS);
-            let mut told: Vec<_> = told.map(ToString::to_string).collect();
-            if let Some(more @ 1..) = mistakes.len().checked_sub(MAX_REASONS) {
-                told.push(format!("{}: {more} mistakes more", word(key)));
-            }
-            return Err(told);
-        }
-        Err(error) => return Err(vec![error.to_string()]),
-    };
-    let mut items = Vec::with_capacity(file.changes.len());
-    for change in file.changes {
-        match change.change {
-            Some(Of::Set(v1::Item { item: Some(item) })) => items.push(item),
-            _ => {
-                return Err(vec![format!(
-                    "{}: delete: a fragment says what is to be there; remove the item, or the key, instead",
-                    word(key)
-                )]);
-            }
+/// A key as a text, and whether it is one.
+fn name_of(key: &[u8]) -> (Cow<'_, str>, Result<(), Vec<Reason>>) {
+    match std::str::from_utf8(key) {
+        Ok(key) => (Cow::Borrowed(key), Ok(())),
+        Err(_) => {
+            // No two keys have the same name so.
+            let key = key.escape_ascii().to_string();
+            let fix = "move the fragment to a key that is";
+            let wrong = vec![Reason::new(&key, "the key is not UTF-8", fix)];
+            (Cow::Owned(key), Err(wrong))
         }
     }
-    Ok(items)
+}
+
+fn parse(key: &str, value: &[u8], state: bool) -> Result<Vec<Item>, Vec<Reason>> {
+    let text = std::str::from_utf8(value).map_err(|error| {
+        let line = 1 + value[..error.valid_up_to()]
+            .iter()
+            .filter(|&&b| b == b'\n')
+            .count();
+        let reason = format!("line {line} is not UTF-8");
+        vec![Reason::new(key, &reason, "write it in UTF-8")]
+    })?;
+    let read = match state {
+        true => StateFile::parse_fragment,
+        false => StateFile::parse_keys,
+    };
+    let file = read(Path::new(key), text).map_err(|mistakes| {
+        let told = mistakes.iter().take(MAX_REASONS);
+        let mut told: Vec<_> = told.map(Reason::from).collect();
+        if let Some(more @ 1..) = mistakes.len().checked_sub(MAX_REASONS) {
+            told.push(Reason::new(key, &format!("{more} mistakes more"), ""));
+        }
+        told
+    })?;
+    let items = file
+        .changes
+        .into_iter()
+        .filter_map(|change| match change.change {
+            Some(Of::Set(v1::Item { item })) => item,
+            // The reader takes none of a store.
+            _ => None,
+        });
+    Ok(items.collect())
 }
 
 /// A deletion of it is `ItemRef::decode` of this; what transmits has a name that no reference has.
@@ -251,142 +272,5 @@ fn name(item: &v1::Item) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sets(changes: &[v1::Change]) -> Vec<String> {
-        let mut names: Vec<_> = changes
-            .iter()
-            .map(|change| match &change.change {
-                Some(Of::Set(item)) => format!("set {}", name(item)),
-                Some(Of::Delete(reference)) => format!("delete {:?}", reference.item),
-                None => panic!("an empty change"),
-            })
-            .collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn fragments_are_one_state_and_only_changes_are_told() {
-        let mut desired = Desired::new("/s/");
-        desired.set("/s/1", "vrfs:\n- name: red\n- name: blue\n");
-        desired.set(
-            "/s/2",
-            "{\"routes\": [{\"vrf\": \"red\", \"prefix\": \"10.0.0.0/8\", \"blackhole\": {}}]}",
-        );
-        assert_eq!(desired.all().unwrap().len(), 3);
-        assert_eq!(desired.changes().unwrap().len(), 3);
-        desired.told();
-        assert_eq!(desired.changes().unwrap(), []);
-
-        desired.set("/s/1", "vrfs:\n- name: red\n");
-        desired.remove("/s/2");
-        let told = sets(&desired.changes().unwrap());
-        assert_eq!(told.len(), 3, "{told:?}");
-        assert!(
-            told[0].contains("RouteRef") || told[1].contains("RouteRef"),
-            "{told:?}"
-        );
-        assert!(
-            told.iter().any(|it| it.contains("Vrf(\"blue\")")),
-            "{told:?}"
-        );
-        assert_eq!(told[2], "set vrf \"red\"");
-        assert_eq!(desired.all().unwrap().len(), 1);
-    }
-
-    #[test]
-    fn what_transmits_is_set_and_never_deleted() {
-        let mut desired = Desired::new("/s/");
-        desired.set("/s/1", "");
-        desired.set("/k/1", "transmit:\n- {link: ab, epoch: 1}\n");
-        desired.told();
-        desired.set(
-            "/k/1",
-            "transmit:\n- {link: ab, epoch: 2}\n- {circuit: ab, epoch: 2}\n",
-        );
-        assert_eq!(desired.changes().unwrap().len(), 2);
-        desired.told();
-        desired.remove("/k/1");
-        assert_eq!(desired.changes().unwrap(), []);
-    }
-
-    #[test]
-    fn no_fragment_with_tables_is_no_state_and_an_empty_one_is() {
-        let mut desired = Desired::new("/s/");
-        desired.set("/k/1", "transmit:\n- {link: ab, epoch: 1}\n");
-        assert!(desired.all().unwrap_err()[0].contains("nothing under /s/"));
-        desired.set("/s/1", "# nothing yet\n");
-        assert_eq!(desired.all().unwrap().len(), 1);
-    }
-
-    #[test]
-    fn mistakes_name_their_fragment_and_hold_all_back() {
-        let mut desired = Desired::new("/s/");
-        desired.set("/s/good", "vrfs:\n- name: red\n");
-        for (text, part) in [
-            ("vrfs: 1\n", "/s/bad"),
-            (
-                "delete:\n- vrf: red\n",
-                "a fragment says what is to be there",
-            ),
-            (
-                "keys:\n- {link: l, direction: a-to-b, epoch: 1, receiver_index: 1, secret_file: /etc/passwd}\n",
-                "secret_file",
-            ),
-        ] {
-            desired.set("/s/bad", text);
-            let mistakes = desired.all().unwrap_err();
-            assert!(
-                mistakes.iter().any(|it| it.contains(part)),
-                "{text}: {mistakes:?}"
-            );
-            assert_eq!(desired.changes().unwrap_err(), mistakes);
-        }
-        desired.remove("/s/bad");
-        assert_eq!(desired.all().unwrap().len(), 1);
-    }
-
-    #[test]
-    fn a_hostile_fragment_makes_no_long_lines() {
-        let mut desired = Desired::new("/s/");
-        let long = "\u{1b}[2J".repeat(15_000);
-        let quoted = serde_json::to_string(&long).unwrap();
-        let key = format!("/s/{long}");
-        for text in [
-            format!("{quoted}: 1\n"),
-            format!("ports:\n- {{name: p, role: {quoted}}}\n"),
-            format!("ports:\n- {{name: p, {quoted}: 1}}\n"),
-            format!("ports:\n- {{name: p, af_xdp: {{netdev: e, xdp: {quoted}}}}}\n"),
-            format!("delete:\n- {{port: {quoted}}}\n"),
-            format!("vrfs: {}\n", "[".repeat(60_000)),
-            "vrfs:\n".to_owned() + &"- {nam: 1}\n".repeat(10_000),
-        ] {
-            desired.set(&key, &text);
-            let mistakes = desired.all().unwrap_err();
-            assert!(mistakes.len() <= 2 * MAX_REASONS, "{}", mistakes.len());
-            for mistake in mistakes {
-                assert!(mistake.len() < 2500, "{}: {mistake}", mistake.len());
-                assert!(!mistake.chars().any(char::is_control), "{mistake}");
-            }
-        }
-    }
-
-    #[test]
-    fn two_fragments_may_agree_and_not_contradict() {
-        let mut desired = Desired::new("/s/");
-        let route = |to: &str| format!("routes:\n- {{vrf: red, prefix: 10.0.0.0/8, {to}}}\n");
-        desired.set("/s/1", &route("circuit: c"));
-        desired.set("/s/2", &route("circuit: c"));
-        assert_eq!(desired.all().unwrap().len(), 1);
-        desired.set("/s/2", &route("group: g"));
-        let mistakes = desired.all().unwrap_err();
-        assert!(
-            mistakes[0].contains("/s/2") && mistakes[0].contains("10.0.0.0/8"),
-            "{mistakes:?}"
-        );
-        desired.remove("/s/1");
-        assert_eq!(desired.all().unwrap().len(), 1);
-    }
-}
+#[path = "desired_tests.rs"]
+mod tests;

@@ -160,7 +160,7 @@ impl Agent {
                     .await?;
                 self.desired = Desired::new(&self.prefixes[0]);
                 for entry in state.entries.iter().chain(&keys.entries) {
-                    self.desired.set(&text(&entry.key), &text(&entry.value));
+                    self.desired.set(&entry.key, &entry.value);
                 }
                 tracing::info!(
                     revision = state.revision,
@@ -185,11 +185,11 @@ impl Agent {
                 key,
                 value,
             }) => {
-                self.desired.set(&text(&key), &text(&value));
+                self.desired.set(&key, &value);
                 revision
             }
             Ok(Change::Delete { revision, key }) => {
-                self.desired.remove(&text(&key));
+                self.desired.remove(&key);
                 revision
             }
             Ok(Change::Compacted) => {
@@ -232,8 +232,7 @@ impl Agent {
                 if let Some(more @ 1..) = mistakes.len().checked_sub(MAX_REASONS) {
                     tracing::error!("{more} mistakes more");
                 }
-                let reasons = mistakes.iter().map(Reason::text).collect();
-                self.status.failed(Progress::Invalid, reasons);
+                self.status.failed(Progress::Invalid, mistakes);
             }
             Err(Untold::Node(NotDone::Refused { moved: true, .. })) => {
                 self.whole = true;
@@ -241,13 +240,7 @@ impl Agent {
             }
             Err(Untold::Node(NotDone::Refused { reasons, .. })) => {
                 for reason in reasons.iter().take(MAX_REASONS) {
-                    tracing::error!(
-                        "refused: {}: {}: {}; {}",
-                        reason.item,
-                        reason.field,
-                        reason.reason,
-                        reason.fix
-                    );
+                    tracing::error!("refused: {reason}");
                 }
                 self.status.failed(Progress::Refused, reasons);
                 self.tell_soon(REFUSED_AGAIN);
@@ -325,6 +318,13 @@ impl Agent {
         if self.written.as_ref() != Some(&self.status) {
             let value = serde_json::to_vec(&self.status).unwrap_or_default();
             let key = self.status_key.as_bytes();
+            self.etcd.put(key, &value, Some(lease)).await?;
+            self.written = Some(self.status.clone());
+        }
+        Ok(())
+    }
+}
+
 /// What is wrong with the command line, with the option that mends it.
 fn option(error: EtcdError) -> anyhow::Error {
     let option = match error {
@@ -335,17 +335,10 @@ fn option(error: EtcdError) -> anyhow::Error {
     anyhow::anyhow!("--endpoints: {error}{option}")
 }
 
-            self.etcd.put(key, &value, Some(lease)).await?;
-            self.written = Some(self.status.clone());
-        }
-        Ok(())
-    }
-}
-
 /// Why the node is not at the desired state.
 enum Untold {
     /// The state itself is wrong.
-    Invalid(Vec<String>),
+    Invalid(Vec<Reason>),
     /// The node did not take it.
     Node(NotDone),
 }
@@ -373,9 +366,4 @@ async fn disturbed(node: &mut Option<Node>) -> Result<(), NotDone> {
 /// What went wrong with etcd, in whose words there may be anything.
 fn said(error: &EtcdError) -> String {
     sentence(&error.to_string()).into_owned()
-}
-
-/// What is not UTF-8 is no state file, and the parser will say so.
-fn text(octets: &[u8]) -> std::borrow::Cow<'_, str> {
-    String::from_utf8_lossy(octets)
 }

@@ -1,6 +1,6 @@
 //! The node's end: whole states and changes, and a word when anybody else changed it.
 
-use tonic::Streaming;
+use tonic::{Code, Streaming};
 use twinseal_api::client::Error;
 use twinseal_api::v1;
 use v1::event::Event as Of;
@@ -41,7 +41,7 @@ impl Node {
                 ..v1::WatchRequest::default()
             })
             .await
-            .map_err(|status| gone(client::explain(&status)))?;
+            .map_err(|status| not_done(status.into()))?;
         Ok(Self {
             client,
             events: events.into_inner(),
@@ -77,8 +77,7 @@ impl Node {
                 self.generation = response.generation;
                 Ok(response.generation)
             }
-            Err(Error::Refused(refusal)) => Err(refused(refusal)),
-            Err(error) => Err(NotDone::Gone(format!("{:#}", client::advise(error)))),
+            Err(error) => Err(not_done(error)),
         }
     }
 
@@ -96,21 +95,50 @@ impl Node {
                     }
                 }
                 Ok(None) => return Err(NotDone::Gone("the node is stopping".to_owned())),
-                Err(status) => {
-                    return Err(NotDone::Gone(format!("{:#}", client::explain(&status))));
-                }
+                Err(status) => return Err(not_done(status.into())),
             }
         }
     }
 }
 
-fn refused(refusal: v1::Refusal) -> NotDone {
+/// A node that answers is there, whatever it answers.
+fn not_done(error: Error) -> NotDone {
+    let fix = match &error {
+        Error::Refused(refusal) => return refused(refusal),
+        Error::Denied(..) => {
+            "give the agent the role operator: in the node's control.allow_users, or by its certificate"
+        }
+        Error::Untrusted(_) => "see to the certificates of the node and of the agent",
+        Error::Call(status) if answered(status.code()) => "see the node's log",
+        _ => return NotDone::Gone(format!("{:#}", client::advise(error))),
+    };
+    let reason = format!("{:#}", client::advise(error));
+    NotDone::Refused {
+        reasons: vec![Reason::new("node", &reason, fix)],
+        moved: false,
+    }
+}
+
+/// Whether it is the node that says so, and not what carries the call.
+fn answered(code: Code) -> bool {
+    matches!(
+        code,
+        Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::Unimplemented
+            | Code::InvalidArgument
+            | Code::FailedPrecondition
+            | Code::ResourceExhausted
+    )
+}
+
+fn refused(refusal: &v1::Refusal) -> NotDone {
     let moved = refusal
         .items
         .iter()
         .any(|item| item.field == "expected_generation");
     NotDone::Refused {
-        reasons: refusal.items.into_iter().map(Reason::from).collect(),
+        reasons: refusal.items.iter().cloned().map(Reason::from).collect(),
         moved,
     }
 }

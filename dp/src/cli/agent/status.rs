@@ -1,8 +1,11 @@
 //! What the agent writes back.
 
+use std::fmt;
+
 use serde::Serialize;
 use twinseal_api::v1;
 
+use crate::config::Mistake;
 use crate::text::{sentence, word};
 
 /// What became of the desired state: the value of `PREFIX/status/NODE`, in JSON.
@@ -56,11 +59,47 @@ pub(super) struct Reason {
 pub(super) const MAX_REASONS: usize = 32;
 
 impl Reason {
+    /// What is wrong with an item as a whole.
+    pub(super) fn new(item: &str, reason: &str, fix: &str) -> Self {
+        Self {
+            item: word(item).into_owned(),
+            field: String::new(),
+            reason: sentence(reason).into_owned(),
+            fix: fix.to_owned(),
+        }
+    }
+
     /// Only a text.
     pub(super) fn text(reason: impl ToString) -> Self {
         Self {
             reason: sentence(&reason.to_string()).into_owned(),
             ..Self::default()
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in [&self.item, &self.field] {
+            if !part.is_empty() {
+                write!(f, "{part}: ")?;
+            }
+        }
+        f.write_str(&self.reason)?;
+        match self.fix.as_str() {
+            "" => Ok(()),
+            fix => write!(f, "; {fix}"),
+        }
+    }
+}
+
+impl From<&Mistake> for Reason {
+    fn from(mistake: &Mistake) -> Self {
+        Self {
+            item: mistake.place(),
+            field: mistake.field.clone(),
+            reason: mistake.reason.clone(),
+            fix: mistake.fix.clone(),
         }
     }
 }

@@ -7,14 +7,18 @@ use zeroize::Zeroizing;
 
 use super::yaml::{At, Broken, Node, Pair, Value};
 use crate::config::Mistake;
-use crate::text::quoted;
+use crate::text::{hide_secrets, quoted};
 
 /// Mistakes of one file that are told.
 const MAX_MISTAKES: usize = 1000;
+/// Characters of an unknown field's name that are shown where it may be a secret: ours have no more.
+const MAX_SHOWN: usize = 24;
 
 /// What is wrong with a file.
 pub(super) struct Mistakes<'p> {
     path: &'p Path,
+    /// Whether secrets are near: then no value is told, nor a name of a field that may be one.
+    pub(super) private: bool,
     pub(super) all: Vec<Mistake>,
 }
 
@@ -28,14 +32,27 @@ pub(in crate::cli) trait Word: Sized {
 
 impl<'p> Mistakes<'p> {
     pub(super) fn new(path: &'p Path) -> Self {
-        let all = Vec::new();
-        Self { path, all }
+        Self {
+            path,
+            private: false,
+            all: Vec::new(),
+        }
+    }
+
+    /// The name of an unknown field.
+    pub(super) fn shown<'t>(&self, name: &'t str) -> Cow<'t, str> {
+        let plain = |b: u8| b.is_ascii_lowercase() || b == b'_';
+        match self.private && (name.len() > MAX_SHOWN || !name.bytes().all(plain)) {
+            true => Cow::Borrowed("(a name that is not shown)"),
+            false => hide_secrets(name),
+        }
     }
 
     pub(super) fn add(&mut self, at: At, field: &str, reason: impl Into<String>, fix: &str) {
         if self.all.len() < MAX_MISTAKES {
             let place = (at.line, at.column);
-            let mistake = Mistake::new(self.path, place, field, &reason.into(), fix);
+            let reason = reason.into();
+            let mistake = Mistake::new(self.path, place, field, &hide_secrets(&reason), fix);
             self.all.push(mistake);
         }
     }
@@ -95,7 +112,8 @@ impl<'a, 'p> Fields<'a, '_, 'p> {
             match &mut pair.value.value {
                 Value::Map(pairs) if pair.key == "<<" => merged.append(pairs),
                 _ if self.has(&pair.key) => {
-                    self.wrong(pair.at, &pair.key, "it is a duplicate", "keep one of them");
+                    let name = self.mistakes.shown(&pair.key);
+                    self.wrong(pair.at, &name, "it is a duplicate", "keep one of them");
                 }
                 _ => self.pairs.push(pair),
             }
@@ -220,7 +238,11 @@ impl<'a, 'p> Fields<'a, '_, 'p> {
             return 0;
         };
         W::number_of(&text).unwrap_or_else(|| {
-            let reason = format!("{} is not one of {}", quoted(&text), W::WORDS.join(", "));
+            let value = match self.mistakes.private {
+                true => Cow::Borrowed("it"),
+                false => Cow::Owned(quoted(&text)),
+            };
+            let reason = format!("{value} is not one of {}", W::WORDS.join(", "));
             self.wrong(at, name, reason, "write one of these");
             0
         })
@@ -326,7 +348,8 @@ impl<'a, 'p> Fields<'a, '_, 'p> {
         for pair in std::mem::take(&mut self.pairs) {
             let known = self.known.join(", ");
             let reason = format!("unknown field; there are {known}");
-            self.wrong(pair.at, &pair.key, reason, "correct its name or remove it");
+            let name = self.mistakes.shown(&pair.key);
+            self.wrong(pair.at, &name, reason, "correct its name or remove it");
         }
     }
 }

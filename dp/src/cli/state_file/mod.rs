@@ -3,8 +3,10 @@
 //! Each entry becomes one change of a transaction. Its place in the file is kept, so that a refusal of the node can be
 //! shown there.
 
+mod entry;
 mod fields;
 mod from_proto;
+mod judge;
 mod read;
 pub(super) mod schema;
 #[cfg(test)]
@@ -42,6 +44,8 @@ enum Origin {
     File,
     /// A store, in which others write.
     Store,
+    /// What a store has of keys: its writers may set nothing else.
+    StoredKeys,
 }
 
 /// Where an entry begins.
@@ -115,13 +119,21 @@ impl StateFile {
         read::read(path, Origin::File, text).map_err(StateFileError::Invalid)
     }
 
-    /// Reads a text that is no file of this machine's, and must not make us read one: no `secret_file`. `key` is what it
-    /// is called in messages.
+    /// Reads a text that is no file of this machine's, and must not make us read one: no `secret_file`, and no `delete`.
+    /// `key` is what it is called in messages.
     ///
     /// # Errors
-    /// [`StateFileError::Invalid`] with the mistakes in it.
-    pub fn parse_fragment(key: &Path, text: &str) -> Result<Self, StateFileError> {
-        read::read(key, Origin::Store, text).map_err(StateFileError::Invalid)
+    /// All mistakes in it, with those that the node would find in its entries.
+    pub(crate) fn parse_fragment(key: &Path, text: &str) -> Result<Self, Vec<Mistake>> {
+        read::read(key, Origin::Store, text)
+    }
+
+    /// The same of a fragment by someone who may set keys, and what transmits, and nothing else.
+    ///
+    /// # Errors
+    /// As [`StateFile::parse_fragment`].
+    pub(crate) fn parse_keys(key: &Path, text: &str) -> Result<Self, Vec<Mistake>> {
+        read::read(key, Origin::StoredKeys, text)
     }
 
     /// Where a change of the transaction stands in the file; `None` for an index that is none of its changes.

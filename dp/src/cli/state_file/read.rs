@@ -5,20 +5,16 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::path::Path;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use twinseal_api::v1;
 use v1::item::Item;
 
+use super::entry::{Secrets, delete, item, key};
 use super::fields::{Fields, Mistakes};
-use super::schema::{
-    BindMode, Checksum, Direction, Dscp, End, INSTALLED, NEEDED, PortRole, Suite, XdpMode,
-};
+use super::judge::judge;
 use super::yaml::{At, Broken, Next, Node, Value, Yaml};
 use super::{Origin, Place, StateFile};
 use crate::config::Mistake;
 use crate::control::parse::ItemKey;
-use crate::private;
 
 /// The sections of a file, in the order in which they are applied.
 const SECTIONS: [&str; 11] = [
@@ -35,17 +31,10 @@ const SECTIONS: [&str; 11] = [
     DELETE,
 ];
 const DELETE: &str = "delete";
+/// Those with secrets, or near to them.
+const KEYS: [&str; 2] = ["keys", "transmit"];
 /// In what `ctl get -o yaml` prints, the state among what became of it.
 const STATE: &str = "state";
-
-/// What was seen of keys' secrets.
-#[derive(Default)]
-struct Secrets {
-    /// Keys that the node must have.
-    installed: usize,
-    /// Some are written in the text itself.
-    written: bool,
-}
 
 pub(super) fn read(path: &Path, origin: Origin, text: &str) -> Result<StateFile, Vec<Mistake>> {
     let mut reader = Reader {
@@ -53,6 +42,7 @@ pub(super) fn read(path: &Path, origin: Origin, text: &str) -> Result<StateFile,
         origin,
         mistakes: Mistakes::new(path),
         sections: Default::default(),
+        wrong: HashMap::new(),
         secrets: Secrets::default(),
     };
     let mut at = "";
@@ -62,6 +52,7 @@ pub(super) fn read(path: &Path, origin: Origin, text: &str) -> Result<StateFile,
     let Reader {
         mut mistakes,
         sections,
+        wrong,
         secrets,
         ..
     } = reader;
@@ -71,6 +62,10 @@ pub(super) fn read(path: &Path, origin: Origin, text: &str) -> Result<StateFile,
         places.push(place);
     }
     named_once(&changes, &places, &mut mistakes);
+    // What the node is asked anyway, it tells together with what only it can know.
+    if origin != Origin::File || !mistakes.all.is_empty() {
+        judge(&changes, &places, &wrong, &mut mistakes);
+    }
     if !mistakes.all.is_empty() {
         mistakes.all.sort_by_key(|it| (it.line, it.column));
         return Err(mistakes.all);
@@ -120,6 +115,8 @@ struct Reader<'p> {
     mistakes: Mistakes<'p>,
     /// What each section changes.
     sections: [Vec<(v1::Change, Place)>; SECTIONS.len()],
+    /// Which fields of an entry were told already.
+    wrong: HashMap<(&'static str, usize), Vec<String>>,
     secrets: Secrets,
 }
 
@@ -170,10 +167,9 @@ impl Reader<'_> {
     fn sections(&mut self, yaml: &mut Yaml<'_>, section: &mut &'static str) -> Result<(), Broken> {
         let mut seen = [false; SECTIONS.len()];
         while let Some((at, name)) = name(yaml)? {
-            let Some(n) = SECTIONS.iter().position(|section| *section == name) else {
-                let reason = format!("unknown field; there are {}", SECTIONS.join(", "));
-                let fix = "correct its name or remove it";
-                self.mistakes.add(at, &name, reason, fix);
+            let n = SECTIONS.iter().position(|section| *section == name);
+            let Some(n) = n.filter(|&n| self.origin.may_have(SECTIONS[n])) else {
+                self.misplaced(at, &name, n);
                 let (at, value) = yaml.next()?;
                 yaml.rest(at, value)?;
                 continue;
@@ -186,6 +182,30 @@ impl Reader<'_> {
             self.section(yaml, n)?;
         }
         Ok(())
+    }
+
+    /// A section that is none, or none of this text's.
+    fn misplaced(&mut self, at: At, name: &str, n: Option<usize>) {
+        let (reason, fix) = match n {
+            None => {
+                let sections = SECTIONS.iter().filter(|name| self.origin.may_have(name));
+                let sections: Vec<_> = sections.copied().collect();
+                let reason = format!("unknown field; there are {}", sections.join(", "));
+                (reason, "correct its name or remove it")
+            }
+            Some(_) if name == DELETE => (
+                "a fragment says what is to be there".to_owned(),
+                "remove the item, or the key, instead",
+            ),
+            Some(_) => (
+                "a fragment under `keys` has the sections keys and transmit only".to_owned(),
+                "move the section to a fragment under `state`",
+            ),
+        };
+        self.mistakes.private = self.origin == Origin::StoredKeys;
+        let name = self.mistakes.shown(name);
+        self.mistakes.add(at, &name, reason, fix);
+        self.mistakes.private = false;
     }
 
     fn section(&mut self, yaml: &mut Yaml<'_>, n: usize) -> Result<(), Broken> {
@@ -220,6 +240,8 @@ impl Reader<'_> {
     /// One entry of a section.
     fn one(&mut self, n: usize, index: usize, node: Node<'_>) {
         let (at, section) = (node.at, SECTIONS[n]);
+        let before = self.mistakes.all.len();
+        self.mistakes.private = KEYS.contains(&section) || section == DELETE;
         let change = match section {
             DELETE => self.mistakes.entry(node, "", delete).flatten(),
             "keys" => {
@@ -230,17 +252,32 @@ impl Reader<'_> {
                     ..
                 } = self;
                 let read = |f: &mut Fields<'_, '_, '_>| key(f, path, *origin, secrets);
-                let key = self.mistakes.entry(node, "", read).flatten();
+                let key = self.mistakes.entry(node, "", read);
                 key.map(|key| set(Item::Key(key)))
             }
             _ => self.mistakes.entry(node, "", |f| item(section, f)).map(set),
         };
+        self.mistakes.private = false;
+        if let Some(told @ [_, ..]) = self.mistakes.all.get(before..) {
+            let fields = told.iter().map(|it| it.field.clone());
+            self.wrong.insert((section, index), fields.collect());
+        }
         if let Some(change) = change {
             let change = v1::Change {
                 change: Some(change),
             };
             let place = Place { at, section, index };
             self.sections[n].push((change, place));
+        }
+    }
+}
+
+impl Origin {
+    fn may_have(self, section: &str) -> bool {
+        match self {
+            Self::File => true,
+            Self::Store => section != DELETE,
+            Self::StoredKeys => KEYS.contains(&section),
         }
     }
 }
@@ -282,286 +319,4 @@ fn no_name(at: At) -> Broken {
 
 fn set(item: Item) -> v1::change::Change {
     v1::change::Change::Set(v1::Item { item: Some(item) })
-}
-
-fn item(section: &str, f: &mut Fields<'_, '_, '_>) -> Item {
-    match section {
-        "ports" => Item::Port(port(f)),
-        "vrfs" => Item::Vrf(v1::Vrf {
-            name: f.needed("name"),
-        }),
-        "links" => Item::Link(v1::Link {
-            name: f.needed("name"),
-            end: f.word::<End>("end"),
-            port: f.text("port"),
-            local: f.text("local"),
-            remote: f.text("remote"),
-            local_port: f.number("local_port"),
-            remote_port: f.number("remote_port"),
-            next_hop: f.text("next_hop"),
-        }),
-        "circuits" => Item::Circuit(v1::Circuit {
-            name: f.needed("name"),
-            id: f.number("id"),
-            end: f.word::<End>("end"),
-            vrf: f.text("vrf"),
-            link: f.text("link"),
-            label: f.number("label"),
-            hop_limit: f.number("hop_limit"),
-            dscp: f.word::<Dscp>("dscp"),
-            dscp_value: f.number("dscp_value"),
-            tags: f.texts("tags").into_iter().collect(),
-        }),
-        "labels" => Item::Label(label(f)),
-        "groups" => Item::Group(v1::Group {
-            name: f.needed("name"),
-            members: f.list("members", member),
-        }),
-        "routes" => Item::Route(route(f)),
-        "neighbours" => Item::Neighbour(v1::Neighbour {
-            port: f.needed("port"),
-            address: f.needed("address"),
-            mac: f.text("mac"),
-        }),
-        _ => Item::Transmit(transmit(f)),
-    }
-}
-
-fn port(f: &mut Fields<'_, '_, '_>) -> v1::Port {
-    use v1::port::Device;
-    let af_xdp = f.map("af_xdp", |f| {
-        Device::AfXdp(v1::AfXdp {
-            netdev: f.needed("netdev"),
-            bind: f.word::<BindMode>("bind"),
-            xdp: f.word::<XdpMode>("xdp"),
-            busy_poll: f.flag("busy_poll"),
-            owned: f.flag("owned"),
-        })
-    });
-    let tap = f.map("tap", |f| {
-        Device::Tap(v1::Tap {
-            netdev: f.needed("netdev"),
-        })
-    });
-    let memory = f.map("memory", |f| {
-        Device::Memory(v1::Memory {
-            wire: f.needed("wire"),
-            mac: f.text("mac"),
-        })
-    });
-    v1::Port {
-        name: f.needed("name"),
-        role: f.word::<PortRole>("role"),
-        vrf: f.text("vrf"),
-        mtu: f.number("mtu"),
-        checksum: f.word::<Checksum>("checksum"),
-        local: f.texts_of("local"),
-        device: f.one_of("af_xdp, tap, memory", [af_xdp, tap, memory]),
-    }
-}
-
-fn label(f: &mut Fields<'_, '_, '_>) -> v1::Label {
-    use v1::label::Action;
-    let swap = f.map("swap", |f| {
-        Action::Swap(v1::Swap {
-            link: f.needed("link"),
-            label: f.needed_number("label"),
-        })
-    });
-    let egress = f.map("egress", |f| {
-        Action::Egress(v1::Egress {
-            circuit: f.needed("circuit"),
-        })
-    });
-    v1::Label {
-        link: f.needed("link"),
-        label: f.needed_number("label"),
-        action: f.one_of("swap, egress", [swap, egress]),
-    }
-}
-
-fn via(f: &mut Fields<'_, '_, '_>) -> v1::Via {
-    v1::Via {
-        port: f.needed("port"),
-        address: f.text("address"),
-    }
-}
-
-fn member(f: &mut Fields<'_, '_, '_>) -> v1::Member {
-    use v1::member::Target;
-    let circuit = f.maybe("circuit").map(Target::Circuit);
-    let via = f.map("via", via).map(Target::Via);
-    v1::Member {
-        target: f.one_of("circuit, via", [circuit, via]),
-        weight: f.maybe_number("weight"),
-    }
-}
-
-fn route(f: &mut Fields<'_, '_, '_>) -> v1::Route {
-    use v1::route::Target;
-    let targets = [
-        f.maybe("circuit").map(Target::Circuit),
-        f.maybe("group").map(Target::Group),
-        f.map("via", via).map(Target::Via),
-        f.map("blackhole", |_| Target::Blackhole(v1::Blackhole {})),
-    ];
-    v1::Route {
-        vrf: f.needed("vrf"),
-        prefix: f.needed("prefix"),
-        target: f.one_of("circuit, group, via, blackhole", targets),
-    }
-}
-
-fn transmit(f: &mut Fields<'_, '_, '_>) -> v1::Transmit {
-    use v1::transmit::Owner;
-    let owners = [
-        f.maybe("link").map(Owner::Link),
-        f.maybe("circuit").map(Owner::Circuit),
-    ];
-    v1::Transmit {
-        owner: f.one_of("link, circuit", owners),
-        epoch: f.needed_number("epoch"),
-    }
-}
-
-fn key(
-    f: &mut Fields<'_, '_, '_>,
-    path: &Path,
-    origin: Origin,
-    secrets: &mut Secrets,
-) -> Option<v1::Key> {
-    use v1::key::Owner;
-    let owners = [
-        f.maybe("link").map(Owner::Link),
-        f.maybe("circuit").map(Owner::Circuit),
-    ];
-    let owner = f.one_of("link, circuit", owners);
-    let key = v1::Key {
-        owner,
-        direction: f.word::<Direction>("direction"),
-        epoch: f.needed_number("epoch"),
-        suite: f.word::<Suite>("suite"),
-        receiver_index: f.number("receiver_index"),
-        limits: f.map("limits", |f| v1::KeyLimits {
-            packets: f.number("packets"),
-            bytes: f.number("bytes"),
-            seconds: f.number("seconds"),
-        }),
-        ..Default::default()
-    };
-    let (text, file) = (f.secret("secret"), f.maybe("secret_file"));
-    let at = f.at;
-    let secret = match (text, file) {
-        (Some(text), None) if [INSTALLED, NEEDED].contains(&text.as_str()) => {
-            secrets.installed += 1;
-            return Some(v1::Key {
-                needed: *text == NEEDED,
-                ..key
-            });
-        }
-        (Some(text), None) => {
-            secrets.written = true;
-            decode(f, "secret", text.as_bytes())
-        }
-        (None, Some(_)) if origin == Origin::Store => {
-            let fix = "write the secret itself: files of this machine are not for whoever writes the store";
-            f.wrong(at, "secret_file", "it is not taken from a store", fix);
-            None
-        }
-        (None, Some(file)) => {
-            let file = path.parent().unwrap_or(Path::new("")).join(file);
-            match private::read(&file) {
-                Ok(text) => decode(f, "secret_file", &text),
-                Err(error) => {
-                    let fix = "name a file made by `twinseal genkey`";
-                    f.wrong(at, "secret_file", error.to_string(), fix);
-                    None
-                }
-            }
-        }
-        (Some(_), Some(_)) => {
-            let fix = "keep one of them";
-            f.wrong(at, "secret, secret_file", "both are given", fix);
-            None
-        }
-        (None, None) => {
-            let fix = "write the output of `twinseal genkey`, name its file in secret_file, or write `installed` \
-                       for a key that the node has already";
-            f.wrong(at, "secret", "the key has none", fix);
-            None
-        }
-    };
-    let secret = secret?;
-    Some(v1::Key { secret, ..key })
-}
-
-fn decode(f: &mut Fields<'_, '_, '_>, field: &str, text: &[u8]) -> Option<Vec<u8>> {
-    let secret = STANDARD.decode(text.trim_ascii());
-    if secret.is_err() {
-        // The decoder's own message would show a part of the secret.
-        let fix = "write the output of `twinseal genkey`: 32 bytes, 44 characters";
-        f.wrong(f.at, field, "the secret is not base64", fix);
-    }
-    secret.ok()
-}
-
-fn delete(f: &mut Fields<'_, '_, '_>) -> Option<v1::change::Change> {
-    use v1::item_ref::Item;
-    let given = f.given();
-    let label = f.map("label", |f| v1::LabelRef {
-        link: f.needed("link"),
-        label: f.needed_number("label"),
-    });
-    let route = f.map("route", |f| v1::RouteRef {
-        vrf: f.needed("vrf"),
-        prefix: f.needed("prefix"),
-    });
-    let neighbour = f.map("neighbour", |f| v1::NeighbourRef {
-        port: f.needed("port"),
-        address: f.needed("address"),
-    });
-    let key = f.map("key", |f| {
-        use v1::key_ref::Owner;
-        let owners = [
-            f.maybe("link").map(Owner::Link),
-            f.maybe("circuit").map(Owner::Circuit),
-        ];
-        v1::KeyRef {
-            owner: f.one_of("link, circuit", owners),
-            direction: f.word::<Direction>("direction"),
-            epoch: f.needed_number("epoch"),
-        }
-    });
-    let transmit = f.map("transmit", |f| {
-        use v1::transmit_ref::Owner;
-        let owners = [
-            f.maybe("link").map(Owner::Link),
-            f.maybe("circuit").map(Owner::Circuit),
-        ];
-        v1::TransmitRef {
-            owner: f.one_of("link, circuit", owners),
-        }
-    });
-    let items = [
-        f.maybe("port").map(Item::Port),
-        f.maybe("vrf").map(Item::Vrf),
-        f.maybe("link").map(Item::Link),
-        f.maybe("circuit").map(Item::Circuit),
-        f.maybe("group").map(Item::Group),
-        label.map(Item::Label),
-        route.map(Item::Route),
-        neighbour.map(Item::Neighbour),
-        key.map(Item::Key),
-        transmit.map(Item::Transmit),
-    ];
-    let item = f.one_of("delete", items);
-    if item.is_none() && given == 0 {
-        f.wrong(
-            f.at,
-            "delete",
-            "it names nothing",
-            "name one item, as in `port: NAME`",
-        );
-    }
-    item.map(|item| v1::change::Change::Delete(v1::ItemRef { item: Some(item) }))
 }

@@ -25,13 +25,15 @@ const MAX_TAG_VALUE: usize = 256;
 const MAX_LOCAL: usize = 64;
 
 impl Parser<'_> {
-    /// The owner as (is it a link, its name).
+    /// The owner as (is it a link, its name). What is no name is not quoted: it may be a secret in the wrong place.
     pub(super) fn owner(&mut self, owner: Option<(bool, String)>) -> Option<Owner> {
-        match owner {
-            Some((true, name)) => self.name("link", &name).map(Owner::Link),
-            Some((false, name)) => self.name("circuit", &name).map(Owner::Circuit),
-            None => self.refuse("owner", "it is not given", "give link or circuit"),
-        }
+        const FIX: &str = "give 1 to 64 of A-Z a-z 0-9 _ . -";
+        let (field, owner) = match owner {
+            Some((true, name)) => ("link", Name::new(&name).map(Owner::Link)),
+            Some((false, name)) => ("circuit", Name::new(&name).map(Owner::Circuit)),
+            None => return self.refuse("owner", "it is not given", "give link or circuit"),
+        };
+        owner.or_else(|| self.refuse(field, "it is not a name", FIX))
     }
 
     pub(super) fn key_id(

@@ -9,7 +9,8 @@ use twinseal_xsk::BindMode;
 
 use super::{Action, Item, ItemKey, Kept, Parser};
 use crate::control::model::{
-    Checksum, Circuit, Hop, Key, KeyId, LabelAction, Link, Member, Owner, Port, Role, Target,
+    Checksum, Circuit, Hop, Key, KeyId, LabelAction, Link, LinkName, Member, Owner, Port, Role,
+    Target,
 };
 use crate::text::quoted;
 use twinseal_fib::Dscp;
@@ -516,9 +517,14 @@ impl Parser<'_> {
 }
 
 pub(super) fn owner_text(owner: &Option<(bool, String)>) -> String {
+    let named = |name: &str| match LinkName::new(name) {
+        Some(_) => quoted(name),
+        // It may be a secret in the wrong place.
+        None => "without a name".to_owned(),
+    };
     match owner {
-        Some((true, name)) => format!("link {}", quoted(name)),
-        Some((false, name)) => format!("circuit {}", quoted(name)),
+        Some((true, name)) => format!("link {}", named(name)),
+        Some((false, name)) => format!("circuit {}", named(name)),
         None => "nothing".to_owned(),
     }
 }
