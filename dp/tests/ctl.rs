@@ -269,7 +269,7 @@ fn applies_and_reads_back() {
     let again = node.apply("edited.yaml", &edited, &[]);
     assert!(again.status.success(), "{}", text(&again.stderr));
     assert!(
-        text(&again.stdout).contains("; 2 installed keys left as they are"),
+        text(&again.stdout).contains("; 2 keys without a secret in the file left as they are"),
         "{}",
         text(&again.stdout)
     );
@@ -421,6 +421,73 @@ fn a_dry_run_and_a_wrong_generation_change_nothing() {
         text(&other.stderr)
     );
     assert_eq!(node.json("get")["generation"], 0);
+}
+
+#[test]
+fn what_changes_the_node_tells_programs_too() {
+    let node = Node::start();
+    let json = |output: &Output| -> Value {
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+    };
+    let dry = node.apply("state.yaml", &state(), &["--dry-run", "-o", "json"]);
+    let told = json(&dry);
+    assert_eq!(told["created"], CHANGES);
+    assert_eq!(told["changes"].as_array().map(Vec::len), Some(CHANGES));
+    assert!(
+        told["changes"][0]["old"].is_null() && told["changes"][0]["new"].is_object(),
+        "{told}"
+    );
+
+    // What the node refuses, and what the file itself has, in one form.
+    for (text_of, place, field) in [
+        (
+            "routes: [{vrf: none, prefix: 10.0.0.0/8, blackhole: {}}]\n",
+            ":1: routes[0]",
+            "vrf",
+        ),
+        ("prots: []\n", ":1:1", "prots"),
+    ] {
+        let refused = node.apply("wrong.yaml", text_of, &["--json"]);
+        assert_eq!(refused.status.code(), Some(1));
+        let reason = json(&refused)["refused"][0].take();
+        assert!(
+            reason["place"]
+                .as_str()
+                .is_some_and(|it| it.ends_with(place)),
+            "{reason}"
+        );
+        assert_eq!(reason["field"], field);
+        assert!(reason["fix"].as_str().is_some_and(|it| !it.is_empty()));
+        assert!(refused.stderr.is_empty(), "{}", text(&refused.stderr));
+    }
+
+    let done = node.apply(
+        "state.yaml",
+        &state(),
+        &["--confirm-within", "600", "--json"],
+    );
+    let done = json(&done);
+    assert_eq!(
+        (&done["generation"], &done["pending"]["generation"]),
+        (&1.into(), &1.into())
+    );
+    assert_eq!(json(&node.ctl(&["confirm", "--json"]))["generation"], 1);
+    let drained = json(&node.ctl(&["drain", "--link", "to-b", "--json"]));
+    assert_eq!(
+        drained,
+        serde_json::json!({ "link": "to-b", "state": "draining" })
+    );
+    let back = json(&node.ctl(&["undrain", "--link", "to-b", "--json"]));
+    assert_eq!(back["state"], "in-service");
+    let more = "vrfs: [{name: more}]\n";
+    let more = node.apply("more.yaml", more, &["--confirm-within", "600"]);
+    assert!(more.status.success(), "{}", text(&more.stderr));
+    let back = json(&node.ctl(&["rollback", "-o", "json"]));
+    assert_eq!(back["not_restored"], serde_json::json!([]));
+
+    let missing = node.ctl(&["apply", "-f", "/nope"]);
+    let told = text(&missing.stderr);
+    assert_eq!(told.matches("No such file").count(), 1, "{told}");
 }
 
 #[test]

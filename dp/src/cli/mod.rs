@@ -74,10 +74,23 @@ pub fn main() -> ExitCode {
         // `twinseal ctl get | head` is no failure.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("twinseal: {error:#}");
+            eprintln!("twinseal: {}", with_causes(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes, each told once: some say theirs themselves.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text += &format!(": {cause}");
+        }
+    }
+    text
 }
 
 fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {

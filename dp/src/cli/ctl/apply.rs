@@ -8,9 +8,14 @@ use anyhow::{Context, bail};
 use twinseal_api::client::Error;
 use twinseal_api::v1::{self, change::Change};
 
+use serde_json::{Value, json};
+
 use super::client::{self, Client, Target};
+use super::output::Output;
+use crate::cli::print;
 use crate::cli::run::forbid_dumps;
-use crate::cli::state_file::{self, StateFile};
+use crate::cli::state_file::{self, StateFile, StateFileError};
+use crate::config::Mistake;
 use crate::time;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -30,6 +35,8 @@ pub(super) struct ApplyArgs {
     /// A name for this request: the same again under it is answered but not applied again.
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     request_id: String,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -43,7 +50,9 @@ pub(super) struct ReplaceArgs {
 
 /// Sets what the file says, and leaves the rest.
 pub(super) async fn apply(target: Target, args: ApplyArgs) -> anyhow::Result<ExitCode> {
-    let (mut file, mut client) = begin(target, &args).await?;
+    let Some((mut file, mut client)) = begin(target, &args).await? else {
+        return Ok(ExitCode::FAILURE);
+    };
     let request = v1::ApplyRequest {
         changes: std::mem::take(&mut file.changes),
         dry_run: args.dry_run,
@@ -62,7 +71,9 @@ pub(super) async fn replace(target: Target, args: ReplaceArgs) -> anyhow::Result
         apply: args,
         allow_empty,
     } = args;
-    let (mut file, mut client) = begin(target, &args).await?;
+    let Some((mut file, mut client)) = begin(target, &args).await? else {
+        return Ok(ExitCode::FAILURE);
+    };
     let mut items = Vec::with_capacity(file.changes.len());
     for change in std::mem::take(&mut file.changes) {
         match change.change {
@@ -91,11 +102,20 @@ pub(super) async fn replace(target: Target, args: ReplaceArgs) -> anyhow::Result
     end(&file, &args, answer)
 }
 
-async fn begin(target: Target, args: &ApplyArgs) -> anyhow::Result<(StateFile, Client)> {
+/// Nothing for a file whose mistakes were told to a program.
+async fn begin(target: Target, args: &ApplyArgs) -> anyhow::Result<Option<(StateFile, Client)>> {
     // This process is about to hold secrets too.
     forbid_dumps().context("cannot switch core dumps off")?;
-    let file = StateFile::load(&args.file)?;
-    Ok((file, target.connect().await?))
+    let file = match StateFile::load(&args.file) {
+        Ok(file) => file,
+        Err(StateFileError::Invalid(mistakes)) if !args.output.table() => {
+            let told: Vec<_> = mistakes.iter().map(mistake_json).collect();
+            args.output.whole(&mut io::stdout(), &refusal_json(told))?;
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Some((file, target.connect().await?)))
 }
 
 fn end(
@@ -105,6 +125,12 @@ fn end(
 ) -> anyhow::Result<ExitCode> {
     let answer = match answer {
         Ok(answer) => answer,
+        Err(Error::Refused(refusal)) if !args.output.table() => {
+            let told = refusal.items.iter().map(|item| item_json(file, item));
+            args.output
+                .whole(&mut io::stdout(), &refusal_json(told.collect()))?;
+            return Ok(ExitCode::FAILURE);
+        }
         Err(Error::Refused(refusal)) => {
             eprint!("{}", refusal_text(file, &refusal));
             return Ok(ExitCode::FAILURE);
@@ -112,6 +138,11 @@ fn end(
         Err(error) => return Err(client::advise(error)),
     };
     let mut out = io::stdout().lock();
+    if !args.output.table() {
+        args.output
+            .whole(&mut out, &answer_json(file, args.dry_run, &answer)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let diff = answer.diff.unwrap_or_default();
     if args.dry_run {
         print_diff(&mut out, &diff)?;
@@ -134,7 +165,11 @@ fn end(
     }
     match file.installed {
         0 => writeln!(out)?,
-        n => writeln!(out, "; {n} installed keys left as they are")?,
+        1 => writeln!(out, "; 1 key without a secret in the file left as it is")?,
+        n => writeln!(
+            out,
+            "; {n} keys without a secret in the file left as they are"
+        )?,
     }
     if answer.not_stored {
         writeln!(
@@ -185,6 +220,66 @@ fn print_diff(out: &mut impl Write, diff: &v1::Diff) -> anyhow::Result<()> {
         "{created} created, {updated} updated, {deleted} deleted"
     )?;
     Ok(())
+}
+
+/// What [`end`] tells people.
+fn answer_json(
+    file: &StateFile,
+    dry_run: bool,
+    answer: &v1::ApplyResponse,
+) -> serde_json::Result<Value> {
+    let diff = answer.diff.clone().unwrap_or_default();
+    let side = |item: &Option<v1::Item>| match item {
+        Some(item) => state_file::json(std::slice::from_ref(item)),
+        None => Ok(Value::Null),
+    };
+    let mut changes = Vec::with_capacity(diff.changes.len());
+    for change in &diff.changes {
+        changes.push(json!({ "old": side(&change.old)?, "new": side(&change.new)? }));
+    }
+    let pending = answer.pending.as_ref();
+    Ok(json!({
+        "dry_run": dry_run,
+        "generation": answer.generation,
+        "repeated": answer.repeated,
+        "created": diff.created,
+        "updated": diff.updated,
+        "deleted": diff.deleted,
+        "changes": changes,
+        "keys_without_secret": file.installed,
+        "not_stored": answer.not_stored,
+        "warnings": answer.warnings,
+        "pending": pending.map(|it| json!({
+            "generation": it.generation,
+            "until_unix_nanos": it.until_unix_nanos,
+        })),
+    }))
+}
+
+/// Why nothing was changed.
+fn refusal_json(reasons: Vec<Value>) -> Value {
+    json!({ "refused": reasons })
+}
+
+fn item_json(file: &StateFile, item: &v1::RefusedItem) -> Value {
+    let mut object = print::refused_json(item);
+    object["place"] = file
+        .place(item.change)
+        .map(|place| place.to_string())
+        .into();
+    object
+}
+
+fn mistake_json(mistake: &Mistake) -> Value {
+    let mut object = print::refused_json(&v1::RefusedItem {
+        field: mistake.field.clone(),
+        reason: mistake.reason.clone(),
+        fix: mistake.fix.clone(),
+        code: v1::RefusalCode::Invalid.into(),
+        ..v1::RefusedItem::default()
+    });
+    object["place"] = mistake.place().into();
+    object
 }
 
 /// Why the node refused, a line each with the place in the file.

@@ -5,7 +5,11 @@ use std::process::ExitCode;
 
 use twinseal_api::v1;
 
+use serde_json::json;
+
 use super::client::{self, Target};
+use super::output::Output;
+use crate::cli::print::refused_json;
 use crate::control::refusal::text;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -17,6 +21,8 @@ pub(super) struct PendingArgs {
         hide_default_value = true
     )]
     generation: u64,
+    #[command(flatten)]
+    output: Output,
 }
 
 pub(super) async fn confirm(target: Target, args: PendingArgs) -> anyhow::Result<ExitCode> {
@@ -27,7 +33,13 @@ pub(super) async fn confirm(target: Target, args: PendingArgs) -> anyhow::Result
     let answer = client.confirm(request).await;
     let answer = answer.map_err(|status| client::explain(&status))?;
     let generation = answer.into_inner().generation;
-    writeln!(io::stdout(), "generation {generation} stays")?;
+    let mut out = io::stdout().lock();
+    match args.output.table() {
+        true => writeln!(out, "generation {generation} stays")?,
+        false => args
+            .output
+            .whole(&mut out, &json!({ "generation": generation }))?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -40,9 +52,16 @@ pub(super) async fn rollback(target: Target, args: PendingArgs) -> anyhow::Resul
     let answer = answer.map_err(|status| client::explain(&status))?;
     let answer = answer.into_inner();
     let mut out = io::stdout().lock();
-    writeln!(out, "rolled back: generation {}", answer.generation)?;
-    for item in &answer.not_restored {
-        writeln!(out, "not restored, with all that needs it: {}", text(item))?;
+    if args.output.table() {
+        writeln!(out, "rolled back: generation {}", answer.generation)?;
+        for item in &answer.not_restored {
+            writeln!(out, "not restored, with all that needs it: {}", text(item))?;
+        }
+    } else {
+        let left = answer.not_restored.iter().map(refused_json);
+        let left: Vec<_> = left.collect();
+        let all = json!({ "generation": answer.generation, "not_restored": left });
+        args.output.whole(&mut out, &all)?;
     }
     Ok(match answer.not_restored.is_empty() {
         true => ExitCode::SUCCESS,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use twinseal_api::v1::{self, drain_target::Target as Of};
 
 use super::client::{self, Client, Target};
+use super::output::Output;
 use crate::cli::print;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -22,6 +23,8 @@ pub(super) struct Scopes {
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct DrainArgs {
     #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
     scopes: Scopes,
     /// Wait until nothing passes any more; status 1 if something still does after --timeout.
     #[arg(long)]
@@ -32,6 +35,14 @@ pub(super) struct DrainArgs {
     /// For how long nothing must have passed.
     #[arg(long, value_name = "SECS", default_value_t = 3, requires = "wait", value_parser = clap::value_parser!(u64).range(1..=3600))]
     quiet: u64,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct UndrainArgs {
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    scopes: Scopes,
 }
 
 impl Scopes {
@@ -54,8 +65,11 @@ pub(super) async fn drain(target: Target, args: DrainArgs) -> anyhow::Result<Exi
     let mut client = target.connect().await?;
     let targets = args.scopes.targets();
     ask(&mut client, targets.clone(), false).await?;
+    let say = |target: &v1::DrainTarget, state: &str, words: &str| {
+        tell(args.output, Some(target), state, words)
+    };
     for target in &targets {
-        writeln!(io::stdout(), "{} drains", print::drain_name(Some(target)))?;
+        say(target, "draining", "drains")?;
     }
     if !args.wait {
         return Ok(ExitCode::SUCCESS);
@@ -76,15 +90,21 @@ pub(super) async fn drain(target: Target, args: DrainArgs) -> anyhow::Result<Exi
             let Some(of) = of else {
                 anyhow::bail!("{name} drains no more: somebody ended it meanwhile");
             };
-            look(seen, of.packets, now, &name)?;
+            if let Some(rate) = look(seen, of.packets, now) {
+                let words = format!("{rate:.0} packets a second left");
+                say(target, "passing", &format!(": {words}"))?;
+            }
         }
         let over = |seen: &Option<Seen>| {
             seen.as_ref()
                 .is_some_and(|seen| now.duration_since(seen.changed) >= quiet)
         };
         for (target, _) in left.extract_if(.., |(_, seen)| over(seen)) {
-            let name = print::drain_name(Some(&target));
-            writeln!(io::stdout(), "{name}: no packet for {} s", args.quiet)?;
+            say(
+                &target,
+                "quiet",
+                &format!(": no packet for {} s", args.quiet),
+            )?;
         }
         if left.is_empty() {
             return Ok(ExitCode::SUCCESS);
@@ -111,41 +131,59 @@ struct Seen {
     looked: Instant,
 }
 
-/// Notes what has passed, and tells how much it is in a second.
-fn look(seen: &mut Option<Seen>, packets: u64, now: Instant, name: &str) -> io::Result<()> {
+/// How a target stands, in words for people.
+fn tell(
+    output: Output,
+    target: Option<&v1::DrainTarget>,
+    state: &str,
+    words: &str,
+) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if !output.table() {
+        return output.one(&mut out, &print::draining_json(target, state));
+    }
+    let name = print::drain_name(target);
+    match words.starts_with(':') {
+        true => writeln!(out, "{name}{words}"),
+        false => writeln!(out, "{name} {words}"),
+    }
+}
+
+/// Notes what has passed, and tells how much it is in a second, unless that is nothing.
+fn look(seen: &mut Option<Seen>, packets: u64, now: Instant) -> Option<f64> {
     let Some(before) = seen else {
         *seen = Some(Seen {
             packets,
             changed: now,
             looked: now,
         });
-        return Ok(());
+        return None;
     };
+    let mut rate = None;
     if packets != before.packets {
         // Of what was deleted meanwhile nothing is counted any more.
         let passed = packets.saturating_sub(before.packets) as f64;
-        let rate = passed / now.duration_since(before.looked).as_secs_f64();
-        writeln!(io::stdout(), "{name}: {rate:.0} packets a second left")?;
+        rate = Some(passed / now.duration_since(before.looked).as_secs_f64());
         (before.packets, before.changed) = (packets, now);
     }
     before.looked = now;
-    Ok(())
+    rate
 }
 
 /// Takes back into service.
-pub(super) async fn undrain(target: Target, scopes: Scopes) -> anyhow::Result<ExitCode> {
+pub(super) async fn undrain(target: Target, args: UndrainArgs) -> anyhow::Result<ExitCode> {
     let mut client = target.connect().await?;
-    let targets = scopes.targets();
+    let targets = args.scopes.targets();
     let left = ask(&mut client, targets.clone(), true).await?;
-    let mut out = io::stdout().lock();
     for target in &targets {
-        writeln!(out, "{} is in service", print::drain_name(Some(target)))?;
+        tell(args.output, Some(target), "in-service", "is in service")?;
     }
     for drain in left {
-        writeln!(
-            out,
-            "{} still drains",
-            print::drain_name(drain.target.as_ref())
+        tell(
+            args.output,
+            drain.target.as_ref(),
+            "draining",
+            "still drains",
         )?;
     }
     Ok(ExitCode::SUCCESS)

@@ -43,7 +43,7 @@ enum Command {
     /// Take the node, links or ports out of service without loss: they forward what is there and take nothing new.
     Drain(drain::DrainArgs),
     /// Take them back into service.
-    Undrain(drain::Scopes),
+    Undrain(drain::UndrainArgs),
     /// Tell what the node does with packets as they pass. Never a key, never an octet of a payload.
     Trace(taps::TraceArgs),
     /// Copy the frames of a port as they are on the wire: on an edge port in plaintext. The node's audit log has it.
@@ -76,7 +76,7 @@ pub fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
             Command::Confirm(confirm) => confirm::confirm(args.target, confirm).await,
             Command::Rollback(rollback) => confirm::rollback(args.target, rollback).await,
             Command::Drain(drain) => drain::drain(args.target, drain).await,
-            Command::Undrain(scopes) => drain::undrain(args.target, scopes).await,
+            Command::Undrain(undrain) => drain::undrain(args.target, undrain).await,
             Command::Trace(trace) => taps::trace(args.target.connect().await?, trace).await,
             Command::Capture(capture) => taps::capture(args.target.connect().await?, capture).await,
             Command::Explain(explain) => taps::explain(args.target.connect().await?, explain).await,

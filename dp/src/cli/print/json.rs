@@ -39,6 +39,24 @@ pub(in crate::cli) fn drain_json(it: &v1::DrainState) -> Value {
     object.into()
 }
 
+/// One reason of a refusal.
+pub(in crate::cli) fn refused_json(it: &v1::RefusedItem) -> Value {
+    json!({
+        "item": it.item,
+        "field": it.field,
+        "reason": it.reason,
+        "fix": it.fix,
+        "code": it.code().as_str_name(),
+    })
+}
+
+/// What is drained, with a word for how that stands.
+pub(in crate::cli) fn draining_json(target: Option<&v1::DrainTarget>, state: &str) -> Value {
+    let mut object = drain_target(target);
+    object.insert("state".into(), state.into());
+    object.into()
+}
+
 fn drain_target(target: Option<&v1::DrainTarget>) -> Map<String, Value> {
     use v1::drain_target::Target;
     let (word, name) = match target.and_then(|it| it.target.as_ref()) {

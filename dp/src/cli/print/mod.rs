@@ -14,7 +14,10 @@ use std::time::Duration;
 use twinseal_api::v1;
 
 pub(super) use event::event;
-pub(super) use json::{drain_json, key_json, link_json, neighbour_json, port_json, stats_json};
+pub(super) use json::{
+    drain_json, draining_json, key_json, link_json, neighbour_json, port_json, refused_json,
+    stats_json,
+};
 pub(super) use trace::{explained, explained_json, frame, frame_json, traced, traced_json};
 
 use super::state_file::schema::{Direction, Suite};
