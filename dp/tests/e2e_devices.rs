@@ -97,10 +97,19 @@ fn a_device_that_comes_back_with_too_few_queues_is_told() {
     path.wait_for_port(EDGE_PORT, |it| {
         !it.up && it.reason.contains("1 queues and the node 2 workers")
     });
+    // Who reads the log sees it too, and what it did to others.
+    wait_for_log(
+        &path,
+        &format!("WARN twinseal::control::health: port {EDGE_PORT:?} is down: "),
+    );
     let router = path.network.router(Router::EdgeA);
     router.delete_link(device).expect("it goes");
     path.network.wire_host(Host::A).expect("as it was");
     path.wait_for_port(EDGE_PORT, |it| it.up && it.reason.is_empty());
+    wait_for_log(
+        &path,
+        &format!("INFO twinseal::control::health: port {EDGE_PORT:?} is up"),
+    );
     path.settle();
     path.finish();
 }

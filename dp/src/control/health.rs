@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
+use std::time::Instant;
 
 use twinseal_api::v1::{
     self, CircuitChange, EventKind, LinkStatus, PortStatus, event::Event as Body,
@@ -12,6 +13,7 @@ use super::events::Events;
 use super::events::changes::{self, Births, Change};
 use super::model::{CircuitName, KeyId, LinkName, Owner, PortName, State};
 use super::netlink::View;
+use super::said::{Kind, Said};
 use twinseal_runtime::ports::Device;
 use twinseal_wire::ethernet::Mac;
 
@@ -146,6 +148,7 @@ pub struct Health {
     births: Births,
     /// Circuits are to be looked at: there may be a hundred thousand, and little else that changes concerns them.
     stale: bool,
+    said: Said,
 }
 
 impl Health {
@@ -176,6 +179,12 @@ impl Health {
         let stale = std::mem::take(&mut self.stale);
         if stale {
             self.update_circuits(events, from);
+        }
+        for line in self.said.lines(Instant::now()) {
+            match line.good {
+                true => tracing::info!("{}", line.text),
+                false => tracing::warn!("{}", line.text),
+            }
         }
         stale
     }
@@ -232,9 +241,16 @@ impl Health {
         let open = from.ports.iter();
         let open = open.filter(|(name, _)| from.state.ports.contains_key(*name));
         let ports: BTreeMap<_, _> = open.map(seen).collect();
+        let now = Instant::now();
         for (name, seen) in &ports {
-            if self.ports.get(name) != Some(seen) {
+            let before = self.ports.get(name);
+            if before != Some(seen) {
                 tell_port(events, from.state, name, seen);
+            }
+            if before.map(|it| &it.status) != Some(&seen.status) {
+                let known = before.is_some();
+                self.said
+                    .note(now, Kind::Port, name.as_str(), &seen.status, known);
             }
         }
         for (name, seen) in &self.ports {
@@ -245,12 +261,13 @@ impl Health {
                     ..seen.clone()
                 };
                 tell_port(events, from.state, name, &seen);
+                self.said.forget(Kind::Port, name.as_str());
             }
         }
         self.ports = ports;
     }
 
-    fn tell_links(&self, events: &Events, state: &State, links: &BTreeMap<LinkName, Status>) {
+    fn tell_links(&mut self, events: &Events, state: &State, links: &BTreeMap<LinkName, Status>) {
         let tell = |name: &LinkName, status: &Status| {
             let link = state.links.get(name);
             let body = v1::LinkEvent {
@@ -266,22 +283,33 @@ impl Health {
             };
             events.emit(EventKind::Fault, Body::Link(body));
         };
+        let now = Instant::now();
         for (name, status) in links {
-            if self.links.get(name) != Some(status) {
+            let before = self.links.get(name);
+            if before != Some(status) {
                 tell(name, status);
+                let known = before.is_some();
+                self.said
+                    .note(now, Kind::Link, name.as_str(), status, known);
             }
         }
         for name in self.links.keys().filter(|name| !links.contains_key(name)) {
             tell(name, &down("deleted"));
+            self.said.forget(Kind::Link, name.as_str());
         }
     }
 
     /// Those that are gone were told of by the transaction.
     fn update_circuits(&mut self, events: &Events, from: &Sources<'_>) {
+        let now = Instant::now();
         let mut circuits = BTreeMap::new();
         for (name, it) in from.state.circuits.iter() {
             let status = circuit(from, &self.links, name);
-            if self.circuits.get(name) != Some(&status) {
+            let before = self.circuits.get(name);
+            if before != Some(&status) {
+                let known = before.is_some();
+                self.said
+                    .note(now, Kind::Circuit, name.as_str(), &status, known);
                 let change = if status.carries() {
                     CircuitChange::Up
                 } else {
@@ -292,6 +320,9 @@ impl Health {
                 events.emit(EventKind::Fault, Body::Circuit(body));
             }
             circuits.insert(name.clone(), status);
+        }
+        for name in self.circuits.keys().filter(|it| !circuits.contains_key(it)) {
+            self.said.forget(Kind::Circuit, name.as_str());
         }
         self.circuits = circuits;
     }

@@ -50,6 +50,7 @@ mod requested;
 mod resolve;
 mod restore;
 mod rollback;
+mod said;
 mod secrets;
 pub mod state_dir;
 mod store;
