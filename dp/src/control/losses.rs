@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use super::compile::OpenPort;
 use super::events::{Events, FaultKind};
 use super::model::{Port, PortName, Role, State};
 use super::ports::Ports;
@@ -30,7 +31,7 @@ impl Loss {
 }
 
 /// What a port has lost since it was opened.
-pub(super) fn of(port: &Port, totals: &PortTotals) -> Vec<Loss> {
+pub(super) fn of(port: &Port, open: &OpenPort, totals: &PortTotals) -> Vec<Loss> {
     let socket = |name: &str| {
         let counter = totals.sockets.iter().find(|(known, _)| *known == name);
         counter.map_or(0, |(_, value)| *value)
@@ -43,16 +44,28 @@ pub(super) fn of(port: &Port, totals: &PortTotals) -> Vec<Loss> {
     let oversized = socket("oversized");
     let no_chunk = socket("rx_dropped").min(socket("rx_fill_ring_empty_descs"));
     let slow = no_chunk + socket("rx_ring_full");
+    let (mtu, device_mtu) = (open.mtu, open.device_mtu);
+    // What the device takes and the port does not is a packet of its own, as a rule.
+    let single = edge && mtu < device_mtu;
     let all = [
         Loss {
             kind: Some(FaultKind::SuperFrames),
             count: match edge {
+                true if single => totals.offloads.super_frames,
                 true => totals.offloads.super_frames + oversized,
                 false => 0,
             },
             words: format!(
                 "frames were lost that hold several packets each (super_frame, oversized): run `ethtool -K {netdev} gro off lro off`, \
                  and at the other end of a veth `ethtool -K DEVICE tso off gso off`"
+            ),
+        },
+        Loss {
+            kind: Some(FaultKind::OversizedFrames),
+            count: if single { oversized } else { 0 },
+            words: format!(
+                "packets were lost that are larger than the port's mtu {mtu} (the device has {device_mtu}) (oversized): leave the port's \
+                 `mtu` out, or run `ip link set {netdev} mtu {mtu}` and the same at its hosts"
             ),
         },
         Loss {
@@ -69,6 +82,14 @@ pub(super) fn of(port: &Port, totals: &PortTotals) -> Vec<Loss> {
             words: "packets may go on with a checksum that was left to a device (checksums_unfinishable): fragments, or behind \
                     IPv6 extension headers; run `ethtool -K DEVICE tx off` at the hosts"
                 .to_owned(),
+        },
+        Loss {
+            kind: Some(FaultKind::FramesNotTaken),
+            count: socket("tx_dropped"),
+            words: format!(
+                "frames were lost that {netdev} did not take (tx_dropped): it had no carrier, or the far end takes no packets of \
+                 {mtu} bytes; set the port's `mtu` to that of the far end"
+            ),
         },
         Loss {
             kind: None,
@@ -110,7 +131,7 @@ impl Losses {
             let (Some(port), Some(totals)) = (state.ports.get(name), totals) else {
                 continue;
             };
-            for loss in of(port, totals) {
+            for loss in of(port, open, totals) {
                 let Some(kind) = loss.kind else {
                     continue;
                 };
@@ -124,5 +145,83 @@ impl Losses {
                 self.told.insert(key, loss.count);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use twinseal_runtime::ports::{Outcome, PortSpec};
+    use twinseal_wire::ethernet::Mac;
+
+    use super::*;
+    use crate::control::model::VrfName;
+
+    /// What is told of an edge port with so many frames in these counters.
+    fn told(device_mtu: u16, counters: &[(&'static str, u64)]) -> Vec<(Option<FaultKind>, String)> {
+        let vrf = VrfName::new("red").expect("a name");
+        let port = Port {
+            role: Role::Edge(vrf),
+            spec: PortSpec {
+                edge: true,
+                mtu: 1600,
+                device: Device::Tap {
+                    netdev: "eth1".to_owned(),
+                },
+            },
+            local: Default::default(),
+            checksum: crate::control::model::Checksum::Auto,
+        };
+        let outcome = Outcome {
+            mac: Mac::default(),
+            mtu: 1600,
+            device_mtu,
+            offloads: false,
+            xdp: None,
+            bind: Vec::new(),
+            need_wakeup: false,
+            peer: None,
+            ifindex: None,
+        };
+        let open = OpenPort::new(twinseal_fib::PortIndex(0), &outcome);
+        let totals = PortTotals {
+            port: open.index,
+            received_packets: 0,
+            received_bytes: 0,
+            sent_packets: 0,
+            sent_bytes: 0,
+            offloads: Default::default(),
+            sockets: counters.to_vec(),
+        };
+        let losses = of(&port, &open, &totals);
+        losses.into_iter().map(|it| (it.kind, it.words)).collect()
+    }
+
+    #[test]
+    fn what_is_larger_than_the_port_takes_is_told_from_what_the_device_would_cut() {
+        let [(kind, words)] = &told(9000, &[("oversized", 1)])[..] else {
+            panic!("one")
+        };
+        assert_eq!(*kind, Some(FaultKind::OversizedFrames));
+        assert!(
+            words.contains("the port's mtu 1600 (the device has 9000)") && !words.contains("gro"),
+            "{words}"
+        );
+        let [(kind, words)] = &told(1600, &[("oversized", 1)])[..] else {
+            panic!("one")
+        };
+        assert_eq!(*kind, Some(FaultKind::SuperFrames));
+        assert!(words.contains("gro off"), "{words}");
+    }
+
+    #[test]
+    fn what_the_device_does_not_take_is_told_with_its_causes() {
+        let [(kind, words)] = &told(1600, &[("tx_dropped", 1)])[..] else {
+            panic!("one")
+        };
+        assert_eq!(*kind, Some(FaultKind::FramesNotTaken));
+        assert!(
+            words.contains("no carrier") && words.contains("packets of 1600 bytes"),
+            "{words}"
+        );
     }
 }

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::compile::{HostAddress, Sources, Standing};
+use super::compile::Sources;
 use super::events::{Events, FaultKind};
 use super::keys::Live;
-use super::model::{End, LabelAction, LinkName, Owner, Role, State, Table};
-use super::mtu;
+use super::model::{End, LabelAction, LinkName, Owner, Role, State, Table, VrfName};
+use super::mtu::{self, Families};
 use super::parse::ItemKey;
 use super::unopened::Unopened;
 use twinseal_runtime::ports::Device;
@@ -155,13 +155,23 @@ impl Warnings {
             add(item, warning);
         }
         for (name, port) in from.state.ports.iter() {
-            if let Role::Edge(_) = port.role
-                && let Device::AfXdp { netdev, .. } = &port.spec.device
-                && let Some(ifindex) = from.ports.get(name).and_then(|open| open.ifindex)
-                && !gateway(from.addresses, ifindex)
-            {
+            let (Role::Edge(vrf), Device::AfXdp { netdev, .. }) = (&port.role, &port.spec.device)
+            else {
+                continue;
+            };
+            let Some(open) = from.ports.get(name) else {
+                continue;
+            };
+            if let Some(lacks) = open.ifindex.and_then(|it| lacking(from, vrf, it)) {
                 let warning = format!(
-                    "{netdev} has no address, so hosts find no gateway there and hear of no ICMP error: give it one of their network with `ip address add`"
+                    "{netdev} has no {lacks}, so hosts find no gateway there and hear of no ICMP error: give it one of their network with `ip address add`"
+                );
+                add(ItemKey::Port(name.clone()), warning);
+            }
+            if open.seen && port.spec.mtu != 0 && open.mtu < open.device_mtu {
+                let warning = format!(
+                    "its mtu, {}, is less than the {} of {netdev}: what hosts send that is larger may be lost, and they do not hear of it; leave `mtu` out, or set the same on {netdev} and at its hosts",
+                    open.mtu, open.device_mtu
                 );
                 add(ItemKey::Port(name.clone()), warning);
             }
@@ -230,14 +240,25 @@ fn few(mut all: Vec<String>) -> Vec<String> {
     all
 }
 
-/// Whether hosts can have an address of this device as their gateway.
-fn gateway(addresses: &BTreeMap<HostAddress, Standing>, ifindex: u32) -> bool {
-    let routable = |address: IpAddr| match address {
-        IpAddr::V4(_) => true,
-        IpAddr::V6(address) => !address.is_unicast_link_local(),
-    };
-    let mut hosts = addresses.keys();
-    hosts.any(|host| host.ifindex == ifindex && routable(host.address))
+/// What a device lacks that hosts need as their gateway, of the families that its VRF routes.
+fn lacking(from: &Sources<'_>, vrf: &VrfName, ifindex: u32) -> Option<&'static str> {
+    let of_device = from.addresses.keys().filter(|it| it.ifindex == ifindex);
+    let (mut v4, mut v6) = (false, false);
+    for host in of_device {
+        match host.address {
+            IpAddr::V4(_) => v4 = true,
+            IpAddr::V6(address) => v6 |= !address.is_unicast_link_local(),
+        }
+    }
+    let routed = Families::of(from.state, vrf);
+    match (v4, v6) {
+        (false, false) => Some("address"),
+        (false, true) if routed.v4 => Some("IPv4 address, and its VRF routes IPv4"),
+        (true, false) if routed.v6 => {
+            Some("IPv6 address but link-local ones, and its VRF routes IPv6")
+        }
+        _ => None,
+    }
 }
 
 /// Bytes of a packet with its circuit header that fit a link. Outer IP and UDP headers come before it; what follows is the

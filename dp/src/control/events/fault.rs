@@ -35,6 +35,8 @@ kinds! {
     SuperFrames => "super_frames",
     /// Frames that are larger than the port takes were lost.
     OversizedFrames => "oversized_frames",
+    /// Frames were lost that a device did not take.
+    FramesNotTaken => "frames_not_taken",
     /// Packets may have gone on with a checksum that nobody has finished.
     ChecksumsUnfinishable => "checksums_unfinishable",
     /// The stored tables cannot be restored.

@@ -91,7 +91,7 @@ impl Node {
             Some(Target::Group(_)) | None => told.problem = problem(DropReason::NoRoute),
         }
         told.losses = self.losses_on_the_way(&vrf, &told.out_port);
-        told.warnings = self.warnings_on_the_way(&told);
+        told.warnings = self.warnings_on_the_way(&vrf, &told);
         Ok(told)
     }
 
@@ -103,16 +103,20 @@ impl Node {
             let of_vrf = port.role == Role::Edge(vrf.clone());
             let open = self.ports.open().get(name);
             let open = open.filter(|_| of_vrf || name.as_str() == out_port);
-            let totals = open.and_then(|open| stats.ports.iter().find(|it| it.port == open.index));
-            for loss in totals.map_or_else(Vec::new, |totals| losses::of(port, totals)) {
+            let Some(open) = open else {
+                continue;
+            };
+            let totals = stats.ports.iter().find(|it| it.port == open.index);
+            for loss in totals.map_or_else(Vec::new, |totals| losses::of(port, open, totals)) {
                 told.push(loss.sentence(name, loss.count));
             }
         }
         told
     }
 
-    /// Of the circuit and link that it would enter, and of the port that it would leave by.
-    fn warnings_on_the_way(&self, told: &v1::ExplainResponse) -> Vec<String> {
+    /// Of the circuit and link that it would enter, of the port that it would leave by, and of those by which it may have
+    /// come.
+    fn warnings_on_the_way(&self, vrf: &VrfName, told: &v1::ExplainResponse) -> Vec<String> {
         let into = told.into.as_ref();
         let circuit = into.and_then(|it| CircuitName::new(&it.circuit));
         let link = into.and_then(|it| LinkName::new(&it.link));
@@ -126,7 +130,15 @@ impl Node {
             let warnings = self.warnings.of(&item).into_iter();
             warnings.map(move |warning| format!("{item}: {warning}"))
         };
-        items.into_iter().flatten().flat_map(of).collect()
+        let mut items: Vec<_> = items.into_iter().flatten().collect();
+        let edge = Role::Edge(vrf.clone());
+        for (name, _) in self.state.ports.iter().filter(|(_, it)| it.role == edge) {
+            let item = ItemKey::Port(name.clone());
+            if !items.contains(&item) {
+                items.push(item);
+            }
+        }
+        items.into_iter().flat_map(of).collect()
     }
 
     /// The members of the group that a route leads to which no flow takes: their weight is 0, or they are down.

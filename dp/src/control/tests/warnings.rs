@@ -92,10 +92,63 @@ fn an_edge_device_without_an_address_is_told_until_it_has_one() {
     );
     assert_eq!(told.update(), [], "told once");
     told.address(ifindex, "10.0.0.1");
+    told.address(ifindex, "2001:db8::1");
     let now = told.update();
     assert_eq!(
         (now.len(), now[0].0.as_str()),
         (1, "warning_over"),
+        "{now:?}"
+    );
+}
+
+#[test]
+fn an_edge_device_without_an_address_of_a_family_that_is_routed_is_told() {
+    let mut told = Told::new();
+    let route = |prefix: &str| {
+        Item::Route(v1::Route {
+            vrf: "blue".into(),
+            prefix: prefix.into(),
+            target: Some(v1::route::Target::Blackhole(v1::Blackhole {})),
+        })
+    };
+    told.bench.apply([
+        Item::Vrf(v1::Vrf {
+            name: "blue".into(),
+        }),
+        Item::Port(v1::Port {
+            device: Some(v1::port::Device::AfXdp(v1::AfXdp {
+                netdev: "eth9".into(),
+                ..Default::default()
+            })),
+            mtu: 1600,
+            ..port("lan", "blue")
+        }),
+        route("10.0.0.0/8"),
+    ]);
+    told.ports = open(&told.bench.state);
+    let name = PortName::new("lan").expect("a name");
+    let ifindex = told.ports[&name].ifindex.expect("it has one");
+    told.address(ifindex, "10.0.0.1");
+    assert_eq!(told.update(), [], "IPv6 is not routed");
+    told.bench.apply([route("2001:db8::/32")]);
+    let now = told.update();
+    assert_eq!(now.len(), 1, "{now:?}");
+    assert!(now[0].1.contains("eth9 has no IPv6 address"), "{now:?}");
+    told.address(ifindex, "2001:db8::1");
+    assert_eq!(told.update()[0].0, "warning_over");
+    told.addresses.retain(|host, _| host.address.is_ipv6());
+    let now = told.update();
+    assert!(now[0].1.contains("eth9 has no IPv4 address"), "{now:?}");
+
+    // And what hosts may send is no more than the port takes.
+    let lan = told.ports.get_mut(&name).expect("it is open");
+    (lan.mtu, lan.device_mtu) = (1600, 9000);
+    let now = told.update();
+    assert_eq!(now.len(), 1, "{now:?}");
+    assert!(
+        now[0]
+            .1
+            .contains("its mtu, 1600, is less than the 9000 of eth9"),
         "{now:?}"
     );
 }
