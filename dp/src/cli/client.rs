@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -141,8 +142,14 @@ fn only_socket(folder: &Path) -> anyhow::Result<PathBuf> {
     }
 }
 
-fn unreachable(socket: &Path, error: &CallError) -> anyhow::Error {
-    let socket = socket.display();
+/// Whether a file is a socket; `true` if that cannot be known.
+fn is_socket(path: &Path) -> bool {
+    let about = std::fs::metadata(path);
+    about.map_or(true, |about| about.file_type().is_socket())
+}
+
+fn unreachable(path: &Path, error: &CallError) -> anyhow::Error {
+    let socket = path.display();
     let mut cause: Option<&(dyn Error + 'static)> = error.source();
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>() {
@@ -151,6 +158,9 @@ fn unreachable(socket: &Path, error: &CallError) -> anyhow::Error {
                     anyhow!(
                         "there is no socket {socket}: start the node, or name its socket with --socket"
                     )
+                }
+                io::ErrorKind::ConnectionRefused if !is_socket(path) => {
+                    anyhow!("{socket} is no socket: name the node's with --socket")
                 }
                 io::ErrorKind::ConnectionRefused => {
                     anyhow!("nobody serves {socket}: the node has ended; start it again")
@@ -230,5 +240,9 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let dead = error().await;
         assert!(dead.contains("start it again"), "{dead}");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "").unwrap();
+        let file = error().await;
+        assert!(file.contains("n.sock is no socket: name"), "{file}");
     }
 }

@@ -50,6 +50,8 @@ impl Served {
         refused: &mut Refused,
     ) {
         const NEW: &str = "load a new secret, in a new epoch, at both ends";
+        const OTHERS: &str = "load a new secret, in a new epoch, at both ends; or, if the secret is in use, see whether this is \
+                              another node's file, or the `end` of the link or circuit the other one";
         let mut secrets: Vec<_> = outcome.secrets.iter().collect();
         secrets.sort_by_key(|(id, _)| outcome.touched.get(&ItemKey::Key((*id).clone())));
         for (id, secret) in secrets {
@@ -86,7 +88,10 @@ impl Served {
             };
             let item = ItemKey::Key(id.clone());
             let change = outcome.touched.get(&item).copied();
-            refused.push(reason(code, change, &item, "secret", why, NEW));
+            // What serves another key here, or the same the other way, is likely meant for another node.
+            let others = before.is_some_and(|before| *before != service);
+            let fix = if others { OTHERS } else { NEW };
+            refused.push(reason(code, change, &item, "secret", why, fix));
         }
     }
 
