@@ -71,7 +71,7 @@ pub use aead::{
     Aead, DEFAULT_PROVIDER, Key, Layered, Packet, Provider, Seal, all_forms, default_provider,
     open, provider, provider_names, providers, seal, seal_layers,
 };
-pub use burn::{BurnError, BurnGuard, BurnMark};
+pub use burn::{BurnError, BurnGuard, BurnMark, BurnUse};
 pub use commits::{Commits, Committed};
 pub use error::CryptoError;
 pub use lanes::{LaneOwner, Lanes};

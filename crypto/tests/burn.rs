@@ -6,7 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use twinseal_crypto::{BurnError, BurnGuard, BurnMark, Fingerprint, SECRET_LEN, Secret};
+use twinseal_crypto::{
+    BurnError, BurnGuard, BurnMark,
+    BurnUse::{Opened, Sealed},
+    Fingerprint, SECRET_LEN, Secret,
+};
 
 fn fingerprint(byte: u8) -> Fingerprint {
     Secret::from_bytes(&mut [byte; SECRET_LEN])
@@ -107,6 +111,70 @@ fn one_holder_at_a_time() {
     open(dir.file()).unwrap();
 }
 
+/// What has opened is remembered beside what has sealed, and says which it was.
+#[test]
+fn what_has_opened_is_remembered_too() {
+    let dir = Dir::new().made();
+    let mut guard = open(dir.file()).unwrap();
+    let both = [(fingerprint(1), Opened), (fingerprint(2), Sealed)];
+    guard.remember(&both).unwrap();
+    let again = guard.remember(&[(fingerprint(1), Opened)]).unwrap_err();
+    assert!(matches!(again, BurnError::AlreadyBurned { .. }), "{again}");
+    let mark = guard.mark();
+    drop(guard);
+    let whole = read(&dir.file());
+    let told = |guard: &BurnGuard| {
+        [1, 2].map(|byte| {
+            let it = fingerprint(byte);
+            (guard.is_burned(&it), guard.has_opened(&it))
+        })
+    };
+    let guard = BurnGuard::open(dir.file(), &mark).unwrap();
+    assert_eq!(told(&guard), [(false, true), (true, false)]);
+    drop(guard);
+    // Neither kind becomes the other.
+    let changed = [
+        whole.replacen(" opened", "", 1),
+        whole.trim_end().to_owned() + " opened\n",
+    ];
+    for changed in changed {
+        fs::write(dir.file(), changed).unwrap();
+        let error = open(dir.file()).unwrap_err();
+        assert!(matches!(error, BurnError::Corrupt { .. }), "{error}");
+    }
+    // A line that a crash has cut in its last word is completed.
+    let cut = whole.find(" opened").unwrap() + 3;
+    fs::write(dir.file(), &whole[..cut]).unwrap();
+    let mut guard = open(dir.file()).unwrap();
+    assert!(guard.has_opened(&fingerprint(1)) && !guard.is_burned(&fingerprint(1)));
+    // That it sealed says more.
+    guard.burn(&fingerprint(1)).unwrap();
+    drop(guard);
+    assert!(open(dir.file()).unwrap().is_burned(&fingerprint(1)));
+}
+
+/// Whoever holds the file notices what becomes of it.
+#[test]
+fn a_file_that_changes_while_it_is_held_is_noticed() {
+    let dir = Dir::new().made();
+    let mut guard = open(dir.file()).unwrap();
+    guard.burn(&fingerprint(1)).unwrap();
+    guard.check().unwrap();
+    let whole = read(&dir.file());
+    let cut = fs::OpenOptions::new().write(true).open(dir.file()).unwrap();
+    cut.set_len(whole.len() as u64 - 1).unwrap();
+    let told = |guard: &BurnGuard| guard.check().unwrap_err().to_string();
+    assert!(told(&guard).contains("was cut while it was in use"));
+    fs::write(dir.file(), format!("{whole}x")).unwrap();
+    assert!(told(&guard).contains("was written to by somebody else"));
+    fs::write(dir.file(), &whole).unwrap();
+    guard.check().unwrap();
+    fs::remove_file(dir.file()).unwrap();
+    assert!(told(&guard).contains("is missing"));
+    fs::write(dir.file(), &whole).unwrap();
+    assert!(told(&guard).contains("was replaced"));
+}
+
 /// A crash can end the file at any byte after its first line, which was made whole. Whatever was
 /// whole stays burned, nothing else is, and the file goes on.
 #[test]
@@ -178,13 +246,13 @@ fn lines_that_are_missing_are_missed() {
     // Another directory's file, and one that was begun anew.
     for head in [[7; 32], [8; 32]] {
         let start = BurnMark { count: 0, head };
-        let others = (10..20).map(fingerprint);
+        let others = (10..20).map(|byte| (fingerprint(byte), Sealed));
         BurnGuard::create(&dir.file(), start, others).unwrap();
         let error = BurnGuard::open(dir.file(), &marks[3]).unwrap_err();
         assert!(matches!(error, BurnError::Lost { .. }), "{error}");
     }
     // A memory that takes the place of a lost one goes on from the last mark that is known.
-    BurnGuard::create(&dir.file(), marks[4], [fingerprint(9)]).unwrap();
+    BurnGuard::create(&dir.file(), marks[4], [(fingerprint(9), Sealed)]).unwrap();
     for mark in &marks[..=4] {
         let guard = BurnGuard::open(dir.file(), mark).unwrap();
         assert!(guard.is_burned(&fingerprint(9)) && guard.mark().count == 4);
@@ -196,20 +264,21 @@ fn lines_that_are_missing_are_missed() {
 fn what_a_damaged_file_names_can_be_saved() {
     let dir = Dir::new().made();
     let mut guard = open(dir.file()).unwrap();
-    guard.burn_all(&[1, 2, 3].map(fingerprint)).unwrap();
+    guard.burn_all(&[1, 2].map(fingerprint)).unwrap();
+    guard.remember(&[(fingerprint(3), Opened)]).unwrap();
     drop(guard);
     let damaged = read(&dir.file()).replacen(&fingerprint(2).to_string()[..9], "?", 1);
     fs::write(dir.file(), damaged).unwrap();
     assert_eq!(
         BurnGuard::salvage(&dir.file()),
-        [fingerprint(1), fingerprint(3)]
+        [(fingerprint(1), Sealed), (fingerprint(3), Opened)]
     );
     // A file of the version before had names alone.
     let old = format!("# twinseal burned secrets v1\n{}\n", fingerprint(4));
     fs::write(dir.file(), old).unwrap();
     let error = open(dir.file()).unwrap_err();
     assert!(matches!(error, BurnError::Unchained { .. }), "{error}");
-    assert_eq!(BurnGuard::salvage(&dir.file()), [fingerprint(4)]);
+    assert_eq!(BurnGuard::salvage(&dir.file()), [(fingerprint(4), Sealed)]);
 }
 
 #[test]

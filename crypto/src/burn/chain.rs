@@ -1,6 +1,6 @@
 //! The text of the file: lines that hang together, so that a line which is missing is missed.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 
 #[cfg(feature = "aws-lc-rs")]
@@ -15,12 +15,27 @@ const TITLE: &str = "# twinseal burned secrets v2 ";
 const UNCHAINED: &[u8] = b"# twinseal burned secrets v1\n";
 /// Hex digits of a fingerprint.
 const DIGITS: usize = 64;
+/// How a line ends whose secret has opened.
+const OPENED: &str = " opened";
+
+/// What a secret may have done since its line was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BurnUse {
+    /// Sealed: its counters are lost with a restart.
+    Sealed,
+    /// Opened: its replay windows are.
+    Opened,
+}
+
+impl BurnUse {
+    const ALL: [Self; 2] = [Self::Sealed, Self::Opened];
+}
 
 /// How far a file of burned secrets went at some moment. A file that was cut since, or is another
 /// one, has it no more.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct BurnMark {
-    /// Secrets that had been burned.
+    /// Lines that the file had, each of a secret.
     pub count: u64,
     /// The hash over all of them; zeros where nothing is known.
     pub head: [u8; 32],
@@ -28,9 +43,13 @@ pub struct BurnMark {
 
 impl BurnMark {
     /// The mark after one more secret.
-    fn next(&self, fingerprint: &Fingerprint) -> Self {
+    fn next(&self, fingerprint: &Fingerprint, used: BurnUse) -> Self {
         let mut hash = digest::Context::new(&digest::SHA256);
-        hash.update(b"twinseal burned");
+        // So a line of the one kind does not become one of the other.
+        hash.update(match used {
+            BurnUse::Sealed => b"twinseal burned",
+            BurnUse::Opened => b"twinseal opened",
+        });
         hash.update(&self.head);
         hash.update(&fingerprint.0);
         let mut head = [0; 32];
@@ -65,15 +84,19 @@ pub(super) fn header(start: &BurnMark) -> String {
 }
 
 /// A secret's line; the mark moves behind it.
-pub(super) fn line(mark: &mut BurnMark, fingerprint: &Fingerprint) -> String {
-    *mark = mark.next(fingerprint);
+pub(super) fn line(mark: &mut BurnMark, fingerprint: &Fingerprint, used: BurnUse) -> String {
+    *mark = mark.next(fingerprint, used);
     let check = u64::from_be_bytes(*mark.head.first_chunk().expect("32 bytes"));
-    format!("{fingerprint} {check:016x}\n")
+    let end = match used {
+        BurnUse::Sealed => "",
+        BurnUse::Opened => OPENED,
+    };
+    format!("{fingerprint} {check:016x}{end}\n")
 }
 
 /// What a file holds.
 pub(super) struct Loaded {
-    pub(super) burned: HashSet<Fingerprint>,
+    pub(super) burned: HashMap<Fingerprint, BurnUse>,
     /// Where its chain ends.
     pub(super) mark: BurnMark,
     /// Bytes from the start that stay.
@@ -103,7 +126,7 @@ pub(super) fn load(text: &[u8], at_least: &BurnMark) -> Result<Loaded, Fault> {
     let mut mark = start(first).ok_or(Fault::Corrupt(1))?;
     let mut found = at_least.is_nothing() || at_least.count < mark.count || *at_least == mark;
     let mut loaded = Loaded {
-        burned: HashSet::new(),
+        burned: HashMap::new(),
         mark,
         sound: first.len(),
         missing: String::new(),
@@ -119,13 +142,17 @@ pub(super) fn load(text: &[u8], at_least: &BurnMark) -> Result<Loaded, Fault> {
             }
             return Err(Fault::Corrupt(number));
         };
-        let whole = line(&mut mark, &fingerprint);
-        match whole.as_bytes().strip_prefix(text) {
-            // On the safe side, a secret whose line lacks its end is burned.
-            Some(end) => loaded.missing = String::from_utf8_lossy(end).into_owned(),
-            None => return Err(Fault::Corrupt(number)),
-        }
-        loaded.burned.insert(fingerprint);
+        let fits = BurnUse::ALL.into_iter().find_map(|used| {
+            let mut next = mark;
+            let whole = line(&mut next, &fingerprint, used);
+            let end = whole.as_bytes().strip_prefix(text)?;
+            Some((used, next, String::from_utf8_lossy(end).into_owned()))
+        });
+        // A line that lacks its end was being written when the program or the machine stopped: nobody was told that it
+        // was refused, so on the safe side its secret is burned.
+        let (used, next, end) = fits.ok_or(Fault::Corrupt(number))?;
+        (mark, loaded.missing) = (next, end);
+        remember(&mut loaded.burned, fingerprint, used);
         loaded.sound += text.len();
         found |= *at_least == mark;
     }
@@ -133,6 +160,18 @@ pub(super) fn load(text: &[u8], at_least: &BurnMark) -> Result<Loaded, Fault> {
     match found {
         true => Ok(loaded),
         false => Err(Fault::Lost(mark)),
+    }
+}
+
+/// Takes down what a secret did; that it sealed says more than that it opened.
+pub(super) fn remember(
+    burned: &mut HashMap<Fingerprint, BurnUse>,
+    fingerprint: Fingerprint,
+    used: BurnUse,
+) {
+    let known = burned.entry(fingerprint).or_insert(used);
+    if used == BurnUse::Sealed {
+        *known = used;
     }
 }
 
@@ -148,7 +187,13 @@ fn start(first: &[u8]) -> Option<BurnMark> {
 }
 
 /// Every secret that a text names, however damaged it is.
-pub(super) fn salvage(text: &[u8]) -> impl Iterator<Item = Fingerprint> {
-    text.split(|&byte| byte == b'\n')
-        .filter_map(|line| str::from_utf8(line.get(..DIGITS)?).ok()?.parse().ok())
+pub(super) fn salvage(text: &[u8]) -> impl Iterator<Item = (Fingerprint, BurnUse)> {
+    text.split(|&byte| byte == b'\n').filter_map(|line| {
+        let fingerprint = str::from_utf8(line.get(..DIGITS)?).ok()?.parse().ok()?;
+        let used = match line.ends_with(OPENED.as_bytes()) {
+            true => BurnUse::Opened,
+            false => BurnUse::Sealed,
+        };
+        Some((fingerprint, used))
+    })
 }

@@ -1,25 +1,25 @@
-//! The one file of the crate: which secrets have sealed before.
+//! The one file of the crate: which secrets have sealed or opened before.
 
 mod chain;
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-pub use chain::BurnMark;
+pub use chain::{BurnMark, BurnUse};
 use chain::{Fault, Loaded};
 
 use crate::{Fingerprint, write_whole};
 
-/// Remembers on disk which secrets have been used to seal, so that after a restart, when their
-/// counters are lost, they are not used again.
+/// Remembers on disk which secrets have been used to seal or to open, so that after a restart, when
+/// their counters and replay windows are lost, they are not used again.
 ///
-/// The file is text: a header line, then one secret a line, as its fingerprint in hex and 16 hex
-/// digits of a hash over all lines so far. It only grows, and one process at a time holds it. Lines
+/// The file is text: a header line, then one secret a line, as its fingerprint in hex, 16 hex
+/// digits of a hash over all lines so far, and `opened` if that is what it did. It only grows, and one process at a time holds it. Lines
 /// that are changed, left out or reordered are found by that chain; that its end is missing can only
 /// be told by whoever keeps a [`BurnMark`].
 ///
@@ -29,7 +29,7 @@ use crate::{Fingerprint, write_whole};
 pub struct BurnGuard {
     path: PathBuf,
     file: File,
-    burned: HashSet<Fingerprint>,
+    burned: HashMap<Fingerprint, BurnUse>,
     /// Where the chain ends.
     mark: BurnMark,
     /// Bytes that the file has for certain.
@@ -42,8 +42,8 @@ pub struct BurnGuard {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BurnError {
-    /// The secret has sealed before. Its counters are lost, so its nonces would repeat.
-    #[error("the secret {fingerprint} has been used to seal before: load a new secret")]
+    /// The secret has sealed or opened before. Its counters are lost, so its nonces would repeat, or its replay windows.
+    #[error("the secret {fingerprint} has been used before: load a new secret")]
     AlreadyBurned {
         /// Its name.
         fingerprint: Fingerprint,
@@ -53,6 +53,14 @@ pub enum BurnError {
     Locked {
         /// The file.
         path: PathBuf,
+    },
+    /// Somebody cut or wrote the file while it was held.
+    #[error("{} {why} while it was in use", .path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// What became of it.
+        why: &'static str,
     },
     /// There is no such file.
     #[error("{} is missing, and with it the memory of which secrets have sealed", .path.display())]
@@ -83,7 +91,7 @@ pub enum BurnError {
         line: usize,
     },
     /// The file is not the one that was written, or not all of it.
-    #[error("{} has lost lines, or is an old or foreign copy: {needed} secrets were burned, and it goes to {count}", .path.display())]
+    #[error("{} has lost lines, or is an old or foreign copy: it had {needed} secrets, and goes to {count}", .path.display())]
     Lost {
         /// The file.
         path: PathBuf,
@@ -106,7 +114,7 @@ pub enum BurnError {
 
 impl BurnGuard {
     /// Makes the file (mode 0600), or puts another in its place: a chain that begins with `start`,
-    /// and these secrets burned. When this returns it is on the disk, under its name.
+    /// and these secrets burned. Tells how far it goes. When this returns it is on the disk, under its name.
     ///
     /// A new memory begins with a count of zero and a random head. One that takes the place of a
     /// file that was lost begins with the last mark that is known.
@@ -116,17 +124,20 @@ impl BurnGuard {
     pub fn create(
         path: &Path,
         start: BurnMark,
-        fingerprints: impl IntoIterator<Item = Fingerprint>,
-    ) -> Result<(), BurnError> {
+        secrets: impl IntoIterator<Item = (Fingerprint, BurnUse)>,
+    ) -> Result<BurnMark, BurnError> {
         let mut text = chain::header(&start);
         let mut mark = start;
-        let mut seen = HashSet::new();
-        for fingerprint in fingerprints {
-            if seen.insert(fingerprint) {
-                text.push_str(&chain::line(&mut mark, &fingerprint));
+        let mut seen = HashMap::new();
+        for (fingerprint, used) in secrets {
+            let before = seen.get(&fingerprint).copied();
+            chain::remember(&mut seen, fingerprint, used);
+            if before != seen.get(&fingerprint).copied() {
+                text.push_str(&chain::line(&mut mark, &fingerprint, used));
             }
         }
-        write_whole(path, text.as_bytes()).map_err(|source| BurnError::Io {
+        let written = write_whole(path, text.as_bytes());
+        written.map(|()| mark).map_err(|source| BurnError::Io {
             action: "make",
             path: path.to_owned(),
             source,
@@ -213,14 +224,20 @@ impl BurnGuard {
 
     /// Every secret that a file names, however damaged it is; none if it cannot be read.
     #[must_use]
-    pub fn salvage(path: &Path) -> Vec<Fingerprint> {
+    pub fn salvage(path: &Path) -> Vec<(Fingerprint, BurnUse)> {
         fs::read(path).map_or_else(|_| Vec::new(), |text| chain::salvage(&text).collect())
     }
 
-    /// Whether the secret has been burned.
+    /// Whether the secret has been burned to seal.
     #[must_use]
     pub fn is_burned(&self, fingerprint: &Fingerprint) -> bool {
-        self.burned.contains(fingerprint)
+        self.burned.get(fingerprint) == Some(&BurnUse::Sealed)
+    }
+
+    /// Whether the secret is remembered to have opened, and not to have sealed.
+    #[must_use]
+    pub fn has_opened(&self, fingerprint: &Fingerprint) -> bool {
+        self.burned.get(fingerprint) == Some(&BurnUse::Opened)
     }
 
     /// How far the file goes.
@@ -240,29 +257,87 @@ impl BurnGuard {
 
     /// Burns several secrets with one write and one wait for the disk. All of them, or none.
     ///
-    /// After a write that failed, as on a full disk, the next call takes back what it may have left
-    /// and tries again.
+    /// # Errors
+    /// As [`remember`](Self::remember).
+    pub fn burn_all(&mut self, fingerprints: &[Fingerprint]) -> Result<(), BurnError> {
+        let sealed = fingerprints.iter().map(|it| (*it, BurnUse::Sealed));
+        self.remember(&sealed.collect::<Vec<_>>())
+    }
+
+    /// Burns secrets of both kinds, as [`burn_all`](Self::burn_all). Those that are to open are
+    /// written before the first packet is opened with them.
+    ///
+    /// What a write that failed left behind, as on a full disk, is taken back at once: nobody must
+    /// read it as burned. If that fails too, the next call does it first.
     ///
     /// # Errors
     /// [`BurnError::AlreadyBurned`], also of a secret that is listed twice; [`BurnError::Io`]; or
     /// [`BurnError::Missing`], when somebody has removed or replaced the file.
-    pub fn burn_all(&mut self, fingerprints: &[Fingerprint]) -> Result<(), BurnError> {
-        let mut new = HashSet::with_capacity(fingerprints.len());
+    pub fn remember(&mut self, secrets: &[(Fingerprint, BurnUse)]) -> Result<(), BurnError> {
+        let mut new = HashMap::with_capacity(secrets.len());
         let mut lines = String::new();
         let mut mark = self.mark;
-        for &fingerprint in fingerprints {
-            if self.burned.contains(&fingerprint) || !new.insert(fingerprint) {
+        for &(fingerprint, used) in secrets {
+            let known = match used {
+                BurnUse::Sealed => self.is_burned(&fingerprint),
+                BurnUse::Opened => self.burned.contains_key(&fingerprint),
+            };
+            if known || new.insert(fingerprint, used).is_some() {
                 return Err(BurnError::AlreadyBurned { fingerprint });
             }
-            lines.push_str(&chain::line(&mut mark, &fingerprint));
+            lines.push_str(&chain::line(&mut mark, &fingerprint, used));
         }
-        let written = self.write(lines.as_bytes());
-        self.failed = written.is_err();
-        written?;
+        if let Err(error) = self.write(lines.as_bytes()) {
+            self.failed = self.take_back().is_err();
+            return Err(error);
+        }
+        self.failed = false;
         self.length += lines.len() as u64;
         self.mark = mark;
         self.burned.extend(new);
         Ok(())
+    }
+
+    /// Whether the file is still there under its name, with all that was written. What was written
+    /// over in place is found by who opens it next.
+    ///
+    /// # Errors
+    /// [`BurnError::Missing`], [`BurnError::Changed`] or [`BurnError::Io`].
+    pub fn check(&self) -> Result<(), BurnError> {
+        let io = |source| BurnError::Io {
+            action: "look at",
+            path: self.path.clone(),
+            source,
+        };
+        let changed = |why| BurnError::Changed {
+            path: self.path.clone(),
+            why,
+        };
+        let held = self.file.metadata().map_err(io)?;
+        let named = match fs::symlink_metadata(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(BurnError::Missing {
+                    path: self.path.clone(),
+                });
+            }
+            named => named.map_err(io)?,
+        };
+        if (held.dev(), held.ino()) != (named.dev(), named.ino()) {
+            return Err(changed("was replaced"));
+        }
+        match held.len() {
+            length if length < self.length => Err(changed("was cut")),
+            length if length > self.length && !self.failed => {
+                Err(changed("was written to by somebody else"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes what follows the bytes that are for certain.
+    fn take_back(&self) -> io::Result<()> {
+        self.file.set_len(self.length)?;
+        self.file.sync_all()
     }
 
     fn write(&mut self, lines: &[u8]) -> Result<(), BurnError> {
@@ -280,10 +355,7 @@ impl BurnGuard {
             });
         }
         if self.failed {
-            self.file
-                .set_len(self.length)
-                .and_then(|()| self.file.sync_all())
-                .map_err(io("truncate"))?;
+            self.take_back().map_err(io("truncate"))?;
         }
         self.file
             .write_all(lines)
