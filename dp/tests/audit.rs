@@ -127,6 +127,127 @@ fn to_confirm(name: &str) -> v1::ApplyRequest {
     }
 }
 
+/// What the `Restore` of the last start says besides that it was done.
+async fn restored(daemon: &Daemon) -> (u64, Vec<String>) {
+    let began = Instant::now();
+    let line = loop {
+        let text = std::fs::read_to_string(daemon.audit()).expect("it is there");
+        let last: Option<Value> = text
+            .lines()
+            .last()
+            .and_then(|line| serde_json::from_str(line).ok());
+        if let Some(line) = last.filter(|line| line["method"] == "Restore") {
+            break line;
+        }
+        assert!(began.elapsed() < PATIENCE, "it does not say so");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let items = line["items"].as_array().expect("a list");
+    let items = items
+        .iter()
+        .skip(1)
+        .map(|it| it.as_str().expect("text").to_owned());
+    (
+        line["generation"].as_u64().expect("a number"),
+        items.collect(),
+    )
+}
+
+/// Killed with requests under way: what is restored has a line, or the line of the restart names it; and what a line calls
+/// done is restored.
+#[test]
+fn what_is_restored_and_what_is_in_the_audit_log_agree() {
+    let _alone = ALONE.lock();
+    let mut daemon = Daemon::start();
+    on_runtime(async {
+        for round in 0..ROUNDS {
+            let mut client = daemon.client().await;
+            let mut another = client.clone();
+            let first = client.apply(set_vrf(&format!("first-{round}"))).await;
+            let first = first.expect("sound").into_inner().generation;
+            let under_way = tokio::spawn(async move {
+                for n in 0.. {
+                    if client
+                        .apply(set_vrf(&format!("{round}-{n}")))
+                        .await
+                        .is_err()
+                    {
+                        return;
+                    }
+                }
+            });
+            while get(&mut another).await.generation < first + 1 + u64::from(round) {
+                tokio::task::yield_now().await;
+            }
+            daemon.kill();
+            under_way.await.expect("it ends");
+            let text = std::fs::read_to_string(daemon.audit()).expect("it is there");
+            let last = text.lines().rev().find_map(|line| -> Option<u64> {
+                let line: Value = serde_json::from_str(line).ok()?;
+                line["generation"]
+                    .as_u64()
+                    .filter(|_| line.get("not_stored").is_none())
+            });
+            let last = last.expect("there are some");
+            let mut client = daemon.anew().await;
+            let generation = get(&mut client).await.generation;
+            let (restored, differs) = restored(&daemon).await;
+            assert_eq!(restored, generation);
+            assert!(generation >= last, "{last} is done and not restored");
+            match generation == last {
+                true => assert_eq!(differs, [""; 0]),
+                false => assert_eq!(
+                    differs,
+                    [format!(
+                        "generations {} to {generation} were stored, and no line before this one is of them",
+                        last + 1
+                    )]
+                ),
+            }
+        }
+        // As when it was killed between the disk and the line, and the other way round.
+        for (lines, want) in [
+            (-1, "and no line before this one is of them"),
+            (1, "were not stored or are lost"),
+        ] {
+            let mut client = daemon.client().await;
+            let answer = client.apply(set_vrf(&format!("edited{lines}"))).await;
+            let generation = answer.expect("sound").into_inner().generation;
+            daemon.kill();
+            let text = std::fs::read_to_string(daemon.audit()).expect("it is there");
+            let last = text.trim_end().rfind('\n').expect("lines") + 1;
+            let (whole, named) = match lines {
+                -1 => (text[..last].to_owned(), generation),
+                _ => {
+                    let (now, next) = (
+                        format!("\"generation\":{generation}"),
+                        format!("\"generation\":{}", generation + 1),
+                    );
+                    let more = text[last..].replacen(&now, &next, 1);
+                    (text.clone() + &more, generation + 1)
+                }
+            };
+            std::fs::write(daemon.audit(), whole).expect("it can be written");
+            let mut client = daemon.anew().await;
+            get(&mut client).await;
+            let (_, differs) = restored(&daemon).await;
+            assert!(
+                differs[0].starts_with(&format!("generations {named} to {named}")),
+                "{differs:?}"
+            );
+            assert!(differs[0].ends_with(want), "{differs:?}");
+        }
+        // What waits is told to be gone.
+        let answer = daemon.client().await.apply(to_confirm("waits")).await;
+        let waits = answer.expect("sound").into_inner().generation;
+        daemon.kill();
+        daemon.anew().await;
+        let lost =
+            format!("generation {waits}, which waited for its confirmation, is not restored");
+        assert_eq!(restored(&daemon).await, (waits + 1, vec![lost]));
+    });
+}
+
 /// One test at a time: a program that is started has the other test's open files for a moment, and so its locks.
 static ALONE: Mutex<()> = Mutex::new(());
 

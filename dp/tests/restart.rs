@@ -259,6 +259,94 @@ fn a_lost_key_may_be_made_anew_in_its_epoch_and_is_burned_then() {
     }
 }
 
+/// Its replay windows are lost: what was recorded would pass once more.
+#[test]
+fn what_has_opened_never_opens_again_after_a_restart() {
+    let tag = tag("opened");
+    for keep_tables in [true, false] {
+        let dir = TempDir::new().expect("a folder");
+        let config = NodeConfig {
+            keep_tables,
+            ..config(dir.path(), "n")
+        };
+        let receive = |epoch, n| {
+            [
+                key(link_owner(), BToA, epoch, n),
+                key(circuit_owner(), BToA, epoch, n + 1),
+            ]
+        };
+        let node = Node::start(config.clone()).expect("it starts");
+        on_runtime(async {
+            let mut client = connect(&config).await;
+            apply(&mut client, edge(&tag, v1::End::A))
+                .await
+                .expect("sound");
+            // Retired before the restart.
+            apply(&mut client, receive(2, 51)).await.expect("sound");
+            let mut retire = request([]);
+            for owner in [
+                v1::key_ref::Owner::Link("l1".into()),
+                v1::key_ref::Owner::Circuit("c1".into()),
+            ] {
+                let key = v1::KeyRef {
+                    owner: Some(owner),
+                    direction: BToA.into(),
+                    epoch: 2,
+                };
+                retire.changes.push(v1::Change {
+                    change: Some(v1::change::Change::Delete(v1::ItemRef {
+                        item: Some(v1::item_ref::Item::Key(key)),
+                    })),
+                });
+            }
+            client.apply(retire).await.expect("they go");
+            // Never confirmed.
+            let waits = v1::ApplyRequest {
+                confirm_within_seconds: 600,
+                ..request(keys(3, 101).into_iter().chain(switch(3)))
+            };
+            client.apply(waits).await.expect("sound");
+        });
+        node.stop();
+        for lost in [false, true] {
+            if lost {
+                let _ = fs::remove_dir_all(config.state_dir.join("tables"));
+            }
+            let node = Node::start(config.clone()).expect("it starts again");
+            on_runtime(async {
+                let mut client = connect(&config).await;
+                if lost || !keep_tables {
+                    let mut items = edge(&tag, v1::End::A);
+                    items.retain(|item| !matches!(item, Item::Key(_) | Item::Transmit(_)));
+                    apply(&mut client, items).await.expect("sound");
+                }
+                for (epoch, n) in [(2, 51), (3, 102)] {
+                    let again = [
+                        key(link_owner(), BToA, epoch, n),
+                        key(circuit_owner(), BToA, epoch, if n == 51 { 52 } else { 104 }),
+                    ];
+                    let status = apply(&mut client, again)
+                        .await
+                        .expect_err("they have opened");
+                    let items = refusal(&status);
+                    let codes: Vec<_> = items.iter().map(v1::RefusedItem::code).collect();
+                    assert_eq!(
+                        codes,
+                        [RefusalCode::SecretBurned; 2],
+                        "{epoch} {lost}: {status}"
+                    );
+                    assert!(items[0].reason.contains("has opened before"), "{status}");
+                }
+                // Nor does it seal: the other end has sealed with it.
+                let turned = [key(link_owner(), AToB, 5, 51)];
+                let codes = refuses(&config, turned.to_vec()).await;
+                assert_eq!(codes, [RefusalCode::SecretBurned]);
+            });
+            node.stop();
+        }
+    }
+}
+
 #[test]
 fn what_was_not_confirmed_is_not_restored() {
     let dir = TempDir::new().expect("a folder");
@@ -358,7 +446,7 @@ fn damaged_files_are_refused_and_what_came_before_is_used() {
     on_runtime(async {
         let got = get(&mut connect(&config).await).await;
         assert!(
-            got.secrets_refused.contains("mac.key must hold 32"),
+            got.secrets_refused.contains("mac.key must hold 32 bytes"),
             "{}",
             got.secrets_refused
         );
@@ -475,7 +563,18 @@ async fn refuses(config: &NodeConfig, items: Vec<Item>) -> Vec<RefusalCode> {
 fn a_memory_that_has_lost_something_takes_no_secrets() {
     let tag = tag("lost");
     type Spoil = fn(&Path, &[u8]);
-    let spoils: [(&str, Spoil); 5] = [
+    let spoils: [(&str, Spoil); 7] = [
+        ("newest cannot be read", |path, _| {
+            fs::remove_file(path.with_file_name("newest")).expect("it is there");
+            let text = fs::read_to_string(path).expect("text");
+            let last = text.trim_end().rfind('\n').expect("lines") + 1;
+            fs::write(path, &text[..last]).expect("it can be written");
+            // Nothing else tells how far it went.
+            let _ = fs::remove_dir_all(path.with_file_name("tables"));
+        }),
+        ("newest is cut off", |path, _| {
+            fs::write(path.with_file_name("newest"), "").expect("it can be written");
+        }),
         ("is missing", |path, _| {
             fs::remove_file(path).expect("it is there")
         }),
@@ -524,7 +623,8 @@ fn a_memory_that_has_lost_something_takes_no_secrets() {
                 assert!(told.contains("twinseal init --secrets-replaced"), "{told}");
                 let mut client = connect(&config).await;
                 let items = get(&mut client).await.items.len();
-                assert_eq!(items, if keep_tables { 16 } else { 0 });
+                let tables = keep_tables && nth != 0;
+                assert_eq!(items, if tables { 16 } else { 0 });
                 let mut load = edge(&tag, v1::End::A);
                 let codes = refuses(&config, load.clone()).await;
                 assert!(
@@ -552,7 +652,7 @@ fn a_memory_that_has_lost_something_takes_no_secrets() {
             on_runtime(async {
                 assert_eq!(refused(&config).await, "", "{nth}");
                 let mut client = connect(&config).await;
-                if keep_tables {
+                if keep_tables && nth != 0 {
                     // What is known of the old secrets is still known.
                     let codes = refuses(&config, keys(1, 1)).await;
                     assert_eq!(codes, [RefusalCode::SecretBurned; 4]);

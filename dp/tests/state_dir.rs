@@ -153,7 +153,16 @@ fn a_disk_that_was_full_for_a_moment_needs_nobody() {
     }
     let _mounted = Mounted(mount.clone());
     let tag = tag("full");
-    let config = config(dir.path(), "n");
+    let audit = dir.path().join("audit.json");
+    let config = NodeConfig {
+        audit: Some(twinseal::control::lines::Output::File {
+            path: audit.clone(),
+            max_bytes: 0,
+            keep: 0,
+        }),
+        ..config(dir.path(), "n")
+    };
+    let burned = || std::fs::read(mount.join("burned")).expect("readable");
     let copy = dir.path().join("copy");
     let node = Node::start(config.clone()).expect("it starts");
     // More than fits what is left of the last pages.
@@ -193,6 +202,10 @@ fn a_disk_that_was_full_for_a_moment_needs_nobody() {
             .expect("it applies")
             .into_inner();
         assert!(answer.not_stored);
+        let text = std::fs::read_to_string(&audit).expect("it is there");
+        let line = text.lines().last().expect("a line");
+        assert!(line.contains("\"not_stored\":true"), "{line}");
+        let before = burned();
         fault(&mut reader, "tables_not_stored").await;
         let status = apply(&mut client, keys())
             .await
@@ -202,6 +215,8 @@ fn a_disk_that_was_full_for_a_moment_needs_nobody() {
             v1::RefusalCode::Storage,
             "{status}"
         );
+        // Nor is any of it read as burned by a restart.
+        assert_eq!(burned(), before);
 
         std::fs::remove_file(mount.join("fill")).expect("it is there");
         fault(&mut reader, "tables_stored_again").await;

@@ -49,7 +49,7 @@ pub enum BurnError {
         fingerprint: Fingerprint,
     },
     /// Another process has the file.
-    #[error("{} is in use by another process: stop it, or give each process a state directory of its own", .path.display())]
+    #[error("{} is in use by another process", .path.display())]
     Locked {
         /// The file.
         path: PathBuf,

@@ -1,8 +1,10 @@
 //! Transactions on the node: judged, then committed.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use twinseal_api::v1;
+use twinseal_crypto::{BurnUse, Secret};
 
 use super::confirm::{Pending, Within};
 use super::diff;
@@ -306,7 +308,7 @@ impl Node {
         let undo = self
             .ports
             .prepare(&self.pool, &state, &touched, view, if_absent)?;
-        match self.compile_and_burn(&state, &live, &starts) {
+        match self.compile_and_burn(&state, &live, &starts, &secrets) {
             Ok(tables) => self.pool.publish(tables),
             Err(refused) => {
                 self.ports.undo(&self.pool, undo, &self.netlink.view);
@@ -376,12 +378,13 @@ impl Node {
         })
     }
 
-    /// The tables to publish; the secrets that they transmit with are on disk by then.
+    /// The tables to publish; the secrets that they transmit or receive with are on disk by then.
     fn compile_and_burn(
         &mut self,
         state: &State,
         live: &Live,
         starts: &[Start],
+        secrets: &HashMap<KeyId, Secret>,
     ) -> Result<Tables, Refused> {
         let down = self.members.down();
         let sources = sources(state, live, &self.ports, &self.netlink, down);
@@ -398,9 +401,15 @@ impl Node {
             true => !self.goes_on(live, start),
             false => !self.burned.is_burned(&start.fingerprint),
         });
-        let fingerprints: Vec<_> = new.map(|start| start.fingerprint).collect();
-        if !fingerprints.is_empty() {
-            self.burned.burn_all(&fingerprints)?;
+        let seal = new.map(|start| (start.fingerprint, BurnUse::Sealed));
+        // Also of what waits for its confirmation, of which nothing else would be stored.
+        let open = secrets
+            .iter()
+            .filter(|(id, _)| state.seals(id) != Some(true))
+            .map(|(_, secret)| (secret.fingerprint(), BurnUse::Opened));
+        let used: Vec<_> = seal.chain(open).collect();
+        if !used.is_empty() {
+            self.burned.burn_all(&used)?;
         }
         self.publications += 1;
         Ok(tables)

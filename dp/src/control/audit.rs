@@ -1,14 +1,19 @@
 //! The audit log: who changed what, and what came of it. Names and kinds of items, never secrets.
 //!
 //! The node itself takes down what it did, whether or not anybody waits for the answer, and the answer waits for the line.
+//! The line of what is stored waits until it is: so one that says `done`, and not `not_stored`, is of what a restart has.
+//! What was stored and has no line yet when the program is killed, the line of the restart names (`restored`).
+//!
 //! Lines are JSON, written by a thread of their own: a disk that hangs holds up that answer for some seconds and nobody
 //! else. They are with the kernel then and outlive the program, not a power failure. Without a file the same goes to the
 //! program's log, target `twinseal::audit`.
 
-use std::io;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
@@ -20,6 +25,7 @@ use super::access::Caller;
 use super::diff::Summary;
 use super::lines::{Lines, Writer};
 use super::refusal::{Refused, text};
+use super::store::Stored;
 use crate::text::word;
 use crate::time::{rfc3339, unix_nanos};
 
@@ -31,6 +37,8 @@ const REASONS: usize = 20;
 const QUEUE: usize = 4096;
 /// Entries that are written at once, at most.
 const CHUNK: usize = 64;
+/// Bytes at a file's end that are looked at for its last generation: more than any two lines have.
+const TAIL: u64 = 256 << 10;
 /// How long an answer waits for its line.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -177,12 +185,34 @@ impl Entry {
 pub struct Audit {
     node: String,
     queue: Option<SyncSender<Line>>,
+    last: Option<u64>,
     /// Why the file could not be written, if nobody was told yet.
     failed: Arc<Mutex<Option<String>>>,
 }
 
 /// A line, and who waits for it.
-type Line = (Value, oneshot::Sender<()>);
+struct Line {
+    object: Value,
+    stored: Option<Storing>,
+    waiter: oneshot::Sender<()>,
+}
+
+/// What tells whether something is on the disk, and how long that is waited for. All lines wait for the same disk, each
+/// since it was made: so none waits longer for those before it.
+struct Storing(Receiver<Stored>, Instant);
+
+impl Storing {
+    /// Says in the line if it is not there by then.
+    fn settle(self, object: &mut Value) {
+        let patience = self.1.saturating_duration_since(Instant::now());
+        let stored = self.0.recv_timeout(patience);
+        if !matches!(stored, Ok(Ok(())))
+            && let Some(object) = object.as_object_mut()
+        {
+            object.insert("not_stored".into(), true.into());
+        }
+    }
+}
 
 /// Told once an entry is where it belongs.
 #[derive(Default)]
@@ -207,12 +237,15 @@ impl Audit {
         Self {
             node: node.to_owned(),
             queue: None,
+            last: None,
             failed: Arc::default(),
         }
     }
 
     /// To a file. The writer ends when no [`Audit`] is left.
-    pub fn to_file(node: &str, lines: Lines) -> io::Result<(Self, Writer)> {
+    ///
+    /// `last` is the generation that the last line before tells of, if that can be known.
+    pub fn to_file(node: &str, lines: Lines, last: Option<u64>) -> io::Result<(Self, Writer)> {
         let (queue, entries) = sync_channel::<Line>(QUEUE);
         let failed: Arc<Mutex<Option<String>>> = Arc::default();
         let waiting: Arc<Mutex<Vec<oneshot::Sender<()>>>> = Arc::default();
@@ -221,7 +254,13 @@ impl Audit {
             move || {
                 let mut lines = vec![entries.recv().ok()?];
                 lines.extend(entries.try_iter().take(CHUNK - 1));
-                let (objects, waiters): (Vec<_>, Vec<_>) = lines.into_iter().unzip();
+                let settled = lines.into_iter().map(|mut line| {
+                    if let Some(storing) = line.stored {
+                        storing.settle(&mut line.object);
+                    }
+                    (line.object, line.waiter)
+                });
+                let (objects, waiters): (Vec<_>, Vec<_>) = settled.unzip();
                 *lock(&waiting) = waiters;
                 Some(objects)
             }
@@ -247,6 +286,7 @@ impl Audit {
         let audit = Self {
             node: node.to_owned(),
             queue: Some(queue),
+            last,
             failed,
         };
         Ok((audit, writer))
@@ -254,31 +294,92 @@ impl Audit {
 
     /// Takes down what came of something.
     pub fn write(&self, entry: Entry, outcome: Outcome<'_>) -> Written {
+        self.write_stored(entry, outcome, None)
+    }
+
+    /// The same of something that is being stored: once it is, or could not be.
+    pub(super) fn write_stored(
+        &self,
+        entry: Entry,
+        outcome: Outcome<'_>,
+        stored: Option<Receiver<Stored>>,
+    ) -> Written {
         let object = entry.json(&self.node, &outcome);
+        let stored = stored.map(|stored| Storing(stored, Instant::now() + PATIENCE));
         let (waiter, written) = oneshot::channel();
+        let line = Line {
+            object,
+            stored,
+            waiter,
+        };
         let left = match &self.queue {
-            Some(queue) => queue
-                .try_send((object, waiter))
-                .err()
-                .map(|error| match error {
-                    std::sync::mpsc::TrySendError::Full((object, _))
-                    | std::sync::mpsc::TrySendError::Disconnected((object, _)) => object,
-                }),
-            None => Some(object),
+            Some(queue) => queue.try_send(line).err().map(|error| match error {
+                std::sync::mpsc::TrySendError::Full(line)
+                | std::sync::mpsc::TrySendError::Disconnected(line) => line,
+            }),
+            None => Some(line),
         };
         match left {
-            Some(object) => {
-                tracing::info!(target: "twinseal::audit", "{object}");
+            Some(line) => {
+                log(line);
                 Written(None)
             }
             None => Written(Some(written)),
         }
     }
 
+    /// The generation that the last line before this start tells of; `None` if the lines go where they cannot be read back.
+    pub(super) fn last(&self) -> Option<u64> {
+        self.last
+    }
+
     /// Why the file could not be written since the last call.
     pub(super) fn take_failure(&self) -> Option<String> {
         lock(&self.failed).take()
     }
+}
+
+/// A line for the program's log.
+fn log(line: Line) {
+    let Line {
+        mut object, stored, ..
+    } = line;
+    let write = move || {
+        if let Some(storing) = stored {
+            storing.settle(&mut object);
+        }
+        tracing::info!(target: "twinseal::audit", "{object}");
+    };
+    match tokio::runtime::Handle::try_current() {
+        // The control thread does not wait for a disk.
+        Ok(runtime) => drop(runtime.spawn_blocking(write)),
+        Err(_) => write(),
+    }
+}
+
+/// The generation of the last line of a file that tells of one; 0 if none does.
+pub(super) fn last_generation(path: &Path) -> u64 {
+    let mut first = path.as_os_str().to_owned();
+    first.push(".1");
+    // It may have been turned over just now.
+    let found = [path, Path::new(&first)].into_iter().find_map(last_of);
+    found.unwrap_or(0)
+}
+
+fn last_of(path: &Path) -> Option<u64> {
+    let mut file = File::open(path).ok().filter(|file| {
+        let metadata = file.metadata();
+        metadata.is_ok_and(|metadata| metadata.is_file())
+    })?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))
+        .ok()?;
+    let mut tail = Vec::new();
+    file.take(TAIL).read_to_end(&mut tail).ok()?;
+    tail.rsplit(|&byte| byte == b'\n').find_map(|line| {
+        let object: Value = serde_json::from_slice(line).ok()?;
+        object.get("generation")?.as_u64()
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

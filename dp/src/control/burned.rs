@@ -1,6 +1,6 @@
-//! Which secrets have sealed, as far as anybody knows: what cannot be known is not taken for "none".
+//! Which secrets have sealed or opened, as far as anybody knows: what cannot be known is not taken for "none".
 
-use twinseal_crypto::{BurnGuard, BurnMark, Fingerprint};
+use twinseal_crypto::{BurnGuard, BurnMark, BurnUse, Fingerprint};
 
 use super::refusal::{Code, Refused};
 use super::state_dir::StateDirError;
@@ -52,6 +52,13 @@ impl Burned {
             .is_ok_and(|guard| guard.is_burned(fingerprint))
     }
 
+    /// Whether the secret is remembered to have opened.
+    pub(super) fn has_opened(&self, fingerprint: &Fingerprint) -> bool {
+        self.memory
+            .as_ref()
+            .is_ok_and(|guard| guard.has_opened(fingerprint))
+    }
+
     /// How far the memory goes; if it is lost, how far it must go before it is believed again.
     pub(super) fn mark(&self) -> BurnMark {
         match &self.memory {
@@ -72,7 +79,7 @@ impl Burned {
             && !outcome.secrets.is_empty()
         {
             let why = format!(
-                "this node cannot know which secrets have sealed before, and takes none: {}",
+                "this node cannot know which secrets were used before, and takes none: {}",
                 lost.why
             );
             refused.append(Refused::whole(
@@ -85,7 +92,7 @@ impl Burned {
     }
 
     /// Burns secrets: when this returns, all of them are on the disk, or none counts as burned.
-    pub(super) fn burn_all(&mut self, fingerprints: &[Fingerprint]) -> Result<(), Refused> {
+    pub(super) fn burn_all(&mut self, secrets: &[(Fingerprint, BurnUse)]) -> Result<(), Refused> {
         let guard = match &mut self.memory {
             Ok(guard) => guard,
             Err(lost) => {
@@ -97,7 +104,7 @@ impl Burned {
                 ));
             }
         };
-        guard.burn_all(fingerprints).map_err(|error| {
+        guard.remember(secrets).map_err(|error| {
             Refused::whole(
                 Code::Storage,
                 "",

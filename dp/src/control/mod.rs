@@ -238,7 +238,11 @@ fn write_events(config: &NodeConfig, events: &Events) -> Result<Option<Writer>, 
 
 /// Where the audit goes.
 fn start_audit(config: &NodeConfig) -> Result<(Audit, Option<Writer>), ControlError> {
-    let start = |lines| Audit::to_file(&config.name, lines);
+    let last = match &config.audit {
+        Some(Output::File { path, .. }) => Some(audit::last_generation(path)),
+        _ => None,
+    };
+    let start = |lines| Audit::to_file(&config.name, lines, last);
     let opened = open_lines(config, "audit.file", config.audit.as_ref(), start)?;
     Ok(match opened {
         Some((audit, writer)) => (audit, Some(writer)),

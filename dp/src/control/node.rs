@@ -1,6 +1,7 @@
 //! The node: it owns everything, and all happens on its one control thread.
 
 use std::collections::HashMap;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -98,6 +99,8 @@ pub struct Node {
     pub(super) store_failing: bool,
     /// Tells when the last transaction is stored.
     pub(super) stored: Option<oneshot::Receiver<Stored>>,
+    /// The same for its line of the audit log.
+    pub(super) recorded: Option<Receiver<Stored>>,
     /// What the last transaction or dry run changed, until it is taken down.
     pub(super) changed: Option<Summary>,
     /// The generation that was confirmed last.
@@ -158,6 +161,7 @@ impl Node {
             store_failing: false,
             stored: None,
             changed: None,
+            recorded: None,
             confirmed: None,
             began: HashMap::new(),
             began_alive: 0,
@@ -251,30 +255,29 @@ impl Node {
         // Whoever asked may have gone; a transaction holds all the same.
         match command {
             Command::Apply(transaction, entry, reply) => {
-                (self.stored, self.changed) = (None, None);
+                self.forget_stored();
                 let answer = self.apply(*transaction);
                 let generation = answer.as_ref().map(|answer| answer.generation);
-                let entry = entry.changed(self.changed.take());
-                let written = self.audit.write(entry, generation.into());
+                let written = self.take_down(entry, generation.into());
                 self.settle(answer, written, reply);
             }
             Command::Confirm(generation, entry, reply) => {
-                self.stored = None;
+                self.forget_stored();
                 let answer = self.confirm(generation);
-                let written = self.audit.write(entry, answer.as_ref().copied().into());
+                let written = self.take_down(entry, answer.as_ref().copied().into());
                 self.settle(answer, written, reply);
             }
             Command::Rollback(generation, entry, reply) => {
-                self.stored = None;
+                self.forget_stored();
                 let answer = self.rollback(generation);
                 let written = self.rolled_back(entry, &answer);
                 self.settle(answer, written, reply);
             }
             Command::Drain(request, by, entry, reply) => {
-                self.stored = None;
+                self.forget_stored();
                 let answer = self.drain(&request, &by);
                 let generation = answer.as_ref().map(|_| self.state.generation);
-                let written = self.audit.write(entry, generation.into());
+                let written = self.take_down(entry, generation.into());
                 self.settle(answer, written, reply);
             }
             Command::Capture(request, tapping, reply) => {

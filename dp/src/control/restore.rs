@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::apply::{Cause, Commit};
-use super::audit::{Entry, Outcome};
+use super::audit::{Entry, Outcome, Written};
 use super::check;
 use super::diff::differences;
 use super::events::FaultKind;
 use super::model::State;
 use super::node::Node;
 use super::refusal::{Code, Refused};
-use super::store::Stored;
+use super::store::{Stored, Told};
 use super::transaction::{self, Touched};
 
 /// When tables could not be restored, for a device that is not there yet, it is tried again after this.
@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Tables that could not be restored yet.
 pub(super) struct Restoring {
     state: State,
+    /// What of before the restart it is not.
+    differs: Vec<String>,
     why: Refused,
     again: Instant,
 }
@@ -38,18 +40,31 @@ pub(super) async fn not_stored(stored: Option<oneshot::Receiver<Stored>>) -> boo
 
 impl Node {
     /// Takes up what was stored before the restart.
-    pub(super) fn restore(&mut self, state: Option<State>, damage: Vec<String>) {
+    pub(super) fn restore(
+        &mut self,
+        state: Option<State>,
+        waiting: Option<u64>,
+        damage: Vec<String>,
+    ) {
         for damage in damage {
             tracing::error!("stored tables were refused: {damage}");
             self.events.fault(FaultKind::StoredTablesDamaged, damage);
         }
+        let stored = waiting.or(state.as_ref().map(|state| state.generation));
+        let differs = self.differs(stored.unwrap_or(0), waiting);
         match state {
-            None => self.store_all(),
+            None => {
+                if self.store.is_some() && !differs.is_empty() {
+                    self.take_down_restored(differs);
+                }
+                self.store_all();
+            }
             Some(state) => {
                 // A controller's expectations hold on, whatever becomes of the rest.
                 self.state.generation = state.generation;
                 self.restoring = Some(Restoring {
                     state,
+                    differs,
                     why: Refused::default(),
                     again: Instant::now(),
                 });
@@ -71,10 +86,7 @@ impl Node {
                     keys_needed = needed.count(),
                     "the stored tables are restored"
                 );
-                let mut entry = Entry::new(None, "Restore");
-                entry.item("the tables of before the restart".to_owned());
-                let generation = self.state.generation;
-                self.audit.write(entry, Outcome::Done { generation });
+                self.take_down_restored(restoring.differs);
             }
             Err(why) => {
                 if restoring.why != why {
@@ -85,6 +97,60 @@ impl Node {
                 restoring.again = now + RETRY;
                 self.restoring = Some(restoring);
             }
+        }
+    }
+
+    /// What is restored and has no line in the audit log, as the program was killed before it was written, and the other
+    /// way round.
+    fn differs(&self, stored: u64, waiting: Option<u64>) -> Vec<String> {
+        let mut differs = Vec::new();
+        if let Some(waiting) = waiting {
+            let lost =
+                format!("generation {waiting}, which waited for its confirmation, is not restored");
+            tracing::warn!("{lost}");
+            differs.push(lost);
+        }
+        if let Some(last) = self.audit.last() {
+            if last < stored {
+                let first = last + 1;
+                differs.push(format!(
+                    "generations {first} to {stored} were stored, and no line before this one is of them"
+                ));
+            } else if stored < last {
+                let first = stored + 1;
+                differs.push(format!(
+                    "generations {first} to {last}, of which there are lines, were not stored or are lost"
+                ));
+            }
+        }
+        differs
+    }
+
+    fn take_down_restored(&self, differs: Vec<String>) {
+        let mut entry = Entry::new(None, "Restore");
+        entry.item("the tables of before the restart".to_owned());
+        for differs in differs {
+            entry.item(differs);
+        }
+        let generation = self.state.generation;
+        self.audit.write(entry, Outcome::Done { generation });
+    }
+
+    /// What is done next is not stored yet.
+    pub(super) fn forget_stored(&mut self) {
+        (self.stored, self.recorded, self.changed) = (None, None, None);
+    }
+
+    /// Takes down what came of what was just done, once it is stored.
+    pub(super) fn take_down(&mut self, entry: Entry, outcome: Outcome<'_>) -> Written {
+        let stored = self.recorded.take();
+        let entry = entry.changed(self.changed.take());
+        self.audit.write_stored(entry, outcome, stored)
+    }
+
+    fn is_being_stored(&mut self, told: Option<Told>) {
+        if let Some((stored, recorded)) = told {
+            (self.stored, self.recorded) = (Some(stored), Some(recorded));
         }
     }
 
@@ -131,25 +197,26 @@ impl Node {
 
     /// Stores what differs from a state.
     pub(super) fn store_changes(&mut self, old: &State, touched: &Touched) {
-        if let Some(store) = &mut self.store {
+        let told = self.store.as_mut().map(|store| {
             let differences = differences(old, &self.state, touched);
-            self.stored =
-                Some(store.commit(self.state.generation, self.burned.mark(), differences));
-        }
+            store.commit(self.state.generation, self.burned.mark(), differences)
+        });
+        self.is_being_stored(told);
     }
 
     /// Stores that the last generation waits for its confirmation.
     pub(super) fn store_waiting(&mut self) {
         if let (Some(store), Some(pending)) = (&mut self.store, &self.pending) {
-            self.stored = Some(store.wait(pending.generation, self.burned.mark()));
+            let told = store.wait(pending.generation, self.burned.mark());
+            self.is_being_stored(Some(told));
         }
     }
 
     /// Stores all.
     pub(super) fn store_all(&mut self) {
-        if let Some(store) = &mut self.store {
-            store.begin(&self.state, self.burned.mark());
-        }
+        let store = self.store.as_mut();
+        let told = store.map(|store| store.begin(&self.state, self.burned.mark()));
+        self.is_being_stored(told);
     }
 
     /// Stores all anew that was restored just now.
@@ -191,7 +258,7 @@ impl Node {
             None => &self.state,
         };
         match failing {
-            true => store.begin(base, burned),
+            true => drop(store.begin(base, burned)),
             false => store.follow(base, burned),
         }
         if let Some(pending) = &self.pending {

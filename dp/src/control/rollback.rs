@@ -79,6 +79,7 @@ impl Node {
         ));
         tracing::warn!("the transaction was not confirmed and is rolled back");
         // What could not be done is told as an event, too; nobody waits for either.
+        self.forget_stored();
         let rolled_back = self.roll_back();
         self.rolled_back(entry, &rolled_back);
     }
@@ -100,8 +101,7 @@ impl Node {
         {
             rest.name_missing(&mut entry, &told);
         }
-        let entry = entry.changed(self.changed.take());
-        self.audit.write(entry, generation.into())
+        self.take_down(entry, generation.into())
     }
 
     fn roll_back(&mut self) -> Result<v1::RollbackResponse, Refused> {
@@ -159,13 +159,13 @@ impl Node {
             return;
         };
         rest.again = now + RETRY;
+        self.forget_stored();
         match self.go_back(&rest.state, &rest.live, &rest.missing, Some(&rest.missing)) {
             Ok(back) if back.missing.is_empty() => {
                 tracing::info!(generation = back.generation, "the rollback is complete");
                 let mut entry = Entry::new(None, "Rollback");
                 entry.item("what could not be restored before".to_owned());
-                let entry = entry.changed(self.changed.take());
-                self.audit.write(entry, Ok(back.generation).into());
+                self.take_down(entry, Ok(back.generation).into());
             }
             Ok(back) => {
                 rest.generation = back.generation;
@@ -173,8 +173,7 @@ impl Node {
                 let mut entry = Entry::new(None, "Rollback");
                 entry.item("more of what could not be restored before".to_owned());
                 rest.name_missing(&mut entry, &HashSet::new());
-                let entry = entry.changed(self.changed.take());
-                self.audit.write(entry, Ok(back.generation).into());
+                self.take_down(entry, Ok(back.generation).into());
                 self.unrestored = Some(rest);
             }
             Err(_) => self.unrestored = Some(rest),

@@ -1,8 +1,8 @@
 //! What secrets have served. A secret serves one key, at one end, once: two keys of one secret could be one AEAD key, and
 //! a key that is made anew has forgotten its counters and replay windows.
 //!
-//! Secrets that have sealed are burned on disk and refused for ever. What has only received is remembered here, while the
-//! node runs, and after a restart as far as the stored tables name it.
+//! Secrets that have sealed or opened are burned on disk and refused for ever. Which key they served is remembered here,
+//! while the node runs.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -77,7 +77,9 @@ impl Served {
                     Code::SecretReused,
                     format!("its secret has served the {} {role}", before.key),
                 )
-            } else if !service.seals && (lost || before.is_some()) {
+            } else if burned.has_opened(&fingerprint)
+                || (!service.seals && (lost || before.is_some()))
+            {
                 let why = "has opened before, and its replay windows are lost: what was recorded then would pass again";
                 (
                     Code::SecretBurned,

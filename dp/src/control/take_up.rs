@@ -18,6 +18,7 @@ impl Node {
             burned,
             store,
             tables,
+            waiting,
             damage,
             usage,
             drains,
@@ -37,7 +38,7 @@ impl Node {
             self.events.fault(FaultKind::DrainsDamaged, damage);
         }
         self.store = store;
-        self.restore(tables, damage);
+        self.restore(tables, waiting, damage);
     }
 
     /// Goes without one, and takes no secrets.

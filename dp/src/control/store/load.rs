@@ -20,6 +20,10 @@ pub(in crate::control) struct Loaded {
     pub(in crate::control) state: Option<State>,
     /// What was refused, and why. What is in `state` came before it.
     pub(in crate::control) damage: Vec<String>,
+    /// The generation of a transaction that waited for its confirmation, and is not in `state`.
+    pub(in crate::control) waiting: Option<u64>,
+    /// Why the file that tells how far all went tells nothing.
+    pub(in crate::control) newest_lost: Option<String>,
     /// How far the burned secrets went, by whatever tells most.
     pub(in crate::control) burned: BurnMark,
 }
@@ -49,7 +53,10 @@ pub(super) fn load(state_dir: &Path, key: &hmac::Key) -> std::io::Result<Loaded>
             }
             loaded.burned(Some(reached.burned));
         }
-        Err(why) => loaded.damage.push(why),
+        Err(why) => {
+            loaded.damage.push(why.clone());
+            loaded.newest_lost = Some(why);
+        }
     }
     Ok(loaded)
 }
@@ -116,6 +123,7 @@ fn tables(dir: &Path, key: &hmac::Key) -> std::io::Result<Loaded> {
     if let Some(waiting) = replay.waiting {
         // It was not confirmed: what it would have changed is not here. That is a change of the tables too.
         state.generation = waiting + 1;
+        loaded.waiting = Some(waiting);
     }
     loaded.state = Some(state);
     Ok(loaded)

@@ -41,7 +41,7 @@ use super::parse::{Item, ItemKey};
 use format::Kind;
 pub(super) use load::Loaded;
 use newest::{Newest, Reached};
-use writer::{Entry, Order, Signals, Thread, Whole};
+use writer::{Entry, Order, Reply, Signals, Thread, Whole};
 
 /// The folder of the state directory.
 pub(super) const FOLDER: &str = "tables";
@@ -54,6 +54,9 @@ const QUEUE: usize = 1024;
 
 /// Whether a transaction is on the disk, or why not.
 pub(super) type Stored = Result<(), String>;
+
+/// Tells both who asked and the audit log, whose thread can only wait as threads do.
+pub(super) type Told = (oneshot::Receiver<Stored>, mpsc::Receiver<Stored>);
 
 /// Why tables cannot be stored.
 #[derive(Debug, thiserror::Error)]
@@ -68,11 +71,25 @@ pub enum StoreError {
         /// Why not.
         source: io::Error,
     },
-    /// The key.
-    #[error("{} must hold 32 octets and belong to this user alone (mode 0600)", .path.display())]
+    /// The key is not whole.
+    #[error("{} must hold 32 bytes", .path.display())]
     Key {
         /// The key's file.
         path: PathBuf,
+    },
+    /// The key is not there.
+    #[error("{} is missing", .path.display())]
+    KeyMissing {
+        /// The key's file.
+        path: PathBuf,
+    },
+    /// Others can read the key, and so make tables that the node would believe.
+    #[error("{} can be read or written by others: its mode is {mode:o}, and must be 600", .path.display())]
+    KeyMode {
+        /// The key's file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
     },
 }
 
@@ -114,7 +131,11 @@ impl Store {
             .and_then(|()| fs::File::open(state_dir)?.sync_all())
             .map_err(io("make", &dir))?;
         let loaded = load::load(state_dir, &key).map_err(io("read", &dir))?;
-        let newest = Newest::open(state_dir, &key)?;
+        // One that is lost stays lost: written anew it would say that nothing is missing.
+        let newest = match loaded.newest_lost {
+            Some(_) => None,
+            None => Some(Newest::open(state_dir, &key)?),
+        };
         let signals = Arc::new(Signals::default());
         let thread = Thread::new(dir.clone(), key, Arc::clone(&signals), newest);
         let (orders, receiver) = mpsc::sync_channel(QUEUE);
@@ -133,23 +154,25 @@ impl Store {
     }
 
     /// Stores this state, whatever is stored, and what changes from now on.
-    pub(super) fn begin(&mut self, state: &State, burned: BurnMark) {
-        self.whole(state, burned, false);
+    pub(super) fn begin(&mut self, state: &State, burned: BurnMark) -> Told {
+        let (reply, told) = Reply::new();
+        self.whole(state, burned, false, Some(reply));
+        told
     }
 
     /// The same of a state that what is stored comes to.
     pub(super) fn follow(&mut self, state: &State, burned: BurnMark) {
-        self.whole(state, burned, true);
+        self.whole(state, burned, true, None);
     }
 
-    fn whole(&mut self, state: &State, burned: BurnMark, follows: bool) {
+    fn whole(&mut self, state: &State, burned: BurnMark, follows: bool, reply: Option<Reply>) {
         self.signals.wants_snapshot.store(false, Relaxed);
         let whole = Whole {
             state: state.clone(),
             burned,
             follows,
         };
-        self.behind = !self.order(Order::Snapshot(Box::new(whole)));
+        self.behind = !self.order(Order::Snapshot(Box::new(whole), reply));
     }
 
     /// Whether it is time for a whole state: the journal is large, or something is not on the disk that should be.
@@ -173,7 +196,7 @@ impl Store {
         generation: u64,
         burned: BurnMark,
         differences: Vec<Difference>,
-    ) -> oneshot::Receiver<Stored> {
+    ) -> Told {
         let changes = differences
             .into_iter()
             .map(|difference| match difference.new {
@@ -190,7 +213,7 @@ impl Store {
 
     /// Stores that a generation is used by a transaction that waits for its confirmation.
     /// What it would change comes with [`commit`](Self::commit) when it stays; until then what is stored holds.
-    pub(super) fn wait(&mut self, generation: u64, burned: BurnMark) -> oneshot::Receiver<Stored> {
+    pub(super) fn wait(&mut self, generation: u64, burned: BurnMark) -> Told {
         self.append(Entry {
             kind: Kind::Waiting,
             generation,
@@ -199,12 +222,12 @@ impl Store {
         })
     }
 
-    fn append(&mut self, entry: Entry) -> oneshot::Receiver<Stored> {
-        let (reply, answer) = oneshot::channel();
+    fn append(&mut self, entry: Entry) -> Told {
+        let (reply, told) = Reply::new();
         if !self.behind && !self.order(Order::Append(entry, reply)) {
             self.behind = true;
         }
-        answer
+        told
     }
 
     /// Whether there was room.
@@ -240,10 +263,16 @@ fn key(state_dir: &Path) -> Result<hmac::Key, StoreError> {
         .read(true)
         .custom_flags(libc::O_NOFOLLOW)
         .open(&path)
-        .map_err(io("open"))?;
-    let mode = file.metadata().map_err(io("look at"))?.permissions().mode();
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => StoreError::KeyMissing { path: path.clone() },
+            _ => io("open")(source),
+        })?;
+    let mode = file.metadata().map_err(io("look at"))?.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(StoreError::KeyMode { path, mode });
+    }
     file.take(33).read_to_end(&mut octets).map_err(io("read"))?;
-    if octets.len() != 32 || mode & 0o077 != 0 {
+    if octets.len() != 32 {
         return Err(StoreError::Key { path });
     }
     Ok(hmac::Key::new(hmac::HMAC_SHA256, &octets))
@@ -264,15 +293,21 @@ pub(super) fn init(state_dir: &Path, burned: BurnMark) -> Result<(), StoreError>
     let mut octets = zeroize::Zeroizing::new([0; 32]);
     getrandom::fill(octets.as_mut()).map_err(|error| io("draw")(io::Error::other(error)))?;
     write_whole(&path, octets.as_ref()).map_err(io("write"))?;
-    let newest = Newest::open(state_dir, &key(state_dir)?)?;
-    let reached = Reached {
-        generation: 0,
-        burned,
-    };
-    newest
-        .write(&reached)
-        .and_then(|()| newest.sync(state_dir))
-        .map_err(io("write"))
+    make_newest(state_dir, 0, burned)
+}
+
+/// Says anew how far what is stored went, whatever was said before.
+pub(super) fn make_newest(
+    state_dir: &Path,
+    generation: u64,
+    burned: BurnMark,
+) -> Result<(), StoreError> {
+    let reached = Reached { generation, burned };
+    newest::make(state_dir, &key(state_dir)?, &reached).map_err(|source| StoreError::Io {
+        action: "write",
+        path: state_dir.join(newest::FILE),
+        source,
+    })
 }
 
 /// What is stored, for who will write nothing.
@@ -300,13 +335,17 @@ pub(super) fn set_aside(state_dir: &Path) -> Result<(), StoreError> {
     })
 }
 
-/// How far what is stored went, and the file to say it in; for a node that stores no tables.
+/// How far what is stored went, and the file to say it in if it is not lost; for a node that stores no tables.
 pub(super) fn newest_alone(
     state_dir: &Path,
-) -> Result<(Newest, Result<Reached, String>), StoreError> {
+) -> Result<(Option<Newest>, Result<Reached, String>), StoreError> {
     let key = key(state_dir)?;
     let reached = newest::read(state_dir, &key);
-    Ok((Newest::open(state_dir, &key)?, reached))
+    let newest = match reached {
+        Ok(_) => Some(Newest::open(state_dir, &key)?),
+        Err(_) => None,
+    };
+    Ok((newest, reached))
 }
 
 /// What a file of the folder is, by the generation that it begins with.

@@ -3,17 +3,20 @@
 //! The file `newest` of the state directory is written after what it tells of is on the disk, in place and without a wait
 //! of its own. So after a crash it may tell less than there is, but never more.
 //!
+//! It is made by `init` alone. One that is missing at a start, or cannot be read, is not made anew: then no secret is taken.
+//! One that goes while the node runs is, for the node knows what was in it.
+//!
 //! ```text
 //! "twinseal newest\n", generation u64, burned secrets: count u64, head [32]; mac [32]
 //! ```
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::hmac;
-use twinseal_crypto::BurnMark;
+use twinseal_crypto::{BurnMark, write_whole};
 
 use super::StoreError;
 
@@ -34,27 +37,22 @@ pub(in crate::control) struct Reached {
 
 /// The file, to be written.
 pub(in crate::control) struct Newest {
+    state_dir: PathBuf,
     file: File,
     key: hmac::Key,
 }
 
 impl Newest {
-    /// Opens the file, which is made if it is missing.
+    /// Opens the file.
     pub(super) fn open(state_dir: &Path, key: &hmac::Key) -> Result<Self, StoreError> {
         let path = state_dir.join(FILE);
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&path)
-            .map_err(|source| StoreError::Io {
-                action: "open",
-                path,
-                source,
-            })?;
+        let file = open(&path).map_err(|source| StoreError::Io {
+            action: "open",
+            path,
+            source,
+        })?;
         Ok(Self {
+            state_dir: state_dir.to_owned(),
             file,
             key: key.clone(),
         })
@@ -62,21 +60,52 @@ impl Newest {
 
     /// Takes down what is on the disk by now.
     pub(in crate::control) fn write(&self, reached: &Reached) -> io::Result<()> {
-        let mut bytes = Vec::with_capacity(TEXT + MAC);
-        bytes.extend(MAGIC);
-        bytes.extend(reached.generation.to_be_bytes());
-        bytes.extend(reached.burned.count.to_be_bytes());
-        bytes.extend(reached.burned.head);
-        let mac = hmac::sign(&self.key, &bytes);
-        bytes.extend(mac.as_ref());
-        self.file.write_all_at(&bytes, 0)
+        self.file.write_all_at(&bytes(&self.key, reached), 0)
     }
 
-    /// Has what was written last, and the file's name, on the disk.
-    pub(super) fn sync(&self, state_dir: &Path) -> io::Result<()> {
-        self.file.sync_all()?;
-        File::open(state_dir)?.sync_all()
+    /// Makes the file anew, with this in it, if somebody has removed, replaced or cut it. Tells whether it was so.
+    pub(in crate::control) fn look(&mut self, reached: &Reached) -> io::Result<bool> {
+        let path = self.state_dir.join(FILE);
+        if is_whole(&self.file, &path, (TEXT + MAC) as u64)? {
+            return Ok(false);
+        }
+        make(&self.state_dir, &self.key, reached)?;
+        self.file = open(&path)?;
+        Ok(true)
     }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+}
+
+/// Whether an open file is still the one of this name, with so many bytes at least.
+pub(super) fn is_whole(file: &File, path: &Path, length: u64) -> io::Result<bool> {
+    let held = file.metadata()?;
+    let named = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        named => named?,
+    };
+    Ok((held.dev(), held.ino()) == (named.dev(), named.ino()) && held.len() >= length)
+}
+
+/// Makes the file, in place of any other; on the disk when this returns.
+pub(super) fn make(state_dir: &Path, key: &hmac::Key, reached: &Reached) -> io::Result<()> {
+    write_whole(&state_dir.join(FILE), &bytes(key, reached))
+}
+
+fn bytes(key: &hmac::Key, reached: &Reached) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(TEXT + MAC);
+    bytes.extend(MAGIC);
+    bytes.extend(reached.generation.to_be_bytes());
+    bytes.extend(reached.burned.count.to_be_bytes());
+    bytes.extend(reached.burned.head);
+    let mac = hmac::sign(key, &bytes);
+    bytes.extend(mac.as_ref());
+    bytes
 }
 
 /// What a state directory's file tells, or why it tells nothing.
@@ -84,7 +113,9 @@ pub(super) fn read(state_dir: &Path, key: &hmac::Key) -> Result<Reached, String>
     let path: PathBuf = state_dir.join(FILE);
     let tells = |why: &str| {
         let path = path.display();
-        format!("{path} {why}: whether the last transactions are missing cannot be told")
+        format!(
+            "{path} {why}: whether the last transactions and burned secrets are missing cannot be told"
+        )
     };
     let mut bytes = Vec::new();
     OpenOptions::new()

@@ -46,7 +46,7 @@ fn restarted(state: &State) -> State {
 fn commit(store: &mut Store, state: &State, n: u32) -> State {
     let outcome = apply(state, vec![set(blackhole(n))]);
     let differences = differences(state, &outcome.state, &outcome.touched);
-    let stored = store.commit(outcome.state.generation, BURNED, differences);
+    let (stored, _) = store.commit(outcome.state.generation, BURNED, differences);
     assert_eq!(stored.blocking_recv(), Ok(Ok(())));
     outcome.state
 }
@@ -56,7 +56,7 @@ fn four_generations(dir: &Path) -> State {
     let (mut store, loaded) = open(dir);
     assert!(loaded.state.is_none() && loaded.damage.is_empty());
     let mut state = edge();
-    store.begin(&state, BURNED);
+    drop(store.begin(&state, BURNED));
     for n in 0..3 {
         state = commit(&mut store, &state, n);
     }
@@ -101,7 +101,7 @@ fn deletions_are_stored_and_so_is_everything_that_goes_with_an_owner() {
     let dir = TempDir::new().expect("a folder");
     let (mut store, _) = open(dir.path());
     let state = edge();
-    store.begin(&state, BURNED);
+    drop(store.begin(&state, BURNED));
     let kept = sets([Item::Neighbour(Neighbour {
         port: "under".into(),
         address: "192.0.2.2".into(),
@@ -114,7 +114,7 @@ fn deletions_are_stored_and_so_is_everything_that_goes_with_an_owner() {
         !matches!(&change.action, crate::control::parse::Action::Delete(ItemKey::Port(name)) if name.as_str() == "under")
     });
     let outcome = crate::control::transaction::apply(&state, wanted).expect("sound");
-    let stored = store.commit(
+    let (stored, _) = store.commit(
         outcome.state.generation,
         BURNED,
         differences(&state, &outcome.state, &outcome.touched),
@@ -146,7 +146,7 @@ fn what_was_cut_or_taken_away_is_missed() {
     let dir = TempDir::new().expect("a folder");
     let state = four_generations(dir.path());
     let (mut store, _) = open(dir.path());
-    store.begin(&state, BURNED);
+    drop(store.begin(&state, BURNED));
     let state = commit(&mut store, &state, 7);
     drop(store);
     let tables = dir.path().join(FOLDER);
@@ -206,6 +206,7 @@ fn what_was_cut_or_taken_away_is_missed() {
         );
         assert_eq!(loaded.state, Some(restarted(&state)));
         assert_eq!(loaded.burned, BURNED, "the records have it too");
+        assert!(loaded.newest_lost.is_some());
     }
     fs::remove_file(dir.path().join(newest::FILE)).expect("it is there");
     assert_eq!(peek(dir.path()).expect("readable").damage.len(), 1);
@@ -216,7 +217,7 @@ fn a_newest_snapshot_that_is_gone_costs_nothing_while_the_one_before_is_there() 
     let dir = TempDir::new().expect("a folder");
     let state = four_generations(dir.path());
     let (mut store, _) = open(dir.path());
-    store.begin(&state, BURNED);
+    drop(store.begin(&state, BURNED));
     let state = commit(&mut store, &state, 7);
     drop(store);
     fs::remove_file(the(dir.path(), "snapshot")).expect("it is there");
@@ -246,14 +247,14 @@ fn a_disk_that_failed_for_a_moment_is_written_anew() {
     let dir = TempDir::new().expect("a folder");
     let (mut store, _) = open(dir.path());
     let state = edge();
-    store.begin(&state, BURNED);
+    drop(store.begin(&state, BURNED));
     let state = commit(&mut store, &state, 0);
     let (tables, away) = (dir.path().join(FOLDER), dir.path().join("away"));
     fs::rename(&tables, &away).expect("it moves");
-    store.begin(&state, BURNED);
+    drop(store.begin(&state, BURNED));
     let outcome = apply(&state, vec![set(blackhole(1))]);
     let differences = differences(&state, &outcome.state, &outcome.touched);
-    let stored = store.commit(outcome.state.generation, BURNED, differences);
+    let (stored, _) = store.commit(outcome.state.generation, BURNED, differences);
     assert!(matches!(stored.blocking_recv(), Ok(Err(_))));
     assert!(store.is_failing());
     let later = |seconds| Instant::now() + Duration::from_secs(seconds);
@@ -265,7 +266,7 @@ fn a_disk_that_failed_for_a_moment_is_written_anew() {
     // Nobody asks for another transaction.
     fs::rename(&away, &tables).expect("it moves");
     assert!(store.is_due(later(10)));
-    store.begin(&outcome.state, BURNED);
+    drop(store.begin(&outcome.state, BURNED));
     drop(store);
     let (mut store, loaded) = open(dir.path());
     assert_eq!(loaded.damage, [""; 0]);
@@ -309,7 +310,7 @@ fn a_damaged_snapshot_costs_nothing_while_the_one_before_is_there() {
         keys: loaded.state.expect("stored").keys,
         ..state
     };
-    store.begin(&state, BURNED);
+    drop(store.begin(&state, BURNED));
     let state = commit(&mut store, &state, 7);
     drop(store);
     let newest = the(dir.path(), "snapshot");
@@ -415,7 +416,7 @@ fn the_key_must_be_whole_and_private() {
     mode(0o640);
     assert!(matches!(
         Store::open(dir.path()),
-        Err(StoreError::Key { .. })
+        Err(StoreError::KeyMode { mode: 0o640, .. })
     ));
     mode(0o600);
     fs::write(&key, [7; 31]).expect("it can be written");
@@ -430,19 +431,20 @@ fn what_waited_is_not_there_but_its_generation_is_used() {
     let dir = TempDir::new().expect("a folder");
     let (mut store, _) = open(dir.path());
     let state = edge();
-    store.begin(&state, BURNED);
+    drop(store.begin(&state, BURNED));
     for generation in [2, 3] {
-        let stored = store.wait(generation, BURNED);
+        let (stored, _) = store.wait(generation, BURNED);
         assert_eq!(stored.blocking_recv(), Ok(Ok(())));
     }
     drop(store);
     let found = open(dir.path()).1.state.expect("stored");
     assert_eq!(found.generation, 4, "going back is a change too");
+    assert_eq!(open(dir.path()).1.waiting, Some(3));
     assert_eq!(found.routes, state.routes);
 
     // Once it stays it is there, under its own generation.
     let (mut store, _) = open(dir.path());
-    store.begin(&found, BURNED);
+    drop(store.begin(&found, BURNED));
     drop(store.wait(5, BURNED));
     let state = commit(&mut store, &found, 1);
     assert_eq!(state.generation, 5);
@@ -456,7 +458,7 @@ fn old_files_go_and_the_last_two_snapshots_stay() {
     let (mut store, _) = open(dir.path());
     let mut state = edge();
     for n in 0..5 {
-        store.begin(&state, BURNED);
+        drop(store.begin(&state, BURNED));
         state = commit(&mut store, &state, n);
     }
     drop(store);

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use aws_lc_rs::hmac;
@@ -18,7 +18,7 @@ use twinseal_crypto::BurnMark;
 use super::format::{Kind, Record, Writer};
 use super::load::set;
 use super::newest::{Newest, Reached};
-use super::{Change, Name, Stored, files, name};
+use super::{Change, Name, Stored, Told, files, name};
 use crate::control::items;
 use crate::control::model::State;
 
@@ -30,9 +30,23 @@ const CHUNK: usize = 4096;
 /// What the thread is told.
 pub(super) enum Order {
     /// To write a transaction; who waits for it is told when it is on the disk.
-    Append(Entry, oneshot::Sender<Stored>),
+    Append(Entry, Reply),
     /// To begin a journal anew, and to write the state that it follows.
-    Snapshot(Box<Whole>),
+    Snapshot(Box<Whole>, Option<Reply>),
+}
+
+/// Where it is told whether something is on the disk. Dropped, it tells that it is not.
+pub(super) struct Reply {
+    asker: oneshot::Sender<Stored>,
+    audit: SyncSender<Stored>,
+}
+
+impl Reply {
+    pub(super) fn new() -> (Self, Told) {
+        let (asker, for_asker) = oneshot::channel();
+        let (audit, for_audit) = sync_channel(1);
+        (Self { asker, audit }, (for_asker, for_audit))
+    }
 }
 
 /// A transaction, or the announcement of one.
@@ -74,7 +88,8 @@ pub(super) struct Thread {
     pub(super) dir: PathBuf,
     pub(super) key: hmac::Key,
     pub(super) signals: Arc<Signals>,
-    newest: Newest,
+    /// `None` if it was lost before the start.
+    newest: Option<Newest>,
     /// What is written, but for the wait for the disk.
     reached: Reached,
     /// `None` before the first snapshot is ordered, and after a write failed: nobody knows how the file ends.
@@ -85,7 +100,12 @@ pub(super) struct Thread {
 }
 
 impl Thread {
-    pub(super) fn new(dir: PathBuf, key: hmac::Key, signals: Arc<Signals>, newest: Newest) -> Self {
+    pub(super) fn new(
+        dir: PathBuf,
+        key: hmac::Key,
+        signals: Arc<Signals>,
+        newest: Option<Newest>,
+    ) -> Self {
         Self {
             dir,
             key,
@@ -111,10 +131,11 @@ impl Thread {
                         }
                         waiting.push(reply);
                     }
-                    Order::Snapshot(whole) => {
+                    Order::Snapshot(whole, reply) => {
                         let done = self.sync(result);
                         tell(&mut waiting, &done);
                         result = self.snapshot(*whole);
+                        waiting.extend(reply);
                     }
                 }
             }
@@ -157,7 +178,10 @@ impl Thread {
         let synced = result.and_then(|()| match &mut self.journal {
             Some(journal) => {
                 journal.get_mut().sync_data()?;
-                self.newest.write(&self.reached)
+                match &self.newest {
+                    Some(newest) => newest.write(&self.reached),
+                    None => Ok(()),
+                }
             }
             None => Ok(()),
         });
@@ -214,12 +238,15 @@ impl Thread {
     }
 }
 
-fn tell(waiting: &mut Vec<oneshot::Sender<Stored>>, done: &io::Result<()>) {
+fn tell(waiting: &mut Vec<Reply>, done: &io::Result<()>) {
     if let Err(error) = done {
         tracing::error!(%error, "the tables could not be stored");
     }
     for reply in waiting.drain(..) {
-        let _ = reply.send(done.as_ref().map_err(ToString::to_string).copied());
+        let stored = done.as_ref().map_err(ToString::to_string).copied();
+        // Either may have gone.
+        let _ = reply.audit.try_send(stored.clone());
+        let _ = reply.asker.send(stored);
     }
 }
 

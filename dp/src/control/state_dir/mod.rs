@@ -1,18 +1,24 @@
 //! The state directory: made by `twinseal init` and by nothing else, held by one process, and looked at before it is
 //! believed. A node that would make it itself could not tell a new one from one whose disk is not mounted.
 
+mod error;
+#[cfg(test)]
+mod tests;
+
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use twinseal_crypto::{BurnError, BurnGuard, BurnMark, Fingerprint};
+use twinseal_crypto::{BurnError, BurnGuard, BurnMark, BurnUse};
 
 use super::burned::Burned;
 use super::drain::Drains;
 use super::model::State;
-use super::store::{self, Loaded, Store, StoreError};
+use super::store::{self, Loaded, Store};
 use super::usage::{self, UsageConfig};
+
+pub use error::StateDirError;
 
 /// The file that remembers which secrets have sealed.
 pub const BURNED_FILE: &str = "burned";
@@ -34,123 +40,6 @@ pub struct Wanted {
     pub usage: UsageConfig,
 }
 
-/// Why a state directory is not used, or not for secrets.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StateDirError {
-    /// Another process uses it.
-    #[error("the state directory {} is in use by {}", .path.display(), holder(.pid))]
-    InUse {
-        /// Where.
-        path: PathBuf,
-        /// Who, if that can be told.
-        pid: Option<u32>,
-    },
-    /// It is not there.
-    #[error("there is no state directory {}", .path.display())]
-    Missing {
-        /// Where it should be.
-        path: PathBuf,
-    },
-    /// It is there, and nothing in it.
-    #[error("the state directory {} was never initialised", .path.display())]
-    NotInitialised {
-        /// Where.
-        path: PathBuf,
-    },
-    /// It came when the node had tables already, and has others.
-    #[error("the state directory {} came while the node ran, and has stored tables", .path.display())]
-    Late {
-        /// Where.
-        path: PathBuf,
-    },
-    /// To be initialised, and it has been.
-    #[error("the state directory {} was initialised already", .path.display())]
-    Initialised {
-        /// Where.
-        path: PathBuf,
-    },
-    /// Others might have written it.
-    #[error("{} {why}", .path.display())]
-    Unsafe {
-        /// The directory or file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// The memory of burned secrets cannot be relied on.
-    #[error(transparent)]
-    Burned(#[from] BurnError),
-    /// It lacks a secret that the stored tables transmit with.
-    #[error("{} has lost lines: it lacks the secret {fingerprint}, which the stored tables transmit with", .path.display())]
-    Forgotten {
-        /// The file.
-        path: PathBuf,
-        /// Which secret.
-        fingerprint: Fingerprint,
-    },
-    /// The stored tables.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The store of usage.
-    #[error(transparent)]
-    Usage(#[from] usage::StoreError),
-    /// A call failed.
-    #[error("cannot {action} {}: {source}", .path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// With what.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-}
-
-fn holder(pid: &Option<u32>) -> String {
-    match pid {
-        Some(pid) => format!("process {pid}"),
-        None => "another process".to_owned(),
-    }
-}
-
-impl StateDirError {
-    /// What to do about it.
-    pub fn fix(&self) -> &'static str {
-        match self {
-            Self::InUse { .. } => "stop that, or give each node a state directory of its own",
-            Self::Missing { .. } => {
-                "mount what it is on; for a node that never ran make it with `twinseal init`"
-            }
-            Self::NotInitialised { .. } => {
-                "mount what should be there; for a node that never ran use `twinseal init`"
-            }
-            Self::Late { .. } => "restart the node: it then goes on from these",
-            Self::Initialised { .. } => {
-                "there is nothing to do; if its memory of burned secrets is lost, replace all secrets that the node \
-                 transmits with, then use --secrets-replaced"
-            }
-            Self::Unsafe { .. } => {
-                "see to who wrote it; then have it belong to the node's user and be written by nobody else"
-            }
-            Self::Burned(_) | Self::Forgotten { .. } | Self::Store(_) => {
-                "put the right file back; else replace all secrets that this node transmits with by new ones, stop it, use \
-                 `twinseal init --secrets-replaced`, and start it"
-            }
-            Self::Usage(_) | Self::Io { .. } => "see to the disk and its permissions",
-        }
-    }
-
-    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
-    }
-}
-
 /// A state directory that is used by this process as long as this lives.
 pub(super) struct StateDir {
     pub(super) lock: Lock,
@@ -158,6 +47,8 @@ pub(super) struct StateDir {
     /// If tables are kept: where, and those that are there.
     pub(super) store: Option<Store>,
     pub(super) tables: Option<State>,
+    /// The generation of a transaction that waited for its confirmation, and is not in them.
+    pub(super) waiting: Option<u64>,
     /// What was refused of what is there.
     pub(super) damage: Vec<String>,
     pub(super) usage: usage::Store,
@@ -180,6 +71,7 @@ impl StateDir {
             });
         }
         let lock = Lock::take(path)?;
+        check_unused(&path.join(BURNED_FILE))?;
         for file in [store::KEY_FILE, store::newest::FILE] {
             check_file(&path.join(file))?;
         }
@@ -195,11 +87,11 @@ impl StateDir {
                     reached.generation
                 }
                 Err(why) => {
-                    loaded.damage.push(why);
+                    loaded.newest_lost = Some(why);
                     0
                 }
             };
-            (None, loaded, Some((newest, generation)))
+            (None, loaded, newest.map(|newest| (newest, generation)))
         };
         let guard = open_burned(path, &loaded);
         let (drains, drains_damage) = Drains::open(path);
@@ -208,6 +100,7 @@ impl StateDir {
             burned: Burned::new(guard, loaded.burned, newest),
             store,
             tables: loaded.state,
+            waiting: loaded.waiting,
             damage: loaded.damage,
             usage: usage::Store::open(path.join(USAGE_FOLDER), &wanted.usage)?,
             drains,
@@ -217,7 +110,8 @@ impl StateDir {
 }
 
 /// Opens the memory of burned secrets, which must go as far as what is stored says, and have all that the tables transmit
-/// with: what a `Transmit` names was burned before it was stored.
+/// with: what a `Transmit` names was burned before it was stored. If `newest` is lost, nobody knows whether it goes as far as
+/// it went: `init` makes that file and every start keeps it, so it does not go by itself.
 fn open_burned(path: &Path, loaded: &Loaded) -> Result<BurnGuard, StateDirError> {
     let file = path.join(BURNED_FILE);
     check_file(&file)?;
@@ -232,19 +126,46 @@ fn open_burned(path: &Path, loaded: &Loaded) -> Result<BurnGuard, StateDirError>
             path: file,
             fingerprint: key.fingerprint,
         }),
-        None => Ok(guard),
+        None => match &loaded.newest_lost {
+            Some(why) => Err(StateDirError::Newest { why: why.clone() }),
+            None => Ok(guard),
+        },
+    }
+}
+
+/// Who removed `lock` of a node that runs must not start a second one on its files.
+fn check_unused(file: &Path) -> Result<(), StateDirError> {
+    let Ok(held) = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(file)
+    else {
+        // Who opens it to use it says why.
+        return Ok(());
+    };
+    match held.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(BurnError::Locked {
+            path: file.to_owned(),
+        }
+        .into()),
+        _ => Ok(()),
     }
 }
 
 /// Makes and marks a state directory, with what leads to it; on the disk when this returns.
 ///
 /// With `secrets_replaced`, one that was initialised gets a new memory of burned secrets: who says so has replaced all
-/// secrets that the node transmitted with. What can still be read of the old one, and all that the stored tables name,
-/// stays burned; tables that can be read stay.
+/// secrets that the node used. What can still be read of the old one, and all that the stored tables name, stays burned;
+/// tables that can be read stay.
 ///
 /// # Errors
 /// [`StateDirError::Initialised`] without `secrets_replaced`, and what stands in the way.
 pub fn init(path: &Path, secrets_replaced: bool) -> Result<(), StateDirError> {
+    if !path.is_absolute() {
+        return Err(StateDirError::Relative {
+            path: path.to_owned(),
+        });
+    }
     make(path)?;
     check_folder(path)?;
     if is_begun(path) && !secrets_replaced {
@@ -254,32 +175,36 @@ pub fn init(path: &Path, secrets_replaced: bool) -> Result<(), StateDirError> {
     }
     let _lock = Lock::take(path)?;
     let file = path.join(BURNED_FILE);
+    check_unused(&file)?;
     let mut burned = BurnGuard::salvage(&file);
     let mut random = BurnMark::default();
     getrandom::fill(&mut random.head)
         .map_err(|error| StateDirError::io("draw a random number for", &file)(error.into()))?;
-    let start = match store::peek(path) {
-        Ok(loaded) => {
-            if let Some(state) = &loaded.state {
-                let sealed = state
-                    .keys
-                    .iter()
-                    .filter(|(id, _)| state.seals(id) == Some(true));
-                burned.extend(sealed.map(|(_, key)| key.fingerprint));
-            }
-            match loaded.burned == BurnMark::default() {
-                true => random,
-                false => loaded.burned,
-            }
-        }
-        Err(_) => {
-            store::set_aside(path)?;
-            store::init(path, random)?;
-            random
-        }
+    let Ok(loaded) = store::peek(path) else {
+        store::set_aside(path)?;
+        store::init(path, random)?;
+        // Last, as it is what says that all is there.
+        BurnGuard::create(&file, random, burned)?;
+        return Ok(());
     };
-    // Last, as it is what says that all is there.
-    BurnGuard::create(&file, start, burned)?;
+    for (id, key) in loaded.state.iter().flat_map(|state| state.keys.iter()) {
+        let seals = loaded.state.as_ref().and_then(|state| state.seals(id));
+        let used = match seals {
+            Some(true) => BurnUse::Sealed,
+            _ => BurnUse::Opened,
+        };
+        burned.push((key.fingerprint, used));
+    }
+    let start = match loaded.burned == BurnMark::default() {
+        true => random,
+        false => loaded.burned,
+    };
+    let mark = BurnGuard::create(&file, start, burned)?;
+    if loaded.newest_lost.is_some() {
+        // After the other: until it is there, no secret is taken.
+        let generation = loaded.state.map_or(0, |state| state.generation);
+        store::make_newest(path, generation, mark)?;
+    }
     Ok(())
 }
 
