@@ -206,7 +206,10 @@ fn a_disk_that_was_full_for_a_moment_needs_nobody() {
         let line = text.lines().last().expect("a line");
         assert!(line.contains("\"not_stored\":true"), "{line}");
         let before = burned();
-        fault(&mut reader, "tables_not_stored").await;
+        let told = fault(&mut reader, "tables_not_stored").await;
+        assert!(told.contains("No space left"), "{told}");
+        let told = get(&mut client).await.tables_not_stored;
+        assert!(told.contains("No space left"), "{told}");
         let status = apply(&mut client, keys())
             .await
             .expect_err("nothing can be burned");
@@ -220,6 +223,7 @@ fn a_disk_that_was_full_for_a_moment_needs_nobody() {
 
         std::fs::remove_file(mount.join("fill")).expect("it is there");
         fault(&mut reader, "tables_stored_again").await;
+        assert_eq!(get(&mut client).await.tables_not_stored, "");
         let copied = std::process::Command::new("cp")
             .arg("-r")
             .arg(&mount)
@@ -243,6 +247,100 @@ fn a_disk_that_was_full_for_a_moment_needs_nobody() {
             (generation, "")
         );
     });
+}
+
+/// What is written to a file without a name is not there after a restart.
+#[test]
+fn what_is_taken_away_while_the_node_runs_is_told_at_once() {
+    let tag = tag("taken-away");
+    for keep_tables in [true, false] {
+        let dir = TempDir::new().expect("a folder");
+        let config = NodeConfig {
+            keep_tables,
+            ..config(dir.path(), "n")
+        };
+        let path = |name: &str| config.state_dir.join(name);
+        let node = Node::start(config.clone()).expect("it starts");
+        on_runtime(async {
+            let mut client = connect(&config).await;
+            let watch = client.watch(v1::WatchRequest::default()).await;
+            let mut reader = watch.expect("it tells").into_inner();
+            apply(&mut client, edge(&tag, v1::End::A))
+                .await
+                .expect("sound");
+            if keep_tables {
+                std::fs::remove_dir_all(path("tables")).expect("it is there");
+                let told = fault(&mut reader, "state_files_lost").await;
+                assert!(
+                    told.contains("journal-") && told.contains("written anew"),
+                    "{told}"
+                );
+                fault(&mut reader, "tables_stored_again").await;
+                assert!(path("tables").exists());
+                let key = std::fs::read(path("mac.key")).expect("readable");
+                std::fs::rename(path("mac.key"), path("away")).expect("it moves");
+                let told = fault(&mut reader, "state_files_lost").await;
+                assert!(told.contains("put it back"), "{told}");
+                std::fs::rename(path("away"), path("mac.key")).expect("it moves");
+                assert_eq!(std::fs::read(path("mac.key")).expect("readable"), key);
+            }
+            std::fs::remove_file(path("newest")).expect("it is there");
+            let told = fault(&mut reader, "state_files_lost").await;
+            assert!(told.contains("newest was removed"), "{told}");
+            assert!(path("newest").exists());
+
+            let burned = std::fs::OpenOptions::new()
+                .write(true)
+                .open(path("burned"))
+                .expect("it is there");
+            let length = burned.metadata().expect("readable").len();
+            burned.set_len(length - 1).expect("it can be cut");
+            let told = fault(&mut reader, "secrets_refused").await;
+            assert!(
+                told.contains("burned was cut while it was in use"),
+                "{told}"
+            );
+            assert_eq!(get(&mut client).await.secrets_refused, told);
+            let load = [key(circuit_owner(), v1::Direction::BToA, 2, 50)];
+            let status = apply(&mut client, load).await.expect_err("none is taken");
+            let code = refusal(&status)[0].code();
+            assert_eq!(code, v1::RefusalCode::SecretsRefused, "{status}");
+            // All else is.
+            let blue = Item::Vrf(v1::Vrf {
+                name: "blue".into(),
+            });
+            apply(&mut client, [blue])
+                .await
+                .expect("no secret is in it");
+            // The last line and more.
+            burned.set_len(length - 100).expect("it can be cut");
+        });
+        node.stop();
+        let node = Node::start(config.clone()).expect("it shows itself");
+        on_runtime(async {
+            let got = get(&mut connect(&config).await).await;
+            assert!(
+                got.secrets_refused.contains("burned"),
+                "{}",
+                got.secrets_refused
+            );
+            assert_eq!(got.stored_tables_damaged, "");
+        });
+        node.stop();
+        if keep_tables {
+            std::fs::remove_dir_all(path("tables")).expect("it is there");
+            let _node = Node::start(config.clone()).expect("it shows itself");
+            on_runtime(async {
+                let got = get(&mut connect(&config).await).await;
+                assert_eq!(got.generation, 0);
+                let why = got.stored_tables_damaged;
+                assert!(
+                    why.contains("generation 2 was stored and is not there any more"),
+                    "{why}"
+                );
+            });
+        }
+    }
 }
 
 /// Writes until nothing more fits.

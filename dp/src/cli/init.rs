@@ -16,7 +16,7 @@ pub(super) struct InitArgs {
     /// This directory.
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     state_dir: Option<PathBuf>,
-    /// I have replaced all secrets that this node transmitted with: forget that its memory of used ones was lost.
+    /// I have replaced all secrets of this node: forget that its memory of used ones was lost.
     #[arg(long)]
     secrets_replaced: bool,
 }

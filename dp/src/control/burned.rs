@@ -1,6 +1,6 @@
 //! Which secrets have sealed or opened, as far as anybody knows: what cannot be known is not taken for "none".
 
-use twinseal_crypto::{BurnGuard, BurnMark, BurnUse, Fingerprint};
+use twinseal_crypto::{BurnError, BurnGuard, BurnMark, BurnUse, Fingerprint};
 
 use super::refusal::{Code, Refused};
 use super::state_dir::StateDirError;
@@ -14,6 +14,17 @@ pub(super) struct Burned {
     mark: BurnMark,
     /// Where to say how far it goes, if no tables are stored which say so; and the generation that is written there.
     newest: Option<(Newest, u64)>,
+    /// That it was lost while the node ran has not been told.
+    untold: bool,
+}
+
+/// What became of the files while the node ran.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Why secrets are refused from now on.
+    pub(super) refuses: Option<String>,
+    /// What was lost and is written anew.
+    pub(super) lost: Option<String>,
 }
 
 /// Why nobody knows which secrets have sealed.
@@ -33,6 +44,7 @@ impl Burned {
             memory: guard.map_err(|error| Lost::new(&error)),
             mark,
             newest,
+            untold: false,
         }
     }
 
@@ -42,6 +54,7 @@ impl Burned {
             memory: Err(Lost::new(error)),
             mark: BurnMark::default(),
             newest: None,
+            untold: false,
         }
     }
 
@@ -73,6 +86,39 @@ impl Burned {
         Some(format!("{}: {}", lost.why, lost.fix))
     }
 
+    /// Looks whether the files are still there, and whole. Of a memory that is not, nobody will know what it had after a
+    /// restart: so no secret is taken from now on.
+    pub(super) fn look(&mut self) -> Found {
+        self.look_at_memory();
+        let mut found = Found::default();
+        if std::mem::take(&mut self.untold) {
+            found.refuses = self.refuses();
+        }
+        if let (Ok(guard), Some((newest, generation))) = (&self.memory, &mut self.newest) {
+            let reached = Reached {
+                generation: *generation,
+                burned: guard.mark(),
+            };
+            if let Ok(true) = newest.look(&reached) {
+                found.lost = Some(format!("{} and is written anew", newest.lost()));
+            }
+        }
+        found
+    }
+
+    fn look_at_memory(&mut self) {
+        let Ok(guard) = &self.memory else {
+            return;
+        };
+        // A disk that fails for a moment takes nothing away.
+        if let Err(error @ (BurnError::Missing { .. } | BurnError::Changed { .. })) = guard.check()
+        {
+            self.mark = guard.mark();
+            self.memory = Err(Lost::new(&error.into()));
+            self.untold = true;
+        }
+    }
+
     /// Refuses the secrets of a transaction if nobody knows which have sealed.
     pub(super) fn check(&self, outcome: &Outcome, refused: &mut Refused) {
         if let Err(lost) = &self.memory
@@ -93,6 +139,7 @@ impl Burned {
 
     /// Burns secrets: when this returns, all of them are on the disk, or none counts as burned.
     pub(super) fn burn_all(&mut self, secrets: &[(Fingerprint, BurnUse)]) -> Result<(), Refused> {
+        self.look_at_memory();
         let guard = match &mut self.memory {
             Ok(guard) => guard,
             Err(lost) => {

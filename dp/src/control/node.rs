@@ -93,10 +93,14 @@ pub struct Node {
     pub(super) state_dir: Option<Lock>,
     /// When a state directory that could not be used is looked at again; `None`: not any more.
     pub(super) look_again: Option<Instant>,
+    /// When its files are looked at again.
+    pub(super) look_at_files: Instant,
     /// `None` if the tables are not to be stored.
     pub(super) store: Option<Store>,
     /// Whether it was told that they cannot be.
     pub(super) store_failing: bool,
+    /// What of the stored tables was refused at the start.
+    pub(super) damage: String,
     /// Tells when the last transaction is stored.
     pub(super) stored: Option<oneshot::Receiver<Stored>>,
     /// The same for its line of the audit log.
@@ -157,6 +161,8 @@ impl Node {
             wanted,
             state_dir: None,
             look_again: None,
+            look_at_files: Instant::now(),
+            damage: String::new(),
             store: None,
             store_failing: false,
             stored: None,
@@ -402,6 +408,7 @@ impl Node {
         self.try_restore(now);
         self.try_rest(now);
         self.try_state_dir(now);
+        self.watch_state_dir(now);
         self.tend_store(now);
     }
 

@@ -16,6 +16,7 @@ use super::model::{CircuitName, Key, KeyId, LinkName, Name, PortName, Role, Stat
 use super::netlink::View;
 use super::node::Node;
 use super::parse::ItemKey;
+use super::store::Store;
 use super::table::Table;
 use twinseal_fib::traffic::TrafficTotals;
 use twinseal_runtime::workers::stats::Snapshot;
@@ -60,6 +61,8 @@ impl Node {
                 pending: self.pending(),
                 restoring: self.restoring(),
                 secrets_refused: self.burned.refuses().unwrap_or_default(),
+                tables_not_stored: self.store.as_ref().map_or_else(String::new, Store::failing),
+                stored_tables_damaged: self.damage.clone(),
                 drains: self.drains.report(),
                 warnings: self.warnings.all(),
                 ..Default::default()

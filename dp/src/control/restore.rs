@@ -46,6 +46,7 @@ impl Node {
         waiting: Option<u64>,
         damage: Vec<String>,
     ) {
+        self.damage = damage.join("; ");
         for damage in damage {
             tracing::error!("stored tables were refused: {damage}");
             self.events.fault(FaultKind::StoredTablesDamaged, damage);
@@ -236,12 +237,15 @@ impl Node {
         if failing != self.store_failing {
             self.store_failing = failing;
             match failing {
-                true => self.events.fault(
-                    FaultKind::TablesNotStored,
-                    "the state directory cannot be written: what applies now is lost with a restart; it is tried again \
-                     every two seconds"
-                        .to_owned(),
-                ),
+                true => {
+                    let detail = format!(
+                        "the state directory {} cannot be written ({}): what applies now is lost with a restart; it is tried \
+                         again every two seconds",
+                        self.wanted.path.display(),
+                        store.failing(),
+                    );
+                    self.events.fault(FaultKind::TablesNotStored, detail);
+                }
                 false => {
                     tracing::info!("the tables are stored again");
                     let detail = "all that applied is on the disk again".to_owned();

@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::burned::Burned;
+use super::burned::{Burned, Found};
 use super::events::FaultKind;
 use super::node::Node;
 use super::state_dir::{StateDir, StateDirError};
 
 /// A state directory that is not there is looked for again after this.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often it is looked whether the files of one that is used are still there.
+const LOOK: Duration = Duration::from_secs(2);
 
 impl Node {
     /// Uses a state directory from now on, and restores what it has.
@@ -52,6 +54,27 @@ impl Node {
             self.tell_refuses(why);
         }
         self.look_again = Some(Instant::now() + RETRY);
+    }
+
+    /// Looks whether somebody has taken away or cut files while the node runs, if it is time.
+    pub(super) fn watch_state_dir(&mut self, now: Instant) {
+        if let Some(store) = &self.store {
+            for lost in store.take_lost() {
+                self.events.fault(FaultKind::StateFilesLost, lost);
+            }
+        }
+        if self.state_dir.is_none() || now < self.look_at_files {
+            return;
+        }
+        self.look_at_files = now + LOOK;
+        let Found { refuses, lost } = self.burned.look();
+        if let Some(lost) = lost {
+            tracing::error!("{lost}");
+            self.events.fault(FaultKind::StateFilesLost, lost);
+        }
+        if let Some(why) = refuses {
+            self.tell_refuses(why);
+        }
     }
 
     fn tell_refuses(&self, why: String) {

@@ -103,6 +103,8 @@ async fn get(mut client: Client, output: Output) -> anyhow::Result<ExitCode> {
             "restoring": got.restoring,
             "warnings": got.warnings,
             "secrets_refused": got.secrets_refused,
+            "tables_not_stored": got.tables_not_stored,
+            "stored_tables_damaged": got.stored_tables_damaged,
             "pending": got.pending.map(|it| json!({
                 "generation": it.generation,
                 "until_unix_nanos": it.until_unix_nanos,

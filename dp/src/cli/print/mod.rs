@@ -47,6 +47,20 @@ pub(super) fn outcome(out: &mut impl Write, got: &v1::GetResponse) -> io::Result
     if !got.secrets_refused.is_empty() {
         writeln!(out, "# no secrets are taken: {}", got.secrets_refused)?;
     }
+    if !got.tables_not_stored.is_empty() {
+        writeln!(
+            out,
+            "# what applies is not stored, and lost with a restart: {}",
+            got.tables_not_stored
+        )?;
+    }
+    if !got.stored_tables_damaged.is_empty() {
+        writeln!(
+            out,
+            "# of the stored tables was refused at the start: {}",
+            got.stored_tables_damaged
+        )?;
+    }
     for drain in &got.drains {
         let since = crate::time::rfc3339(drain.since_unix_nanos);
         let name = drain_name(drain.target.as_ref());

@@ -246,6 +246,8 @@ fn the_outcome_is_comments() {
         restoring: String::new(),
         warnings: vec!["it can't work".into()],
         secrets_refused: String::new(),
+        tables_not_stored: String::new(),
+        stored_tables_damaged: String::new(),
         drains: vec![v1::DrainState {
             target: Some(v1::DrainTarget {
                 target: Some(v1::drain_target::Target::Link("to-b".into())),

@@ -47,6 +47,8 @@ kinds! {
     TablesNotStored => "tables_not_stored",
     /// It is again.
     TablesStoredAgain => "tables_stored_again",
+    /// Files of the state directory were removed or cut while the node ran.
+    StateFilesLost => "state_files_lost",
     /// No secrets are taken.
     SecretsRefused => "secrets_refused",
     /// The file of what drains could not be read.

@@ -139,7 +139,7 @@ impl StateDirError {
             | Self::Forgotten { .. }
             | Self::Newest { .. }
             | Self::Store(StoreError::Key { .. } | StoreError::KeyMissing { .. }) => {
-                "put the right file back; else replace all secrets of this node by new ones, stop it, use \
+                "put the right file back and restart the node; else replace all secrets of this node by new ones, stop it, use \
                  `twinseal init --secrets-replaced`, and start it"
             }
             Self::Usage(_) | Self::Io { .. } => "see to the disk and its permissions",

@@ -41,7 +41,7 @@ use super::parse::{Item, ItemKey};
 use format::Kind;
 pub(super) use load::Loaded;
 use newest::{Newest, Reached};
-use writer::{Entry, Order, Reply, Signals, Thread, Whole};
+use writer::{Entry, Order, Reply, Signals, Thread, Whole, lock};
 
 /// The folder of the state directory.
 pub(super) const FOLDER: &str = "tables";
@@ -188,6 +188,22 @@ impl Store {
     /// Whether all that was ordered is on the disk, or will be.
     pub(super) fn is_failing(&self) -> bool {
         self.behind || self.signals.failing.load(Relaxed)
+    }
+
+    /// Why what was ordered is not on the disk; empty if it is.
+    pub(super) fn failing(&self) -> String {
+        if self.signals.failing.load(Relaxed) {
+            return lock(&self.signals.why).clone();
+        }
+        match self.behind {
+            true => "the disk is slower than transactions come".to_owned(),
+            false => String::new(),
+        }
+    }
+
+    /// What somebody took away since the last call.
+    pub(super) fn take_lost(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.signals.lost))
     }
 
     /// Stores a transaction that brought the tables to this generation.

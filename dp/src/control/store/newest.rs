@@ -75,6 +75,17 @@ impl Newest {
     }
 }
 
+impl Newest {
+    /// What somebody did to it.
+    pub(in crate::control) fn lost(&self) -> String {
+        let path = self.state_dir.join(FILE);
+        format!(
+            "{} was removed, replaced or cut while the node ran,",
+            path.display()
+        )
+    }
+}
+
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .write(true)

@@ -251,6 +251,7 @@ fn a_disk_that_failed_for_a_moment_is_written_anew() {
     let state = commit(&mut store, &state, 0);
     let (tables, away) = (dir.path().join(FOLDER), dir.path().join("away"));
     fs::rename(&tables, &away).expect("it moves");
+    fs::write(&tables, "").expect("it is in the way");
     drop(store.begin(&state, BURNED));
     let outcome = apply(&state, vec![set(blackhole(1))]);
     let differences = differences(&state, &outcome.state, &outcome.touched);
@@ -264,6 +265,7 @@ fn a_disk_that_failed_for_a_moment_is_written_anew() {
     );
 
     // Nobody asks for another transaction.
+    fs::remove_file(&tables).expect("it is there");
     fs::rename(&away, &tables).expect("it moves");
     assert!(store.is_due(later(10)));
     drop(store.begin(&outcome.state, BURNED));
@@ -278,6 +280,72 @@ fn a_disk_that_failed_for_a_moment_is_written_anew() {
     store.follow(&outcome.state, BURNED);
     commit(&mut store, &outcome.state, 2);
     assert!(!store.is_failing() && !store.is_due(later(20)));
+}
+
+/// What is written to a file without a name is lost with a restart.
+#[test]
+fn what_is_taken_away_while_the_node_runs_is_missed_and_written_anew() {
+    let dir = TempDir::new().expect("a folder");
+    let (mut store, _) = open(dir.path());
+    let mut state = edge();
+    drop(store.begin(&state, BURNED));
+    let tables = dir.path().join(FOLDER);
+    let file = dir.path().join(newest::FILE);
+    type Spoil = fn(&Path, &Path);
+    let spoils: [(&str, Spoil); 6] = [
+        ("journal-", |tables, _| {
+            fs::remove_dir_all(tables).expect("it goes")
+        }),
+        ("journal-", |tables, _| {
+            let journal = the(tables.parent().expect("its folder"), "journal");
+            fs::remove_file(journal).expect("it goes");
+        }),
+        ("journal-", |tables, _| {
+            let journal = the(tables.parent().expect("its folder"), "journal");
+            fs::write(journal, "cut").expect("it can be written");
+        }),
+        ("every snapshot", |tables, _| {
+            for (name, path) in files(tables).expect("a folder") {
+                if matches!(name, Name::Snapshot(_)) {
+                    fs::remove_file(path).expect("it goes");
+                }
+            }
+        }),
+        ("newest", |_, newest| {
+            fs::remove_file(newest).expect("it goes")
+        }),
+        ("newest", |_, newest| {
+            fs::write(newest, "").expect("it can be written")
+        }),
+    ];
+    for (n, (what, spoil)) in (0..).zip(spoils) {
+        state = commit(&mut store, &state, n);
+        assert_eq!(store.take_lost(), [""; 0]);
+        assert_eq!(store.failing(), "");
+        spoil(&tables, &file);
+        // Nobody need ask for a transaction.
+        let lost = loop {
+            if let Some(lost) = store.take_lost().pop() {
+                break lost;
+            }
+            if n == 0 {
+                // Who does is told.
+                let (stored, _) = store.wait(1000, BURNED);
+                assert!(matches!(stored.blocking_recv(), Ok(Err(_))));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        assert!(lost.contains(what), "{lost}");
+        if what != "newest" {
+            assert_eq!(store.failing(), lost);
+            assert!(store.is_due(Instant::now() + Duration::from_secs(10)));
+            let (stored, _) = store.begin(&state, BURNED);
+            assert_eq!(stored.blocking_recv(), Ok(Ok(())));
+        }
+        let found = peek(dir.path()).expect("readable");
+        assert_eq!((found.damage.len(), found.newest_lost), (0, None), "{lost}");
+        assert_eq!(found.state, Some(restarted(&state)), "{lost}");
+    }
 }
 
 /// What a restart begins anew at the same generation sets the journal of before aside; not for ever.

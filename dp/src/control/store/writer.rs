@@ -1,14 +1,15 @@
 //! The thread that writes: transactions to the journal, with one wait for the disk for all that came meanwhile; snapshots
 //! beside it, on a thread of their own.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
 use tokio::sync::oneshot;
@@ -17,8 +18,8 @@ use twinseal_crypto::BurnMark;
 
 use super::format::{Kind, Record, Writer};
 use super::load::set;
-use super::newest::{Newest, Reached};
-use super::{Change, Name, Stored, Told, files, name};
+use super::newest::{self, Newest, Reached};
+use super::{Change, KEY_FILE, Name, Stored, Told, files, name};
 use crate::control::items;
 use crate::control::model::State;
 
@@ -26,6 +27,10 @@ use crate::control::model::State;
 const JOURNAL: u64 = 16 << 20;
 /// Items of a record of a snapshot.
 const CHUNK: usize = 4096;
+/// How often it is looked whether the files are still there, when nothing is written.
+const LOOK: Duration = Duration::from_secs(2);
+/// A failure that goes on is told again after this.
+const AGAIN: Duration = Duration::from_secs(600);
 
 /// What the thread is told.
 pub(super) enum Order {
@@ -73,15 +78,26 @@ pub(super) struct Signals {
     pub(super) wants_snapshot: AtomicBool,
     /// The last thing that was to be written was not.
     pub(super) failing: AtomicBool,
+    /// Why not, and where.
+    pub(super) why: Mutex<String>,
+    /// What somebody took away since it was asked.
+    pub(super) lost: Mutex<Vec<String>>,
     /// Octets of the last snapshot.
     snapshot: AtomicU64,
 }
 
 impl Signals {
-    fn failed(&self) {
+    fn failed(&self, why: &str) {
+        why.clone_into(&mut lock(&self.why));
         self.failing.store(true, Relaxed);
         self.wants_snapshot.store(true, Relaxed);
     }
+}
+
+/// What a mutex has.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that holds one can leave it half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(super) struct Thread {
@@ -92,10 +108,20 @@ pub(super) struct Thread {
     newest: Option<Newest>,
     /// What is written, but for the wait for the disk.
     reached: Reached,
+    /// What `newest` says; `None` as long as this run has not stored anything.
+    told: Option<Reached>,
+    /// Where the journal is.
+    path: PathBuf,
     /// `None` before the first snapshot is ordered, and after a write failed: nobody knows how the file ends.
     journal: Option<Writer<File>>,
     /// Something could not be written: what comes now does not follow what is there.
     gap: bool,
+    /// It was told that the file of the key is gone.
+    key_gone: bool,
+    /// Why the last write failed.
+    failure: String,
+    /// What was said of that, and when.
+    said: Option<(String, Instant)>,
     background: Option<JoinHandle<()>>,
 }
 
@@ -112,15 +138,29 @@ impl Thread {
             signals,
             newest,
             reached: Reached::default(),
+            told: None,
+            path: PathBuf::new(),
             journal: None,
             gap: false,
+            key_gone: false,
+            failure: String::new(),
+            said: None,
             background: None,
         }
     }
 
     /// Writes until nobody can order any more.
     pub(super) fn run(mut self, orders: &Receiver<Order>) {
-        while let Ok(first) = orders.recv() {
+        loop {
+            let first = match orders.recv_timeout(LOOK) {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.look(true);
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            self.look(false);
             let mut waiting = Vec::new();
             let mut result = Ok(());
             for order in std::iter::once(first).chain(orders.try_iter()) {
@@ -133,7 +173,7 @@ impl Thread {
                     }
                     Order::Snapshot(whole, reply) => {
                         let done = self.sync(result);
-                        tell(&mut waiting, &done);
+                        self.tell(&mut waiting, &done);
                         result = self.snapshot(*whole);
                         waiting.extend(reply);
                     }
@@ -147,9 +187,9 @@ impl Thread {
                     self.signals.wants_snapshot.store(true, Relaxed);
                 }
                 Some(_) => {}
-                None => self.signals.failed(),
+                None => self.signals.failed(&self.failure),
             }
-            tell(&mut waiting, &done);
+            self.tell(&mut waiting, &done);
         }
         if let Some(background) = self.background.take() {
             let _ = background.join();
@@ -157,9 +197,14 @@ impl Thread {
     }
 
     fn append(&mut self, entry: Entry) -> io::Result<()> {
-        let journal = self.journal.as_mut().ok_or_else(|| {
-            io::Error::other("an earlier write failed; all is written anew as soon as it can be")
-        })?;
+        let Some(journal) = &mut self.journal else {
+            // How far the burned secrets went must be known all the same: that is written in place, also on a full disk.
+            if let (Some(newest), Some(told)) = (&self.newest, &mut self.told) {
+                told.burned = entry.burned;
+                newest.write(told)?;
+            }
+            return Err(io::Error::other(self.failure.clone()));
+        };
         let changes = entry.changes.iter().map(|change| match change {
             Change::Set(item) => set(items::proto(item)),
             Change::Delete(key) => v1::Change {
@@ -178,6 +223,7 @@ impl Thread {
         let synced = result.and_then(|()| match &mut self.journal {
             Some(journal) => {
                 journal.get_mut().sync_data()?;
+                self.told = Some(self.reached);
                 match &self.newest {
                     Some(newest) => newest.write(&self.reached),
                     None => Ok(()),
@@ -185,11 +231,88 @@ impl Thread {
             }
             None => Ok(()),
         });
-        if synced.is_err() {
+        if let Err(error) = &synced {
+            self.failure = error.to_string();
             self.journal = None;
             self.gap = true;
         }
         synced
+    }
+
+    /// Looks whether somebody took away or cut what is written, of which no write would tell: what is in a file without a
+    /// name is lost with a restart. All is written anew then, which is safe, as the node has all that was in it.
+    fn look(&mut self, thorough: bool) {
+        let (Some(journal), Some(told)) = (&mut self.journal, &self.told) else {
+            return;
+        };
+        let written = journal.written;
+        let whole = newest::is_whole(journal.get_mut(), &self.path, written);
+        let snapshots = !thorough
+            || self.background.is_some()
+            || files(&self.dir).is_ok_and(|files| {
+                let mut files = files.iter();
+                files.any(|(name, _)| matches!(name, Name::Snapshot(_)))
+            });
+        let mut lost = Vec::new();
+        if matches!(whole, Ok(false)) || !snapshots {
+            let what = match snapshots {
+                true => self.path.display().to_string(),
+                false => format!("every snapshot of {}", self.dir.display()),
+            };
+            let detail = format!(
+                "{what} was removed, replaced or cut while the node ran: the tables are written anew"
+            );
+            self.failure.clone_from(&detail);
+            self.journal = None;
+            self.gap = true;
+            self.signals.failed(&detail);
+            lost.push(detail);
+        }
+        if let Some(newest) = &mut self.newest
+            && let Ok(true) = newest.look(told)
+        {
+            lost.push(format!("{} and is written anew", newest.lost()));
+        }
+        // Nobody else has what was in it, and in this form nor has the node.
+        let file = self.dir.with_file_name(KEY_FILE);
+        let is_gone = thorough && matches!(file.try_exists(), Ok(false));
+        if is_gone && !self.key_gone {
+            lost.push(format!(
+                "{} was removed while the node ran: without it the next start restores nothing and takes no secret; put it back",
+                file.display()
+            ));
+        }
+        if thorough {
+            self.key_gone = is_gone;
+        }
+        for lost in lost {
+            tracing::error!("{lost}");
+            lock(&self.signals.lost).push(lost);
+        }
+    }
+
+    /// Tells who waits. What fails is logged when it begins or is another failure, then now and then.
+    fn tell(&mut self, waiting: &mut Vec<Reply>, done: &io::Result<()>) {
+        if let Err(error) = done {
+            let error = error.to_string();
+            let known = self.said.as_ref();
+            if known.is_none_or(|(said, when)| *said != error || when.elapsed() >= AGAIN) {
+                tracing::error!(
+                    error,
+                    dir = %self.dir.display(),
+                    "the tables could not be stored: see to the disk, or make room; it is tried again every two seconds"
+                );
+                self.said = Some((error, Instant::now()));
+            }
+        } else if self.journal.is_some() {
+            self.said = None;
+        }
+        for reply in waiting.drain(..) {
+            let stored = done.as_ref().map_err(ToString::to_string).copied();
+            // Either may have gone.
+            let _ = reply.audit.try_send(stored.clone());
+            let _ = reply.asker.send(stored);
+        }
     }
 
     fn snapshot(&mut self, whole: Whole) -> io::Result<()> {
@@ -199,6 +322,11 @@ impl Thread {
         }
         self.gap |= !whole.follows;
         let generation = whole.state.generation;
+        // Somebody may have removed it; not what it is in, which may be a disk that is not mounted any more.
+        match DirBuilder::new().mode(0o700).create(&self.dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
         if self.gap {
             let size = write_snapshot(&self.dir, &self.key, &whole)?;
             self.signals.snapshot.store(size, Relaxed);
@@ -210,6 +338,7 @@ impl Thread {
         }
         let file = create(&path)?;
         self.journal = Some(Writer::new(file, &self.key, generation)?);
+        self.path = path;
         File::open(&self.dir)?.sync_all()?;
         self.reached = Reached {
             generation,
@@ -230,23 +359,11 @@ impl Thread {
                 Ok(size) => signals.snapshot.store(size, Relaxed),
                 Err(error) => {
                     tracing::error!(%error, dir = %dir.display(), "the tables could not be written; the journal before is kept");
-                    signals.failed();
+                    signals.failed(&error.to_string());
                 }
             }
         })?);
         Ok(())
-    }
-}
-
-fn tell(waiting: &mut Vec<Reply>, done: &io::Result<()>) {
-    if let Err(error) = done {
-        tracing::error!(%error, "the tables could not be stored");
-    }
-    for reply in waiting.drain(..) {
-        let stored = done.as_ref().map_err(ToString::to_string).copied();
-        // Either may have gone.
-        let _ = reply.audit.try_send(stored.clone());
-        let _ = reply.asker.send(stored);
     }
 }
 
