@@ -8,6 +8,8 @@
 //! else. They are with the kernel then and outlive the program, not a power failure. Without a file the same goes to the
 //! program's log, target `twinseal::audit`.
 
+mod describe;
+
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -17,9 +19,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
-use twinseal_api::v1::{
-    self, change::Change, item::Item, item_ref, key, key_ref, transmit, transmit_ref,
-};
+use twinseal_api::v1;
 
 use super::access::Caller;
 use super::diff::Summary;
@@ -28,6 +28,7 @@ use super::refusal::{Refused, text};
 use super::store::Stored;
 use crate::text::word;
 use crate::time::{rfc3339, unix_nanos};
+use describe::{describe, diff, set};
 
 /// Items of a transaction that are named; the others are counted.
 pub(super) const NAMED: usize = 100;
@@ -385,101 +386,4 @@ fn last_of(path: &Path) -> Option<u64> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing that holds one can leave it half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// How many items changed, and which, as far as they are named.
-fn diff(changed: &Summary) -> Value {
-    let names = changed.named.iter();
-    let names: Vec<_> = names
-        .map(|(fate, key)| word(&format!("{} {key}", fate.as_str())).into_owned())
-        .collect();
-    json!({
-        "created": changed.counts.created,
-        "updated": changed.counts.updated,
-        "deleted": changed.counts.deleted,
-        "items": names,
-    })
-}
-
-/// A change for people: what is done to which item.
-fn describe(change: &v1::Change) -> String {
-    match &change.change {
-        Some(Change::Set(item)) => format!("set {}", set(item)),
-        Some(Change::Delete(item)) => format!("delete {}", deleted(item)),
-        None => "nothing known".to_owned(),
-    }
-}
-
-fn set(item: &v1::Item) -> String {
-    match &item.item {
-        Some(Item::Port(it)) => format!("port {}", it.name),
-        Some(Item::Vrf(it)) => format!("vrf {}", it.name),
-        Some(Item::Link(it)) => format!("link {}", it.name),
-        Some(Item::Circuit(it)) => format!("circuit {}", it.name),
-        Some(Item::Label(it)) => format!("label {} on {}", it.label, it.link),
-        Some(Item::Group(it)) => format!("group {}", it.name),
-        Some(Item::Route(it)) => format!("route {} in {}", it.prefix, it.vrf),
-        Some(Item::Neighbour(it)) => format!("neighbour {} on {}", it.address, it.port),
-        Some(Item::Key(it)) => {
-            let owner = match &it.owner {
-                Some(key::Owner::Link(name)) => format!("link {name}"),
-                Some(key::Owner::Circuit(name)) => format!("circuit {name}"),
-                None => "nobody".to_owned(),
-            };
-            format!(
-                "key of {owner}, {}, epoch {}",
-                way(it.direction()),
-                it.epoch
-            )
-        }
-        Some(Item::Transmit(it)) => {
-            let owner = match &it.owner {
-                Some(transmit::Owner::Link(name)) => format!("link {name}"),
-                Some(transmit::Owner::Circuit(name)) => format!("circuit {name}"),
-                None => "nobody".to_owned(),
-            };
-            format!("transmit of {owner}, epoch {}", it.epoch)
-        }
-        None => "something unknown".to_owned(),
-    }
-}
-
-fn deleted(item: &v1::ItemRef) -> String {
-    use item_ref::Item as Ref;
-    match &item.item {
-        Some(Ref::Port(name)) => format!("port {name}"),
-        Some(Ref::Vrf(name)) => format!("vrf {name}"),
-        Some(Ref::Link(name)) => format!("link {name}"),
-        Some(Ref::Circuit(name)) => format!("circuit {name}"),
-        Some(Ref::Group(name)) => format!("group {name}"),
-        Some(Ref::Label(it)) => format!("label {} on {}", it.label, it.link),
-        Some(Ref::Route(it)) => format!("route {} in {}", it.prefix, it.vrf),
-        Some(Ref::Neighbour(it)) => format!("neighbour {} on {}", it.address, it.port),
-        Some(Ref::Key(it)) => {
-            let owner = match &it.owner {
-                Some(key_ref::Owner::Link(name)) => format!("link {name}"),
-                Some(key_ref::Owner::Circuit(name)) => format!("circuit {name}"),
-                None => "nobody".to_owned(),
-            };
-            format!(
-                "key of {owner}, {}, epoch {}",
-                way(it.direction()),
-                it.epoch
-            )
-        }
-        Some(Ref::Transmit(it)) => match &it.owner {
-            Some(transmit_ref::Owner::Link(name)) => format!("transmit of link {name}"),
-            Some(transmit_ref::Owner::Circuit(name)) => format!("transmit of circuit {name}"),
-            None => "transmit of nobody".to_owned(),
-        },
-        None => "something unknown".to_owned(),
-    }
-}
-
-fn way(direction: v1::Direction) -> &'static str {
-    match direction {
-        v1::Direction::AToB => "a-to-b",
-        v1::Direction::BToA => "b-to-a",
-        v1::Direction::Unspecified => "of no direction",
-    }
 }

@@ -15,15 +15,17 @@
 //! or put back is found out, as long as the tables were not put back with it.
 
 mod format;
+mod key;
 mod load;
 pub(super) mod newest;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -39,6 +41,7 @@ use super::diff::Difference;
 use super::model::State;
 use super::parse::{Item, ItemKey};
 use format::Kind;
+use key::key;
 pub(super) use load::Loaded;
 use newest::{Newest, Reached};
 use writer::{Entry, Order, Reply, Signals, Thread, Whole, lock};
@@ -261,37 +264,6 @@ impl Drop for Store {
             let _ = thread.join();
         }
     }
-}
-
-/// The key of the macs.
-fn key(state_dir: &Path) -> Result<hmac::Key, StoreError> {
-    let path = state_dir.join(KEY_FILE);
-    let io = |action| {
-        let path = path.clone();
-        move |source| StoreError::Io {
-            action,
-            path,
-            source,
-        }
-    };
-    let mut octets = zeroize::Zeroizing::new(Vec::with_capacity(33));
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&path)
-        .map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => StoreError::KeyMissing { path: path.clone() },
-            _ => io("open")(source),
-        })?;
-    let mode = file.metadata().map_err(io("look at"))?.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(StoreError::KeyMode { path, mode });
-    }
-    file.take(33).read_to_end(&mut octets).map_err(io("read"))?;
-    if octets.len() != 32 {
-        return Err(StoreError::Key { path });
-    }
-    Ok(hmac::Key::new(hmac::HMAC_SHA256, &octets))
 }
 
 /// Makes what must be there before anything can be stored: a new key, in place of any other, and the file that tells that

@@ -1,6 +1,7 @@
 //! Files: what was stored is what is read, whatever happens to them.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;

@@ -1,10 +1,10 @@
 //! The thread that writes: transactions to the journal, with one wait for the disk for all that came meanwhile; snapshots
 //! beside it, on a thread of their own.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,14 +19,13 @@ use twinseal_crypto::BurnMark;
 use super::format::{Kind, Record, Writer};
 use super::load::set;
 use super::newest::{self, Newest, Reached};
+use super::snapshot::{clear, create, write_snapshot};
 use super::{Change, KEY_FILE, Name, Stored, Told, files, name};
 use crate::control::items;
 use crate::control::model::State;
 
 /// A journal of so many octets, or as many as the last snapshot if that is more, is followed by a snapshot.
 const JOURNAL: u64 = 16 << 20;
-/// Items of a record of a snapshot.
-const CHUNK: usize = 4096;
 /// How often it is looked whether the files are still there, when nothing is written.
 const LOOK: Duration = Duration::from_secs(2);
 /// A failure that goes on is told again after this.
@@ -248,16 +247,16 @@ impl Thread {
         let written = journal.written;
         let whole = newest::is_whole(journal.get_mut(), &self.path, written);
         let snapshots = !thorough
-            || self.background.is_some()
+            || self.background.as_ref().is_some_and(|it| !it.is_finished())
             || files(&self.dir).is_ok_and(|files| {
                 let mut files = files.iter();
                 files.any(|(name, _)| matches!(name, Name::Snapshot(_)))
             });
         let mut lost = Vec::new();
         if matches!(whole, Ok(false)) || !snapshots {
-            let what = match snapshots {
-                true => self.path.display().to_string(),
-                false => format!("every snapshot of {}", self.dir.display()),
+            let what = match whole {
+                Ok(false) => self.path.display().to_string(),
+                _ => format!("every snapshot of {}", self.dir.display()),
             };
             let detail = format!(
                 "{what} was removed, replaced or cut while the node ran: the tables are written anew"
@@ -365,83 +364,4 @@ impl Thread {
         })?);
         Ok(())
     }
-}
-
-fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-}
-
-/// Writes a snapshot beside the others. Tells its size.
-fn write_snapshot(dir: &Path, key: &hmac::Key, whole: &Whole) -> io::Result<u64> {
-    let temporary = dir.join("snapshot.new");
-    let _ = fs::remove_file(&temporary);
-    let written = write_items(&temporary, key, whole);
-    if written.is_err() {
-        // On a full disk what is there of it would be in everybody's way.
-        let _ = fs::remove_file(&temporary);
-    }
-    let size = written?;
-    let path = dir.join(name(Name::Snapshot(whole.state.generation)));
-    fs::rename(&temporary, &path)?;
-    File::open(dir)?.sync_all()?;
-    Ok(size)
-}
-
-fn write_items(path: &Path, key: &hmac::Key, whole: &Whole) -> io::Result<u64> {
-    let (state, burned) = (&whole.state, &whole.burned);
-    let mut writer = Writer::new(BufWriter::new(create(path)?), key, state.generation)?;
-    let mut record = Record::new(Kind::Items, 0, burned, Vec::new());
-    let mut result = Ok(());
-    items::each(state, |item| {
-        record.changes.push(set(item));
-        if record.changes.len() == CHUNK {
-            if result.is_ok() {
-                result = writer.write(&record);
-            }
-            record.changes.clear();
-        }
-    });
-    result?;
-    writer.write(&record)?;
-    writer.write(&Record::new(
-        Kind::End,
-        state.generation,
-        burned,
-        Vec::new(),
-    ))?;
-    writer.get_mut().flush()?;
-    writer.get_mut().get_ref().sync_data()?;
-    Ok(writer.written)
-}
-
-/// Keeps the last two snapshots, which are whole, and the journals since the older of them.
-fn clear(dir: &Path) -> io::Result<()> {
-    let files = files(dir)?;
-    let mut snapshots: Vec<_> = files
-        .iter()
-        .filter_map(|(name, _)| match name {
-            Name::Snapshot(generation) => Some(*generation),
-            Name::Journal(_) => None,
-        })
-        .collect();
-    snapshots.reverse();
-    let oldest = snapshots.get(1).copied().unwrap_or(0);
-    for (name, path) in files {
-        let (Name::Snapshot(generation) | Name::Journal(generation)) = name;
-        if generation < oldest {
-            fs::remove_file(path)?;
-        }
-    }
-    // Journals that were set aside for one that begins where they did: that has a snapshot now.
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "old") {
-            fs::remove_file(path)?;
-        }
-    }
-    Ok(())
 }
