@@ -16,7 +16,6 @@ use super::model::{CircuitName, Key, KeyId, LinkName, Name, PortName, Role, Stat
 use super::netlink::View;
 use super::node::Node;
 use super::parse::ItemKey;
-use super::store::Store;
 use super::table::Table;
 use twinseal_fib::traffic::TrafficTotals;
 use twinseal_runtime::workers::stats::Snapshot;
@@ -61,7 +60,7 @@ impl Node {
                 pending: self.pending(),
                 restoring: self.restoring(),
                 secrets_refused: self.burned.refuses().unwrap_or_default(),
-                tables_not_stored: self.store.as_ref().map_or_else(String::new, Store::failing),
+                tables_not_stored: self.not_stored(),
                 stored_tables_damaged: self.damage.clone(),
                 drains: self.drains.report(),
                 warnings: self.warnings.all(),

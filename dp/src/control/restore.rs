@@ -12,7 +12,7 @@ use super::events::FaultKind;
 use super::model::State;
 use super::node::Node;
 use super::refusal::{Code, Refused};
-use super::store::{Stored, Told};
+use super::store::{Store, Stored, Told};
 use super::transaction::{self, Touched};
 
 /// When tables could not be restored, for a device that is not there yet, it is tried again after this.
@@ -194,6 +194,13 @@ impl Node {
         self.restoring
             .as_ref()
             .map_or_else(String::new, |restoring| restoring.why.to_string())
+    }
+
+    /// Why what applies is not stored; empty if it is.
+    pub(super) fn not_stored(&self) -> String {
+        // What is not restored yet is stored, and nothing has been changed.
+        let store = self.store.as_ref().filter(|_| self.restoring.is_none());
+        store.map_or_else(String::new, Store::failing)
     }
 
     /// Stores what differs from a state.

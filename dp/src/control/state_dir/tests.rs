@@ -196,6 +196,25 @@ fn whatever_is_lost_cut_or_old_no_secret_is_taken_twice() {
     }
 }
 
+/// Another advice than for a lost key: what hangs on it is sound if nobody has read it.
+#[test]
+fn a_key_that_others_can_read_is_mended_by_its_mode() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = TempDir::new().expect("a folder");
+    let path = dir.path().join("n");
+    init(&path, false).expect("a new one");
+    let mode = |mode| {
+        fs::set_permissions(path.join(KEY_FILE), fs::Permissions::from_mode(mode)).expect("ours");
+    };
+    mode(0o644);
+    let opened = StateDir::open(&wanted(&path, true)).map(drop);
+    let error = opened.expect_err("others may have read it");
+    assert!(error.to_string().contains("its mode is 644"), "{error}");
+    assert!(error.fix().contains("chmod 600"), "{}", error.fix());
+    mode(0o600);
+    StateDir::open(&wanted(&path, true)).expect("it is mended");
+}
+
 /// Who removed `lock` must not start a second node on the files of the first.
 #[test]
 fn a_directory_whose_lock_is_gone_is_still_in_use() {

@@ -24,6 +24,8 @@ pub(in crate::control) struct Loaded {
     pub(in crate::control) waiting: Option<u64>,
     /// Why the file that tells how far all went tells nothing.
     pub(in crate::control) newest_lost: Option<String>,
+    /// What that file tells.
+    pub(in crate::control) reached: Option<newest::Reached>,
     /// How far the burned secrets went, by whatever tells most.
     pub(in crate::control) burned: BurnMark,
 }
@@ -52,6 +54,7 @@ pub(super) fn load(state_dir: &Path, key: &hmac::Key) -> std::io::Result<Loaded>
                 ));
             }
             loaded.burned(Some(reached.burned));
+            loaded.reached = Some(reached);
         }
         Err(why) => {
             loaded.damage.push(why.clone());

@@ -140,7 +140,13 @@ impl Store {
             None => Some(Newest::open(state_dir, &key)?),
         };
         let signals = Arc::new(Signals::default());
-        let thread = Thread::new(dir.clone(), key, Arc::clone(&signals), newest);
+        let thread = Thread::new(
+            dir.clone(),
+            key,
+            Arc::clone(&signals),
+            newest,
+            loaded.reached,
+        );
         let (orders, receiver) = mpsc::sync_channel(QUEUE);
         let handle = std::thread::Builder::new()
             .name("tables".to_owned())

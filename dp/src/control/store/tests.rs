@@ -259,6 +259,13 @@ fn a_disk_that_failed_for_a_moment_is_written_anew() {
     let (stored, _) = store.commit(outcome.state.generation, BURNED, differences);
     assert!(matches!(stored.blocking_recv(), Ok(Err(_))));
     assert!(store.is_failing());
+    // How far the burned secrets went is known all the same.
+    let more = BurnMark { count: 6, ..BURNED };
+    let (stored, _) = store.wait(outcome.state.generation + 1, more);
+    assert!(matches!(stored.blocking_recv(), Ok(Err(_))));
+    let key = key(dir.path()).expect("it is there");
+    let told = newest::read(dir.path(), &key).expect("it is there");
+    assert_eq!((told.generation, told.burned), (2, more));
     let later = |seconds| Instant::now() + Duration::from_secs(seconds);
     assert!(
         store.is_due(later(0)) && !store.is_due(later(0)),

@@ -107,7 +107,7 @@ pub(super) struct Thread {
     newest: Option<Newest>,
     /// What is written, but for the wait for the disk.
     reached: Reached,
-    /// What `newest` says; `None` as long as this run has not stored anything.
+    /// What `newest` says; `None` if that was lost and this run has not stored anything.
     told: Option<Reached>,
     /// Where the journal is.
     path: PathBuf,
@@ -130,6 +130,7 @@ impl Thread {
         key: hmac::Key,
         signals: Arc<Signals>,
         newest: Option<Newest>,
+        told: Option<Reached>,
     ) -> Self {
         Self {
             dir,
@@ -137,7 +138,7 @@ impl Thread {
             signals,
             newest,
             reached: Reached::default(),
-            told: None,
+            told,
             path: PathBuf::new(),
             journal: None,
             gap: false,
