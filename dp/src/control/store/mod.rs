@@ -33,7 +33,6 @@ use std::sync::mpsc::{self, SyncSender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::hmac;
 use tokio::sync::oneshot;
 use twinseal_crypto::{BurnMark, write_whole};
 
