@@ -262,6 +262,11 @@ fn answers_are_in_our_words() {
         let status = said(answer).await;
         assert_eq!(status.code(), Code::NotFound, "{status}");
         assert!(status.message().contains("twinseal.v1.Control"), "{status}");
+        let (answer, mut body) = client.call("Teleport").await;
+        body.send_data(Bytes::new(), true).expect("it is open");
+        let status = said(answer).await;
+        assert_eq!(status.code(), Code::Unimplemented, "{status}");
+        assert!(status.message().contains("another version"), "{status}");
         // A deadline that its client gave.
         for timeout in ["50m", "50000u"] {
             let path = "twinseal.v1.Control/Replace";

@@ -11,6 +11,9 @@ pub(in crate::control) const UNREADABLE: &str = "the request is not a message of
 /// The same of a service that is asked after and unknown.
 const UNKNOWN_SERVICE: &str = "no service of this name is watched: ask for twinseal.v1.Control, or for the whole server by an empty name";
 
+/// The same of a method.
+const UNKNOWN_METHOD: &str = "this node has no such method: it is of another version than the client; reflection lists what it has";
+
 /// An answer of a library that is an error without our words, in these.
 pub(super) fn ours(response: Response<Body>) -> Response<Body> {
     match said(response.headers()) {
@@ -25,6 +28,7 @@ fn said(headers: &HeaderMap) -> Option<Status> {
     match (status.code(), status.message()) {
         (Code::Internal, text) if unreadable(text) => Some(Status::invalid_argument(UNREADABLE)),
         (Code::NotFound, "service not registered") => Some(Status::not_found(UNKNOWN_SERVICE)),
+        (Code::Unimplemented, "") => Some(Status::unimplemented(UNKNOWN_METHOD)),
         _ => None,
     }
 }
