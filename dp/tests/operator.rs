@@ -710,7 +710,7 @@ fn taps_are_few_and_end_with_what_they_are_of() {
         };
         let status = capture(&mut a, wrong).await.expect_err("all wrong");
         let fields: Vec<_> = refusal(&status).into_iter().map(|it| it.field).collect();
-        assert_eq!(fields, ["port", "filter.source", "filter.destination_port"]);
+        assert_eq!(fields, ["filter.source", "filter.destination_port", "port"]);
         let status = trace(&mut a, of_circuit()).await.expect_err("it is gone");
         assert_eq!(refusal(&status)[0].code(), v1::RefusalCode::NotFound);
     });
