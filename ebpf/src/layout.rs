@@ -15,6 +15,29 @@ pub const MAX_MACS: u32 = 1_024;
 /// UDP endpoints an underlay port may listen on.
 pub const MAX_ENDPOINTS: u32 = 4_096;
 
+/// Senders that an edge port remembers to have let through to the kernel.
+pub const MAX_SENDERS: u32 = 1_024;
+
+/// How long one that was let through costs nothing more. Neighbours that the kernel asks for in vain are gone by then.
+pub const SENDER_NS: u64 = 10_000_000_000;
+
+/// What an edge port's budgets save up at most: what comes to them in this time. It is also how long the kernel keeps a
+/// neighbour at least, so that in any such time no more are made than twice that.
+pub const BUDGET_NS: u64 = 5_000_000_000;
+
+/// The budgets of an edge port, each a place in the map `BUDGETS`: frames that make the kernel learn a neighbour. They are
+/// apart, so that none of these uses up what another needs.
+pub mod budget {
+    /// ARP requests and neighbour solicitations for the port's own addresses.
+    pub const ASKED: u32 = 0;
+    /// Others of ARP and neighbour discovery that nobody here asked for.
+    pub const TOLD: u32 = 1;
+    /// Packets to the kernel from senders that have not been heard lately: it answers them, and so asks for them.
+    pub const SENDERS: u32 = 2;
+    /// How many there are.
+    pub const COUNT: u32 = 3;
+}
+
 /// IPv6 extension headers the program walks before it gives a packet to the kernel.
 pub const MAX_EXTENSION_HEADERS: usize = 4;
 
@@ -104,6 +127,15 @@ pub struct Config {
     pub owned: u8,
     /// The port's own MAC address (edge and bridge).
     pub mac: [u8; 6],
+    /// The time in which one more frame of [`budget::ASKED`] may pass, half a frame of the others. 0: no budget (edge).
+    pub interval_ns: u64,
+}
+
+/// The interval with which an edge port's hosts can make this many neighbours in any [`BUDGET_NS`]: half of them by
+/// [`budget::ASKED`], a quarter by each other.
+pub const fn interval_ns(neighbours: u32) -> u64 {
+    let neighbours = if neighbours == 0 { 1 } else { neighbours };
+    4 * BUDGET_NS / neighbours as u64
 }
 
 /// Declares [`Verdict`], its list and its names in one place.
@@ -124,14 +156,14 @@ macro_rules! verdicts {
             /// How many verdicts there are.
             pub const COUNT: usize = Self::ALL.len();
 
-            /// The counter's name.
+            /// The counter's name; empty for what never passes.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Verdict::$variant => $name,)*
                 }
             }
 
-            /// The name of the counter of frames that were dropped for it on an owned port, at [`COUNT`](Self::COUNT) and
+            /// The name of the counter of frames that were dropped for it on an edge port, at [`COUNT`](Self::COUNT) and
             /// its number. None for what is never dropped.
             pub const fn dropped_name(self) -> Option<&'static str> {
                 let name = match self {
@@ -178,4 +210,8 @@ verdicts! {
     PassTruncated = "pass_truncated" or "drop_truncated",
     /// A version or header length that contradicts the EtherType.
     PassMalformed = "pass_malformed" or "drop_malformed",
+    /// Edge: the kernel would have learnt a neighbour by it, and the port's hosts make more than their share.
+    NeighbourShare = "" or "drop_neighbour_share",
+    /// Owned edge: a router advertisement or a redirect, by which a host would tell this router its routes.
+    RouterClaim = "" or "drop_router_claim",
 }

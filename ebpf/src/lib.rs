@@ -1,7 +1,8 @@
 //! The XDP steering program: its object, its map layout and its loader.
 //!
 //! One program serves both roles of a port. It hands the frames that are Twinseal's to the AF_XDP socket of their
-//! receive queue and passes all others to the kernel; it changes nothing, and drops nothing but on owned edge ports. Each [`Steering`] is an
+//! receive queue and passes all others to the kernel; it changes nothing, and drops nothing but on edge ports: what fills
+//! the kernel's table of neighbours, and on owned ones what the kernel does not need. Each [`Steering`] is an
 //! instance of its own, with its own maps, on one network device:
 //!
 //! ```no_run

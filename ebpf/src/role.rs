@@ -4,7 +4,7 @@ use std::fmt;
 
 use aya::Pod;
 
-use crate::layout::{Config, role};
+use crate::layout::{Config, interval_ns, role};
 
 /// How the program shall run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +36,10 @@ impl fmt::Display for XdpOutcome {
     }
 }
 
+/// Neighbours that the hosts of an edge port can have the kernel learn in five seconds, until
+/// [`set_neighbours`](crate::Steering::set_neighbours): half of what the kernel keeps where nobody set `gc_thresh3`.
+const NEIGHBOURS: u32 = 512;
+
 /// What a port is, and so which frames are ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -43,10 +47,11 @@ pub enum Role {
     Edge {
         /// The port's own MAC address.
         mac: [u8; 6],
-        /// Whether the kernel gets only what it needs itself; all else that is not ours is dropped. That is: ARP; packets
-        /// to the machine's own addresses; those to link-local groups (224.0.0.0/24, ff01::/16, ff02::/16), neighbour
-        /// discovery among them, and to 255.255.255.255, which no router forwards; and link control (as
-        /// [`Verdict::PassLinkControl`](crate::Verdict::PassLinkControl)).
+        /// Whether the kernel gets only what it needs itself; all else that is not ours is dropped. That is: ARP requests for
+        /// the port's own addresses, replies, and announcements; packets to these addresses; those to link-local groups
+        /// (224.0.0.0/24, ff01::/16, ff02::/16), neighbour discovery among them, and to 255.255.255.255, which no router
+        /// forwards; and link control (as [`Verdict::PassLinkControl`](crate::Verdict::PassLinkControl)). Router
+        /// advertisements and redirects are dropped.
         owned: bool,
     },
     /// Faces hosts and bridges for them: all frames that a bridge would forward, which includes broadcasts. The
@@ -62,7 +67,7 @@ pub enum Role {
 /// What the program says about a frame: see [`Steering::dry_run`](crate::Steering::dry_run).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// `XDP_DROP`: nobody gets it (owned ports only).
+    /// `XDP_DROP`: nobody gets it (owned ports, and edge ports whose hosts make too many neighbours).
     Drop,
     /// `XDP_PASS`: the kernel gets it.
     Pass,
@@ -82,6 +87,10 @@ impl Role {
             role,
             owned: owned.into(),
             mac,
+            interval_ns: match self {
+                Self::Edge { .. } => interval_ns(NEIGHBOURS),
+                Self::Bridge { .. } | Self::Underlay => 0,
+            },
         }
     }
 }

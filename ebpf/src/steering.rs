@@ -11,7 +11,7 @@ use aya::{Ebpf, EbpfLoader};
 
 use crate::layout::{
     Config, EndpointKey, LocalKey, MAX_ENDPOINTS, MAX_LOCAL_ADDRESSES, MAX_MACS, MAX_QUEUES,
-    MacKey, Verdict, mac_key,
+    MacKey, Verdict, interval_ns, mac_key, role,
 };
 use crate::role::{Action, Role, XdpMode, XdpOutcome};
 use crate::set::{Set, endpoint_key, local_key};
@@ -200,6 +200,27 @@ impl Steering {
         Ok(())
     }
 
+    /// Sets how many neighbours the hosts of an edge port can have the kernel learn in five seconds, by ARP and neighbour
+    /// discovery that nobody asked them for and by talking to the kernel. What would make more is dropped, as
+    /// [`Verdict::NeighbourShare`]. Answers to what the kernel asked have no such limit.
+    ///
+    /// # Errors
+    /// [`SteerError::Kernel`].
+    pub fn set_neighbours(&mut self, most: u32) -> Result<(), SteerError> {
+        if self.config.role != role::EDGE {
+            return Ok(());
+        }
+        let config = Config {
+            interval_ns: interval_ns(most),
+            ..self.config
+        };
+        self.config_map.set(0, config, 0).map_err(|error| {
+            SteerError::aya(format!("setting the neighbours of {}", self.name), &error)
+        })?;
+        self.config = config;
+        Ok(())
+    }
+
     /// Sets the MAC addresses that an edge port has besides its own, as virtual routers have them (RFC 9568, 7.3). Only the
     /// difference to what was set before is written.
     ///
@@ -210,26 +231,39 @@ impl Steering {
             .replace(macs.iter().map(|mac| mac_key(*mac)).collect())
     }
 
-    /// Frames a verdict since the program was attached, over all CPUs: the counter of a [`Verdict`] is at its number. On an
-    /// owned port those of dropped frames come behind, by [`Verdict::dropped_name`].
+    /// Frames a verdict since the program was attached, over all CPUs. On an edge port those of dropped frames come behind,
+    /// by [`Verdict::dropped_name`].
     ///
     /// # Errors
     /// [`SteerError::Kernel`].
     pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, SteerError> {
         let passed = Verdict::ALL.iter().map(|it| (*it as u32, it.name()));
+        let passed = passed.filter(|(_, name)| !name.is_empty());
         let dropped = Verdict::ALL.iter().filter_map(|it| {
             let name = it.dropped_name()?;
-            Some((*it as u32 + Verdict::COUNT as u32, name))
+            let counts = match it {
+                Verdict::NeighbourShare => self.config.role == role::EDGE,
+                _ => self.config.owned != 0,
+            };
+            counts.then_some((*it as u32 + Verdict::COUNT as u32, name))
         });
-        let dropped = dropped.filter(|_| self.config.owned != 0);
-        let count = |(number, name)| {
-            let cpus = self.counters.get(&number, 0).map_err(|error| {
-                SteerError::aya(format!("reading the counters of {}", self.name), &error)
-            })?;
-            let sum = cpus.iter().fold(0u64, |sum, cpu| sum.wrapping_add(*cpu));
-            Ok((name, sum))
-        };
+        let count = |(number, name)| Ok((name, self.counter(number)?));
         passed.chain(dropped).map(count).collect()
+    }
+
+    /// Frames that were dropped for [`Verdict::NeighbourShare`] since the program was attached.
+    ///
+    /// # Errors
+    /// [`SteerError::Kernel`].
+    pub fn above_share(&self) -> Result<u64, SteerError> {
+        self.counter(Verdict::NeighbourShare as u32 + Verdict::COUNT as u32)
+    }
+
+    fn counter(&self, number: u32) -> Result<u64, SteerError> {
+        let cpus = self.counters.get(&number, 0).map_err(|error| {
+            SteerError::aya(format!("reading the counters of {}", self.name), &error)
+        })?;
+        Ok(cpus.iter().fold(0u64, |sum, cpu| sum.wrapping_add(*cpu)))
     }
 
     /// What the program, as it is set now, does with this frame if it comes in on receive queue 0. Nothing is sent or

@@ -185,10 +185,10 @@ fn fixtures_get_their_verdicts() {
 
 #[test]
 fn fixtures_cover_every_verdict() {
-    // These two depend on the port, not the frame, and have tests of their own.
+    // These depend on the port, not the frame alone, and have tests of their own.
     for verdict in Verdict::ALL
         .iter()
-        .filter(|v| ![NoSocket, PassUnconfigured].contains(v))
+        .filter(|v| ![NoSocket, PassUnconfigured, NeighbourShare, RouterClaim].contains(v))
     {
         assert!(
             fixtures().iter().any(|fixture| fixture.verdict == *verdict),
@@ -285,21 +285,15 @@ fn any_frame(role: Role) -> impl Strategy<Value = Vec<u8>> {
 fn an_owned_port_leaves_the_kernel_only_what_it_needs() {
     in_namespace(&[], || {
         let port = Port::new(OWNED);
-        let action = |frame: &[u8]| match reference::verdict(OWNED, frame) {
-            Redirected => Action::Redirect,
-            _ if reference::is_for_kernel(frame) => Action::Pass,
-            _ => Action::Drop,
-        };
+        let outcome =
+            |frame: &[u8]| match (reference::verdict(OWNED, frame), reference::refused(frame)) {
+                (Redirected, _) => (Redirected, Action::Redirect),
+                (verdict, None) => (verdict, Action::Pass),
+                (_, Some(why)) => (why, Action::Drop),
+            };
         let edge = fixtures().into_iter().filter(|it| it.role == EDGE);
-        for Fixture {
-            name,
-            frame,
-            verdict,
-            ..
-        } in edge
-        {
-            let expected = action(&frame);
-            assert_eq!(port.outcome(&frame), (verdict, expected), "{name}");
+        for Fixture { name, frame, .. } in edge {
+            assert_eq!(port.outcome(&frame), outcome(&frame), "{name}");
         }
         let to = |to: [u8; 4]| eth(IPV4, ip4(UDP, to, udp(9)));
         for (frame, expected) in [
@@ -330,6 +324,33 @@ fn an_owned_port_leaves_the_kernel_only_what_it_needs() {
                 Action::Drop,
             ),
             (eth(0x8847, vec![0; 40]), Action::Drop),
+            // For the machine's addresses on other devices, from one that has it, and a reply to what the kernel asked.
+            (
+                eth_to(BROADCAST, 0x0806, arp([192, 0, 2, 99].into())),
+                Action::Drop,
+            ),
+            (
+                eth_to(BROADCAST, 0x0806, arp([10, 0, 0, 2].into())),
+                Action::Pass,
+            ),
+            (
+                eth(0x0806, reply(arp([192, 0, 2, 99].into()))),
+                Action::Pass,
+            ),
+            (
+                eth(0x0806, arp([10, 0, 0, 1].into())[..27].to_vec()),
+                Action::Drop,
+            ),
+            (to_us4(5), Action::Drop),
+            (to_us4(8), Action::Pass),
+            (nd("ff02::1", 134, "::"), Action::Drop),
+            (nd("ff02::1", 137, "::"), Action::Drop),
+            (nd("2001:db8:1::1", 134, "::"), Action::Drop),
+            (behind_options(nd("ff02::1", 134, "::"), 4), Action::Drop),
+            (behind_options(nd("ff02::1", 134, "::"), 5), Action::Drop),
+            (nd("ff02::2", 133, "::"), Action::Pass),
+            (nd("ff02::1:ff00:1", 135, "2001:db8:1::1"), Action::Pass),
+            (nd("2001:db8:1::1", 136, "2001:db8:1::7"), Action::Pass),
         ] {
             assert_eq!(port.outcome(&frame).1, expected, "{frame:x?}");
         }
@@ -340,10 +361,130 @@ fn an_owned_port_leaves_the_kernel_only_what_it_needs() {
         });
         runner
             .run(&any_frame(EDGE), |frame| {
-                prop_assert_eq!(port.outcome(&frame).1, action(&frame));
+                prop_assert_eq!(port.outcome(&frame), outcome(&frame));
                 Ok(())
             })
             .unwrap();
+    });
+}
+
+/// An ICMP message to the host.
+fn to_us4(kind: u8) -> Vec<u8> {
+    eth(IPV4, ip4(1, [10, 0, 0, 1], echo(kind)))
+}
+
+/// A message of neighbour discovery to the port's MAC address or a group's.
+fn nd(to: &str, kind: u8, target: &str) -> Vec<u8> {
+    let to: Ipv6Addr = to.parse().unwrap();
+    let target: Ipv6Addr = target.parse().unwrap();
+    let message = [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &target.octets()].concat();
+    let mac = match to.is_multicast() {
+        true => [0x33, 0x33, 0, 0, 0, 1],
+        false => MAC,
+    };
+    eth_to(mac, IPV6, ip6(58, to, message))
+}
+
+/// An IPv6 frame with so many more headers before what it carries.
+fn behind_options(mut frame: Vec<u8>, headers: usize) -> Vec<u8> {
+    for _ in 0..headers {
+        let payload = extension(frame[20], 0, 0, frame.split_off(54));
+        frame[20] = 60;
+        frame.extend(payload);
+    }
+    frame
+}
+
+fn reply(mut arp: Vec<u8>) -> Vec<u8> {
+    arp[7] = 2;
+    arp
+}
+
+/// Of what makes the kernel learn neighbours no more passes than the port's share, by whatever senders; the rest has
+/// budgets of its own, and what the kernel asked for none.
+#[test]
+fn hosts_make_no_more_neighbours_than_their_share() {
+    let flooded = |frame: &[u8], nth: u16| {
+        let mut frame = frame.to_vec();
+        let [high, low] = nth.to_be_bytes();
+        // The senders: of ARP, of IPv4, of IPv6.
+        let at = match u16::from_be_bytes([frame[12], frame[13]]) {
+            0x0806 => 30,
+            IPV4 => 28,
+            _ => 36,
+        };
+        frame[at..at + 2].copy_from_slice(&[high, low]);
+        frame
+    };
+    in_namespace(&[], move || {
+        for role in [EDGE, OWNED] {
+            let ask4 = eth_to(BROADCAST, 0x0806, arp([10, 0, 0, 1].into()));
+            let ask6 = nd("ff02::1:ff00:1", 135, "2001:db8:1::1");
+            let answer4 = eth(0x0806, reply(arp([10, 0, 0, 1].into())));
+            let mut answer6 = nd("2001:db8:1::1", 136, "2001:db8:1::7");
+            answer6[58] = 0x60;
+            let echo4 = to_us4(8);
+            let echo6 = eth(
+                IPV6,
+                ip6(58, "2001:db8:1::1".parse::<Ipv6Addr>().unwrap(), echo(128)),
+            );
+            for (name, flood) in [
+                ("requests", ask4.clone()),
+                ("solicitations", ask6.clone()),
+                ("behind headers", behind_options(ask6.clone(), 3)),
+                ("router solicitations", nd("ff02::2", 133, "::")),
+                ("advertisements", nd("ff02::1", 136, "2001:db8:1::7")),
+                (
+                    "replies to all",
+                    eth_to(BROADCAST, 0x0806, reply(arp([10, 0, 0, 1].into()))),
+                ),
+                ("pings", echo4.clone()),
+                (
+                    "pings of a group",
+                    eth_to(
+                        [0x33, 0x33, 0, 0, 0, 1],
+                        IPV6,
+                        ip6(58, "ff02::1".parse::<Ipv6Addr>().unwrap(), echo(128)),
+                    ),
+                ),
+                ("pings over IPv6", echo6.clone()),
+            ] {
+                let mut port = Port::new(role);
+                port.steering.set_neighbours(40).unwrap();
+                let passed = (0..2_000)
+                    .filter(|nth| port.outcome(&flooded(&flood, *nth)).1 == Action::Pass)
+                    .count();
+                // A half or a quarter of it, and the first of them at once.
+                assert!((4..=40).contains(&passed), "{role:?}: {name}: {passed}");
+                assert_eq!(
+                    port.steering.above_share().unwrap(),
+                    2_000 - passed as u64,
+                    "{role:?}: {name}"
+                );
+                for answer in [&answer4, &answer6] {
+                    for nth in 0..100 {
+                        let action = port.outcome(&flooded(answer, nth)).1;
+                        assert_eq!(action, Action::Pass, "{role:?}: {name}");
+                    }
+                }
+                // Hosts of the others' kind find room, and who was let through stays so.
+                let other = match name {
+                    "pings" | "pings of a group" | "pings over IPv6" => &ask4,
+                    _ => &echo4,
+                };
+                assert_eq!(port.outcome(other).1, Action::Pass, "{role:?}: {name}");
+                if name == "pings" {
+                    assert_eq!(port.outcome(&flooded(&flood, 0)).1, Action::Pass);
+                }
+            }
+        }
+        // What the kernel does not read costs nothing.
+        let mut port = Port::new(EDGE);
+        port.steering.set_neighbours(1).unwrap();
+        for nth in 0..200 {
+            let frame = flooded(&eth_to(OTHER, 0x0806, arp([10, 0, 0, 1].into())), nth);
+            assert_eq!(port.outcome(&frame), (PassNotIp, Action::Pass));
+        }
     });
 }
 
@@ -468,6 +609,8 @@ impl Port {
             .set_local_addresses(&frames::LOCAL.map(|a| a.parse().unwrap()))
             .unwrap();
         steering.set_more_macs(&[VIRTUAL]).unwrap();
+        // So many that no test comes to an end of them.
+        steering.set_neighbours(u32::MAX).unwrap();
         let socket = Xsk::bind(PORT, 0).unwrap();
         steering.register(0, &socket).unwrap();
         Self { steering, socket }

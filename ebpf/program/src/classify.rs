@@ -6,9 +6,9 @@ use crate::layout::{
 use crate::packet::{Ethernet, Extension, Frame, Ipv4, Ipv6, Tag, Udp};
 use crate::{is_endpoint, is_local, is_own_mac};
 
-const ARP: [u8; 2] = [0x08, 0x06];
-const IPV4: [u8; 2] = [0x08, 0x00];
-const IPV6: [u8; 2] = [0x86, 0xdd];
+pub(crate) const ARP: [u8; 2] = [0x08, 0x06];
+pub(crate) const IPV4: [u8; 2] = [0x08, 0x00];
+pub(crate) const IPV6: [u8; 2] = [0x86, 0xdd];
 /// 802.1Q, 802.1ad, and the QinQ type from before 802.1ad.
 const VLAN: [[u8; 2]; 3] = [[0x81, 0x00], [0x88, 0xa8], [0x91, 0x00]];
 
@@ -36,7 +36,7 @@ pub(crate) fn classify(frame: &Frame, config: &Config) -> Ours {
 /// The type of a frame, and where what is of that type begins. A tag of VLAN 0 has a priority and no VLAN: to a router the
 /// frame is as one without.
 #[inline(always)]
-fn network(frame: &Frame, ethernet: &Ethernet) -> Result<([u8; 2], usize), Verdict> {
+pub(crate) fn network(frame: &Frame, ethernet: &Ethernet) -> Result<([u8; 2], usize), Verdict> {
     let start = size_of::<Ethernet>();
     if !VLAN.contains(&ethernet.ether_type) {
         return Ok((ethernet.ether_type, start));
@@ -48,45 +48,6 @@ fn network(frame: &Frame, ethernet: &Ethernet) -> Result<([u8; 2], usize), Verdi
         return Err(Verdict::PassVlan);
     }
     Ok((tag.ether_type, start + size_of::<Tag>()))
-}
-
-/// Whether the kernel itself needs a frame that is not ours, on a port that is owned. It forwards none of these: they are to
-/// this machine, or to those on the link only.
-#[inline(always)]
-pub(crate) fn is_for_kernel(frame: &Frame, verdict: Verdict) -> bool {
-    if verdict as u32 == Verdict::PassLocal as u32 {
-        return true;
-    }
-    let Some(ethernet) = frame.at::<Ethernet>(0) else {
-        return false;
-    };
-    if is_link_control(ethernet.destination) {
-        return true;
-    }
-    let Ok((ether_type, start)) = network(frame, ethernet) else {
-        return false;
-    };
-    match ether_type {
-        ARP => true,
-        IPV4 => match ipv4(frame, start) {
-            Ok((ip, _)) => match ip.destination {
-                [224, 0, 0, _] | [255, 255, 255, 255] => true,
-                destination => is_local(&v4_key(destination)),
-            },
-            Err(_) => false,
-        },
-        IPV6 => match ipv6(frame, start) {
-            Ok(ip) => match ip.destination {
-                [0xff, flags, ..] => matches!(flags & 0x0f, 1 | 2),
-                destination => {
-                    let key = v6_key(destination);
-                    !is_mapped(&key) && is_local(&key)
-                }
-            },
-            Err(_) => false,
-        },
-        _ => false,
-    }
 }
 
 /// Ours is unfragmented UDP to one of our endpoints.
@@ -111,7 +72,11 @@ fn underlay(frame: &Frame, ethernet: &Ethernet) -> Ours {
             if is_mapped(&address) {
                 return Err(Verdict::PassNotOurs);
             }
-            (address, udp_after_extensions(frame, start, ip)?)
+            let (next, payload) = upper_layer(frame, start, ip)?;
+            if next != UDP {
+                return Err(Verdict::PassNotOurs);
+            }
+            (address, payload)
         }
         _ => return Err(Verdict::PassNotIp),
     };
@@ -166,13 +131,13 @@ fn bridge(ethernet: &Ethernet, config: &Config) -> Ours {
 
 /// Whether it is one of the addresses that no bridge forwards (IEEE 802.1D, 7.12.6).
 #[inline(always)]
-fn is_link_control([a, b, c, d, e, f]: [u8; 6]) -> bool {
+pub(crate) fn is_link_control([a, b, c, d, e, f]: [u8; 6]) -> bool {
     [a, b, c, d, e] == [0x01, 0x80, 0xc2, 0x00, 0x00] && f & 0xf0 == 0
 }
 
 /// The IPv4 header at `start`, and where its payload begins.
 #[inline(always)]
-fn ipv4(frame: &Frame, start: usize) -> Result<(&Ipv4, usize), Verdict> {
+pub(crate) fn ipv4(frame: &Frame, start: usize) -> Result<(&Ipv4, usize), Verdict> {
     let ip = frame.at::<Ipv4>(start).ok_or(Verdict::PassTruncated)?;
     let [version_ihl] = ip.version_ihl;
     let header_length = usize::from(version_ihl & 0x0f) * 4;
@@ -186,7 +151,7 @@ fn ipv4(frame: &Frame, start: usize) -> Result<(&Ipv4, usize), Verdict> {
 }
 
 #[inline(always)]
-fn ipv6(frame: &Frame, start: usize) -> Result<&Ipv6, Verdict> {
+pub(crate) fn ipv6(frame: &Frame, start: usize) -> Result<&Ipv6, Verdict> {
     let ip = frame.at::<Ipv6>(start).ok_or(Verdict::PassTruncated)?;
     if ip.version_class_flow[0] >> 4 != 6 {
         return Err(Verdict::PassMalformed);
@@ -194,17 +159,17 @@ fn ipv6(frame: &Frame, start: usize) -> Result<&Ipv6, Verdict> {
     Ok(ip)
 }
 
-/// Where the UDP header begins, behind the IPv6 header at `start` and at most [`MAX_EXTENSION_HEADERS`].
+/// The upper-layer protocol and where its header begins, behind the IPv6 header at `start` and at most
+/// [`MAX_EXTENSION_HEADERS`].
 #[inline(always)]
-fn udp_after_extensions(frame: &Frame, start: usize, ip: &Ipv6) -> Result<usize, Verdict> {
+pub(crate) fn upper_layer(frame: &Frame, start: usize, ip: &Ipv6) -> Result<(u8, usize), Verdict> {
     let mut offset = start + size_of::<Ipv6>();
     let [mut next] = ip.next_header;
     for _ in 0..MAX_EXTENSION_HEADERS {
         match next {
-            UDP => return Ok(offset),
             FRAGMENT => return Err(Verdict::PassFragment),
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => {}
-            _ => return Err(Verdict::PassNotOurs),
+            _ => return Ok((next, offset)),
         }
         let extension = frame
             .at::<Extension>(offset)
@@ -217,10 +182,9 @@ fn udp_after_extensions(frame: &Frame, start: usize, ip: &Ipv6) -> Result<usize,
         offset += (usize::from(extension.length[0]) + 1) * 8;
     }
     match next {
-        UDP => Ok(offset),
         FRAGMENT => Err(Verdict::PassFragment),
         HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => Err(Verdict::PassExtension),
-        _ => Err(Verdict::PassNotOurs),
+        _ => Ok((next, offset)),
     }
 }
 

@@ -1,11 +1,18 @@
 //! The XDP steering program: hands our frames to AF_XDP, everything else to the kernel, and counts what it did.
 //!
-//! It changes no frame, and drops none but on owned ports, so that whatever goes wrong here, the host still hears.
+//! It changes no frame. It drops none but on owned ports and, on edge ports, those that would fill the kernel's table of
+//! neighbours; so whatever else goes wrong here, the host still hears.
 
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![allow(
+    internal_features,
+    reason = "the compiler is one that takes it, and core has no other exchange for this target"
+)]
 
 mod classify;
+mod kernel;
 #[allow(dead_code, reason = "the loader uses the rest")]
 #[path = "../../src/layout.rs"]
 mod layout;
@@ -13,12 +20,12 @@ mod packet;
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, xdp_action};
 use aya_ebpf::macros::{map, xdp};
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, XskMap};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
 
 use layout::{
-    Config, EndpointKey, LocalKey, MAX_ENDPOINTS, MAX_LOCAL_ADDRESSES, MAX_MACS, MAX_QUEUES, MacKey,
-    Verdict, mac_key,
+    Config, EndpointKey, LocalKey, MAX_ENDPOINTS, MAX_LOCAL_ADDRESSES, MAX_MACS, MAX_QUEUES,
+    MAX_SENDERS, MacKey, Verdict, budget, mac_key, role,
 };
 
 /// This port's role; one entry.
@@ -43,6 +50,14 @@ static MACS: HashMap<MacKey, u8> = HashMap::with_max_entries(MAX_MACS, BPF_F_NO_
 static ENDPOINTS: HashMap<EndpointKey, u8> =
     HashMap::with_max_entries(MAX_ENDPOINTS, BPF_F_NO_PREALLOC);
 
+/// Up to when each budget is spent (edge).
+#[map]
+static BUDGETS: Array<u64> = Array::with_max_entries(budget::COUNT, 0);
+
+/// When a packet of a sender was last let through at the cost of a budget (edge).
+#[map]
+static SENDERS: LruHashMap<LocalKey, u64> = LruHashMap::with_max_entries(MAX_SENDERS, 0);
+
 /// Frames a verdict, and behind them those that were dropped for it.
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(2 * Verdict::COUNT as u32, 0);
@@ -56,9 +71,10 @@ pub fn twinseal(context: XdpContext) -> u32 {
         return xdp_action::XDP_PASS;
     };
     let (action, verdict) = match classify::classify(&frame, config) {
-        Err(verdict) if config.owned != 0 && !classify::is_for_kernel(&frame, verdict) => {
-            (xdp_action::XDP_DROP, verdict)
-        }
+        Err(verdict) if config.role == role::EDGE => match kernel::admit(&frame, config, verdict) {
+            Ok(()) => (xdp_action::XDP_PASS, verdict),
+            Err(why) => (xdp_action::XDP_DROP, why),
+        },
         Err(verdict) => (xdp_action::XDP_PASS, verdict),
         // Without a socket on this queue the helper returns the flags.
         Ok(()) => {

@@ -74,6 +74,17 @@ headers! {
         ether_type: 2,
     }
 
+    /// RFC 826, for Ethernet and IPv4.
+    struct Arp: 28 {
+        types: 4,
+        lengths: 2,
+        operation: 2,
+        sender_mac: 6,
+        sender: 4,
+        target_mac: 6,
+        target: 4,
+    }
+
     /// RFC 791, without options.
     struct Ipv4: 20 {
         version_ihl: 1,
@@ -105,6 +116,14 @@ headers! {
         length: 1,
         second: 1,
         segments_left: 1,
+    }
+
+    /// What neighbour solicitations and advertisements begin with (RFC 4861, 4.3 and 4.4).
+    struct Neighbour: 24 {
+        type_code: 2,
+        checksum: 2,
+        flags: 4,
+        target: 16,
     }
 
     /// RFC 768.

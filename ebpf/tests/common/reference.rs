@@ -54,31 +54,67 @@ fn inside<'a>(ethernet: &[u8], packet: &'a [u8]) -> Result<(u16, &'a [u8]), Verd
     Ok((inner, rest))
 }
 
-/// Whether an owned edge port lets the kernel have a frame that is not ours.
-pub(crate) fn is_for_kernel(frame: &[u8]) -> bool {
+/// Why an owned edge port does not let the kernel have a frame that is not ours, if so.
+pub(crate) fn refused(frame: &[u8]) -> Option<Verdict> {
+    let because = verdict(
+        Role::Edge {
+            mac: super::MAC,
+            owned: true,
+        },
+        frame,
+    );
     let Some((ethernet, packet)) = frame.split_at_checked(14) else {
-        return false;
+        return Some(because);
     };
     if ethernet[..5] == [1, 0x80, 0xc2, 0, 0] && ethernet[5] < 16 {
-        return true;
+        return None;
     }
-    let to: IpAddr = match inside(ethernet, packet) {
-        Ok((0x0806, _)) => return true,
+    let own = |it: IpAddr| LOCAL.iter().any(|own| own.parse::<IpAddr>().unwrap() == it);
+    match inside(ethernet, packet) {
+        Ok((0x0806, arp)) => {
+            let wanted = arp.get(..28).is_some_and(|arp| {
+                let (from, to): ([u8; 4], [u8; 4]) = (
+                    arp[14..18].try_into().unwrap(),
+                    arp[24..].try_into().unwrap(),
+                );
+                match arp[6..8] {
+                    [0, 1] => from == to || own(Ipv4Addr::from(to).into()),
+                    [0, 2] => true,
+                    _ => false,
+                }
+            });
+            (!wanted).then_some(because)
+        }
         Ok((0x0800, packet)) => match ipv4(packet) {
-            Ok((to, ..)) => to.into(),
-            Err(_) => return false,
+            Ok((to, protocol, _, payload)) => {
+                let link = to.octets()[..3] == [224, 0, 0] || to == Ipv4Addr::BROADCAST;
+                let first = u16::from_be_bytes([packet[6], packet[7]]) % 0x2000 == 0;
+                match link || own(to.into()) {
+                    false => Some(because),
+                    true if protocol == 1 && first && matches!(payload, [5, _, ..]) => {
+                        Some(Verdict::RouterClaim)
+                    }
+                    true => None,
+                }
+            }
+            Err(_) => Some(because),
         },
         Ok((0x86dd, packet)) => match ipv6(packet) {
-            Ok((to, ..)) => to.into(),
-            Err(_) => return false,
+            Ok((to, next, rest)) => {
+                let link = to.is_multicast() && [1, 2].contains(&(to.octets()[1] % 16));
+                match (link || own(to.into()), behind(next, rest)) {
+                    (false, _) => Some(because),
+                    (true, Ok((58, message))) if matches!(message, [134 | 137, _, ..]) => {
+                        Some(Verdict::RouterClaim)
+                    }
+                    (true, Ok(_) | Err(Verdict::PassFragment)) => None,
+                    (true, Err(why)) => Some(why),
+                }
+            }
+            Err(_) => Some(because),
         },
-        _ => return false,
-    };
-    let on_the_link = match to {
-        IpAddr::V4(to) => to.octets()[..3] == [224, 0, 0] || to == Ipv4Addr::BROADCAST,
-        IpAddr::V6(to) => to.is_multicast() && [1, 2].contains(&(to.octets()[1] % 16)),
-    };
-    on_the_link || LOCAL.iter().any(|own| own.parse::<IpAddr>().unwrap() == to)
+        _ => Some(because),
+    }
 }
 
 fn edge(ether_type: u16, packet: &[u8]) -> Verdict {
@@ -125,19 +161,27 @@ fn underlay4(packet: &[u8]) -> Verdict {
 }
 
 fn underlay6(packet: &[u8]) -> Verdict {
-    let (to, mut next, mut rest) = match ipv6(packet) {
+    let (to, next, rest) = match ipv6(packet) {
         Err(verdict) => return verdict,
         Ok((to, ..)) if to.to_ipv4_mapped().is_some() => return Verdict::PassNotOurs,
         Ok(header) => header,
     };
+    match behind(next, rest) {
+        Ok((17, udp)) => endpoint(IpAddr::V6(to), udp),
+        Ok(_) => Verdict::PassNotOurs,
+        Err(verdict) => verdict,
+    }
+}
+
+/// What is behind the extension headers, and of which protocol.
+fn behind(mut next: u8, mut rest: &[u8]) -> Result<(u8, &[u8]), Verdict> {
     let mut walked = 0;
     loop {
         match next {
-            17 => return endpoint(IpAddr::V6(to), rest),
-            44 => return Verdict::PassFragment,
-            0 | 43 | 60 if walked == 4 => return Verdict::PassExtension,
-            0 | 43 | 60 if rest.len() < 4 => return Verdict::PassTruncated,
-            43 if rest[3] > 0 => return Verdict::PassExtension,
+            44 => return Err(Verdict::PassFragment),
+            0 | 43 | 60 if walked == 4 => return Err(Verdict::PassExtension),
+            0 | 43 | 60 if rest.len() < 4 => return Err(Verdict::PassTruncated),
+            43 if rest[3] > 0 => return Err(Verdict::PassExtension),
             0 | 43 | 60 => {
                 next = rest[0];
                 let length = (usize::from(rest[1]) + 1) * 8;
@@ -145,7 +189,7 @@ fn underlay6(packet: &[u8]) -> Verdict {
                 rest = rest.get(length..).unwrap_or_default();
                 walked += 1;
             }
-            _ => return Verdict::PassNotOurs,
+            _ => return Ok((next, rest)),
         }
     }
 }
