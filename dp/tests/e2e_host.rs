@@ -614,13 +614,22 @@ fn what_hosts_send_to_a_forwarding_kernel_does_not_leave_in_plaintext() {
     router
         .sysctl("net/ipv4/ip_forward", "1")
         .expect("the kernel forwards");
+    // And one that takes its routes from hosts.
+    router
+        .sysctl("net/ipv6/conf/edge0/accept_ra", "1")
+        .expect("the kernel believes");
     let begin = std::time::Instant::now();
-    while !logs(&path.network)
-        .iter()
-        .any(|(_, log)| log.contains("the kernel forwards (net/ipv4/conf/edge0/forwarding is on)"))
-    {
-        assert!(begin.elapsed() < PATIENCE, "nobody is warned");
-        std::thread::sleep(Duration::from_millis(20));
+    for told in [
+        "the kernel forwards (net/ipv4/conf/edge0/forwarding is on)",
+        "`sysctl -w net.ipv6.conf.edge0.accept_ra=0`",
+    ] {
+        while !logs(&path.network)
+            .iter()
+            .any(|(_, log)| log.contains(told))
+        {
+            assert!(begin.elapsed() < PATIENCE, "nobody is told {told}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     // Hosts that use the address of a virtual router.

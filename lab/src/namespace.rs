@@ -217,13 +217,15 @@ impl Namespace {
         let _ = rustix::mount::mount("bpf", "/sys/fs/bpf", "bpf", MountFlags::empty(), None);
     }
 
-    /// Stops what a test would otherwise have to wait for or explain: DAD, router solicitation, source filters.
+    /// Stops what a test would otherwise have to wait for or explain: DAD, router solicitation, source filters, redirects.
     fn make_quiet(&self) -> Result<(), LabError> {
         let settings = [
             ("net/ipv6/conf/CONF/accept_dad", "0"),
             ("net/ipv6/conf/CONF/accept_ra", "0"),
             ("net/ipv6/conf/CONF/router_solicitations", "0"),
             ("net/ipv4/conf/CONF/rp_filter", "0"),
+            ("net/ipv4/conf/CONF/accept_redirects", "0"),
+            ("net/ipv6/conf/CONF/accept_redirects", "0"),
         ];
         for (path, value) in settings {
             for conf in ["all", "default"] {

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::crowd::Crowd;
 use twinseal_fib::MAX_PORTS;
 
 /// A neighbour: the kernel's index of its device, and its address.
@@ -22,8 +23,6 @@ const YOUNG: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(200);
 /// How long one has to answer before another of the same device may have its place.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// The kernel's `gc_thresh3` where it does not say.
-const TABLE: usize = 1024;
 
 /// Those who were asked for lately, the first at the front.
 pub(super) struct Asked {
@@ -57,13 +56,7 @@ impl Asked {
 
     /// With as many as the kernel's tables allow.
     pub(super) fn by_kernel() -> Self {
-        let of_family = |family: &str| {
-            let path = format!("/proc/sys/net/{family}/neigh/default/gc_thresh3");
-            let text = std::fs::read_to_string(path).ok()?;
-            text.trim().parse().ok()
-        };
-        let tables = ["ipv4", "ipv6"].into_iter().filter_map(of_family);
-        Self::new(tables.min().unwrap_or(TABLE) / 4)
+        Self::new(Crowd::by_kernel().least() / 4)
     }
 
     /// Packets wait for a neighbour that the kernel does not know.

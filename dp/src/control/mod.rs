@@ -36,6 +36,7 @@ mod burned;
 mod check;
 mod check_keys;
 mod confirm;
+mod crowd;
 mod diff;
 pub mod drain;
 mod items;

@@ -373,7 +373,7 @@ impl Node {
             // Told before a port is open again: that it was closed may have cost packets.
             self.update_health();
         }
-        self.warnings.kernel_forwards(self.ports.forwarding());
+        self.warnings.of_devices(self.ports.guarded());
         let view = &self.netlink.view;
         if self.ports.reopen(&self.pool, &self.state, view, !thorough) {
             self.republish();

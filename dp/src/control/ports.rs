@@ -2,6 +2,7 @@
 
 mod absent;
 mod follow;
+mod guard;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

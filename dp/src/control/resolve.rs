@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::asked::{Asked, Key};
 use super::compile::{OpenPort, Sources};
+use super::crowd::Crowd;
 use super::model::{Hop, PortName};
 use super::netlink::Netlink;
 use twinseal_fib::{PortIndex, Tables};
@@ -109,6 +110,7 @@ impl Resolver {
         self.asked
             .expire(now, |(ifindex, address)| netlink.forget(ifindex, address));
         self.mark(now, tables, from);
+        self.thin_out(netlink, from);
         for (ifindex, address) in self.due(now) {
             netlink.probe(ifindex, address);
         }
@@ -139,6 +141,17 @@ impl Resolver {
             }
         });
         used.retain(|key, it| now - it.seen < IN_USE && from.neighbours.contains_key(key));
+    }
+
+    /// Has the kernel forget those whom hosts had it learn beyond their port's share.
+    fn thin_out(&self, netlink: &Netlink, from: &Sources<'_>) {
+        let edges = from.state.ports.iter().filter(|(_, port)| port.spec.edge);
+        let edges = edges.filter_map(|(name, _)| from.ports.get(name)?.ifindex);
+        let edges: Vec<_> = edges.collect();
+        let in_use = |key: &Key| self.used.contains_key(key);
+        for (ifindex, address) in Crowd::by_kernel().excess(from.neighbours, &edges, in_use) {
+            netlink.forget(ifindex, address);
+        }
     }
 
     /// Whom to probe now: those in use, the longest unprobed first.

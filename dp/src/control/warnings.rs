@@ -31,8 +31,8 @@ pub(super) struct Warnings {
     labels: Table<(LinkName, u32), LabelAction>,
     /// Links that are too small; to be found by a look at all circuits, and so only when something may be otherwise.
     small: Option<Found>,
-    /// Ports by whose devices the kernel forwards.
-    forwarding: Found,
+    /// Ports by whose devices hosts can do what they should not.
+    devices: Found,
     /// What began while a transaction is committed; `None` at other times.
     begun: Option<Vec<String>>,
 }
@@ -70,9 +70,9 @@ impl Warnings {
         self.small = None;
     }
 
-    /// By which ports' devices the kernel forwards.
-    pub(super) fn kernel_forwards(&mut self, found: Found) {
-        self.forwarding = found;
+    /// What hosts can do by which ports' devices.
+    pub(super) fn of_devices(&mut self, found: Found) {
+        self.devices = found;
     }
 
     /// Keeps what begins, until it is [collected](Self::collected).
@@ -90,7 +90,7 @@ impl Warnings {
         let mut other = Self {
             same_end: self.same_end.clone(),
             unopened: self.unopened.clone(),
-            forwarding: self.forwarding.clone(),
+            devices: self.devices.clone(),
             ..Self::default()
         };
         few(news(&other.look(from), &self.told))
@@ -146,7 +146,7 @@ impl Warnings {
         let small = self.small.get_or_insert_with(|| mtu::warnings(from));
         let mut found = small.clone();
         let mut add = |item, warning| found.entry(item).or_default().push(warning);
-        for (item, warnings) in &self.forwarding {
+        for (item, warnings) in &self.devices {
             for warning in warnings {
                 add(item.clone(), warning.clone());
             }

@@ -15,7 +15,7 @@ use crate::wait_until;
 
 /// The second tenant's VRF and circuit.
 pub(crate) const RED: &str = "red";
-const PORT: &str = "red-edge";
+pub(crate) const PORT: &str = "red-edge";
 const NETDEV: &str = "edge1";
 /// Labels of the red circuit at the transit node and at B, then at the transit node and at A.
 pub(crate) const TO_B: [u32; 2] = [3001, 3002];

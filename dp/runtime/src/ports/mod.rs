@@ -17,7 +17,7 @@ use twinseal_ebpf::{XdpMode, XdpOutcome};
 use twinseal_xsk::{Amount, BindMode, Frame, Umem};
 
 pub use error::PortError;
-pub use netdev::forwarding;
+pub use netdev::{believes, forwarding};
 pub use steering::Steering;
 use twinseal_wire::ethernet::Mac;
 

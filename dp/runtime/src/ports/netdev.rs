@@ -101,11 +101,41 @@ pub fn forwarding(name: &str) -> Vec<String> {
         format!("net/ipv4/conf/{name}/forwarding"),
         "net/ipv6/conf/all/forwarding".to_owned(),
     ];
-    let is_on = |path: &String| {
-        let value = std::fs::read_to_string(format!("/proc/sys/{path}"));
-        value.is_ok_and(|value| value.trim() != "0")
-    };
+    let is_on = |path: &String| sysctl(path).is_some_and(|value| value != 0);
     switches.into_iter().filter(is_on).collect()
+}
+
+/// The kernel's switches, of those that are on, by which it takes routes and addresses from whoever is on a device's network:
+/// router advertisements and redirects. A kernel that forwards takes fewer of them.
+pub fn believes(name: &str) -> Vec<String> {
+    let v4 = |of: &str, what: &str| format!("net/ipv4/conf/{of}/{what}");
+    let v6 = |what: &str| format!("net/ipv6/conf/{name}/{what}");
+    let on = |path: &String| sysctl(path).is_some_and(|value| value != 0);
+    let mut switches = Vec::new();
+    let host = !on(&v6("forwarding"));
+    let advertisements = sysctl(&v6("accept_ra")).unwrap_or(0);
+    if advertisements == 2 || advertisements == 1 && host {
+        switches.push(v6("accept_ra"));
+    }
+    if host && on(&v6("accept_redirects")) {
+        switches.push(v6("accept_redirects"));
+    }
+    // Of a host either will do, and a router needs both.
+    let redirects = ["all", name].map(|of| v4(of, "accept_redirects"));
+    let believed = match on(&v4(name, "forwarding")) {
+        true => redirects.iter().all(on),
+        false => redirects.iter().any(on),
+    };
+    if believed {
+        switches.extend(redirects.into_iter().filter(on));
+    }
+    switches
+}
+
+/// A number of the kernel's, named as below `/proc/sys`.
+fn sysctl(path: &str) -> Option<u32> {
+    let value = std::fs::read_to_string(format!("/proc/sys/{path}")).ok()?;
+    value.trim().parse().ok()
 }
 
 /// Attaches a descriptor of /dev/net/tun to a TAP device, which is made if it is the first.

@@ -72,6 +72,22 @@ impl Steering {
         Ok(())
     }
 
+    /// How many neighbours hosts of an edge port can have the kernel learn in five seconds.
+    pub fn set_neighbours(&mut self, most: u32) -> Result<(), PortError> {
+        if let Some(program) = &mut self.program {
+            program.set_neighbours(most)?;
+        }
+        Ok(())
+    }
+
+    /// Frames of an edge port that would have made more than that, and were dropped.
+    pub fn above_share(&self) -> Result<u64, PortError> {
+        match &self.program {
+            Some(program) => Ok(program.above_share()?),
+            None => Ok(0),
+        }
+    }
+
     /// The UDP endpoints on which links receive at this underlay port. Replaces the earlier ones; on an error those
     /// are still in force.
     pub fn set_endpoints(&mut self, endpoints: &[SocketAddr]) -> Result<(), PortError> {

@@ -4,13 +4,12 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
+use super::guard::Guard;
 use super::{Ports, local};
 use crate::control::devices::{Departure, Devices};
 use crate::control::health::Status;
 use crate::control::model::{Port, PortName, State};
 use crate::control::netlink::View;
-use crate::control::parse::ItemKey;
-use crate::control::warnings::Found;
 use twinseal_runtime::ports::{Device, PortError, PortSpec};
 use twinseal_runtime::workers::Pool;
 
@@ -23,8 +22,8 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 pub(super) struct Following {
     /// Its queues, when last counted.
     queues: Option<u32>,
-    /// That the kernel forwards what comes in by it, in words.
-    forwarded: Option<String>,
+    /// What its hosts can do.
+    pub(super) guard: Guard,
     /// The index of the device that is gone.
     lost: Option<u32>,
     /// When to try again, and how long to wait after that.
@@ -72,12 +71,9 @@ impl Ports {
             };
             if thorough && let Device::AfXdp { netdev, owned, .. } = &port.spec.device {
                 handle.following.queues = twinseal_xsk::queue_count(netdev);
-                let switches = match port.spec.edge {
-                    true => twinseal_runtime::ports::forwarding(netdev),
-                    false => Vec::new(),
-                };
-                handle.following.forwarded =
-                    (!switches.is_empty()).then(|| forwarded(netdev, *owned, &switches));
+                if port.spec.edge {
+                    handle.following.guard.look(netdev, *owned);
+                }
             }
             let departure = departed.get(&ifindex).copied();
             let is_dead = dead & 1 << open.index.0 != 0;
@@ -91,17 +87,10 @@ impl Ports {
                 changed = true;
             }
         }
+        if thorough {
+            self.share_neighbours(Instant::now());
+        }
         changed
-    }
-
-    /// By which edge ports' devices the kernel forwards, as was found last.
-    pub(in crate::control) fn forwarding(&self) -> Found {
-        let handles = self.handles.iter();
-        let found = handles.filter_map(|(name, handle)| {
-            let warning = handle.following.forwarded.clone()?;
-            Some((ItemKey::Port(name.clone()), vec![warning]))
-        });
-        found.collect()
     }
 
     /// Takes over its device's hardware address and MTU; says if it has to be opened anew for that.
@@ -356,21 +345,6 @@ fn lost(
         ),
         _ => None,
     }
-}
-
-/// That the kernel may send packets of hosts on as they came.
-fn forwarded(netdev: &str, owned: bool, switches: &[String]) -> String {
-    let switches = switches.join(", ");
-    let (when, fix) = match owned {
-        true => ("while the node does not run", ""),
-        false => (
-            "while the node does not run, and those that are not its own at any time",
-            ", or set owned: true on the port",
-        ),
-    };
-    format!(
-        "the kernel forwards ({switches} is on): {when} packets of hosts on {netdev} may leave unencrypted; switch it off, or forbid it by a rule{fix}"
-    )
 }
 
 pub(super) fn cannot_be_opened(error: &PortError) -> Cow<'static, str> {
