@@ -104,9 +104,7 @@ pub(crate) fn refused(frame: &[u8]) -> Option<Verdict> {
                 let link = to.is_multicast() && [1, 2].contains(&(to.octets()[1] % 16));
                 match (link || own(to.into()), behind(next, rest)) {
                     (false, _) => Some(because),
-                    (true, Ok((58, message))) if matches!(message, [134 | 137, _, ..]) => {
-                        Some(Verdict::RouterClaim)
-                    }
+                    (true, Ok((58, [134 | 137, _, ..]))) => Some(Verdict::RouterClaim),
                     (true, Ok(_) | Err(Verdict::PassFragment)) => None,
                     (true, Err(why)) => Some(why),
                 }
