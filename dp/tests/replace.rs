@@ -343,7 +343,7 @@ fn a_stream_that_breaks_off_leaves_nothing_and_only_one_runs() {
                 let mut other = connect(&theirs).await;
                 let mut request = tonic::Request::new(stream);
                 if how == How::TimedOut {
-                    request.set_timeout(Duration::from_millis(500));
+                    request.set_timeout(Duration::from_secs(2));
                 }
                 let call = other.replace(request);
                 tokio::select! {
