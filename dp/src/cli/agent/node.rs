@@ -142,3 +142,25 @@ fn refused(refusal: &v1::Refusal) -> NotDone {
         moved,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tonic::Status;
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_answers_is_there() {
+        for answer in [
+            Status::permission_denied("no"),
+            Status::unimplemented("what"),
+        ] {
+            let NotDone::Refused { reasons, moved } = not_done(answer.into()) else {
+                panic!("it has answered");
+            };
+            assert!(!moved && !reasons[0].fix.is_empty(), "{reasons:?}");
+        }
+        let gone = not_done(Status::unavailable("it went").into());
+        assert!(matches!(gone, NotDone::Gone(_)), "{gone:?}");
+    }
+}
