@@ -654,6 +654,37 @@ fn a_client_that_never_reads_loses_copies_and_no_packet_is_lost() {
     });
 }
 
+/// Between the node's opening of a tap and the client's stream there was a moment in which nobody ended it.
+#[test]
+fn calls_that_are_dropped_at_once_keep_no_place() {
+    let tag = tag("dropped");
+    let pair = Pair::start(&tag);
+    on_runtime(async {
+        let [mut a, _] = pair.load(&tag).await;
+        let all = || v1::CaptureRequest {
+            port: "hosts".into(),
+            seconds: 60,
+            ..Default::default()
+        };
+        for n in 0..150 {
+            let call = capture(&mut a, all());
+            let _ = tokio::time::timeout(Duration::from_micros(n * 20), call).await;
+        }
+        let ends = |word: &str| {
+            let lines = audit(pair.dir.path(), "a");
+            let of = |line: &&serde_json::Value| line["items"].to_string().contains(word);
+            lines.iter().filter(of).count()
+        };
+        while ends("begin: ") == 0 || ends("begin: ") > ends("end: ") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let mut open = Vec::new();
+        for _ in 0..4 {
+            open.push(capture(&mut a, all()).await.expect("there is room"));
+        }
+    });
+}
+
 #[test]
 fn taps_are_few_and_end_with_what_they_are_of() {
     let tag = tag("taps");

@@ -26,7 +26,7 @@ use super::diff::Summary;
 use super::lines::{Lines, Writer};
 use super::refusal::{Refused, text};
 use super::store::Stored;
-use crate::text::word;
+use crate::text::{hide_secrets, word};
 use crate::time::{rfc3339, unix_nanos};
 use describe::{describe, diff, set};
 
@@ -77,6 +77,11 @@ impl Tapping {
     }
 }
 
+/// As the log names it: bounded, and without a secret that stands where a name should.
+fn named(what: &str) -> String {
+    word(&hide_secrets(what)).into_owned()
+}
+
 /// What came of it.
 pub enum Outcome<'a> {
     /// It was done, and the tables are of this generation.
@@ -121,7 +126,7 @@ impl Entry {
     pub fn item(&mut self, what: String) {
         self.count += 1;
         if self.items.len() < NAMED {
-            self.items.push(word(&what).into_owned());
+            self.items.push(named(&what));
         }
     }
 
@@ -135,8 +140,7 @@ impl Entry {
         self.count += changes.len();
         let room = NAMED.saturating_sub(self.items.len());
         let changes = changes.iter().take(room);
-        self.items
-            .extend(changes.map(|it| word(&describe(it)).into_owned()));
+        self.items.extend(changes.map(|it| named(&describe(it))));
     }
 
     /// The same of items that are set.
@@ -145,7 +149,7 @@ impl Entry {
         let room = NAMED.saturating_sub(self.items.len());
         let items = items.iter().take(room);
         self.items
-            .extend(items.map(|item| word(&format!("set {}", set(item))).into_owned()));
+            .extend(items.map(|item| named(&format!("set {}", set(item)))));
     }
 
     fn json(self, node: &str, outcome: &Outcome<'_>) -> Value {

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use twinseal_etcd::{Client, Config, EtcdError, Source, Tls, User};
 
 /// Only a guard against hanging for ever; nothing is measured.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Members of a cluster, ended when dropped.
 pub(crate) struct Cluster {

@@ -106,7 +106,7 @@ fn not_done(error: Error) -> NotDone {
     let fix = match &error {
         Error::Refused(refusal) => return refused(refusal),
         Error::Denied(..) => {
-            "give the agent the role operator: in the node's control.allow_users, or by its certificate"
+            "give the agent the role admin: in the node's control.allow_users, or its certificate's name in control.tls.admins"
         }
         Error::Untrusted(_) => "see to the certificates of the node and of the agent",
         Error::Call(status) if answered(status.code()) => "see the node's log",

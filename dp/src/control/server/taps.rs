@@ -48,9 +48,10 @@ impl Service {
             what: what_is_traced(&request),
         };
         let what = tapping.what.clone();
-        let tapped = self.node.trace(request, tapping).await?;
+        let node = self.node.clone();
+        let opening = async move { node.trace(request, tapping).await };
         let source = TraceSource(self.node.clone());
-        self.stream(source, caller, what, tapped)
+        self.stream(source, caller, what, opening).await
     }
 
     /// Copies frames.
@@ -64,26 +65,34 @@ impl Service {
             what: what_is_captured(&request),
         };
         let what = tapping.what.clone();
-        let tapped = self.node.capture(request, tapping).await?;
-        self.stream(FrameSource, caller, what, tapped)
+        let node = self.node.clone();
+        let opening = async move { node.capture(request, tapping).await };
+        self.stream(FrameSource, caller, what, opening).await
     }
 
-    fn stream<S: Source>(
+    /// A task of its own opens the tap and has it read: whenever the call is dropped, the tap ends and gives its place back.
+    async fn stream<S: Source>(
         &self,
         source: S,
         caller: Option<Caller>,
         what: String,
-        (opened, generation): Tapped<S::Record>,
+        opening: impl Future<Output = Result<Tapped<S::Record>, Stopped>> + Send + 'static,
     ) -> Result<Answers<S::Message>, Status> {
-        let opened = opened.map_err(|refused| status(&refused, ""))?;
-        let (to, answers) = mpsc::channel(QUEUE);
-        let last = LastWords {
-            audit: self.audit.clone(),
-            entry: Some(Entry::new(caller, S::METHOD)),
-            what,
-            generation,
-        };
-        tokio::spawn(pump(source, opened, self.node.clone(), to, last));
+        let (audit, node) = (self.audit.clone(), self.node.clone());
+        let begun = tokio::spawn(async move {
+            let (opened, generation) = opening.await?;
+            let opened = opened.map_err(|refused| status(&refused, ""))?;
+            let (to, answers) = mpsc::channel(QUEUE);
+            let last = LastWords {
+                audit,
+                entry: Some(Entry::new(caller, S::METHOD)),
+                what,
+                generation,
+            };
+            tokio::spawn(pump(source, opened, node, to, last));
+            Ok::<_, Status>(answers)
+        });
+        let answers = begun.await.map_err(|_| Status::from(Stopped))??;
         Ok(Box::pin(ReceiverStream::new(answers)))
     }
 }
