@@ -51,6 +51,19 @@ impl Crowd {
         u32::try_from(share.max(LEAST)).unwrap_or(u32::MAX)
     }
 
+    /// Whether no table is as much as a quarter full: nobody needs to be held to a share then.
+    pub(super) fn is_calm(self, known: &KernelNeighbours) -> bool {
+        let v4 = known.keys().filter(|key| key.1.is_ipv4()).count();
+        v4 < self.v4 / 4 && known.len() - v4 < self.v6 / 4
+    }
+
+    /// How many neighbours the hosts of each edge port may make in any five seconds while it [`is_calm`](Self::is_calm): so
+    /// a network of two hundred hosts comes up at once. One port cannot fill a table with these and the quarter that may be
+    /// there before it is not calm any more, which is within a second.
+    pub(super) fn in_calm(self) -> u32 {
+        u32::try_from(self.least()).unwrap_or(u32::MAX)
+    }
+
     /// Whom to take out of the tables: where one is half full, of the devices that have more than their share of this half
     /// those that no packets go to.
     pub(super) fn excess(
@@ -127,6 +140,14 @@ mod tests {
         let excess = CROWD.excess(&many, &[1], |key| used.contains(key));
         assert_eq!(excess.len(), 2000 - 1024);
         assert!(excess.iter().all(|key| key.0 == 1 && !used.contains(key)));
+    }
+
+    #[test]
+    fn a_table_is_calm_until_a_quarter_of_it_is_taken() {
+        let calm = |v4, v6| CROWD.is_calm(&known(hosts(1, v4, false).chain(hosts(2, v6, true))));
+        assert!(calm(255, 511));
+        assert!(!calm(256, 0) && !calm(0, 512));
+        assert_eq!(CROWD.in_calm(), 1024);
     }
 
     #[test]

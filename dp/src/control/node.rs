@@ -373,6 +373,10 @@ impl Node {
             // Told before a port is open again: that it was closed may have cost packets.
             self.update_health();
         }
+        if thorough {
+            let known = &self.netlink.view.neighbours;
+            self.ports.share_neighbours(known, Instant::now());
+        }
         self.warnings.of_devices(self.ports.guarded());
         let view = &self.netlink.view;
         if self.ports.reopen(&self.pool, &self.state, view, !thorough) {

@@ -87,9 +87,6 @@ impl Ports {
                 changed = true;
             }
         }
-        if thorough {
-            self.share_neighbours(Instant::now());
-        }
         changed
     }
 

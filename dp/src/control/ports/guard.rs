@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Handle, Ports};
+use crate::control::compile::KernelNeighbours;
 use crate::control::crowd::Crowd;
 use crate::control::parse::ItemKey;
 use crate::control::warnings::Found;
@@ -66,10 +67,15 @@ impl Guard {
 }
 
 impl Ports {
-    /// Gives every edge port its share of the kernel's tables of neighbours. To be called now and then.
-    pub(in crate::control) fn share_neighbours(&mut self, now: Instant) {
+    /// Gives every edge port its share of the kernel's tables of neighbours, of which these are known. To be called every
+    /// second.
+    pub(in crate::control) fn share_neighbours(&mut self, known: &KernelNeighbours, now: Instant) {
         let mut edges: Vec<_> = self.handles.values_mut().filter(|it| edge(it)).collect();
-        let share = Crowd::by_kernel().in_five_seconds(edges.len());
+        let crowd = Crowd::by_kernel();
+        let share = match crowd.is_calm(known) {
+            true => crowd.in_calm(),
+            false => crowd.in_five_seconds(edges.len()),
+        };
         for handle in &mut edges {
             handle
                 .following
