@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 
 use twinseal_wire::ethernet::Mac;
@@ -88,6 +89,10 @@ impl Devices {
             let device = device(message);
             let old = self.there.insert(index, device.clone());
             return old != Some(device);
+        }
+        // A port of a bridge is one no more; its device stays.
+        if message.header.interface_family == AddressFamily::Bridge {
+            return false;
         }
         let moved = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::NewNetnsId(_));
         let departure = match message.attributes.iter().any(moved) {

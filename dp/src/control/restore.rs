@@ -150,9 +150,27 @@ impl Node {
     }
 
     fn is_being_stored(&mut self, told: Option<Told>) {
-        if let Some((stored, recorded)) = told {
+        if let Some((stored, recorded)) = told.or_else(|| self.nowhere()) {
             (self.stored, self.recorded) = (Some(stored), Some(recorded));
         }
+    }
+
+    /// What is told where tables are to be stored and no state directory can be used.
+    fn nowhere(&self) -> Option<Told> {
+        let (tell_client, stored) = oneshot::channel();
+        let (tell_audit, recorded) = std::sync::mpsc::channel();
+        let why = self.no_place()?;
+        let _ = tell_client.send(Err(why.clone()));
+        let _ = tell_audit.send(Err(why));
+        Some((stored, recorded))
+    }
+
+    fn no_place(&self) -> Option<String> {
+        let nowhere = self.wanted.keep_tables && self.store.is_none();
+        nowhere.then(|| {
+            let path = self.wanted.path.display();
+            format!("the state directory {path} cannot be used")
+        })
     }
 
     fn restored(&mut self, state: State) -> Result<(), Refused> {
@@ -200,7 +218,10 @@ impl Node {
     pub(super) fn not_stored(&self) -> String {
         // What is not restored yet is stored, and nothing has been changed.
         let store = self.store.as_ref().filter(|_| self.restoring.is_none());
-        store.map_or_else(String::new, Store::failing)
+        store
+            .map(Store::failing)
+            .or_else(|| self.no_place())
+            .unwrap_or_default()
     }
 
     /// Stores what differs from a state.
@@ -214,9 +235,11 @@ impl Node {
 
     /// Stores that the last generation waits for its confirmation.
     pub(super) fn store_waiting(&mut self) {
-        if let (Some(store), Some(pending)) = (&mut self.store, &self.pending) {
-            let told = store.wait(pending.generation, self.burned.mark());
-            self.is_being_stored(Some(told));
+        if let Some(pending) = &self.pending {
+            let (generation, burned) = (pending.generation, self.burned.mark());
+            let told = self.store.as_mut();
+            let told = told.map(|store| store.wait(generation, burned));
+            self.is_being_stored(told);
         }
     }
 

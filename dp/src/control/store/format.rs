@@ -9,8 +9,9 @@
 //! and its length and payload; the first one follows the mac of the header. So records cannot be changed, reordered,
 //! left out or taken from another file; only the end of a file can be missing, and whoever reads knows what must be there.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::{constant_time, digest, hmac};
@@ -245,7 +246,16 @@ impl Reader {
             path: path.to_owned(),
             source,
         };
-        let mut file = BufReader::new(File::open(path).map_err(read)?);
+        // What is no file, as a pipe, would keep the start waiting.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)
+            .and_then(|file| match file.metadata()?.is_file() {
+                true => Ok(file),
+                false => Err(io::Error::other("it is no file, or a link to one")),
+            });
+        let mut file = BufReader::new(file.map_err(read)?);
         let mut found = [0; HEADER];
         let path = path.to_owned();
         if fill(&mut file, &mut found).map_err(read_error(&path))? < HEADER {
