@@ -107,8 +107,14 @@ fn a_state_directory_is_made_once_and_by_somebody() {
     };
     let _led = Node::start(led.clone()).expect("it shows itself");
     on_runtime(async {
-        let told = get(&mut connect(&led).await).await.secrets_refused;
-        assert!(told.contains("is no directory, or a link to one"), "{told}");
+        let told = get(&mut connect(&led).await).await;
+        let refused = told.secrets_refused;
+        assert!(
+            refused.contains("is no directory, or a link to one"),
+            "{refused}"
+        );
+        let stored = told.tables_not_stored;
+        assert!(stored.contains("cannot be used"), "{stored}");
     });
     assert_eq!(std::fs::read_dir(&elsewhere).expect("a folder").count(), 0);
     // Who is told that it is in use is told by whom.

@@ -213,6 +213,20 @@ fn what_was_cut_or_taken_away_is_missed() {
     assert_eq!(peek(dir.path()).expect("readable").damage.len(), 1);
 }
 
+/// It would keep whoever opens it waiting for somebody to write.
+#[test]
+fn a_pipe_among_the_files_is_told_and_waited_for_by_nobody() {
+    let dir = TempDir::new().expect("a folder");
+    let state = four_generations(dir.path());
+    let pipe = dir.path().join(FOLDER).join(name(Name::Snapshot(9)));
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("coreutils are there").success());
+    let (_store, loaded) = open(dir.path());
+    let damage = loaded.damage.join("; ");
+    assert!(damage.contains("it is no file"), "{damage}");
+    assert_eq!(loaded.state, Some(restarted(&state)));
+}
+
 #[test]
 fn a_newest_snapshot_that_is_gone_costs_nothing_while_the_one_before_is_there() {
     let dir = TempDir::new().expect("a folder");

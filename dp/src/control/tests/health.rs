@@ -203,6 +203,10 @@ fn a_port_and_its_links_say_what_is_wrong_with_the_device() {
         assert!(watched.update().is_empty(), "told once");
         watched.ports.pop().expect("the port's")
     };
+    // It leaves a bridge, of which the kernel says so in these words.
+    let mut left = eth1(true, true);
+    left.header.interface_family = rtnetlink::packet_route::AddressFamily::Bridge;
+    assert!(!watched.view.devices.hear(&left, false));
     watched.view.devices.hear(&eth1(false, false), true);
     let port = link(&mut watched, "Down port under: its device is set down");
     assert_eq!(port, format!("under Down {under} its device is set down"));
