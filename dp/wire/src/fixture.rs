@@ -15,7 +15,7 @@ pub fn host_v6(site: u16) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, site, 0, 0, 0, 0, 2)
 }
 
-/// A frame from A's host to B's: UDP over IPv4, of `size` octets of IP packet (28 or more), of flow `flow`.
+/// A frame from A's host to B's: UDP over IPv4, of `size` bytes of IP packet (28 or more), of flow `flow`.
 pub fn host_frame_v4(size: usize, flow: u16) -> Vec<u8> {
     let size = size.max(ip::V4_LEN + udp::LEN);
     let mut frame = vec![0; ethernet::LEN + size];
@@ -33,7 +33,7 @@ pub fn host_frame_v4(size: usize, flow: u16) -> Vec<u8> {
     frame
 }
 
-/// As [`host_frame_v4`], over IPv6 (48 octets or more).
+/// As [`host_frame_v4`], over IPv6 (48 bytes or more).
 pub fn host_frame_v6(size: usize, flow: u16) -> Vec<u8> {
     let size = size.max(ip::V6_LEN + udp::LEN);
     let mut frame = vec![0; ethernet::LEN + size];
@@ -55,7 +55,7 @@ fn write_udp(datagram: &mut [u8], flow: u16) {
     datagram[..2].copy_from_slice(&flow.to_be_bytes());
     datagram[2..4].copy_from_slice(&9u16.to_be_bytes());
     datagram[4..6].copy_from_slice(&len.to_be_bytes());
-    for (n, octet) in datagram[udp::LEN..].iter_mut().enumerate() {
-        *octet = n as u8;
+    for (n, byte) in datagram[udp::LEN..].iter_mut().enumerate() {
+        *byte = n as u8;
     }
 }

@@ -260,24 +260,29 @@ fn check_folder(path: &Path) -> Result<(), StateDirError> {
 
 /// A folder in it is a folder, and ours; one that is missing is made by who needs it.
 fn check_inner_folder(path: &Path) -> Result<(), StateDirError> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => ours(path, &found),
-        Ok(_) => Err(StateDirError::Unsafe {
-            path: path.to_owned(),
-            why: "is no directory, or a link to one".to_owned(),
-        }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(StateDirError::io("look at", path)(error)),
-    }
+    check_inside(
+        path,
+        fs::Metadata::is_dir,
+        "is no directory, or a link to one",
+    )
 }
 
 /// A file must be ours too; one that is missing is told by who opens it.
 fn check_file(path: &Path) -> Result<(), StateDirError> {
+    check_inside(path, fs::Metadata::is_file, "is no file, or a link to one")
+}
+
+/// What is in it, if it is there, is of this kind, and ours; a link is of neither.
+fn check_inside(
+    path: &Path,
+    kind: fn(&fs::Metadata) -> bool,
+    why: &str,
+) -> Result<(), StateDirError> {
     match fs::symlink_metadata(path) {
-        Ok(found) if found.is_file() => ours(path, &found),
+        Ok(found) if kind(&found) => ours(path, &found),
         Ok(_) => Err(StateDirError::Unsafe {
             path: path.to_owned(),
-            why: "is no file, or a link to one".to_owned(),
+            why: why.to_owned(),
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(StateDirError::io("look at", path)(error)),
