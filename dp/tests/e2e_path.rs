@@ -376,7 +376,8 @@ fn udp_passes_whose_checksum_is_left_to_a_device() {
         for load in send(&path) {
             let summary = load.finish();
             match checksum {
-                v1::Checksum::Trust => assert_eq!(summary.lost, summary.sent),
+                // One in 65,536 of unfinished checksums is right by chance.
+                v1::Checksum::Trust => assert!(summary.lost + 3 >= summary.sent, "{summary:?}"),
                 _ => path.assert_perfect(&summary),
             }
         }
