@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use twinseal::time::rfc3339;
+use twinseal_base::time::rfc3339;
 
 /// Features of a processor that sealing is faster with, as the kernel names them.
 const FEATURES: [&str; 6] = ["aes", "pclmulqdq", "avx2", "vaes", "vpclmulqdq", "avx512f"];

@@ -7,8 +7,9 @@ use anyhow::Context;
 use tokio::runtime::Runtime;
 use twinseal_api::v1;
 
-use super::plan::{Devices, Plan, Router};
-use crate::cli::client::{self, Client};
+use crate::plan::{Devices, Plan, Router};
+use twinseal_ctl::client;
+use twinseal_ctl::client::Client;
 
 /// How long packets of an old epoch may be under way before its keys go.
 const DRAIN: Duration = Duration::from_millis(300);

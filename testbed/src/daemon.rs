@@ -41,7 +41,7 @@ impl Daemon {
         );
         std::fs::write(&config, text)?;
         if !state.exists() {
-            crate::control::init(&state, false)?;
+            twinseal_node::state_dir::init(&state, false)?;
         }
         let mut command = Command::new(program);
         command.arg("run").arg("--config").arg(&config);

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::controller::Controller;
-use super::plan::Router;
+use crate::controller::Controller;
+use crate::plan::Router;
 
 /// Drops by reason; only reasons that occurred.
-pub(super) type Drops = BTreeMap<String, u64>;
+pub type Drops = BTreeMap<String, u64>;
 
 /// Socket counters that count lost packets.
 const SOCKET_DROPS: [&str; 5] = [
@@ -18,7 +18,7 @@ const SOCKET_DROPS: [&str; 5] = [
 ];
 
 /// What all routers dropped since they were started.
-pub(super) fn all(controller: &mut Controller) -> anyhow::Result<Drops> {
+pub fn all(controller: &mut Controller) -> anyhow::Result<Drops> {
     let mut sums = Drops::new();
     for router in Router::ALL {
         let stats = controller.stats(router)?;
@@ -34,7 +34,7 @@ pub(super) fn all(controller: &mut Controller) -> anyhow::Result<Drops> {
 }
 
 /// What of it was dropped after `before`.
-pub(super) fn since(mut now: Drops, before: &Drops) -> Drops {
+pub fn since(mut now: Drops, before: &Drops) -> Drops {
     for (reason, count) in &mut now {
         *count = count.saturating_sub(before.get(reason).copied().unwrap_or(0));
     }
@@ -43,7 +43,7 @@ pub(super) fn since(mut now: Drops, before: &Drops) -> Drops {
 }
 
 /// For people.
-pub(super) fn text(drops: &Drops) -> String {
+pub fn text(drops: &Drops) -> String {
     let drops: Vec<_> = drops
         .iter()
         .map(|(reason, n)| format!("{reason} {n}"))

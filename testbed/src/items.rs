@@ -5,7 +5,7 @@ use v1::change::Change as Of;
 use v1::item::Item;
 use v1::key::Owner;
 
-pub use crate::cli::genkey::random;
+pub use twinseal_base::random;
 
 /// A change that sets an item.
 pub fn set(item: Item) -> v1::Change {

@@ -11,8 +11,8 @@ use anyhow::Context;
 use twinseal_api::v1;
 use twinseal_lab::{Lab, Namespace, PingConfig, Route, VethConfig};
 
-use super::daemon::Daemon;
-use super::plan::{Devices, EAST, EDGE_PORT, Host, Router, Underlay, WEST};
+use crate::daemon::Daemon;
+use crate::plan::{Devices, EAST, EDGE_PORT, Host, Router, Underlay, WEST};
 
 /// How long a daemon may take to stop.
 const PATIENCE: Duration = Duration::from_secs(20);

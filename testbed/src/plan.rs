@@ -11,7 +11,8 @@ use twinseal_api::v1;
 use v1::item::Item;
 use v1::key::Owner;
 
-use super::items::{self, label, random, set};
+use crate::items;
+use crate::items::{label, random, set};
 
 /// The circuit's name on both edges.
 pub const CIRCUIT: &str = "blue";

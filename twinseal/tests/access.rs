@@ -11,7 +11,7 @@ use rcgen::date_time_ymd;
 use tempfile::TempDir;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
-use twinseal::control::access::{AccessConfig, Limits, Role, TlsConfig};
+use twinseal_access::{AccessConfig, Limits, Role, TlsConfig};
 use twinseal_api::v1;
 
 use node::guarded::*;

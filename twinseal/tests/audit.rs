@@ -15,9 +15,9 @@ use tonic::transport::{Channel, Endpoint};
 use twinseal_api::v1::control_client::ControlClient;
 use twinseal_api::v1::{self, Direction::AToB, RefusalCode, drain_target, item::Item};
 
-use twinseal::control::NodeConfig;
-use twinseal::control::lines::Output;
+use twinseal_node::lines::Output;
 use twinseal_runtime::ports::memory::End;
+use twinseal_server::NodeConfig;
 
 use node::guarded::wait_for;
 use node::{
@@ -41,7 +41,7 @@ struct Daemon {
 impl Daemon {
     fn start() -> Self {
         let dir = TempDir::new().expect("a folder");
-        twinseal::control::init(&dir.path().join("state"), false).expect("a new one");
+        twinseal_node::state_dir::init(&dir.path().join("state"), false).expect("a new one");
         let text = format!(
             "state_dir = {state:?}\n[node]\nname = \"n\"\n[control]\nsocket = {socket:?}\n[workers]\ncount = 1\nlanes = 2\n\
              [memory]\nframes = 1024\nring = 256\nhuge_pages = \"never\"\n[audit]\nfile = {audit:?}\n",

@@ -22,7 +22,7 @@ struct Daemon {
 impl Daemon {
     fn start(namespace: &Namespace, without: &[&str]) -> Self {
         let dir = TempDir::new().expect("a folder");
-        twinseal::control::init(&dir.path().join("state"), false).expect("a new one");
+        twinseal_node::state_dir::init(&dir.path().join("state"), false).expect("a new one");
         let text = format!(
             "state_dir = {:?}\n[node]\nname = \"n\"\n[control]\nsocket = {:?}\n[workers]\ncount = 1\n[memory]\nhuge_pages = \"never\"\n",
             dir.path().join("state"),

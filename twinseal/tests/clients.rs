@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tonic::Code;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::Request;
-use twinseal::control::access::{AccessConfig, Limits, Role};
+use twinseal_access::{AccessConfig, Limits, Role};
 use twinseal_api::client::Address;
 use twinseal_api::v1::{self, item::Item};
 

@@ -6,11 +6,13 @@ use prost::Message;
 use tempfile::TempDir;
 use tonic::Code;
 use tonic::transport::Channel;
-use twinseal::control::access::Access;
-use twinseal::control::{self, ControlError, NodeConfig, SocketError, StateDirError};
+use twinseal_access::Access;
 use twinseal_api::v1::control_client::ControlClient;
 use twinseal_api::v1::{self, event::Event as Kind, item::Item};
+use twinseal_node::state_dir::StateDirError;
 use twinseal_runtime::ports::memory::End;
+use twinseal_server::SocketError;
+use twinseal_server::{ControlError, NodeConfig};
 
 use node::*;
 
@@ -203,7 +205,7 @@ fn a_dry_run_and_a_wrong_generation_change_nothing() {
     let _node = Node::start(config.clone()).expect("it starts");
     on_runtime(async {
         let mut client = connect(&config).await;
-        let burned = config.state_dir.join(control::BURNED_FILE);
+        let burned = config.state_dir.join(twinseal_node::state_dir::BURNED_FILE);
         let before = std::fs::read(&burned).expect("it is made at start");
         let mut dry = request(edge(&tag, v1::End::A));
         dry.dry_run = true;

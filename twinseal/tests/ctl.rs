@@ -129,7 +129,7 @@ impl Node {
         );
         std::fs::write(&config, text).expect("a file");
         if !dir.join("state").exists() {
-            twinseal::control::init(&dir.join("state"), false).expect("a new one");
+            twinseal_node::state_dir::init(&dir.join("state"), false).expect("a new one");
         }
         let mut command = twinseal();
         command

@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use common::{FAMILIES, HOSTS, Path, options};
 use serde_json::{Value, json};
-use twinseal::cli::demo::items::random;
-use twinseal::cli::demo::plan::{EAST, Host, Plan, Underlay, WEST};
 use twinseal_api::v1;
 use twinseal_crypto::Suite;
 use twinseal_lab::PingConfig;
 use twinseal_lab::capture::{Capture, CaptureLimits, Captured};
 use twinseal_lab::frame::checksum;
 use twinseal_lab::traffic::{Load, Marker, Receiver, Sender, SenderConfig, Until};
+use twinseal_testbed::items::random;
+use twinseal_testbed::plan::{EAST, Host, Plan, Underlay, WEST};
 
 /// UDP packets of each direction and family, before and after the keys change.
 const PACKETS: u64 = 100;

@@ -5,10 +5,10 @@ mod common;
 use std::time::Duration;
 
 use common::{PATIENCE, Path, logs, options};
-use twinseal::cli::demo::kernel::netdev;
-use twinseal::cli::demo::plan::{EAST, EDGE_PORT, Host, Router, WEST};
 use twinseal_ebpf::{Role, Steering, XdpMode};
 use twinseal_lab::{Namespace, PingConfig, VethConfig};
+use twinseal_testbed::kernel::netdev;
+use twinseal_testbed::plan::{EAST, EDGE_PORT, Host, Router, WEST};
 
 /// Runs `ethtool` in a namespace; says whether it succeeded.
 fn ethtool(space: &Namespace, arguments: &[&str]) -> bool {
@@ -100,7 +100,7 @@ fn a_device_that_comes_back_with_too_few_queues_is_told() {
     // Who reads the log sees it too, and what it did to others.
     wait_for_log(
         &path,
-        &format!("WARN twinseal::control::health: port {EDGE_PORT:?} is down: "),
+        &format!("WARN twinseal_node::health: port {EDGE_PORT:?} is down: "),
     );
     let router = path.network.router(Router::EdgeA);
     router.delete_link(device).expect("it goes");
@@ -108,7 +108,7 @@ fn a_device_that_comes_back_with_too_few_queues_is_told() {
     path.wait_for_port(EDGE_PORT, |it| it.up && it.reason.is_empty());
     wait_for_log(
         &path,
-        &format!("INFO twinseal::control::health: port {EDGE_PORT:?} is up"),
+        &format!("INFO twinseal_node::health: port {EDGE_PORT:?} is up"),
     );
     path.settle();
     path.finish();

@@ -13,8 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 use cluster::Cluster;
 use serde_json::{Value, json};
 use triangle::{PATIENCE, Triangle};
-use twinseal::cli::demo::items::random;
 use twinseal_etcd::{Change, Client};
+use twinseal_testbed::items::random;
 
 const NODES: [&str; 3] = ["a", "b", "t"];
 /// Links and circuits: what has keys, its kind, and its two nodes.

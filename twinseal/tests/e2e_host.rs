@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use common::{FAMILIES, PATIENCE, Path, lab_available, logs, options};
-use twinseal::cli::demo::items::set;
-use twinseal::cli::demo::kernel::{Network, netdev};
-use twinseal::cli::demo::plan::{CIRCUIT, Devices, EDGE_PORT, Host, Router, Underlay, VRF, WEST};
 use twinseal_api::v1;
 use twinseal_lab::traffic::Until;
 use twinseal_lab::{Namespace, PingConfig, Route, VethConfig, ping};
+use twinseal_testbed::items::set;
+use twinseal_testbed::kernel::{Network, netdev};
+use twinseal_testbed::plan::{CIRCUIT, Devices, EDGE_PORT, Host, Router, Underlay, VRF, WEST};
 use v1::item::Item;
 
 /// As the demo's network, but edge A faces its own host by a TAP.

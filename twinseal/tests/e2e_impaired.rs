@@ -6,13 +6,13 @@ mod common;
 use std::time::Duration;
 
 use common::{Path, edge_of, options};
-use twinseal::cli::demo::items::set;
-use twinseal::cli::demo::kernel::netdev;
-use twinseal::cli::demo::plan::{Host, Router, Underlay, WEST};
 use twinseal_api::v1;
 use twinseal_lab::impair::Impairment;
 use twinseal_lab::traffic::Until;
 use twinseal_lab::wire::ImpairedWire;
+use twinseal_testbed::items::set;
+use twinseal_testbed::kernel::netdev;
+use twinseal_testbed::plan::{Host, Router, Underlay, WEST};
 
 const PACKETS: u64 = 6_000;
 

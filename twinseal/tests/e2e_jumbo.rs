@@ -5,9 +5,9 @@ mod common;
 use std::time::Duration;
 
 use common::{FAMILIES, HOSTS, Path, options};
-use twinseal::cli::demo::plan::{Host, Router, Underlay};
 use twinseal_lab::traffic::Until;
 use twinseal_lab::{IcmpError, PingConfig};
+use twinseal_testbed::plan::{Host, Router, Underlay};
 
 const MTU: u32 = 9000;
 /// Octets of packet that one chunk, of 2048, of the packet memory can receive.

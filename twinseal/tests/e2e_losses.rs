@@ -3,12 +3,12 @@
 mod common;
 
 use common::{Path, options};
-use twinseal::cli::demo::items::{delete, set};
-use twinseal::cli::demo::kernel::netdev;
-use twinseal::cli::demo::plan::{EDGE_PORT, Host, Router, VRF};
 use twinseal_api::v1;
 use twinseal_lab::Route;
 use twinseal_lab::traffic::Until;
+use twinseal_testbed::items::{delete, set};
+use twinseal_testbed::kernel::netdev;
+use twinseal_testbed::plan::{EDGE_PORT, Host, Router, VRF};
 use v1::item::Item;
 use v1::item_ref::Item as Ref;
 

@@ -7,13 +7,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::{FAMILIES, PATIENCE, Path, options, route_by_edge_port};
-use twinseal::cli::demo::items::{install, keys, set, transmit};
-use twinseal::cli::demo::kernel::netdev;
-use twinseal::cli::demo::plan::{CIRCUIT, EDGE_PORT, Host, Router, Underlay, VRF, WEST};
 use twinseal_api::v1;
 use twinseal_ebpf::{Role, Steering, XdpMode};
 use twinseal_lab::traffic::Until;
 use twinseal_lab::{PingConfig, VethConfig, ping};
+use twinseal_testbed::items::{install, keys, set, transmit};
+use twinseal_testbed::kernel::netdev;
+use twinseal_testbed::plan::{CIRCUIT, EDGE_PORT, Host, Router, Underlay, VRF, WEST};
 use v1::item::Item;
 
 #[test]

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use common::{Path, options};
-use twinseal::cli::demo::plan::{Host, Router};
 use twinseal_lab::traffic::Until;
+use twinseal_testbed::plan::{Host, Router};
 
 const RUNS: usize = 7;
 const PPS: f64 = 20_000.0;

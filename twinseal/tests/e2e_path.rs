@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use common::{FAMILIES, HOSTS, PATIENCE, Path, logs, options};
 use serde_json::Value;
-use twinseal::cli::demo::items::set;
-use twinseal::cli::demo::plan::{EAST, EDGE_PORT, Host, Router, Underlay, WEST};
 use twinseal_api::v1::{self, item::Item};
 use twinseal_lab::capture::{Capture, CaptureLimits, Captured};
 use twinseal_lab::traffic::Until;
 use twinseal_lab::{IcmpError, PingConfig, ping};
+use twinseal_testbed::items::set;
+use twinseal_testbed::plan::{EAST, EDGE_PORT, Host, Router, Underlay, WEST};
 
 /// Bytes of an inner packet that fit an underlay of 1500, over IPv4 and over IPv6.
 const INNER_MTU: usize = 1408;

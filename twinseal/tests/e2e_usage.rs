@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use common::{PATIENCE, Path, options, route_by_edge_port};
 use serde_json::Value;
-use twinseal::cli::demo::items::set;
-use twinseal::cli::demo::plan::{CIRCUIT, EAST, Host, Router, WEST};
 use twinseal_api::v1;
 use twinseal_lab::traffic::Until;
+use twinseal_testbed::items::set;
+use twinseal_testbed::plan::{CIRCUIT, EAST, Host, Router, WEST};
 use v1::item::Item;
 
 /// An inner packet: 200 octets of payload, UDP, IPv4.

@@ -6,12 +6,12 @@ use std::num::NonZero;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use twinseal::control::NodeConfig;
-use twinseal::control::model::Limits;
 use twinseal_api::v1::{
     self, Direction::AToB, Direction::BToA, RefusalCode, change::Change, event::Event as Kind,
     item::Item,
 };
+use twinseal_model::state::Limits;
+use twinseal_server::NodeConfig;
 
 use node::*;
 

@@ -31,7 +31,7 @@ struct Daemon {
 impl Daemon {
     fn start(dir: TempDir, more: &str) -> Self {
         let (socket, config) = (dir.path().join("n.sock"), dir.path().join("node.toml"));
-        twinseal::control::init(&dir.path().join("state"), false).expect("a new one");
+        twinseal_node::state_dir::init(&dir.path().join("state"), false).expect("a new one");
         let text = format!(
             // Only so that we may look into its memory without being root.
             "state_dir = {:?}\n[node]\nname = \"n\"\nallow_core_dumps = true\n[workers]\ncount = 1\n\

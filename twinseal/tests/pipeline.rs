@@ -3,13 +3,14 @@
 use proptest::prelude::*;
 use twinseal_crypto::{DEFAULT_PROVIDER, Suite, provider};
 use twinseal_fib::trie::Number;
-use twinseal_fib::{Dscp, LinkIndex, PortIndex, Receiver, Target, Via, ViaIndex, VrfIndex};
+use twinseal_fib::{LinkIndex, PortIndex, Receiver, Target, Via, ViaIndex, VrfIndex};
 use twinseal_forward::Budgets;
 use twinseal_forward::Disposition::{self, Drop, Send};
 use twinseal_forward::fixture::*;
 use twinseal_forward::reason::DropReason;
 use twinseal_forward::told::Told;
 use twinseal_wire::ethernet::Mac;
+use twinseal_wire::ip::Dscp;
 use twinseal_wire::ip::{self, checksum};
 
 fn path() -> Path {

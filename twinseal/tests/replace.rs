@@ -8,9 +8,9 @@ use futures::{StreamExt, stream};
 use tempfile::TempDir;
 use tonic::Code;
 use tonic::transport::Channel;
-use twinseal::control::NodeConfig;
 use twinseal_api::v1::control_client::ControlClient;
 use twinseal_api::v1::{self, RefusalCode, change::Change, item::Item};
+use twinseal_server::NodeConfig;
 
 use node::*;
 
@@ -163,7 +163,7 @@ fn the_mark_commits_at_once_whatever_becomes_of_the_stream() {
     let dir = TempDir::new().expect("a folder");
     let file = dir.path().join("audit.json");
     let config = NodeConfig {
-        audit: Some(twinseal::control::lines::Output::File {
+        audit: Some(twinseal_node::lines::Output::File {
             path: file.clone(),
             max_bytes: 0,
             keep: 0,

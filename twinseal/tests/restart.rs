@@ -6,9 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
-use twinseal::control::{self, BURNED_FILE, NodeConfig};
 use twinseal_api::v1::{self, Direction::AToB, Direction::BToA, RefusalCode, item::Item};
+use twinseal_node::state_dir::BURNED_FILE;
 use twinseal_runtime::ports::memory::End;
+use twinseal_server::NodeConfig;
 
 use node::*;
 
@@ -636,7 +637,7 @@ fn a_memory_that_has_lost_something_takes_no_secrets() {
                 apply(&mut client, load).await.expect("no secret is in it");
             });
             assert!(
-                control::init(&config.state_dir, true).is_err(),
+                twinseal_node::state_dir::init(&config.state_dir, true).is_err(),
                 "the node uses it"
             );
             node.stop();
@@ -645,9 +646,11 @@ fn a_memory_that_has_lost_something_takes_no_secrets() {
             on_runtime(async { assert!(refused(&config).await.contains(why)) });
             node.stop();
 
-            let again = control::init(&config.state_dir, false).expect_err("it has one");
+            let again =
+                twinseal_node::state_dir::init(&config.state_dir, false).expect_err("it has one");
             assert!(again.to_string().contains("initialised already"), "{again}");
-            control::init(&config.state_dir, true).expect("all secrets are replaced");
+            twinseal_node::state_dir::init(&config.state_dir, true)
+                .expect("all secrets are replaced");
             let node = Node::start(config.clone()).expect("it starts");
             on_runtime(async {
                 assert_eq!(refused(&config).await, "", "{nth}");
@@ -703,7 +706,7 @@ fn without_its_state_directory_a_node_shows_itself_and_takes_no_secrets() {
         };
         mode(0o777);
         until("can be written by others").await;
-        assert!(control::init(&config.state_dir, false).is_err());
+        assert!(twinseal_node::state_dir::init(&config.state_dir, false).is_err());
         mode(0o700);
         let us = std::os::unix::fs::MetadataExt::uid(&fs::metadata(dir.path()).expect("ours"));
         if std::os::unix::fs::chown(&config.state_dir, Some(us + 1), None).is_ok() {
@@ -717,7 +720,7 @@ fn without_its_state_directory_a_node_shows_itself_and_takes_no_secrets() {
         let vrf = Item::Vrf(v1::Vrf { name: "red".into() });
         let mut client = connect(&config).await;
         apply(&mut client, [vrf]).await.expect("no secret is in it");
-        control::init(&config.state_dir, false).expect("a new one");
+        twinseal_node::state_dir::init(&config.state_dir, false).expect("a new one");
         while !refused(&config).await.is_empty() {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }

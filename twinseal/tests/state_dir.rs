@@ -3,8 +3,8 @@
 mod node;
 
 use tempfile::TempDir;
-use twinseal::control::NodeConfig;
 use twinseal_api::v1::{self, item::Item};
+use twinseal_server::NodeConfig;
 
 use node::*;
 
@@ -161,7 +161,7 @@ fn a_disk_that_was_full_for_a_moment_needs_nobody() {
     let tag = tag("full");
     let audit = dir.path().join("audit.json");
     let config = NodeConfig {
-        audit: Some(twinseal::control::lines::Output::File {
+        audit: Some(twinseal_node::lines::Output::File {
             path: audit.clone(),
             max_bytes: 0,
             keep: 0,

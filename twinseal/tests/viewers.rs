@@ -37,7 +37,7 @@ impl Daemon {
             dir.path().join("state"),
             dir.path().join("n.sock"),
         );
-        twinseal::control::init(&dir.path().join("state"), false).expect("a new one");
+        twinseal_node::state_dir::init(&dir.path().join("state"), false).expect("a new one");
         std::fs::write(dir.path().join("node.toml"), text).expect("a file");
         let program = std::env::var("TWINSEAL_PROGRAM");
         let program = program.unwrap_or_else(|_| env!("CARGO_BIN_EXE_twinseal").to_owned());

@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 use tempfile::TempDir;
-use twinseal::control::{NodeConfig, SocketConfig};
 use twinseal_bench::load::{LoadSizes, load};
 use twinseal_crypto::{DEFAULT_PROVIDER, MAX_COUNTER};
 use twinseal_runtime::workers::{DEFAULT_SLICE, Idle, PoolConfig};
+use twinseal_server::NodeConfig;
+use twinseal_server::SocketConfig;
 use twinseal_xsk::HugePages;
 
 use super::print;
@@ -81,7 +82,7 @@ impl Load {
             audit: None,
             reopen: Default::default(),
         };
-        twinseal::control::init(&config.state_dir, false)?;
+        twinseal_node::state_dir::init(&config.state_dir, false)?;
         anyhow::ensure!(
             self.circuits >= self.vrfs,
             "give at least one circuit a VRF"

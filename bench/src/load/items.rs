@@ -2,8 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use twinseal::cli::demo::items::delete;
 use twinseal_api::v1::{self, item::Item, item_ref, route::Target};
+use twinseal_testbed::items::delete;
 use twinseal_wire::ethernet;
 
 use super::LoadSizes;

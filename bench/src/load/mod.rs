@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tonic::transport::{Channel, Endpoint};
-use twinseal::cli::demo::items::set;
-use twinseal::control::{self, NodeConfig};
 use twinseal_api::v1::{self, control_client::ControlClient, item::Item};
 use twinseal_runtime::ports::memory::{End, EndQueue};
+use twinseal_server::NodeConfig;
+use twinseal_testbed::items::set;
 
 use crate::machine::Machine;
 use crate::routes::{Family, Route, random, routes};
@@ -126,7 +126,7 @@ pub fn load(
     let node = std::thread::Builder::new().name("control".into());
     let node = node.spawn(move || {
         runtime()?
-            .block_on(control::run(
+            .block_on(twinseal_server::run(
                 config,
                 async {
                     // A dropped sender stops it too.

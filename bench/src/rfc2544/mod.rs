@@ -19,8 +19,8 @@ mod throughput;
 
 use std::time::Duration;
 
-use twinseal::cli::demo::plan::Host;
 use twinseal_lab::traffic::Until;
+use twinseal_testbed::plan::Host;
 
 use crate::generator::{Account, Generator, Offer, Options, min_octets};
 use crate::testbed::{Setup, Testbed};

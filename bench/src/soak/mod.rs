@@ -13,12 +13,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use twinseal::cli::demo::items::random;
-use twinseal::cli::demo::plan::Host;
 use twinseal_lab::traffic::{
     Finding, Load, Receiver as Inlet, Running, Search, Sender as Outlet, SenderConfig, Summary,
     Until, find_rate,
 };
+use twinseal_testbed::items::random;
+use twinseal_testbed::plan::Host;
 
 use crate::generator::{Account, Generator, Offer, Options, Receiver};
 use crate::rfc2544::Dut;

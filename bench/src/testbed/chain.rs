@@ -4,9 +4,10 @@
 //! host A -- lan0 [node 0] east0 == link 0 == west0 [node 1] ... [node n] lan0 -- host B
 //! ```
 
-use twinseal::cli::demo::items::{self, delete, label, random, set};
-use twinseal::cli::demo::plan::Host;
 use twinseal_api::v1;
+use twinseal_testbed::items;
+use twinseal_testbed::items::{delete, label, random, set};
+use twinseal_testbed::plan::Host;
 use v1::item::Item;
 use v1::key::Owner;
 

@@ -18,11 +18,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use twinseal::cli::demo::plan::Host;
 use twinseal_api::v1;
 use twinseal_lab::impair::Impairment;
 use twinseal_lab::wire::ImpairedWire;
 use twinseal_lab::{IpNet, Lab, Namespace, PingConfig, Route, VethConfig, ping};
+use twinseal_testbed::plan::Host;
 
 use crate::generator;
 use chain::{Chain, Changes, EAST, LAN, WEST};

@@ -8,10 +8,10 @@ use anyhow::Context;
 use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
-use twinseal::cli::demo::daemon::Daemon;
 use twinseal_api::v1;
 use twinseal_api::v1::control_client::ControlClient;
 use twinseal_lab::{Namespace, Process};
+use twinseal_testbed::daemon::Daemon;
 
 /// How long a daemon may take to stop.
 const PATIENCE: Duration = Duration::from_secs(20);

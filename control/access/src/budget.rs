@@ -12,7 +12,7 @@ const ADMIN: usize = 2;
 const ADMINS: usize = 4;
 
 /// What there is and who has it.
-pub(super) struct Budget {
+pub struct Budget {
     /// Bytes of the longest message.
     message: usize,
     taken: Mutex<[Taken; 2]>,
@@ -34,7 +34,7 @@ pub struct Charge {
 
 /// There is not so much.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Overdrawn {
+pub enum Overdrawn {
     /// The client has too much under way.
     Client(usize),
     /// All have.
@@ -42,7 +42,7 @@ pub(super) enum Overdrawn {
 }
 
 impl Budget {
-    pub(super) fn new(message: usize) -> Arc<Self> {
+    pub fn new(message: usize) -> Arc<Self> {
         Arc::new(Self {
             message,
             taken: Mutex::default(),
@@ -65,7 +65,7 @@ impl Budget {
 
 impl Charge {
     /// Nothing yet.
-    pub(super) fn new(budget: &Arc<Budget>, client: &str, admin: bool) -> Self {
+    pub fn new(budget: &Arc<Budget>, client: &str, admin: bool) -> Self {
         Self {
             budget: Arc::clone(budget),
             client: client.to_owned(),
@@ -76,7 +76,7 @@ impl Charge {
 
     /// Has so many bytes in place of those that it has. A client or a node with nothing else under way has what it asks
     /// for, however much that is: else an answer could be too large for ever.
-    pub(super) fn set(&mut self, bytes: usize) -> Result<(), Overdrawn> {
+    pub fn set(&mut self, bytes: usize) -> Result<(), Overdrawn> {
         let (client_limit, all_limit) = self.budget.limits(self.admin);
         let mut taken = self.budget.lock();
         let taken = &mut taken[usize::from(self.admin)];

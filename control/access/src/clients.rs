@@ -17,7 +17,7 @@ const COUNTED: usize = 64;
 pub type Refusals = HashMap<(&'static str, String), u64>;
 
 #[derive(Default)]
-pub(super) struct Clients {
+pub(crate) struct Clients {
     clients: Mutex<HashMap<String, Arc<Mutex<Client>>>>,
     refusals: Mutex<Refusals>,
     /// In all, by reason.
@@ -33,11 +33,11 @@ struct Client {
 }
 
 /// A request that is under way. It ends when this is dropped.
-pub(super) struct Permit(Arc<Mutex<Client>>);
+pub(crate) struct Permit(Arc<Mutex<Client>>);
 
 impl Permit {
     /// Of the client.
-    pub(super) fn turn(&self) -> Arc<tokio::sync::Mutex<()>> {
+    pub(crate) fn turn(&self) -> Arc<tokio::sync::Mutex<()>> {
         Arc::clone(&lock(&self.0).turn)
     }
 }
@@ -45,7 +45,7 @@ impl Permit {
 /// How a request uses its place, and so how many of the client's places there are for it: not so many for those that hold
 /// theirs for long that nothing else could be asked, and the last ones for what mends things.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Use {
+pub(crate) enum Use {
     /// Its answer goes on and on.
     Endless,
     /// It is answered and done.
@@ -56,7 +56,7 @@ pub(super) enum Use {
 
 impl Use {
     /// Of so many places those that there are for it, at least one.
-    pub(super) fn of(self, streams: u32) -> u32 {
+    pub(crate) fn of(self, streams: u32) -> u32 {
         match self {
             Self::Endless => streams - streams / 4,
             Self::Short => streams - streams / 8,
@@ -67,14 +67,14 @@ impl Use {
 
 /// Why a request has to wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum TooMany {
+pub(crate) enum TooMany {
     Requests,
     /// So many are under way.
     Streams(u32),
 }
 
 impl Clients {
-    pub(super) fn admit(
+    pub(crate) fn admit(
         &self,
         identity: &str,
         limits: &Limits,
@@ -124,7 +124,7 @@ impl Clients {
     }
 
     /// Counts a refusal, to be told in one event with others.
-    pub(super) fn refused(&self, reason: &'static str, peer: String) {
+    pub(crate) fn refused(&self, reason: &'static str, peer: String) {
         *lock(&self.refused).entry(reason).or_default() += 1;
         let mut refusals = lock(&self.refusals);
         let peer = match refusals.len() < COUNTED || refusals.contains_key(&(reason, peer.clone()))
@@ -135,12 +135,12 @@ impl Clients {
         *refusals.entry((reason, peer)).or_default() += 1;
     }
 
-    pub(super) fn refusals(&self) -> Vec<(&'static str, u64)> {
+    pub(crate) fn refusals(&self) -> Vec<(&'static str, u64)> {
         let refused = lock(&self.refused);
         refused.iter().map(|(why, count)| (*why, *count)).collect()
     }
 
-    pub(super) fn take_refusals(&self) -> Refusals {
+    pub(crate) fn take_refusals(&self) -> Refusals {
         std::mem::take(&mut lock(&self.refusals))
     }
 }

@@ -19,7 +19,7 @@ use super::listen::Visitor;
 use super::meter::Metered;
 use super::words::ours;
 use super::{Access, Caller, Peer, Role, endless, needed};
-use crate::text::{sentence, word};
+use twinseal_base::text::{sentence, word};
 
 /// Bytes of a message to a method that changes nothing, which asks for something and says little.
 const SMALL: usize = 16 << 10;

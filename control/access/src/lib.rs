@@ -18,7 +18,7 @@ mod peer;
 mod places;
 mod scrub;
 mod why;
-pub(in crate::control) mod words;
+pub mod words;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -326,7 +326,7 @@ pub fn needed(method: &str) -> Role {
 }
 
 /// Whether a method's answer goes on for as long as its client likes, so that it holds its place.
-pub(in crate::control) fn endless(method: &str) -> bool {
+pub fn endless(method: &str) -> bool {
     matches!(
         method,
         "Watch" | "Trace" | "Capture" | "ServerReflectionInfo"

@@ -28,8 +28,13 @@ use super::scrub::{Frames, Scrub};
 use super::tls::{self, Trust};
 use super::why::{self, Few};
 use super::{Access, Peer, Role};
-use crate::control::server::Bound;
-use crate::text::sentence;
+use twinseal_base::text::sentence;
+
+/// Where clients of the Unix socket come from.
+pub trait Listen: Send + 'static {
+    /// The next of them.
+    fn accept(&mut self) -> impl Future<Output = io::Result<UnixStream>> + Send;
+}
 
 /// Places for admins, besides those of all, on the socket and as many over TLS.
 const ADMINS: usize = 8;
@@ -61,10 +66,10 @@ pub struct Conn {
 /// Who is on a connection.
 #[derive(Clone)]
 pub struct Visitor {
-    pub(super) peer: Arc<Peer>,
+    pub(crate) peer: Arc<Peer>,
     /// What it is told in place of an answer.
-    pub(super) turned_away: Option<Arc<str>>,
-    pub(super) scrub: Arc<Scrub>,
+    pub turned_away: Option<Arc<str>>,
+    pub(crate) scrub: Arc<Scrub>,
 }
 
 enum Io {
@@ -91,11 +96,7 @@ struct Door {
 
 impl Incoming {
     /// Begins to take connections.
-    pub(in crate::control) fn start(
-        access: &Access,
-        unix: Bound,
-        tcp: Option<TcpListener>,
-    ) -> Self {
+    pub fn start(access: &Access, unix: impl Listen, tcp: Option<TcpListener>) -> Self {
         let (connections, taken) = mpsc::channel(1);
         let limits = access.limits();
         let (share, room) = (limits.client_connections, limits.connections);
@@ -136,7 +137,7 @@ fn handshakes() -> usize {
     HANDSHAKES.min(usize::try_from(quarter).unwrap_or(HANDSHAKES))
 }
 
-async fn accept_unix(door: Arc<Door>, mut bound: Bound) {
+async fn accept_unix(door: Arc<Door>, mut bound: impl Listen) {
     loop {
         let stream = match bound.accept().await {
             Ok(stream) => stream,

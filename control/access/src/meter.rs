@@ -16,7 +16,7 @@ use super::scrub::Scrub;
 const PREFIX: usize = 5;
 
 /// The body.
-pub(super) struct Metered {
+pub(crate) struct Metered {
     body: Body,
     messages: Messages,
     /// Bytes of a message.
@@ -30,7 +30,7 @@ pub(super) struct Metered {
 }
 
 impl Metered {
-    pub(super) fn new(
+    pub(crate) fn new(
         body: Body,
         (most, may): (usize, String),
         charge: Arc<Mutex<Charge>>,

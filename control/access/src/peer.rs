@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 
 use super::names::San;
 use super::tls::Trust;
-use crate::text::word;
+use twinseal_base::text::word;
 
 /// Names of a certificate that are taken down.
 const NAMES: usize = 16;
@@ -43,7 +43,7 @@ pub enum Peer {
 
 impl Peer {
     /// Of a connected socket.
-    pub(super) fn of(stream: &UnixStream) -> io::Result<Self> {
+    pub fn of(stream: &UnixStream) -> io::Result<Self> {
         let peer = stream.peer_cred()?;
         Ok(Self::Unix {
             uid: peer.uid(),

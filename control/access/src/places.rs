@@ -13,7 +13,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// So many, and how they are divided.
-pub(super) struct Places {
+pub(crate) struct Places {
     /// Of one client.
     share: usize,
     /// Of all.
@@ -38,7 +38,7 @@ struct Seat {
 }
 
 /// One of them, until it is dropped.
-pub(super) struct Place {
+pub(crate) struct Place {
     places: Arc<Places>,
     client: String,
     number: u64,
@@ -49,7 +49,7 @@ pub(super) struct Place {
 
 /// Why there is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Full {
+pub(crate) enum Full {
     /// The client has its share.
     Share(usize),
     /// All are taken.
@@ -57,7 +57,7 @@ pub(super) enum Full {
 }
 
 impl Places {
-    pub(super) fn new(share: usize, room: usize, kept: usize) -> Arc<Self> {
+    pub(crate) fn new(share: usize, room: usize, kept: usize) -> Arc<Self> {
         Arc::new(Self {
             share,
             room,
@@ -68,7 +68,7 @@ impl Places {
     }
 
     /// A place, and whose connection ended for it.
-    pub(super) fn take(
+    pub(crate) fn take(
         self: &Arc<Self>,
         client: &str,
         displaces: bool,
@@ -149,17 +149,17 @@ impl Taken {
 
 impl Place {
     /// Something was heard on its connection.
-    pub(super) fn heard(&self) {
+    pub(crate) fn heard(&self) {
         self.heard.store(self.places.now(), Relaxed);
     }
 
     /// Ready once somebody else has the place.
-    pub(super) fn poll_displaced(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_displaced(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         Pin::new(&mut self.ended).poll(cx).map(drop)
     }
 
     /// Waits for that.
-    pub(super) async fn displaced(&mut self) {
+    pub(crate) async fn displaced(&mut self) {
         std::future::poll_fn(|cx| self.poll_displaced(cx)).await;
     }
 }

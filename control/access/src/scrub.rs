@@ -26,14 +26,14 @@ const FRAMES: usize = 16;
 
 /// Asks for it.
 #[derive(Default)]
-pub(super) struct Scrub {
+pub(crate) struct Scrub {
     asked: AtomicBool,
     reader: AtomicWaker,
 }
 
 impl Scrub {
     /// What came before this is not to stay.
-    pub(super) fn ask(&self) {
+    pub(crate) fn ask(&self) {
         self.asked.store(true, Release);
         self.reader.wake();
     }
@@ -46,7 +46,7 @@ impl std::fmt::Debug for Scrub {
 }
 
 /// Follows the frames that are read.
-pub(super) struct Frames {
+pub(crate) struct Frames {
     /// Bytes of the preface or of a payload until the next frame.
     left: usize,
     header: [u8; HEADER],
@@ -72,7 +72,7 @@ impl Default for Frames {
 
 impl Frames {
     /// Gives padding to the reader if it was asked for and has its place here.
-    pub(super) fn pad(
+    pub(crate) fn pad(
         &mut self,
         scrub: &Scrub,
         cx: &Context<'_>,
@@ -100,7 +100,7 @@ impl Frames {
     }
 
     /// What the client sent.
-    pub(super) fn pass(&mut self, mut bytes: &[u8]) {
+    pub(crate) fn pass(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let (payload, rest) = bytes.split_at(self.left.min(bytes.len()));
             self.left -= payload.len();

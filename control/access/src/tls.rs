@@ -15,7 +15,8 @@ use webpki::EndEntityCert;
 
 use super::names::San;
 use super::{TlsConfig, why};
-use crate::private::{self, PrivateError};
+use twinseal_base::private;
+use twinseal_base::private::PrivateError;
 
 /// How long it is believed that a certificate has not run out.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -57,14 +58,14 @@ pub enum TlsError {
 }
 
 /// The node's side: its certificate and key, and whom it trusts.
-pub(super) struct Identity {
-    pub(super) server: Arc<ServerConfig>,
+pub struct Identity {
+    pub(crate) server: Arc<ServerConfig>,
     verifier: Arc<dyn ClientCertVerifier>,
 }
 
 impl Identity {
     /// Reads the files of a configuration.
-    pub(super) fn read(config: &TlsConfig) -> Result<Self, TlsError> {
+    pub fn read(config: &TlsConfig) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = verifier(&config.client_ca, &provider)?;
         let chain = certificates("control.tls.certificate", &config.certificate)?;
@@ -106,7 +107,7 @@ struct Looked {
 }
 
 impl Trust {
-    pub(super) fn new(chain: Vec<CertificateDer<'static>>) -> Self {
+    pub(crate) fn new(chain: Vec<CertificateDer<'static>>) -> Self {
         Self {
             chain,
             looked: Mutex::new(None),
@@ -114,7 +115,7 @@ impl Trust {
     }
 
     /// Whether the certificate holds, or why not.
-    pub(super) fn verdict(&self, identity: &Identity, rules: u64) -> Result<(), String> {
+    pub fn verdict(&self, identity: &Identity, rules: u64) -> Result<(), String> {
         let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(it) = &*looked
             && it.rules == rules
@@ -203,7 +204,7 @@ fn read(field: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
 }
 
 /// What a certificate is for. What cannot be read is nobody's name.
-pub(super) fn names(certificate: &CertificateDer<'_>) -> Vec<San> {
+pub fn names(certificate: &CertificateDer<'_>) -> Vec<San> {
     let Ok(certificate) = EndEntityCert::try_from(certificate) else {
         return Vec::new();
     };

@@ -9,7 +9,7 @@ use tokio_rustls::rustls::{CertificateError, Error, PeerIncompatible};
 const LOGGED: u32 = 10;
 
 /// Why a handshake failed.
-pub(super) fn handshake(error: &io::Error) -> String {
+pub(crate) fn handshake(error: &io::Error) -> String {
     let tls = error.get_ref().and_then(|it| it.downcast_ref::<Error>());
     match tls {
         Some(Error::InvalidCertificate(error)) => certificate(error),
@@ -33,7 +33,7 @@ pub(super) fn handshake(error: &io::Error) -> String {
 }
 
 /// Why a certificate does not hold.
-pub(super) fn certificate(error: &CertificateError) -> String {
+pub(crate) fn certificate(error: &CertificateError) -> String {
     use CertificateError as Is;
     let why = match error {
         Is::Expired | Is::ExpiredContext { .. } => "its certificate has expired",
@@ -53,13 +53,13 @@ pub(super) fn certificate(error: &CertificateError) -> String {
 
 /// Lets a few lines a second into the log, however many clients are refused.
 #[derive(Default)]
-pub(super) struct Few {
+pub(crate) struct Few {
     began: Option<Instant>,
     count: u32,
 }
 
 impl Few {
-    pub(super) fn admit(&mut self) -> bool {
+    pub(crate) fn admit(&mut self) -> bool {
         let second = |began: Instant| began.elapsed() < Duration::from_secs(1);
         if !self.began.is_some_and(second) {
             *self = Self {

@@ -6,7 +6,7 @@ use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, Response};
 
 /// What is said of a request that cannot be read. The libraries call it INTERNAL, though it is its sender's to mend.
-pub(in crate::control) const UNREADABLE: &str = "the request is not a message of the call's type in protobuf: \
+pub const UNREADABLE: &str = "the request is not a message of the call's type in protobuf: \
     send it as control.proto of this version says";
 /// The same of a service that is asked after and unknown.
 const UNKNOWN_SERVICE: &str = "no service of this name is watched: ask for twinseal.v1.Control, or for the whole server by an empty name";
@@ -15,7 +15,7 @@ const UNKNOWN_SERVICE: &str = "no service of this name is watched: ask for twins
 const UNKNOWN_METHOD: &str = "this node has no such method: it is of another version than the client; reflection lists what it has";
 
 /// An answer of a library that is an error without our words, in these.
-pub(super) fn ours(response: Response<Body>) -> Response<Body> {
+pub fn ours(response: Response<Body>) -> Response<Body> {
     match said(response.headers()) {
         Some(status) => status.into_http(),
         None => response,
@@ -34,7 +34,7 @@ fn said(headers: &HeaderMap) -> Option<Status> {
 }
 
 /// Whether these are a library's words for a request that cannot be read.
-pub(in crate::control) fn unreadable(text: &str) -> bool {
+pub fn unreadable(text: &str) -> bool {
     let beginnings = [
         "failed to decode Protobuf message",
         "Missing request message",

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use twinseal_etcd::{Config, Source, Tls, User};
 
-use crate::cli::client::Target;
-use crate::private;
+use twinseal_base::private;
+use twinseal_ctl::client::Target;
 
 /// Options of `twinseal agent etcd`.
 #[derive(Clone, Debug, clap::Args)]

@@ -10,8 +10,8 @@ use v1::change::Change as Of;
 use v1::item::Item;
 
 use super::status::{MAX_REASONS, Reason};
-use crate::cli::state_file::StateFile;
-use crate::text::word;
+use twinseal_base::text::word;
+use twinseal_statefile::StateFile;
 
 /// What names an item: its reference, or its owner if it transmits; encoded, so that it can be compared.
 type Id = Vec<u8>;

@@ -11,9 +11,10 @@ use super::args::EtcdArgs;
 use super::desired::Desired;
 use super::node::{Node, NotDone};
 use super::status::{MAX_REASONS, Progress, Reason, Status};
-use crate::cli::client::Target;
-use crate::cli::run::{forbid_dumps, stop_signal};
-use crate::text::sentence;
+use twinseal_base::forbid_dumps;
+use twinseal_base::signals;
+use twinseal_base::text::sentence;
+use twinseal_ctl::client::Target;
 
 /// Changes come in bursts, as a transaction's keys do; this long after the first they are applied together.
 const COALESCE: Duration = Duration::from_millis(50);
@@ -27,7 +28,7 @@ pub(super) fn run(args: EtcdArgs) -> anyhow::Result<ExitCode> {
     // Secrets pass through this process.
     forbid_dumps().context("cannot switch core dumps off")?;
     // There is nothing to read again: at SIGHUP it goes on.
-    let stop = stop_signal(|| ()).context("cannot take signals")?;
+    let stop = signals::watch(|| ()).context("cannot take signals")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

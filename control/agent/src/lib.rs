@@ -4,6 +4,8 @@
 //! [`args`] is the command line and [`etcd`] the loop; [`desired`] is what the store holds, pure; [`node`] is the node's end; [`status`] is what is
 //! written back.
 
+#![forbid(unsafe_code)]
+
 mod args;
 mod desired;
 mod etcd;
@@ -16,7 +18,7 @@ use clap::{Args, Subcommand};
 
 /// Options of `twinseal agent`.
 #[derive(Clone, Debug, Args)]
-pub(super) struct AgentArgs {
+pub struct AgentArgs {
     #[command(subcommand)]
     store: Store,
 }
@@ -42,7 +44,7 @@ enum Store {
 ///
 /// # Errors
 /// If it cannot start. Afterwards it goes on whatever happens to etcd or the node.
-pub(super) fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
     match args.store {
         Store::Etcd(args) => etcd::run(args),
     }

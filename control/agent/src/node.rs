@@ -6,7 +6,8 @@ use twinseal_api::v1;
 use v1::event::Event as Of;
 
 use super::status::Reason;
-use crate::cli::client::{self, Client, Target};
+use twinseal_ctl::client;
+use twinseal_ctl::client::{Client, Target};
 
 /// A connection to the node.
 pub(super) struct Node {

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Serialize;
 use twinseal_api::v1;
 
-use crate::config::Mistake;
-use crate::text::{sentence, word};
+use twinseal_base::mistake::Mistake;
+use twinseal_base::text::{sentence, word};
 
 /// What became of the desired state: the value of `PREFIX/status/NODE`, in JSON.
 #[derive(Clone, PartialEq, Eq, Serialize, Debug)]

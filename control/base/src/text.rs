@@ -82,7 +82,7 @@ fn is_secret(text: &str) -> bool {
 }
 
 /// The same for a text that is ours to change.
-pub(crate) fn shorten(text: &mut String, bounded: fn(&str) -> Cow<'_, str>) {
+pub fn shorten(text: &mut String, bounded: fn(&str) -> Cow<'_, str>) {
     if let Cow::Owned(short) = bounded(text) {
         *text = short;
     }

@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 
 use super::client::{self, Client, Target};
 use super::output::Output;
-use crate::cli::print;
-use crate::cli::run::forbid_dumps;
-use crate::cli::state_file::{self, StateFile, StateFileError};
-use crate::config::Mistake;
-use crate::time;
+use crate::print;
+use twinseal_base::forbid_dumps;
+use twinseal_base::mistake::Mistake;
+use twinseal_base::time;
+use twinseal_statefile::{StateFile, StateFileError};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ApplyArgs {
@@ -196,7 +196,7 @@ fn print_diff(out: &mut impl Write, diff: &v1::Diff) -> anyhow::Result<()> {
     for change in &diff.changes {
         for (sign, item) in [('-', &change.old), ('+', &change.new)] {
             if let Some(item) = item {
-                let file = state_file::json(std::slice::from_ref(item))?;
+                let file = twinseal_statefile::json(std::slice::from_ref(item))?;
                 for (section, entries) in file.as_object().into_iter().flatten() {
                     for entry in entries.as_array().into_iter().flatten() {
                         writeln!(out, "{sign} {section}: {entry}")?;
@@ -230,7 +230,7 @@ fn answer_json(
 ) -> serde_json::Result<Value> {
     let diff = answer.diff.clone().unwrap_or_default();
     let side = |item: &Option<v1::Item>| match item {
-        Some(item) => state_file::json(std::slice::from_ref(item)),
+        Some(item) => twinseal_statefile::json(std::slice::from_ref(item)),
         None => Ok(Value::Null),
     };
     let mut changes = Vec::with_capacity(diff.changes.len());

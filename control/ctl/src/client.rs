@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use tonic::{Code, Status};
-pub(super) use twinseal_api::client::Client;
+pub use twinseal_api::client::Client;
 use twinseal_api::client::{Address, Error as CallError, Tls, untrusted};
 
-use crate::config::SOCKET_DIR;
-use crate::private;
+use twinseal_base::{SOCKET_DIR, private};
 
 /// How long a call goes on trying to reach a node that went away: a planned restart takes one second on a busy machine, and
 /// a user waits for it.
@@ -46,7 +45,7 @@ pub struct Target {
 
 impl Target {
     /// Connects to the node.
-    pub(super) async fn connect(self) -> anyhow::Result<Client> {
+    pub async fn connect(self) -> anyhow::Result<Client> {
         match self.tls.clone() {
             None => connect(self.socket).await,
             Some(address) => self.connect_tls(&address).await,
@@ -100,7 +99,7 @@ fn tell_waiting(why: &str, patience: Duration) {
 }
 
 /// Connects to the socket that is named, or to the only one there is.
-pub(super) async fn connect(socket: Option<PathBuf>) -> anyhow::Result<Client> {
+pub async fn connect(socket: Option<PathBuf>) -> anyhow::Result<Client> {
     let socket = match socket.or_else(|| std::env::var_os("TWINSEAL_SOCKET").map(PathBuf::from)) {
         Some(socket) => socket,
         None => only_socket(Path::new(SOCKET_DIR))?,
@@ -198,7 +197,7 @@ pub(super) fn explain(status: &Status) -> anyhow::Error {
 }
 
 /// The same of a call that the client made for us. Refusals are for who asked.
-pub(super) fn advise(error: CallError) -> anyhow::Error {
+pub fn advise(error: CallError) -> anyhow::Error {
     match error {
         CallError::Gone(status) | CallError::Call(status) => explain(&status),
         error => anyhow!("{error}"),

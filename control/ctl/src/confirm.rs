@@ -9,8 +9,8 @@ use serde_json::json;
 
 use super::client::{self, Target};
 use super::output::Output;
-use crate::cli::print::refused_json;
-use crate::control::refusal::text;
+use crate::print::refused_json;
+use twinseal_model::refusal::text;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct PendingArgs {

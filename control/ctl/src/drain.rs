@@ -8,7 +8,7 @@ use twinseal_api::v1::{self, drain_target::Target as Of};
 
 use super::client::{self, Client, Target};
 use super::output::Output;
-use crate::cli::print;
+use crate::print;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Scopes {

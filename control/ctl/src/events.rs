@@ -8,9 +8,9 @@ use clap::ValueEnum;
 use twinseal_api::v1;
 
 use super::output::Output;
-use crate::cli::client::{self, Client};
-use crate::cli::print;
-use crate::control::events::json::json;
+use crate::client::Client;
+use crate::{client, print};
+use twinseal_model::json::json;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct WatchArgs {

@@ -1,11 +1,15 @@
 //! `twinseal ctl`: a client of the control API and nothing else.
 
+#![forbid(unsafe_code)]
+
 mod apply;
+pub mod client;
 mod confirm;
 mod drain;
 mod events;
 mod output;
 mod pcapng;
+pub mod print;
 mod stats;
 mod taps;
 mod usage;
@@ -18,8 +22,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use self::output::Output;
-use super::client::{self, Client, Target};
-use super::{print, state_file};
+use crate::client::{Client, Target};
 
 /// Options of `twinseal ctl`.
 #[derive(Clone, Debug, Args)]
@@ -92,7 +95,7 @@ async fn get(mut client: Client, output: Output) -> anyhow::Result<ExitCode> {
     let got = client.state().await.map_err(client::advise)?;
     let mut out = io::stdout().lock();
     if !output.table() {
-        let state = state_file::json(&got.items)?;
+        let state = twinseal_statefile::json(&got.items)?;
         let all = json!({
             "node": got.node,
             "version": got.version,
@@ -120,7 +123,7 @@ async fn get(mut client: Client, output: Output) -> anyhow::Result<ExitCode> {
     } else {
         print::outcome(&mut out, &got)?;
         if !got.items.is_empty() {
-            write!(out, "{}", state_file::render(&got.items))?;
+            write!(out, "{}", twinseal_statefile::render(&got.items))?;
         }
     }
     Ok(ExitCode::SUCCESS)

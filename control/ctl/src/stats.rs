@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use twinseal_api::v1;
 
 use super::output::Output;
-use crate::cli::client::{self, Client};
-use crate::cli::print;
+use crate::client::Client;
+use crate::{client, print};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct StatsArgs {

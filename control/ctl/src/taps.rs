@@ -10,8 +10,8 @@ use twinseal_api::v1;
 use super::client::{self, Client};
 use super::output::Output;
 use super::pcapng;
-use crate::cli::print;
-use crate::time::unix_nanos;
+use crate::print;
+use twinseal_base::time::unix_nanos;
 
 #[derive(Clone, Debug, clap::Args)]
 struct FilterArgs {

@@ -7,9 +7,10 @@ use serde_json::Value;
 use twinseal_api::v1;
 
 use super::output::Output;
-use crate::cli::client::{self, Client};
-use crate::control::events::json::usage_record;
-use crate::time::rfc3339;
+use crate::client;
+use crate::client::Client;
+use twinseal_base::time::rfc3339;
+use twinseal_model::json::usage_record;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct UsageArgs {

@@ -3,23 +3,17 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
-use super::check_keys;
-use super::model::{
+use crate::check_keys;
+use crate::parse::{Broken, ItemKey};
+use crate::port::Device;
+use crate::refusal::{Code, Refused, reason};
+use crate::state::{
     Circuit, CircuitName, Hop, LabelAction, LinkName, Role, State, Table, Target, Via, VrfName,
 };
-use super::parse::{Broken, ItemKey};
-use super::refusal::{Code, Refused, reason};
-use super::transaction::Touched;
-use twinseal_runtime::ports::Device;
+use crate::transaction::Touched;
 
 /// Adds everything that is wrong with `new` to `refused`.
-pub(super) fn check(
-    old: &State,
-    new: &State,
-    touched: &Touched,
-    broken: &Broken,
-    refused: &mut Refused,
-) {
+pub fn check(old: &State, new: &State, touched: &Touched, broken: &Broken, refused: &mut Refused) {
     let checker = Checker {
         old,
         new,
@@ -32,7 +26,7 @@ pub(super) fn check(
 }
 
 /// Adds everything that is wrong with a state that no transaction made of another.
-pub(super) fn check_whole(new: &State, refused: &mut Refused) {
+pub fn check_whole(new: &State, refused: &mut Refused) {
     let checker = Checker {
         old: &State::default(),
         new,
@@ -94,20 +88,20 @@ impl Used {
     }
 }
 
-pub(super) struct Checker<'a> {
-    pub(super) old: &'a State,
-    pub(super) new: &'a State,
+pub(crate) struct Checker<'a> {
+    pub(crate) old: &'a State,
+    pub(crate) new: &'a State,
     /// Whether all of `new` is to be looked at. Else `old` was sound, so that only what was touched can be wrong, and what
     /// refers to what is gone.
     whole: bool,
-    pub(super) touched: &'a Touched,
-    pub(super) broken: &'a Broken,
-    pub(super) refused: &'a mut Refused,
+    pub(crate) touched: &'a Touched,
+    pub(crate) broken: &'a Broken,
+    pub(crate) refused: &'a mut Refused,
 }
 
 impl Checker<'_> {
     /// Refuses `item`, by the change that touched it; `None` if none did.
-    pub(super) fn refuse(
+    pub(crate) fn refuse(
         &mut self,
         code: Code,
         item: &ItemKey,
@@ -281,7 +275,7 @@ impl Checker<'_> {
     }
 
     /// Refuses one of two items that cannot both be: the one that the transaction touched.
-    pub(super) fn refuse_pair(
+    pub(crate) fn refuse_pair(
         &mut self,
         code: Code,
         item: &ItemKey,

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::check::Checker;
-use super::model::{KeyId, Owner};
-use super::parse::ItemKey;
-use super::refusal::Code;
+use crate::check::Checker;
+use crate::parse::ItemKey;
+use crate::refusal::Code;
+use crate::state::{KeyId, Owner};
 
 /// Adds everything that is wrong with the keys.
-pub(super) fn check(checker: &mut Checker<'_>) {
+pub(crate) fn check(checker: &mut Checker<'_>) {
     let (old, new) = (checker.old, checker.new);
     let owners_changed = !(new.links.same(&old.links) && new.circuits.same(&old.circuits));
     if !owners_changed && new.keys.same(&old.keys) && new.transmits.same(&old.transmits) {

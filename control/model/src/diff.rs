@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use prost::Message;
 use twinseal_api::v1;
 
-use super::items::proto;
-use super::model::State;
-use super::parse::{Item, ItemKey};
-use super::transaction::Touched;
+use crate::items::proto;
+use crate::parse::{Item, ItemKey};
+use crate::state::State;
+use crate::transaction::Touched;
 
 /// Items that a summary names.
 const NAMED: usize = 100;
@@ -35,7 +35,7 @@ impl Counts {
     }
 
     /// As the API tells it, without the items.
-    pub(super) fn report(self) -> v1::Diff {
+    pub fn report(self) -> v1::Diff {
         v1::Diff {
             created: self.created,
             updated: self.updated,
@@ -139,7 +139,7 @@ impl Summary {
 }
 
 /// What differs of what was touched.
-pub(super) fn summary(old: &State, new: &State, touched: &Touched) -> Summary {
+pub fn summary(old: &State, new: &State, touched: &Touched) -> Summary {
     let mut summary = Summary::default();
     for key in touched.keys() {
         if let Some(fate) = Fate::of(old, new, key) {
@@ -150,17 +150,17 @@ pub(super) fn summary(old: &State, new: &State, touched: &Touched) -> Summary {
 }
 
 /// An item that changes.
-pub(super) struct Difference {
+pub struct Difference {
     /// Which.
-    pub(super) key: ItemKey,
+    pub key: ItemKey,
     /// As it was, `None` if it is created.
-    pub(super) old: Option<Item>,
+    pub old: Option<Item>,
     /// As it will be, `None` if it is deleted.
-    pub(super) new: Option<Item>,
+    pub new: Option<Item>,
 }
 
 /// The items that differ, of those that were touched, in the order of their changes.
-pub(super) fn differences(old: &State, new: &State, touched: &Touched) -> Vec<Difference> {
+pub fn differences(old: &State, new: &State, touched: &Touched) -> Vec<Difference> {
     let mut items: Vec<_> = touched.iter().collect();
     items.sort_by_key(|(_, change)| **change);
     let differences = items.into_iter().map(|(key, _)| Difference {
@@ -172,7 +172,7 @@ pub(super) fn differences(old: &State, new: &State, touched: &Touched) -> Vec<Di
 }
 
 /// As the API tells it, cut to what fits.
-pub(super) fn report(differences: &[Difference], counts: Counts) -> v1::Diff {
+pub fn report(differences: &[Difference], counts: Counts) -> v1::Diff {
     let mut changes = Vec::new();
     let mut size = 0;
     for difference in differences {

@@ -4,19 +4,16 @@ use std::cmp::Ordering;
 use std::net::IpAddr;
 
 use twinseal_api::v1::{self, item::Item as Proto};
-use twinseal_crypto::Suite;
-use twinseal_ebpf::XdpMode;
-use twinseal_xsk::BindMode;
+use twinseal_crypto::{Direction, Suite};
 
-use super::events::{direction, key_ref};
-use super::model::{
+use crate::parse::{Item, ItemKey};
+use crate::port::{BindMode, Device, XdpMode};
+use crate::state::{
     Checksum, Circuit, End, Hop, Key, KeyId, LabelAction, Limits, Link, LinkName, Member, Owner,
     Port, PortName, Prefix, Role, State, Table, Target, Via, VrfName,
 };
-use super::parse::{Item, ItemKey};
-use twinseal_fib::Dscp;
-use twinseal_runtime::ports::Device;
 use twinseal_wire::ethernet::Mac;
+use twinseal_wire::ip::Dscp;
 
 impl State {
     /// The item as it is.
@@ -49,14 +46,14 @@ impl State {
 }
 
 /// All items of a state; given back to Replace they make the same state.
-pub(super) fn all(state: &State) -> Vec<v1::Item> {
+pub fn all(state: &State) -> Vec<v1::Item> {
     let mut items = Vec::new();
     each(state, |item| items.push(item));
     items
 }
 
 /// The same, one after the other.
-pub(super) fn each(state: &State, mut take: impl FnMut(v1::Item)) {
+pub fn each(state: &State, mut take: impl FnMut(v1::Item)) {
     each_after(state, None, |item| {
         take(item);
         true
@@ -64,7 +61,7 @@ pub(super) fn each(state: &State, mut take: impl FnMut(v1::Item)) {
 }
 
 /// The same, from the one after `last` until `take` has enough; tells which was taken last then.
-pub(super) fn each_after(
+pub fn each_after(
     state: &State,
     last: Option<&ItemKey>,
     mut take: impl FnMut(v1::Item) -> bool,
@@ -132,7 +129,7 @@ pub(super) fn each_after(
 }
 
 /// The entries of a table after a key, or all.
-pub(super) fn after<'a, K: Ord, V>(
+pub fn after<'a, K: Ord, V>(
     table: &'a Table<K, V>,
     last: Option<&'a K>,
 ) -> impl Iterator<Item = (&'a K, &'a V)> {
@@ -143,7 +140,7 @@ pub(super) fn after<'a, K: Ord, V>(
 }
 
 /// The name of an item.
-pub(super) fn reference(key: &ItemKey) -> v1::ItemRef {
+pub fn reference(key: &ItemKey) -> v1::ItemRef {
     use v1::item_ref::Item as Ref;
     let item = match key {
         ItemKey::Port(name) => Ref::Port(name.to_string()),
@@ -175,7 +172,7 @@ pub(super) fn reference(key: &ItemKey) -> v1::ItemRef {
 }
 
 /// One item.
-pub(super) fn proto(item: &Item) -> v1::Item {
+pub fn proto(item: &Item) -> v1::Item {
     let item = match item {
         Item::Port(name, it) => port(name, it),
         Item::Vrf(name) => vrf(name),
@@ -227,7 +224,8 @@ fn group(name: &str, members: &[Member]) -> Proto {
     })
 }
 
-pub(super) fn route(vrf: &VrfName, prefix: &Prefix, target: &Target) -> Proto {
+/// A route as the API has it.
+pub fn route(vrf: &VrfName, prefix: &Prefix, target: &Target) -> Proto {
     Proto::Route(v1::Route {
         vrf: vrf.to_string(),
         prefix: prefix.to_string(),
@@ -341,7 +339,7 @@ fn link(name: &str, link: &Link) -> Proto {
 }
 
 /// A circuit.
-pub(super) fn circuit(name: &str, circuit: &Circuit) -> v1::Circuit {
+pub fn circuit(name: &str, circuit: &Circuit) -> v1::Circuit {
     let (dscp, dscp_value) = match circuit.dscp {
         Dscp::Copy => (v1::Dscp::Copy, 0),
         Dscp::Fixed(0) => (v1::Dscp::Zero, 0),
@@ -368,17 +366,39 @@ fn via(via: &Via) -> v1::Via {
     }
 }
 
-pub(super) fn end(end: End) -> v1::End {
+/// An end as the API has it.
+pub fn end(end: End) -> v1::End {
     match end {
         End::A => v1::End::A,
         End::B => v1::End::B,
     }
 }
 
-pub(super) fn suite(suite: Suite) -> v1::Suite {
+/// A cipher suite as the API has it.
+pub fn suite(suite: Suite) -> v1::Suite {
     match suite {
         Suite::Aes256Gcm => v1::Suite::Aes256Gcm,
         Suite::Aes128Gcm => v1::Suite::Aes128Gcm,
         Suite::ChaCha20Poly1305 => v1::Suite::Chacha20Poly1305,
+    }
+}
+
+/// A key's name in the API.
+pub fn key_ref(id: &KeyId) -> v1::KeyRef {
+    v1::KeyRef {
+        owner: Some(match &id.owner {
+            Owner::Link(name) => v1::key_ref::Owner::Link(name.to_string()),
+            Owner::Circuit(name) => v1::key_ref::Owner::Circuit(name.to_string()),
+        }),
+        direction: direction(id.direction).into(),
+        epoch: id.epoch,
+    }
+}
+
+/// A direction in the API.
+pub fn direction(direction: Direction) -> v1::Direction {
+    match direction {
+        Direction::AToB => v1::Direction::AToB,
+        Direction::BToA => v1::Direction::BToA,
     }
 }

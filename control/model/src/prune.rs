@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::model::{
+use crate::parse::{Action, Item, ItemKey};
+use crate::refusal::Refused;
+use crate::state::{
     CircuitName, GroupName, Hop, LabelAction, LinkName, Owner, PortName, State, Target,
 };
-use super::parse::{Action, Item, ItemKey};
-use super::refusal::Refused;
-use super::transaction::{self, Touched};
+use crate::transaction;
+use crate::transaction::Touched;
 
 /// What goes.
 #[derive(Default)]
@@ -20,7 +21,7 @@ struct Gone {
 
 /// Takes the ports and links that a refusal names out of a state, with all that needs them. Tells the items that went or
 /// changed: none, if it names nothing of that kind.
-pub(super) fn prune(state: &mut State, refused: &Refused) -> Touched {
+pub fn prune(state: &mut State, refused: &Refused) -> Touched {
     let names: BTreeSet<&str> = refused.items().iter().map(|it| it.item.as_str()).collect();
     let named = |item: ItemKey| names.contains(item.to_string().as_str());
     let mut gone = Gone::default();
@@ -117,10 +118,10 @@ impl Gone {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::check_whole;
-    use super::super::refusal::Code;
-    use super::super::tests::edge;
     use super::*;
+    use crate::check::check_whole;
+    use crate::refusal::Code;
+    use crate::testing::edge;
 
     #[test]
     fn what_needs_it_goes_and_the_rest_stays_sound() {
@@ -137,10 +138,10 @@ mod tests {
             let mut refused = Refused::default();
             check_whole(&state, &mut refused);
             assert!(refused.is_empty(), "{named}: {refused}");
-            let items = super::super::items::all(&state);
+            let items = crate::items::all(&state);
             assert_eq!(items.len(), left, "{named}: {items:#?}");
             // What it tells is what differs.
-            let differs = super::super::diff::differences(&before, &state, &touched);
+            let differs = crate::diff::differences(&before, &state, &touched);
             assert_eq!(differs.len(), touched.len());
             assert_eq!(prune(&mut state, &refused), Touched::new());
         }

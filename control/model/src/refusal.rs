@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-pub use twinseal_api::v1::RefusalCode as Code;
-pub use twinseal_api::v1::RefusedItem;
+pub use twinseal_api::v1::{RefusalCode as Code, RefusedItem};
 
-use super::parse::ItemKey;
-use crate::text::{sentence, shorten, word};
+use crate::parse::ItemKey;
+use twinseal_base::text::{sentence, shorten, word};
 
 /// Reasons that one line of a log or an event has.
 const SHOWN: usize = 20;
@@ -173,12 +172,12 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 /// A change's place as the protocol has it. What Replace sweeps away has none.
-pub(super) fn place(index: usize) -> i32 {
+pub fn place(index: usize) -> i32 {
     i32::try_from(index).unwrap_or(-1)
 }
 
 /// A reason that names one item.
-pub(super) fn reason(
+pub fn reason(
     code: Code,
     change: Option<usize>,
     item: &ItemKey,

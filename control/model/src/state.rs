@@ -12,10 +12,10 @@ use smol_str::SmolStr;
 use twinseal_api::v1;
 use twinseal_crypto::{Direction, Fingerprint, Layer, Suite};
 
-pub use super::table::Table;
-use twinseal_fib::Dscp;
-use twinseal_runtime::ports::PortSpec;
+use crate::port::PortSpec;
+pub use crate::table::Table;
 use twinseal_wire::ethernet::Mac;
+use twinseal_wire::ip::Dscp;
 
 /// Everything that a controller has set. Cloning shares all tables, and what a clone changes it alone sees: the old
 /// state is there to go back to.

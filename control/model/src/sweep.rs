@@ -2,14 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::model::{Prefix, State, VrfName};
-use super::parse::{Action, Change, ItemKey, Parsed};
+use crate::parse::{Action, Change, ItemKey, Parsed};
+use crate::state::{Prefix, State, VrfName};
 
 /// The place of changes that no item of the request asked for.
 const NOWHERE: usize = usize::MAX;
 
 /// Leaves out what is there already, and adds the deletion of what is not named.
-pub(super) fn sweep(state: &State, parsed: &mut Parsed) {
+pub fn sweep(state: &State, parsed: &mut Parsed) {
     let mut named = Named::default();
     // The last of several changes to one item wins, so it is not enough that one of them is equal to what is there.
     let mut twice = HashSet::new();

@@ -1,18 +1,18 @@
 //! Changes applied to a state: a new state, or every reason why not. No side effects.
 //!
 //! A transaction is judged by where it ends, not by how it gets there: changes are applied in order, so that a later one
-//! to the same item wins, and only then [`check`](super::check) looks whether everything that is pointed at exists.
+//! to the same item wins, and only then [`check`](crate::check) looks whether everything that is pointed at exists.
 //! When a link or circuit is deleted, its keys and its transmit epoch go with it.
 
 use std::collections::HashMap;
 
 use twinseal_crypto::{Fingerprint, Secret};
 
-use super::check;
-use super::diff::{self, Summary};
-use super::model::{Key, KeyId, Owner, State};
-use super::parse::{Action, Item, ItemKey, Kept, Parsed};
-use super::refusal::{Code, Refused, reason};
+use crate::diff::Summary;
+use crate::parse::{Action, Item, ItemKey, Kept, Parsed};
+use crate::refusal::{Code, Refused, reason};
+use crate::state::{Key, KeyId, Owner, State};
+use crate::{check, diff};
 
 /// Which change touched an item last.
 pub type Touched = HashMap<ItemKey, usize>;
@@ -33,7 +33,7 @@ pub struct Outcome {
 
 impl Outcome {
     /// To a state from before a restart.
-    pub(super) fn restored(state: State) -> Self {
+    pub fn restored(state: State) -> Self {
         Self {
             changes: Summary::default(),
             state,
@@ -44,7 +44,7 @@ impl Outcome {
     }
 
     /// Back to `new`, which was a state before.
-    pub(super) fn back(old: &State, new: State, touched: Touched) -> Self {
+    pub fn back(old: &State, new: State, touched: Touched) -> Self {
         let mut starts = starts(old, &new, &touched);
         // The others were burned before it was stored.
         starts.retain(|start| start.installed);
@@ -78,7 +78,7 @@ pub fn apply(old: &State, parsed: Parsed) -> Result<Outcome, Refused> {
 }
 
 /// Applies changes that have been judged before, when they were made.
-pub(super) fn replay(state: &mut State, changes: impl Iterator<Item = Action>) {
+pub fn replay(state: &mut State, changes: impl Iterator<Item = Action>) {
     // Nothing asks what was before; kept, it would have every table copied that changes.
     let old = State::default();
     let mut draft = Draft {

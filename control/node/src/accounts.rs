@@ -5,11 +5,11 @@ use std::collections::{HashMap, VecDeque};
 use tokio::sync::oneshot;
 use twinseal_api::v1::{self, EventKind, event::Event as Body};
 
-use super::events::{Events, FaultKind};
-use super::handle::Usage;
-use super::keys::Live;
-use super::model::State;
-use super::usage::{Filter, Flushed, Meter, Store};
+use crate::events::{Events, FaultKind};
+use crate::handle::Usage;
+use crate::keys::Live;
+use crate::usage::{Filter, Flushed, Meter, Store};
+use twinseal_model::state::State;
 use twinseal_runtime::workers::Pool;
 use twinseal_runtime::workers::stats::Snapshot;
 

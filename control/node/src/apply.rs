@@ -6,20 +6,20 @@ use std::sync::{Arc, Weak};
 use twinseal_api::v1;
 use twinseal_crypto::{BurnUse, Secret};
 
-use super::confirm::{Pending, Within};
-use super::diff;
-use super::events::changes::Change;
-use super::keys::Live;
-use super::model::{KeyId, State};
-use super::mtu;
-use super::node::{Node, sources};
-use super::parse::{self, ItemKey, Parsed};
-use super::ports::IfAbsent;
-use super::refusal::{Code, Refused, reason};
-use super::requests::{Digest, Digester};
-use super::sweep::sweep;
-use super::transaction::{self, Outcome, Start, Touched};
+use crate::confirm::{Pending, Within};
+use crate::events::changes::Change;
+use crate::keys::Live;
+use crate::mtu;
+use crate::node::{Node, sources};
+use crate::ports::IfAbsent;
+use crate::requests::{Digest, Digester};
 use twinseal_fib::Tables;
+use twinseal_model::parse::{ItemKey, Parsed};
+use twinseal_model::refusal::{Code, Refused, reason};
+use twinseal_model::state::{KeyId, State};
+use twinseal_model::sweep::sweep;
+use twinseal_model::transaction::{Outcome, Start, Touched};
+use twinseal_model::{diff, parse, transaction};
 
 /// What is asked of a transaction besides its changes.
 #[derive(Clone, Debug, Default)]
@@ -37,7 +37,7 @@ pub struct Options {
 impl Options {
     /// Adds to what a request says in short, of which its name is no part. A whole state is another request than the same
     /// items as changes.
-    pub(super) fn add_to(&self, digest: &mut Digester, replace: bool) {
+    pub fn add_to(&self, digest: &mut Digester, replace: bool) {
         digest.add(&v1::ApplyRequest {
             dry_run: self.dry_run,
             expected_generation: self.expected_generation,

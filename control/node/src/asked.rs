@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::crowd::Crowd;
+use crate::crowd::Crowd;
 use twinseal_fib::MAX_PORTS;
 
 /// A neighbour: the kernel's index of its device, and its address.

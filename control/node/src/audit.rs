@@ -21,14 +21,14 @@ use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 use twinseal_api::v1;
 
-use super::access::Caller;
-use super::diff::Summary;
-use super::lines::{Lines, Writer};
-use super::refusal::{Refused, text};
-use super::store::Stored;
-use crate::text::{hide_secrets, word};
-use crate::time::{rfc3339, unix_nanos};
+use crate::lines::{Lines, Writer};
+use crate::store::Stored;
 use describe::{describe, diff, set};
+use twinseal_access::Caller;
+use twinseal_base::text::{hide_secrets, word};
+use twinseal_base::time::{rfc3339, unix_nanos};
+use twinseal_model::diff::Summary;
+use twinseal_model::refusal::{Refused, text};
 
 /// Items of a transaction that are named; the others are counted.
 pub(super) const NAMED: usize = 100;
@@ -363,7 +363,7 @@ fn log(line: Line) {
 }
 
 /// The generation of the last line of a file that tells of one; 0 if none does.
-pub(super) fn last_generation(path: &Path) -> u64 {
+pub fn last_generation(path: &Path) -> u64 {
     let mut first = path.as_os_str().to_owned();
     first.push(".1");
     // It may have been turned over just now.

@@ -2,10 +2,10 @@
 
 use twinseal_crypto::{BurnError, BurnGuard, BurnMark, BurnUse, Fingerprint};
 
-use super::refusal::{Code, Refused};
-use super::state_dir::StateDirError;
-use super::store::newest::{Newest, Reached};
-use super::transaction::Outcome;
+use crate::state_dir::StateDirError;
+use crate::store::newest::{Newest, Reached};
+use twinseal_model::refusal::{Code, Refused};
+use twinseal_model::transaction::Outcome;
 
 /// The memory of burned secrets, or why there is none.
 pub(super) struct Burned {

@@ -9,14 +9,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use twinseal_api::v1;
 
-use super::apply::Cause;
-use super::events::changes::{self, Change};
-use super::keys::Live;
-use super::model::State;
-use super::node::Node;
-use super::refusal::{Code, Refused};
-use super::transaction::Touched;
-use crate::time::unix;
+use crate::apply::Cause;
+use crate::events::changes;
+use crate::events::changes::Change;
+use crate::keys::Live;
+use crate::node::Node;
+use twinseal_base::time::unix;
+use twinseal_model::refusal::{Code, Refused};
+use twinseal_model::state::State;
+use twinseal_model::transaction::Touched;
 
 /// The longest time to confirm in.
 const LONGEST: Duration = Duration::from_secs(86_400);

@@ -1,6 +1,6 @@
 //! How many neighbours the hosts of one edge port may have in the kernel's tables.
 //!
-//! A table is one for all devices (see [`asked`](super::asked)), and the kernel learns whoever sends it an ARP request or a
+//! A table is one for all devices (see [`asked`](crate::asked)), and the kernel learns whoever sends it an ARP request or a
 //! neighbour solicitation. Two bounds keep a port's hosts from filling it. The port's steering program lets only so many
 //! new ones through ([`in_five_seconds`](Crowd::in_five_seconds)), so the kernel may forget others in time. And as it never
 //! forgets those that tell it something new again and again, [`excess`](Crowd::excess) names those to take out where a
@@ -9,8 +9,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::asked::Key;
-use super::compile::KernelNeighbours;
+use crate::asked::Key;
+use crate::compile::KernelNeighbours;
 
 /// The kernel's `gc_thresh3` where it does not say.
 const TABLE: usize = 1024;

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::compile::Sources;
-use super::health::{self, Health};
-use super::model::{CircuitName, GroupName, Hop, Member, Table, Via};
-use super::netlink::View;
+use crate::compile::Sources;
+use crate::health;
+use crate::health::Health;
+use crate::netlink::View;
+use twinseal_model::state::{CircuitName, GroupName, Hop, Member, Table, Via};
 
 /// What does not carry packets, and why.
 #[derive(Clone, Default, PartialEq, Debug)]

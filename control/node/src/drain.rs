@@ -14,13 +14,13 @@ use serde::{Deserialize, Serialize};
 use twinseal_api::v1::{self, drain_target::Target};
 use twinseal_crypto::write_whole;
 
-use super::events::{EventKind, Events};
-use super::model::{Hop, LabelAction, LinkName, PortName, State, Target as RouteTarget};
-use super::node::Node;
-use super::parse::{Item, ItemKey};
-use super::refusal::{Code, Refused, reason};
-use super::transaction::Touched;
-use crate::time::unix_nanos;
+use crate::events::{EventKind, Events};
+use crate::node::Node;
+use twinseal_base::time::unix_nanos;
+use twinseal_model::parse::{Item, ItemKey};
+use twinseal_model::refusal::{Code, Refused, reason};
+use twinseal_model::state::{Hop, LabelAction, LinkName, PortName, State, Target as RouteTarget};
+use twinseal_model::transaction::Touched;
 
 /// The file of the state directory.
 pub const DRAINED_FILE: &str = "drained";

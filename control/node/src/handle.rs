@@ -3,15 +3,15 @@
 use tokio::sync::{mpsc, oneshot};
 use twinseal_api::v1;
 
-use super::apply::Transaction;
-use super::audit::{Entry, Tapping, Written};
-use super::events::{FaultKind, Log};
-use super::refusal::Refused;
-use super::report::{Counts, Moment};
-use super::restore::not_stored;
-use super::store::Stored;
-use super::taps::{Opened, Taken};
-use super::usage::{Filter, Flushed};
+use crate::apply::Transaction;
+use crate::audit::{Entry, Tapping, Written};
+use crate::events::{FaultKind, Log};
+use crate::report::{Counts, Moment};
+use crate::restore::not_stored;
+use crate::store::Stored;
+use crate::taps::{Opened, Taken};
+use crate::usage::{Filter, Flushed};
+use twinseal_model::refusal::Refused;
 use twinseal_runtime::workers::taps::capture::Captured;
 use twinseal_runtime::workers::taps::trace::Traced;
 
@@ -197,7 +197,7 @@ impl NodeHandle {
     }
 
     /// Has something told that is wrong.
-    pub(super) async fn fault(&self, kind: FaultKind, detail: String) {
+    pub async fn fault(&self, kind: FaultKind, detail: String) {
         // A node that has stopped tells nothing more.
         let _ = self.0.send(Command::Fault(kind, detail)).await;
     }

@@ -8,13 +8,13 @@ use twinseal_api::v1::{
     self, CircuitChange, EventKind, LinkStatus, PortStatus, event::Event as Body,
 };
 
-use super::compile::{OpenPort, Sources};
-use super::events::Events;
-use super::events::changes::{self, Births, Change};
-use super::model::{CircuitName, KeyId, LinkName, Owner, PortName, State};
-use super::netlink::View;
-use super::said::{Kind, Said};
-use twinseal_runtime::ports::Device;
+use crate::compile::{OpenPort, Sources};
+use crate::events::changes::{Births, Change};
+use crate::events::{Events, changes};
+use crate::netlink::View;
+use crate::said::{Kind, Said};
+use twinseal_model::port::Device;
+use twinseal_model::state::{CircuitName, KeyId, LinkName, Owner, PortName, State};
 use twinseal_wire::ethernet::Mac;
 
 /// How a port, link or circuit is.

@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use twinseal_crypto::{Context, CryptoError, Fingerprint, Lanes, OpenSa, Provider, SealSa, Secret};
 
-use super::model::{CircuitName, KeyId, LinkName, Owner, State, Table};
-use super::parse::ItemKey;
-use super::refusal::{Code, Refused, reason};
-use super::transaction::Touched;
 use twinseal_fib::traffic::Traffic;
+use twinseal_model::parse::ItemKey;
+use twinseal_model::refusal::{Code, Refused, reason};
+use twinseal_model::state::{CircuitName, KeyId, LinkName, Owner, State, Table};
+use twinseal_model::transaction::Touched;
 
 /// How SAs are made.
 #[derive(Clone, Copy)]

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use twinseal_crypto::SealSa;
 
-use super::keys::Live;
-use super::model::{KeyId, Limits, Owner, State};
-use crate::time::since_boot;
+use crate::keys::Live;
+use twinseal_base::time::since_boot;
+use twinseal_model::state::{KeyId, Limits, Owner, State};
 
 /// What a key has used of its limits.
 struct Use {

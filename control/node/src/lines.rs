@@ -41,7 +41,7 @@ impl Reopen {
     }
 
     /// How often it was asked.
-    pub(super) fn asked(&self) -> u64 {
+    pub fn asked(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }

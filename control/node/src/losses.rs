@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::compile::OpenPort;
-use super::events::{Events, FaultKind};
-use super::model::{Port, PortName, Role, State};
-use super::ports::Ports;
-use twinseal_runtime::ports::Device;
+use crate::compile::OpenPort;
+use crate::events::{Events, FaultKind};
+use crate::ports::Ports;
+use twinseal_model::port::Device;
+use twinseal_model::state::{Port, PortName, Role, State};
 use twinseal_runtime::workers::stats::{PortTotals, Snapshot};
 
 /// Told at once, and again after this long.
@@ -150,11 +150,12 @@ impl Losses {
 
 #[cfg(test)]
 mod tests {
-    use twinseal_runtime::ports::{Outcome, PortSpec};
+    use twinseal_model::port::PortSpec;
+    use twinseal_runtime::ports::Outcome;
     use twinseal_wire::ethernet::Mac;
 
     use super::*;
-    use crate::control::model::VrfName;
+    use twinseal_model::state::VrfName;
 
     /// What is told of an edge port with so many frames in these counters.
     fn told(device_mtu: u16, counters: &[(&'static str, u64)]) -> Vec<(Option<FaultKind>, String)> {
@@ -169,7 +170,7 @@ mod tests {
                 },
             },
             local: Default::default(),
-            checksum: crate::control::model::Checksum::Auto,
+            checksum: twinseal_model::state::Checksum::Auto,
         };
         let outcome = Outcome {
             mac: Mac::default(),

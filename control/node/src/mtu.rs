@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
-use super::compile::Sources;
-use super::model::{LinkName, PortName, Role, State, VrfName};
-use super::node::Node;
-use super::parse::ItemKey;
-use super::transaction::Touched;
-use super::warnings::Found;
-use twinseal_runtime::ports::Device;
+use crate::compile::Sources;
+use crate::node::Node;
+use crate::warnings::Found;
+use twinseal_model::parse::ItemKey;
+use twinseal_model::port::Device;
+use twinseal_model::state::{LinkName, PortName, Role, State, VrfName};
+use twinseal_model::transaction::Touched;
 use twinseal_wire::overlay::OVERHEAD;
 use twinseal_wire::{ip, udp};
 

@@ -24,8 +24,8 @@ use rtnetlink::sys::SocketAddr;
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::task::JoinHandle;
 
-use super::compile::{HostAddress, HostAddresses, KernelNeighbours, Standing};
-use super::devices::Devices;
+use crate::compile::{HostAddress, HostAddresses, KernelNeighbours, Standing};
+use crate::devices::Devices;
 use twinseal_wire::ethernet::Mac;
 
 /// The kernel's tables as last heard.

@@ -4,26 +4,25 @@ use std::time::Duration;
 
 use rtnetlink::{LinkUnspec, LinkVeth};
 use tokio::time::timeout;
+use twinseal_lab::Lab;
 
 use super::*;
-use crate::control::devices::Departure;
+use crate::devices::Departure;
 
 /// Runs a test on a thread in a new network namespace; says so loudly if there can be none.
 fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
-    let thread = std::thread::spawn(move || {
-        // SAFETY: unshare has no memory preconditions; only this thread changes its namespace.
-        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-            let error = std::io::Error::last_os_error();
-            eprintln!("SKIPPED: no network namespace: {error}");
-            return;
-        }
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime")
-            .block_on(test());
-    });
-    thread.join().expect("the test failed");
+    if let Err(why) = Lab::available() {
+        eprintln!("SKIPPED: no network namespace: {why}");
+        return;
+    }
+    let lab = Lab::new("netlink").expect("a lab");
+    let namespace = lab.namespace("n").expect("a namespace");
+    let run = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().build().expect("a runtime");
+        runtime.block_on(test());
+    };
+    namespace.run(run).expect("the test failed");
 }
 
 /// A pair of devices and their indices, both up.

@@ -9,38 +9,39 @@ use tokio::sync::oneshot;
 use twinseal_api::v1;
 use twinseal_crypto::{Fingerprint, SealSa};
 
-use super::access::Access;
-use super::accounts::Accounts;
-use super::audit::{Audit, Tapping, Written};
-use super::burned::Burned;
-use super::compile::{Compiler, Sources};
-use super::confirm::Pending;
-use super::diff::Summary;
-use super::down::{Down, Members};
-use super::drain::Drains;
-use super::events::security::Security;
-use super::events::{Events, FaultKind};
-use super::handle::{Command, Commands, Reply, Settled, Tapped};
-use super::health::Health;
-use super::keys::{Live, SaConfig};
-use super::limits::Watch;
-use super::losses::Losses;
-use super::model::{Limits, State};
-use super::netlink::{Changed, Netlink};
-use super::ports::Ports;
-use super::refusal::Refused;
-use super::requested::Requested;
-use super::requests::Requests;
-use super::resolve::Resolver;
-use super::restore::Restoring;
-use super::rollback::Unrestored;
-use super::secrets::Served;
-use super::state_dir::{self, Lock, StateDirError};
-use super::store::{Store, Stored};
-use super::taps::{OpenTaps, Opened};
-use super::warnings::Warnings;
-use crate::time::since_boot;
+use crate::accounts::Accounts;
+use crate::audit::{Audit, Tapping, Written};
+use crate::burned::Burned;
+use crate::compile::{Compiler, Sources};
+use crate::confirm::Pending;
+use crate::down::{Down, Members};
+use crate::drain::Drains;
+use crate::events::security::Security;
+use crate::events::{Events, FaultKind};
+use crate::handle::{Command, Commands, Reply, Settled, Tapped};
+use crate::health::Health;
+use crate::keys::{Live, SaConfig};
+use crate::limits::Watch;
+use crate::losses::Losses;
+use crate::netlink::{Changed, Netlink};
+use crate::ports::Ports;
+use crate::requested::Requested;
+use crate::requests::Requests;
+use crate::resolve::Resolver;
+use crate::restore::Restoring;
+use crate::rollback::Unrestored;
+use crate::secrets::Served;
+use crate::state_dir;
+use crate::state_dir::{Lock, StateDirError};
+use crate::store::{Store, Stored};
+use crate::taps::{OpenTaps, Opened};
+use crate::warnings::Warnings;
+use twinseal_access::Access;
+use twinseal_base::time::since_boot;
 use twinseal_forward::reason::DropReason;
+use twinseal_model::diff::Summary;
+use twinseal_model::refusal::Refused;
+use twinseal_model::state::{Limits, State};
 use twinseal_runtime::workers::Pool;
 
 /// How often the house is kept.
@@ -76,11 +77,13 @@ pub struct Node {
     losses: Losses,
     pub(super) warnings: Warnings,
     pub(super) access: Access,
-    pub(super) audit: Audit,
+    /// Where calls are taken down.
+    pub audit: Audit,
     pub(super) accounts: Accounts,
     pub(super) requests: Requests,
     pub(super) served: Served,
-    pub(super) key_limits: Limits,
+    /// When a key stops to transmit, unless it says otherwise itself.
+    pub key_limits: Limits,
     pub(super) watch: Watch,
     pub(super) drains: Drains,
     pub(super) taps: OpenTaps,

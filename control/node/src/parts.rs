@@ -3,10 +3,10 @@
 use prost::Message;
 use twinseal_api::v1;
 
-use super::items::{after, each_after};
-use super::model::{CircuitName, KeyId, LinkName};
-use super::parse::ItemKey;
-use super::report::{Counts, Moment};
+use crate::report::{Counts, Moment};
+use twinseal_model::items::{after, each_after};
+use twinseal_model::parse::ItemKey;
+use twinseal_model::state::{CircuitName, KeyId, LinkName};
 
 /// About how many bytes a part has.
 const PART: usize = 64 << 10;
@@ -16,7 +16,7 @@ const ENTRIES: usize = 500;
 const MAX_WHOLE: usize = 4 << 20;
 
 /// The parts of a moment, made one by one.
-pub(super) struct Parts {
+pub struct Parts {
     moment: Moment,
     next: Next,
 }
@@ -33,7 +33,7 @@ enum Next {
 
 impl Parts {
     /// Of a moment.
-    pub(super) fn new(moment: Moment) -> Self {
+    pub fn new(moment: Moment) -> Self {
         Self {
             moment,
             next: Next::Head,
@@ -125,7 +125,7 @@ impl Iterator for Parts {
 }
 
 /// All parts as one, unless that has too many bytes.
-pub(super) fn whole(moment: Moment) -> Option<v1::GetResponse> {
+pub fn whole(moment: Moment) -> Option<v1::GetResponse> {
     let mut parts = Parts::new(moment);
     let mut whole = parts.next()?;
     let mut size = whole.encoded_len();
@@ -150,7 +150,7 @@ pub(super) fn whole(moment: Moment) -> Option<v1::GetResponse> {
 }
 
 /// The parts of counters, made one by one.
-pub(super) struct StatsParts {
+pub struct StatsParts {
     counts: Counts,
     next: NextStats,
 }
@@ -164,7 +164,7 @@ enum NextStats {
 
 impl StatsParts {
     /// Of a moment.
-    pub(super) fn new(counts: Counts) -> Self {
+    pub fn new(counts: Counts) -> Self {
         Self {
             counts,
             next: NextStats::Head,
@@ -207,7 +207,7 @@ impl Iterator for StatsParts {
 }
 
 /// All counters as one, unless that has too many bytes.
-pub(super) fn whole_stats(counts: Counts) -> Option<v1::StatsResponse> {
+pub fn whole_stats(counts: Counts) -> Option<v1::StatsResponse> {
     let mut parts = StatsParts::new(counts);
     let mut whole = parts.next()?;
     let mut size = whole.encoded_len();

@@ -3,22 +3,24 @@
 mod absent;
 mod follow;
 mod guard;
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::compile::OpenPort;
-use super::events::{Events, FaultKind};
-use super::model::{Link, LinkName, Port, PortName, Role, State, Table};
-use super::netlink::View;
-use super::parse::ItemKey;
-use super::refusal::{Code, Refused, RefusedItem, reason};
-use super::transaction::Touched;
+use crate::compile::OpenPort;
+use crate::events::{Events, FaultKind};
+use crate::netlink::View;
 pub(super) use absent::IfAbsent;
 use follow::Following;
 use twinseal_fib::{MAX_PORTS, PortIndex};
+use twinseal_model::parse::ItemKey;
+use twinseal_model::refusal::{Code, Refused, RefusedItem, reason};
+use twinseal_model::state::{Link, LinkName, Port, PortName, Role, State, Table};
+use twinseal_model::transaction::Touched;
 use twinseal_runtime::ports::{Outcome, PortError, Steering, tap};
 use twinseal_runtime::workers::Pool;
+use wanted::wanted;
 
 /// Ports that are open, by name.
 #[derive(Default)]
@@ -156,7 +158,7 @@ impl Ports {
             .iter()
             .filter(|(name, port)| !self.has(name, port))
         {
-            let mut checked = pool.check_port(&port.spec);
+            let mut checked = pool.check_port(&wanted(&port.spec));
             if !self.handles.contains_key(name) {
                 match room.checked_sub(1) {
                     Some(rest) => room = rest,
@@ -186,7 +188,7 @@ impl Ports {
         let index = self.free_index().ok_or(PortError::TooMany)?;
         let ifindex = port.spec.netdev().and_then(|netdev| view.index_of(netdev));
         let addresses = local(port, ifindex, view);
-        let (steering, outcome) = match pool.add_port(index, &port.spec, &addresses) {
+        let (steering, outcome) = match pool.add_port(index, &wanted(&port.spec), &addresses) {
             Ok(opened) => opened,
             Err(error) if if_absent.waits(&port.spec, &error) => {
                 self.take_in_closed(name, port, index, view, &error);

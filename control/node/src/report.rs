@@ -5,19 +5,18 @@ use std::sync::Arc;
 
 use twinseal_api::v1;
 
-use super::compile::{OpenPort, Sources};
-use super::down::Down;
-use super::drain::{Drains, Scope};
-use super::events::key_ref;
-use super::health;
-use super::items::{after, suite};
-use super::keys::Live;
-use super::model::{CircuitName, Key, KeyId, LinkName, Name, PortName, Role, State};
-use super::netlink::View;
-use super::node::Node;
-use super::parse::ItemKey;
-use super::table::Table;
+use crate::compile::{OpenPort, Sources};
+use crate::down::Down;
+use crate::drain::{Drains, Scope};
+use crate::health;
+use crate::keys::Live;
+use crate::netlink::View;
+use crate::node::Node;
 use twinseal_fib::traffic::TrafficTotals;
+use twinseal_model::items::{after, key_ref, suite};
+use twinseal_model::parse::ItemKey;
+use twinseal_model::state::{CircuitName, Key, KeyId, LinkName, Name, PortName, Role, State};
+use twinseal_model::table::Table;
 use twinseal_runtime::workers::stats::Snapshot;
 
 /// The node at one moment, to be told at leisure and on another thread: it shares its tables with the node, which goes

@@ -7,7 +7,7 @@ use prost::Message;
 use twinseal_api::v1;
 use zeroize::Zeroizing;
 
-use super::refusal::{Code, Refused};
+use twinseal_model::refusal::{Code, Refused};
 
 /// Answers that are remembered. The oldest goes first.
 const REMEMBERED: usize = 4096;

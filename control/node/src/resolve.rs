@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use super::asked::{Asked, Key};
-use super::compile::{OpenPort, Sources};
-use super::crowd::Crowd;
-use super::model::{Hop, PortName};
-use super::netlink::Netlink;
+use crate::asked::{Asked, Key};
+use crate::compile::{OpenPort, Sources};
+use crate::crowd::Crowd;
+use crate::netlink::Netlink;
 use twinseal_fib::{PortIndex, Tables};
+use twinseal_model::state::{Hop, PortName};
 use twinseal_runtime::workers::NeighbourRequest;
 use twinseal_wire::ip::unmapped;
 

@@ -1,19 +1,19 @@
-//! The node's side of the [`store`](super::store): what is handed to it, and what is taken from it at a start.
+//! The node's side of the [`store`](crate::store): what is handed to it, and what is taken from it at a start.
 
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::apply::{Cause, Commit};
-use super::audit::{Entry, Outcome, Written};
-use super::check;
-use super::diff::differences;
-use super::events::FaultKind;
-use super::model::State;
-use super::node::Node;
-use super::refusal::{Code, Refused};
-use super::store::{Store, Stored, Told};
-use super::transaction::{self, Touched};
+use crate::apply::{Cause, Commit};
+use crate::audit::{Entry, Outcome, Written};
+use crate::events::FaultKind;
+use crate::node::Node;
+use crate::store::{Store, Stored, Told};
+use twinseal_model::diff::differences;
+use twinseal_model::refusal::{Code, Refused};
+use twinseal_model::state::State;
+use twinseal_model::transaction::Touched;
+use twinseal_model::{check, transaction};
 
 /// When tables could not be restored, for a device that is not there yet, it is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);

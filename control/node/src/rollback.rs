@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use twinseal_api::v1;
 
-use super::apply::{Cause, Commit};
-use super::audit::{Entry, NAMED, Written};
-use super::events::FaultKind;
-use super::keys::Live;
-use super::model::State;
-use super::node::Node;
-use super::prune::prune;
-use super::refusal::{Refused, text};
-use super::transaction::{Outcome, Touched};
+use crate::apply::{Cause, Commit};
+use crate::audit::{Entry, NAMED, Written};
+use crate::events::FaultKind;
+use crate::keys::Live;
+use crate::node::Node;
+use twinseal_model::prune::prune;
+use twinseal_model::refusal::{Refused, text};
+use twinseal_model::state::State;
+use twinseal_model::transaction::{Outcome, Touched};
 
 /// What could not be restored is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);

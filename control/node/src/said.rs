@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::health::Status;
+use crate::health::Status;
 
 /// Lines of one item within [`WINDOW`].
 const LINES: u32 = 4;

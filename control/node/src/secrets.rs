@@ -8,11 +8,11 @@ use std::collections::{HashMap, VecDeque};
 
 use twinseal_crypto::{Fingerprint, Secret};
 
-use super::burned::Burned;
-use super::model::{KeyId, State};
-use super::parse::ItemKey;
-use super::refusal::{Code, Refused, reason};
-use super::transaction::Outcome;
+use crate::burned::Burned;
+use twinseal_model::parse::ItemKey;
+use twinseal_model::refusal::{Code, Refused, reason};
+use twinseal_model::state::{KeyId, State};
+use twinseal_model::transaction::Outcome;
 
 /// Secrets that are remembered; the oldest is forgotten first.
 const REMEMBERED: usize = 1 << 16;

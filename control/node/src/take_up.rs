@@ -1,11 +1,11 @@
-//! The node's side of the [state directory](super::state_dir): taken up at the start, or as soon as it is there.
+//! The node's side of the [state directory](crate::state_dir): taken up at the start, or as soon as it is there.
 
 use std::time::{Duration, Instant};
 
-use super::burned::{Burned, Found};
-use super::events::FaultKind;
-use super::node::Node;
-use super::state_dir::{StateDir, StateDirError};
+use crate::burned::{Burned, Found};
+use crate::events::FaultKind;
+use crate::node::Node;
+use crate::state_dir::{StateDir, StateDirError};
 
 /// A state directory that is not there is looked for again after this.
 const RETRY: Duration = Duration::from_secs(1);
@@ -14,7 +14,7 @@ const LOOK: Duration = Duration::from_secs(2);
 
 impl Node {
     /// Uses a state directory from now on, and restores what it has.
-    pub(super) fn take_up(&mut self, dir: StateDir) {
+    pub fn take_up(&mut self, dir: StateDir) {
         let StateDir {
             lock,
             burned,
@@ -44,7 +44,7 @@ impl Node {
     }
 
     /// Goes without one, and takes no secrets.
-    pub(super) fn without_state_dir(&mut self, error: &StateDirError) {
+    pub fn without_state_dir(&mut self, error: &StateDirError) {
         let before = self.burned.refuses();
         self.burned = Burned::none(error);
         let why = self.burned.refuses();

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use super::keys::Live;
-use super::model::{Circuit, CircuitName, End, State};
-use super::parse::ItemKey;
+use crate::keys::Live;
 use twinseal_fib::traffic::Traffic;
 use twinseal_forward::reason::DropReason;
+use twinseal_model::parse::ItemKey;
+use twinseal_model::state::{Circuit, CircuitName, End, State};
 
 /// So many looks, a second apart, must have found more such packets, and none that could be opened.
 const LOOKS: u32 = 3;

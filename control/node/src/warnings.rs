@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::compile::Sources;
-use super::events::{Events, FaultKind};
-use super::keys::Live;
-use super::model::{End, LabelAction, LinkName, Owner, Role, State, Table, VrfName};
-use super::mtu::{self, Families};
-use super::parse::ItemKey;
-use super::unopened::Unopened;
-use twinseal_runtime::ports::Device;
+use crate::compile::Sources;
+use crate::events::{Events, FaultKind};
+use crate::keys::Live;
+use crate::mtu;
+use crate::mtu::Families;
+use crate::unopened::Unopened;
+use twinseal_model::parse::ItemKey;
+use twinseal_model::port::Device;
+use twinseal_model::state::{End, LabelAction, LinkName, Owner, Role, State, Table, VrfName};
 
 /// Sentences in one answer: there may be one of each link, of which there may be many.
 const IN_AN_ANSWER: usize = 256;

@@ -3,20 +3,21 @@
 use tonic::Status;
 use twinseal_api::v1::{self, change::Change, item::Item};
 
-use super::Service;
-use super::status::{refusal, status};
-use crate::control::access::Caller;
-use crate::control::apply::Transaction;
-use crate::control::audit::{Entry, Outcome};
-use crate::control::handle::Stopped;
-use crate::control::refusal::Refused;
+use crate::service::Service;
+use crate::status::stopped;
+use crate::status::{refusal, status};
+use twinseal_access::Caller;
+use twinseal_model::refusal::Refused;
+use twinseal_node::apply::Transaction;
+use twinseal_node::audit::{Entry, Outcome};
+use twinseal_node::handle::Stopped;
 
 /// Octets of a refusal in an answer.
 const MAX_REFUSAL: usize = 2 << 20;
 
 impl Service {
     /// Applies a transaction, or tells all that is wrong with it.
-    pub(super) async fn apply(
+    pub(crate) async fn apply(
         &self,
         caller: Option<Caller>,
         request: v1::ApplyRequest,
@@ -37,7 +38,7 @@ impl Service {
         self.transact(entry, transaction, in_response).await
     }
 
-    pub(super) async fn transact(
+    pub(crate) async fn transact(
         &self,
         entry: Entry,
         transaction: Transaction,
@@ -47,12 +48,15 @@ impl Service {
         let node = self.node.clone();
         // What was read whole is done and taken down, whatever becomes of the call: it would be left to chance else.
         let applied = tokio::spawn(async move { node.apply(transaction, entry).await });
-        let applied = applied.await.map_err(|_| Stopped)??;
+        let applied = applied
+            .await
+            .map_err(|_| stopped(Stopped))?
+            .map_err(stopped)?;
         applied.or_else(|refused| answer(&refused, list, refusal_in_response))
     }
 
     /// Refuses a Replace of which the node need not hear.
-    pub(super) async fn refuse(
+    pub(crate) async fn refuse(
         &self,
         entry: Entry,
         refused: Refused,
@@ -66,25 +70,33 @@ impl Service {
     }
 
     /// Makes what waits stay.
-    pub(super) async fn confirm(
+    pub(crate) async fn confirm(
         &self,
         caller: Option<Caller>,
         generation: u64,
     ) -> Result<v1::ConfirmResponse, Status> {
         let entry = Entry::new(caller, "Confirm");
-        let settled = self.node.confirm(generation, entry).await?;
+        let settled = self
+            .node
+            .confirm(generation, entry)
+            .await
+            .map_err(stopped)?;
         let generation = settled.map_err(|refused| status(&refused, ""))?;
         Ok(v1::ConfirmResponse { generation })
     }
 
     /// Takes back what waits.
-    pub(super) async fn rollback(
+    pub(crate) async fn rollback(
         &self,
         caller: Option<Caller>,
         generation: u64,
     ) -> Result<v1::RollbackResponse, Status> {
         let entry = Entry::new(caller, "Rollback");
-        let settled = self.node.rollback(generation, entry).await?;
+        let settled = self
+            .node
+            .rollback(generation, entry)
+            .await
+            .map_err(stopped)?;
         settled.map_err(|refused| status(&refused, ""))
     }
 }
@@ -109,6 +121,6 @@ fn answer(refused: &Refused, list: &str, in_response: bool) -> Result<v1::ApplyR
 }
 
 /// Whether it is a key that comes with its secret.
-pub(super) fn holds_secret(item: &v1::Item) -> bool {
+pub(crate) fn holds_secret(item: &v1::Item) -> bool {
     matches!(&item.item, Some(Item::Key(key)) if !key.secret.is_empty())
 }

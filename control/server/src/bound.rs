@@ -10,16 +10,17 @@ use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::socket::{SocketError, clear};
-use crate::control::events::FaultKind;
-use crate::control::handle::NodeHandle;
-use crate::control::lines::Reopen;
+use crate::socket::{SocketError, clear};
+use twinseal_access::listen::Listen;
+use twinseal_node::events::FaultKind;
+use twinseal_node::handle::NodeHandle;
+use twinseal_node::lines::Reopen;
 
 /// How often the file is looked for.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// A listener, and the file by which it is found.
-pub(in crate::control) struct Bound {
+pub(crate) struct Bound {
     listener: UnixListener,
     file: Arc<Mutex<File>>,
     mode: u32,
@@ -32,8 +33,20 @@ pub(in crate::control) struct Bound {
     node: Option<NodeHandle>,
 }
 
+impl Listen for Bound {
+    async fn accept(&mut self) -> io::Result<UnixStream> {
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept() => return accepted.map(|(stream, _)| stream),
+                _ = self.look.tick() => {}
+            }
+            self.look().await;
+        }
+    }
+}
+
 /// Removes the file unless somebody has put another in its place.
-pub(super) struct File {
+pub(crate) struct File {
     path: PathBuf,
     device: u64,
     inode: u64,
@@ -45,7 +58,7 @@ impl File {
             .is_ok_and(|file| file.dev() == self.device && file.ino() == self.inode)
     }
 
-    pub(super) fn remove(&self) {
+    pub(crate) fn remove(&self) {
         if self.is_there()
             && let Err(error) = std::fs::remove_file(&self.path)
         {
@@ -62,7 +75,7 @@ impl Drop for File {
 
 impl Bound {
     /// Binds a socket. The file of a daemon that is dead is replaced.
-    pub(super) async fn bind(path: &Path, mode: u32, reopen: Reopen) -> Result<Self, SocketError> {
+    pub(crate) async fn bind(path: &Path, mode: u32, reopen: Reopen) -> Result<Self, SocketError> {
         let (listener, file) = bind(path, mode).await?;
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -79,20 +92,9 @@ impl Bound {
     }
 
     /// Has this node tell when the file is gone; the file goes with what this returns.
-    pub(super) fn tell(&mut self, node: NodeHandle) -> Arc<Mutex<File>> {
+    pub(crate) fn tell(&mut self, node: NodeHandle) -> Arc<Mutex<File>> {
         self.node = Some(node);
         Arc::clone(&self.file)
-    }
-
-    /// The next connection.
-    pub(in crate::control) async fn accept(&mut self) -> io::Result<UnixStream> {
-        loop {
-            tokio::select! {
-                accepted = self.listener.accept() => return accepted.map(|(stream, _)| stream),
-                _ = self.look.tick() => {}
-            }
-            self.look().await;
-        }
     }
 
     fn file(&self) -> std::sync::MutexGuard<'_, File> {

@@ -3,14 +3,15 @@
 use tonic::Status;
 use twinseal_api::v1::{self, drain_target::Target};
 
-use super::Service;
-use super::status::status;
-use crate::control::access::Caller;
-use crate::control::audit::Entry;
+use crate::service::Service;
+use crate::status::status;
+use crate::status::stopped;
+use twinseal_access::Caller;
+use twinseal_node::audit::Entry;
 
 impl Service {
     /// Takes out of service, or back into it.
-    pub(super) async fn drain(
+    pub(crate) async fn drain(
         &self,
         caller: Option<Caller>,
         request: v1::DrainRequest,
@@ -30,7 +31,7 @@ impl Service {
             });
         }
         let by = by.unwrap_or_default();
-        let drained = self.node.drain(request, by, entry).await?;
+        let drained = self.node.drain(request, by, entry).await.map_err(stopped)?;
         let drains = drained.map_err(|refused| status(&refused, "targets"))?;
         Ok(v1::DrainResponse { drains })
     }

@@ -11,12 +11,13 @@ use tokio::time::{Instant, timeout_at};
 use tonic::{Extensions, Request, Response, Status};
 use twinseal_api::v1;
 
-use super::Service;
-use crate::control::access::{Caller, Charge};
-use crate::control::parts::{Parts, StatsParts, whole, whole_stats};
+use crate::service::Service;
+use crate::status::stopped;
+use twinseal_access::{Caller, Charge};
+use twinseal_node::parts::{Parts, StatsParts, whole, whole_stats};
 
 /// An answer in parts.
-pub(super) type Parted<M> = Pin<Box<dyn Stream<Item = Result<M, Status>> + Send>>;
+pub(crate) type Parted<M> = Pin<Box<dyn Stream<Item = Result<M, Status>> + Send>>;
 
 /// Bytes of memory for each of an answer on the wire: its messages take more than what they encode to.
 const WEIGHT: usize = 6;
@@ -25,13 +26,13 @@ const LIST: usize = 1 << 20;
 
 impl Service {
     /// The whole state in one answer.
-    pub(super) async fn get(
+    pub(crate) async fn get(
         &self,
         request: Request<v1::GetRequest>,
     ) -> Result<Response<v1::GetResponse>, Status> {
         let caller = caller(request.extensions())?;
         let _turn = caller.turn.lock().await;
-        let moment = self.node.moment().await?;
+        let moment = self.node.moment().await.map_err(stopped)?;
         let whole = elsewhere(move || whole(moment)).await?;
         let whole = whole.ok_or_else(|| {
             Status::resource_exhausted(
@@ -42,24 +43,24 @@ impl Service {
     }
 
     /// The same in parts.
-    pub(super) async fn list(
+    pub(crate) async fn list(
         &self,
         request: Request<v1::GetRequest>,
     ) -> Result<Response<Parted<v1::GetResponse>>, Status> {
         let caller = caller(request.extensions())?;
         let room = self.room(&caller, LIST)?;
-        let parts = Parts::new(self.node.moment().await?);
+        let parts = Parts::new(self.node.moment().await.map_err(stopped)?);
         Ok(self.in_parts(caller, room, parts))
     }
 
     /// All counters in one answer.
-    pub(super) async fn stats(
+    pub(crate) async fn stats(
         &self,
         request: Request<v1::StatsRequest>,
     ) -> Result<Response<v1::StatsResponse>, Status> {
         let caller = caller(request.extensions())?;
         let _turn = caller.turn.lock().await;
-        let counts = self.node.counts().await?;
+        let counts = self.node.counts().await.map_err(stopped)?;
         let whole = elsewhere(move || whole_stats(counts)).await?;
         let whole = whole.ok_or_else(|| {
             Status::resource_exhausted(
@@ -70,13 +71,13 @@ impl Service {
     }
 
     /// The same in parts.
-    pub(super) async fn list_stats(
+    pub(crate) async fn list_stats(
         &self,
         request: Request<v1::StatsRequest>,
     ) -> Result<Response<Parted<v1::StatsResponse>>, Status> {
         let caller = caller(request.extensions())?;
         let room = self.room(&caller, LIST)?;
-        let parts = StatsParts::new(self.node.counts().await?);
+        let parts = StatsParts::new(self.node.counts().await.map_err(stopped)?);
         Ok(self.in_parts(caller, room, parts))
     }
 

@@ -8,15 +8,15 @@ use prost::Message;
 use tonic::{Status, Streaming};
 use twinseal_api::v1;
 
-use super::Service;
-use super::apply::holds_secret;
-use crate::control::access::Caller;
-use crate::control::access::words::{UNREADABLE, unreadable};
-use crate::control::apply::{Options, Transaction};
-use crate::control::audit::{Audit, Entry, Outcome};
-use crate::control::parse::Parsed;
-use crate::control::refusal::{Code, Refused};
-use crate::control::requests::Digester;
+use crate::apply::holds_secret;
+use crate::service::Service;
+use twinseal_access::Caller;
+use twinseal_access::words::{UNREADABLE, unreadable};
+use twinseal_model::parse::Parsed;
+use twinseal_model::refusal::{Code, Refused};
+use twinseal_node::apply::{Options, Transaction};
+use twinseal_node::audit::{Audit, Entry, Outcome};
+use twinseal_node::requests::Digester;
 
 /// Bytes of all messages of a stream, encoded: some six million routes.
 const MAX_STREAM: usize = 512 << 20;
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Service {
     /// Takes the stream until it says that it is whole, then applies it as one transaction.
-    pub(super) async fn replace(
+    pub(crate) async fn replace(
         &self,
         caller: Option<Caller>,
         stream: Streaming<v1::ReplaceRequest>,

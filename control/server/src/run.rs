@@ -1,92 +1,27 @@
-//! Control: a controller's desired state, told over a socket, becomes the tables of the workers.
-//!
-//! ```text
-//! server -> node -> parse -> transaction (check, check_keys) -> keys, ports -> compile -> Pool::publish
-//!                 \-> netlink, resolve: what the kernel knows of neighbours, addresses and carrier
-//!                 \-> health: events; usage: accounting; report: Get and Stats
-//! ```
-//!
-//! All of it runs on the one thread that calls [`run`]; the server's tasks reach the [`Node`] by a channel.
-
-pub mod apply;
-pub mod compile;
-pub mod devices;
-pub mod down;
-pub mod events;
-pub mod handle;
-pub mod health;
-pub mod keys;
-pub mod lines;
-pub mod model;
-pub mod netlink;
-pub mod node;
-pub mod parse;
-pub mod refusal;
-pub mod requests;
-pub mod server;
-pub mod table;
-pub mod transaction;
-pub mod usage;
-
-pub mod access;
-mod accounts;
-mod asked;
-pub mod audit;
-mod burned;
-mod check;
-mod check_keys;
-mod confirm;
-mod crowd;
-mod diff;
-pub mod drain;
-mod items;
-mod limits;
-mod losses;
-mod mtu;
-mod parts;
-mod ports;
-mod prune;
-mod report;
-mod requested;
-mod resolve;
-mod restore;
-mod rollback;
-mod said;
-mod secrets;
-pub mod state_dir;
-mod store;
-mod sweep;
-mod take_up;
-pub mod taps;
-#[cfg(test)]
-mod tests;
-mod unopened;
-mod warnings;
+//! A node from its start to its end.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use prost::Message;
 use tokio::sync::oneshot;
-use twinseal_api::v1;
 use twinseal_crypto::{CryptoError, LaneOwner, Lanes};
 use twinseal_crypto::{MAX_COUNTER, MAX_LANES, MAX_WINDOW_BITS, MIN_WINDOW_BITS};
 
-use accounts::Accounts;
-use audit::Audit;
-use events::Events;
-use events::file::{self, EventsConfig};
-pub use handle::NodeHandle;
-use keys::SaConfig;
-use lines::{Lines, Output, Reopen, Writer};
-pub use node::Node;
-pub use server::{SocketConfig, SocketError};
-pub use state_dir::{BURNED_FILE, StateDirError, USAGE_FOLDER, init};
-use state_dir::{StateDir, Wanted};
-pub use store::StoreError;
+use twinseal_model::state;
+use twinseal_node::accounts::Accounts;
+use twinseal_node::audit::{self, Audit};
+use twinseal_node::events::Events;
+use twinseal_node::events::file::{self, EventsConfig};
+use twinseal_node::handle;
+use twinseal_node::keys::SaConfig;
+use twinseal_node::lines::{Lines, Output, Reopen, Writer};
+use twinseal_node::node::Node;
+use twinseal_node::state_dir::{StateDir, StateDirError, Wanted};
+use twinseal_node::usage::{Meter, UsageConfig};
 use twinseal_runtime::ports::PortError;
 use twinseal_runtime::workers::{Pool, PoolConfig};
-use usage::{Meter, UsageConfig};
+
+use crate::socket::{Socket, SocketConfig, SocketError};
 
 /// How long clients may take to hear the last answers once the node has stopped. What is asked then is refused at once.
 const LAST_WORDS: Duration = Duration::from_millis(300);
@@ -98,7 +33,7 @@ pub struct NodeConfig {
     pub name: String,
     /// Its control socket.
     pub socket: SocketConfig,
-    /// Where it keeps what must outlive it, made by [`init`]. Without it the node runs, and takes no secrets.
+    /// Where it keeps what must outlive it, made by [`init`](twinseal_node::state_dir::init). Without it the node runs, and takes no secrets.
     pub state_dir: PathBuf,
     /// Who seals and opens: `auto`, `aws-lc-rs`, `ring` or `twinseal`.
     pub provider: String,
@@ -109,7 +44,7 @@ pub struct NodeConfig {
     /// Whether the tables are stored there, and restored at the start.
     pub keep_tables: bool,
     /// When a key stops to transmit, unless it says otherwise itself.
-    pub key_limits: model::Limits,
+    pub key_limits: state::Limits,
     /// The workers.
     pub pool: PoolConfig,
     /// Where events go.
@@ -180,7 +115,7 @@ pub async fn run(
         opened => opened,
     };
     // Before anything that takes packets: two daemons of one name would fight over ports.
-    let socket = server::Socket::bind(config.socket.clone(), config.reopen.clone()).await?;
+    let socket = Socket::bind(config.socket.clone(), config.reopen.clone()).await?;
     let events = Events::new(&config.name, config.events.ring);
     let writer = write_events(&config, &events)?;
     let (audit, auditor) = start_audit(&config)?;
@@ -311,27 +246,4 @@ fn sa_config(config: &NodeConfig) -> Result<(SaConfig, Vec<LaneOwner>), ControlE
         workers,
     };
     Ok((sa, owners))
-}
-
-/// Decodes, parses and checks a transaction against an empty state, and as a whole state against what it came to. No side
-/// effects; for fuzzing.
-pub fn fuzz_decode(bytes: &[u8]) {
-    if let Ok(request) = v1::ApplyRequest::decode(bytes) {
-        let parsed = parse::changes(request.changes);
-        let (outcome, _) = transaction::judge(&model::State::default(), parsed);
-        let _ = items::all(&outcome.state);
-    }
-    if let Ok(request) = v1::ReplaceRequest::decode(bytes) {
-        let parse = |items: Vec<v1::Item>| {
-            let mut parsed = parse::Parsed::default();
-            for (index, item) in items.into_iter().enumerate() {
-                parsed.set(index, item);
-            }
-            parsed
-        };
-        let (first, _) = transaction::judge(&model::State::default(), parse(request.items.clone()));
-        let mut again = parse(request.items);
-        sweep::sweep(&first.state, &mut again);
-        let _ = transaction::judge(&first.state, again);
-    }
 }

@@ -1,37 +1,26 @@
-//! The gRPC server: one file for each part of the service.
-
-mod apply;
-mod bound;
-mod drain;
-mod get;
-mod replace;
-mod socket;
-mod status;
-mod taps;
-mod usage;
-mod watch;
+//! The service: each call goes to the file of its part.
 
 use tonic::{Request, Response, Status, Streaming};
 use twinseal_api::v1;
 use twinseal_api::v1::control_server::Control;
 
-use super::access::{Access, Caller};
-use super::audit::Audit;
-use super::handle::NodeHandle;
-pub(super) use bound::Bound;
-pub use socket::{Socket, SocketConfig, SocketError};
+use crate::status::stopped;
+use crate::{get, status, taps, usage, watch};
+use twinseal_access::{Access, Caller};
+use twinseal_node::audit::Audit;
+use twinseal_node::handle::NodeHandle;
 
 /// The service of one node.
-struct Service {
-    node: NodeHandle,
-    access: Access,
-    audit: Audit,
+pub(crate) struct Service {
+    pub(crate) node: NodeHandle,
+    pub(crate) access: Access,
+    pub(crate) audit: Audit,
     /// Held while a state is streamed.
-    replacing: tokio::sync::Mutex<()>,
+    pub(crate) replacing: tokio::sync::Mutex<()>,
 }
 
 impl Service {
-    fn new(node: NodeHandle, access: Access, audit: Audit) -> Self {
+    pub(crate) fn new(node: NodeHandle, access: Access, audit: Audit) -> Self {
         Self {
             node,
             access,
@@ -119,7 +108,11 @@ impl Control for Service {
         &self,
         request: Request<v1::ExplainRequest>,
     ) -> Result<Response<v1::ExplainResponse>, Status> {
-        let explained = self.node.explain(request.into_inner()).await?;
+        let explained = self
+            .node
+            .explain(request.into_inner())
+            .await
+            .map_err(stopped)?;
         let explained = explained.map_err(|refused| status::status(&refused, ""))?;
         Ok(Response::new(explained))
     }

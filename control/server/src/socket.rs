@@ -11,13 +11,14 @@ use tonic::server::NamedService;
 use tonic::transport::Server;
 use twinseal_api::v1::control_server::ControlServer;
 
-use super::bound::Bound;
-use super::{NodeHandle, Service};
-use crate::control::access::Access;
-use crate::control::access::guard::Guard;
-use crate::control::access::listen::Incoming;
-use crate::control::audit::Audit;
-use crate::control::lines::Reopen;
+use crate::bound::Bound;
+use crate::service::Service;
+use twinseal_access::Access;
+use twinseal_access::guard::Guard;
+use twinseal_access::listen::Incoming;
+use twinseal_node::audit::Audit;
+use twinseal_node::handle::NodeHandle;
+use twinseal_node::lines::Reopen;
 
 /// The socket and who may use it.
 #[derive(Clone, Debug)]
@@ -83,7 +84,7 @@ pub enum SocketError {
 }
 
 /// A bound socket; its file goes with it.
-pub struct Socket {
+pub(crate) struct Socket {
     bound: Bound,
     tcp: Option<TcpListener>,
     config: SocketConfig,
@@ -92,7 +93,7 @@ pub struct Socket {
 impl Socket {
     /// Binds the socket. The file of a daemon that is dead is replaced, and one that somebody removes is made again when
     /// files are to be opened anew.
-    pub async fn bind(config: SocketConfig, reopen: Reopen) -> Result<Self, SocketError> {
+    pub(crate) async fn bind(config: SocketConfig, reopen: Reopen) -> Result<Self, SocketError> {
         let bound = Bound::bind(&config.path, config.mode, reopen).await?;
         let tcp = match config.access.config().tls {
             Some(tls) => Some(listen(tls.listen).await?),
@@ -102,7 +103,7 @@ impl Socket {
     }
 
     /// Serves until `shutdown`, and then until all that is under way is answered.
-    pub async fn serve(
+    pub(crate) async fn serve(
         self,
         node: NodeHandle,
         audit: Audit,

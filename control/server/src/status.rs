@@ -5,8 +5,8 @@ use tonic::{Code, Status};
 use twinseal_api::errors::{self, FieldViolation};
 use twinseal_api::v1;
 
-use crate::control::handle::Stopped;
-use crate::control::refusal::{Kind, Refused, text};
+use twinseal_model::refusal::{Kind, Refused, text};
+use twinseal_node::handle::Stopped;
 
 /// Refusals travel in HTTP headers, of which gRPC's own clients take 8 KiB in all, names and 32 bytes a header with them:
 /// bytes of the text with its escapes, and of the details, which take a third more there.
@@ -15,15 +15,14 @@ const MAX_DETAILS: usize = 4600;
 /// Octets of the details besides the text and the reasons.
 const FRAME: usize = 420;
 
-impl From<Stopped> for Status {
-    fn from(stopped: Stopped) -> Self {
-        Self::unavailable(stopped.to_string())
-    }
+/// That the node is gone.
+pub(crate) fn stopped(stopped: Stopped) -> Status {
+    Status::unavailable(stopped.to_string())
 }
 
 /// A refusal as a status: its message says it to people, its details to programs. Both are cut to what fits. `list` is
 /// what the request calls the list of what is wrong in it.
-pub(super) fn status(refused: &Refused, list: &str) -> Status {
+pub(crate) fn status(refused: &Refused, list: &str) -> Status {
     let code = match refused.kind() {
         Kind::Invalid => Code::InvalidArgument,
         Kind::Precondition => Code::FailedPrecondition,
@@ -53,7 +52,7 @@ pub(super) fn status(refused: &Refused, list: &str) -> Status {
 }
 
 /// The reasons, cut to so many bytes.
-pub(super) fn refusal(refused: &Refused, max: usize) -> v1::Refusal {
+pub(crate) fn refusal(refused: &Refused, max: usize) -> v1::Refusal {
     let count = fit(refused, max, Message::encoded_len);
     cut(refused, count, "mend those above first")
 }

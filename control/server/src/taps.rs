@@ -12,18 +12,19 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use twinseal_api::v1;
 
-use super::Service;
-use super::status::status;
-use crate::control::access::Caller;
-use crate::control::audit::{Audit, Entry, Outcome, Tapping};
-use crate::control::handle::{NodeHandle, Stopped, Tapped};
-use crate::control::taps::{Opened, Taken};
+use crate::service::Service;
+use crate::status::status;
+use crate::status::stopped;
+use twinseal_access::Caller;
+use twinseal_node::audit::{Audit, Entry, Outcome, Tapping};
+use twinseal_node::handle::{NodeHandle, Stopped, Tapped};
+use twinseal_node::taps::{Opened, Taken};
 use twinseal_runtime::workers::taps::Tap;
 use twinseal_runtime::workers::taps::capture::{Captured, Way};
 use twinseal_runtime::workers::taps::trace::Traced;
 
-pub(super) type Traces = Answers<v1::TraceResponse>;
-pub(super) type Frames = Answers<v1::CaptureResponse>;
+pub(crate) type Traces = Answers<v1::TraceResponse>;
+pub(crate) type Frames = Answers<v1::CaptureResponse>;
 type Answers<M> = Pin<Box<dyn Stream<Item = Result<M, Status>> + Send>>;
 
 /// How often workers' rings are looked at.
@@ -38,7 +39,7 @@ const GRACE: Duration = Duration::from_secs(5);
 
 impl Service {
     /// Traces packets.
-    pub(super) async fn trace(
+    pub(crate) async fn trace(
         &self,
         caller: Option<Caller>,
         request: v1::TraceRequest,
@@ -55,7 +56,7 @@ impl Service {
     }
 
     /// Copies frames.
-    pub(super) async fn capture(
+    pub(crate) async fn capture(
         &self,
         caller: Option<Caller>,
         request: v1::CaptureRequest,
@@ -80,7 +81,7 @@ impl Service {
     ) -> Result<Answers<S::Message>, Status> {
         let (audit, node) = (self.audit.clone(), self.node.clone());
         let begun = tokio::spawn(async move {
-            let (opened, generation) = opening.await?;
+            let (opened, generation) = opening.await.map_err(stopped)?;
             let opened = opened.map_err(|refused| status(&refused, ""))?;
             let (to, answers) = mpsc::channel(QUEUE);
             let last = LastWords {
@@ -92,7 +93,7 @@ impl Service {
             tokio::spawn(pump(source, opened, node, to, last));
             Ok::<_, Status>(answers)
         });
-        let answers = begun.await.map_err(|_| Status::from(Stopped))??;
+        let answers = begun.await.map_err(|_| stopped(Stopped))??;
         Ok(Box::pin(ReceiverStream::new(answers)))
     }
 }

@@ -6,21 +6,22 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use tonic::Status;
 use twinseal_api::v1;
 
-use super::Service;
-use crate::control::usage::{Filter, Scan};
+use crate::service::Service;
+use crate::status::stopped;
+use twinseal_node::usage::{Filter, Scan};
 
-pub(super) type Records = Pin<Box<dyn Stream<Item = Result<v1::UsageRecord, Status>> + Send>>;
+pub(crate) type Records = Pin<Box<dyn Stream<Item = Result<v1::UsageRecord, Status>> + Send>>;
 
 impl Service {
     /// The records that are asked for. One block is in memory at a time, however slow the reader is.
-    pub(super) async fn usage(&self, request: v1::UsageRequest) -> Result<Records, Status> {
+    pub(crate) async fn usage(&self, request: v1::UsageRequest) -> Result<Records, Status> {
         let filter = Filter {
             circuits: request.circuits.into_iter().collect(),
             from: request.from_unix,
             until: request.until_unix,
         };
         let running = (!request.closed_only).then(|| filter.clone());
-        let usage = self.node.usage(running).await?;
+        let usage = self.node.usage(running).await.map_err(stopped)?;
         let closed = usage.closed.await.map_err(|_| {
             Status::unavailable("usage cannot be read: the disk of the state directory is too slow, or the node is stopping")
         })?;

@@ -6,14 +6,15 @@ use futures::Stream;
 use tonic::{Response, Status};
 use twinseal_api::v1;
 
-use super::Service;
-use crate::control::events::{EventKind, Start};
+use crate::service::Service;
+use crate::status::stopped;
+use twinseal_node::events::{EventKind, Start};
 
-pub(super) type Events = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
+pub(crate) type Events = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
 
 impl Service {
     /// The events that are asked for. A reader takes them at its own pace: nothing is kept for it.
-    pub(super) async fn watch(
+    pub(crate) async fn watch(
         &self,
         request: v1::WatchRequest,
     ) -> Result<Response<Events>, Status> {
@@ -30,7 +31,12 @@ impl Service {
                 boot: request.boot,
             },
         };
-        let reader = self.node.events().await?.read(start, kinds);
+        let reader = self
+            .node
+            .events()
+            .await
+            .map_err(stopped)?
+            .read(start, kinds);
         let (next, boot) = reader.position();
         let events = futures::stream::unfold(reader, |mut reader| async {
             let event = reader.next().await?;

@@ -13,7 +13,8 @@ use super::fields::Fields;
 use super::schema::{
     BindMode, Checksum, Direction, Dscp, End, INSTALLED, NEEDED, PortRole, Suite, XdpMode,
 };
-use crate::private::{self, PrivateError};
+use twinseal_base::private;
+use twinseal_base::private::PrivateError;
 
 /// What was seen of keys' secrets.
 #[derive(Default)]

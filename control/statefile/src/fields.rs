@@ -6,8 +6,8 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::yaml::{At, Broken, Node, Pair, Value};
-use crate::config::Mistake;
-use crate::text::{hide_secrets, quoted};
+use twinseal_base::mistake::Mistake;
+use twinseal_base::text::{hide_secrets, quoted};
 
 /// Mistakes of one file that are told.
 const MAX_MISTAKES: usize = 1000;
@@ -23,7 +23,7 @@ pub(super) struct Mistakes<'p> {
 }
 
 /// A word of a small vocabulary.
-pub(in crate::cli) trait Word: Sized {
+pub(crate) trait Word: Sized {
     /// All of them.
     const WORDS: &'static [&'static str];
     /// The protocol's number of a word.

@@ -8,7 +8,7 @@ use v1::change::Change as Of;
 
 use super::Place;
 use super::fields::Mistakes;
-use crate::control::parse;
+use twinseal_model::parse;
 
 /// Adds what is wrong with the changes, but for `told`: the fields of entries that are told already.
 pub(super) fn judge(

@@ -3,12 +3,14 @@
 //! Each entry becomes one change of a transaction. Its place in the file is kept, so that a refusal of the node can be
 //! shown there.
 
+#![forbid(unsafe_code)]
+
 mod entry;
 mod fields;
 mod from_proto;
 mod judge;
 mod read;
-pub(super) mod schema;
+mod schema;
 #[cfg(test)]
 mod tests;
 mod yaml;
@@ -19,9 +21,8 @@ use std::path::{Path, PathBuf};
 use twinseal_api::v1;
 use zeroize::Zeroizing;
 
-use crate::config::Mistake;
-use crate::private;
-use crate::text;
+use twinseal_base::mistake::Mistake;
+use twinseal_base::{private, text};
 use yaml::At;
 
 /// A state file, read.
@@ -35,6 +36,18 @@ pub struct StateFile {
     holds_secrets: bool,
     path: PathBuf,
     places: Vec<Place>,
+}
+
+/// A cipher suite as the file has it; `None` if it is unspecified or of a later API.
+#[must_use]
+pub fn suite_word(number: i32) -> Option<&'static str> {
+    schema::Suite::from_number(number).map(schema::Suite::word)
+}
+
+/// A direction as the file has it; `None` if it is unspecified or of a later API.
+#[must_use]
+pub fn direction_word(number: i32) -> Option<&'static str> {
+    schema::Direction::from_number(number).map(schema::Direction::word)
 }
 
 /// Where a text comes from.
@@ -124,7 +137,7 @@ impl StateFile {
     ///
     /// # Errors
     /// All mistakes in it, with those that the node would find in its entries.
-    pub(crate) fn parse_fragment(key: &Path, text: &str) -> Result<Self, Vec<Mistake>> {
+    pub fn parse_fragment(key: &Path, text: &str) -> Result<Self, Vec<Mistake>> {
         read::read(key, Origin::Store, text)
     }
 
@@ -132,7 +145,7 @@ impl StateFile {
     ///
     /// # Errors
     /// As [`StateFile::parse_fragment`].
-    pub(crate) fn parse_keys(key: &Path, text: &str) -> Result<Self, Vec<Mistake>> {
+    pub fn parse_keys(key: &Path, text: &str) -> Result<Self, Vec<Mistake>> {
         read::read(key, Origin::StoredKeys, text)
     }
 
@@ -169,6 +182,6 @@ pub fn render(items: &[v1::Item]) -> String {
 }
 
 /// The same, for `ctl get --json`.
-pub(super) fn json(items: &[v1::Item]) -> serde_json::Result<serde_json::Value> {
+pub fn json(items: &[v1::Item]) -> serde_json::Result<serde_json::Value> {
     serde_json::to_value(from_proto::file(items))
 }

@@ -13,8 +13,8 @@ use super::fields::{Fields, Mistakes};
 use super::judge::judge;
 use super::yaml::{At, Broken, Next, Node, Value, Yaml};
 use super::{Origin, Place, StateFile};
-use crate::config::Mistake;
-use crate::control::parse::ItemKey;
+use twinseal_base::mistake::Mistake;
+use twinseal_model::parse::ItemKey;
 
 /// The sections of a file, in the order in which they are applied.
 const SECTIONS: [&str; 11] = [

@@ -48,7 +48,7 @@ macro_rules! words {
     ($(#[$meta:meta])* $name:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-        pub(in crate::cli) enum $name {
+        pub(crate) enum $name {
             $(#[serde(rename = $word)] $variant,)+
         }
 
@@ -65,7 +65,7 @@ macro_rules! words {
 
         impl $name {
             /// From the protocol's number; `None` if that is unspecified or of a later protocol.
-            pub(in crate::cli) fn from_number(number: i32) -> Option<Self> {
+            pub(crate) fn from_number(number: i32) -> Option<Self> {
                 match v1::$name::try_from(number) {
                     $(Ok(v1::$name::$variant) => Some(Self::$variant),)+
                     #[allow(unreachable_patterns, reason = "not every enum has an unspecified value")]
@@ -75,7 +75,7 @@ macro_rules! words {
 
             /// As the file has it.
             #[allow(dead_code, reason = "only some are printed by themselves")]
-            pub(in crate::cli) fn word(self) -> &'static str {
+            pub(crate) fn word(self) -> &'static str {
                 match self {
                     $(Self::$variant => $word,)+
                 }

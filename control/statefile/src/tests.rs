@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::control::parse::ItemKey;
+use twinseal_model::parse::ItemKey;
 
 fn parse(text: &str) -> Result<StateFile, StateFileError> {
     StateFile::parse(Path::new("state.yaml"), text)
@@ -577,7 +577,7 @@ fn an_installed_key_has_no_secret() {
 
 #[test]
 fn every_example_can_be_read() {
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples")];
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/examples")];
     let mut seen = 0;
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).unwrap() {
@@ -586,17 +586,13 @@ fn every_example_can_be_read() {
                 folders.push(path);
                 continue;
             }
-            match path.extension().and_then(|extension| extension.to_str()) {
-                Some("yaml") => example(&path),
-                Some("toml") => {
-                    crate::config::Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
-                }
-                _ => continue,
+            if path.extension().is_some_and(|it| it == "yaml") {
+                example(&path);
+                seen += 1;
             }
-            seen += 1;
         }
     }
-    assert!(seen >= 4, "{seen} examples");
+    assert!(seen >= 2, "{seen} examples");
 }
 
 /// Reads an example beside such secret files as it tells its reader to make.

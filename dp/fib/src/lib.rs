@@ -31,7 +31,7 @@ use paged::Paged;
 use traffic::Traffic;
 use trie::{Leaf, Tries, bitmap, burst};
 use twinseal_wire::ethernet::{self, Mac};
-use twinseal_wire::ip::Mapped;
+use twinseal_wire::ip::{Dscp, Mapped};
 use twinseal_wire::overlay::OVERHEAD;
 
 /// A port's place in [`Tables::ports`] and in every worker; the same for as long as the port lives.
@@ -277,15 +277,6 @@ pub struct Circuit {
 }
 
 const _: () = assert!(std::mem::offset_of!(Circuit, receive) <= 64);
-
-/// Where the DSCP of a circuit's outer headers comes from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Dscp {
-    /// From the inner packet.
-    Copy,
-    /// A fixed one, 0..=63.
-    Fixed(u8),
-}
 
 /// What to do with a label.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -8,8 +8,9 @@ use super::jobs::{Opened, Opening};
 use super::reason::{DropReason, Refused};
 use super::{Batch, Departure, Packet, Slot, Stage, State, at, link, refuse};
 use twinseal_fib::traffic::{Tally, Traffic};
-use twinseal_fib::{Circuit, Dscp, Tables};
+use twinseal_fib::{Circuit, Tables};
 use twinseal_wire::ecn;
+use twinseal_wire::ip::Dscp;
 use twinseal_wire::overlay::{CircuitHeader, OVERHEAD, PayloadType};
 
 const HEADER: usize = size_of::<CircuitHeader>();

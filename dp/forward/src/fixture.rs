@@ -20,11 +20,12 @@ use twinseal_fib::draft::Draft;
 use twinseal_fib::traffic::Traffic;
 use twinseal_fib::trie::burst::Root;
 use twinseal_fib::{
-    Circuit, CircuitIndex, Dscp, LabelAction, Link, LinkIndex, LinkTransmit, NeighbourKey, Port,
+    Circuit, CircuitIndex, LabelAction, Link, LinkIndex, LinkTransmit, NeighbourKey, Port,
     PortIndex, PortRole, Receiver, Swap, Tables, Target, Via, ViaIndex, Vrf, VrfIndex,
     outer::Outer,
 };
 use twinseal_wire::ethernet::Mac;
+use twinseal_wire::ip::Dscp;
 use twinseal_wire::{ip, overlay};
 
 pub use scale::Scale;

@@ -234,6 +234,15 @@ pub fn unmapped([high, low]: Mapped) -> IpAddr {
     Ipv6Addr::from(u128::from(high) << 64 | u128::from(low)).to_canonical()
 }
 
+/// Where the DSCP of a circuit's outer headers comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dscp {
+    /// From the inner packet.
+    Copy,
+    /// A fixed one, 0..=63.
+    Fixed(u8),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

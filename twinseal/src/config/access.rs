@@ -7,10 +7,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::file::{Check, NameOrNumber};
-use super::users::{self, Kind};
-use crate::control::access::names::NameRule;
-use crate::control::access::{AccessConfig, Limits, Role, TlsConfig};
+use crate::config::file::{Check, NameOrNumber};
+use crate::config::users;
+use crate::config::users::Kind;
+use twinseal_access::names::NameRule;
+use twinseal_access::{AccessConfig, Limits, Role, TlsConfig};
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -6,7 +6,7 @@ use std::ops::Range;
 use serde::de::DeserializeOwned;
 use toml::de::{DeArray, DeTable, DeValue, Deserializer, Error};
 
-use super::{Mistake, Source, backticked, fix_for};
+use twinseal_base::mistake::{Mistake, Source, backticked, fix_for};
 
 /// Mistakes of one file that are told.
 const MAX_MISTAKES: usize = 100;

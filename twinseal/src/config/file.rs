@@ -11,16 +11,16 @@ use toml::Spanned;
 use twinseal_crypto::{DEFAULT_PROVIDER, MAX_COUNTER, MAX_LANES, MAX_WINDOW_BITS, MIN_WINDOW_BITS};
 use twinseal_xsk::HugePages;
 
-use super::collect::{self, Read};
-use super::users::{self, Kind};
-use super::{Config, Mistake, Source, access, sinks};
-use crate::control::model::Limits;
+use super::{Config, access, collect, sinks, users};
+use crate::config::collect::Read;
+use crate::config::users::Kind;
+use twinseal_base::SOCKET_DIR;
+use twinseal_base::mistake::{Mistake, Source};
+use twinseal_model::state::Limits;
 use twinseal_runtime::workers::{self, PoolConfig};
 
 /// Octets that a path of a Unix socket may have (`sockaddr_un`, less the final zero).
 const MAX_SOCKET_PATH: usize = 107;
-/// Where sockets are by default.
-pub(crate) const SOCKET_DIR: &str = "/run/twinseal";
 const STATE_DIR: &str = "/var/lib/twinseal";
 const DEFAULT_WINDOW_BITS: u32 = 4096;
 const DEFAULT_FRAMES: u32 = 16384;

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::file::Check;
-use crate::control::events::file::EventsConfig;
-use crate::control::events::{DEFAULT_RING, json};
-use crate::control::lines::Output;
-use crate::control::usage::UsageConfig;
+use crate::config::file::Check;
+use twinseal_model::json;
+use twinseal_node::events::DEFAULT_RING;
+use twinseal_node::events::file::EventsConfig;
+use twinseal_node::lines::Output;
+use twinseal_node::usage::UsageConfig;
 
 /// Events that may be kept in memory: each takes some hundred octets.
 const MAX_RING: u64 = 1 << 20;

@@ -2,7 +2,7 @@ use std::num::NonZero;
 use std::path::Path;
 
 use super::*;
-use crate::control::access::Role;
+use twinseal_access::Role;
 use twinseal_runtime::workers::Idle;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -134,7 +134,7 @@ keep_days = 7
     assert!(config.allow_core_dumps);
     let events = config.events;
     assert_eq!((events.ring, events.kinds.len()), (100, 2));
-    let output = crate::control::lines::Output::File {
+    let output = twinseal_node::lines::Output::File {
         path: "/var/log/twinseal.json".into(),
         max_bytes: 0,
         keep: 2,
@@ -581,4 +581,22 @@ fn what_is_hostile_is_told_in_short_lines() {
         wrong.contains("…") && wrong.contains("expected a whole number"),
         "{wrong}"
     );
+}
+
+#[test]
+fn every_example_can_be_read() {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples")];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|it| it == "toml") {
+                Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 2, "{seen} examples");
 }

@@ -8,16 +8,16 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use twinseal::cli::demo::controller::Controller;
-use twinseal::cli::demo::items::random;
-use twinseal::cli::demo::kernel::{Network, Options};
-use twinseal::cli::demo::plan::{EDGE_PORT, Host, Plan, Router, VRF};
 use twinseal_api::v1;
 use twinseal_lab::frame::UdpFrame;
 use twinseal_lab::traffic::{
     Load, RawConfig, RawSender, Receiver, Running, Sender, SenderConfig, Sent, Summary, Until,
 };
 use twinseal_lab::{Lab, PingConfig, PingResult};
+use twinseal_testbed::controller::Controller;
+use twinseal_testbed::items::random;
+use twinseal_testbed::kernel::{Network, Options};
+use twinseal_testbed::plan::{EDGE_PORT, Host, Plan, Router, VRF};
 
 /// Only a guard against hanging for ever; nothing is measured.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -346,7 +346,7 @@ pub(crate) fn edge_of(host: Host) -> Router {
 /// A route of the tenant's to its edge port.
 pub(crate) fn route_by_edge_port(prefix: &str) -> v1::Route {
     v1::Route {
-        vrf: twinseal::cli::demo::plan::VRF.into(),
+        vrf: twinseal_testbed::plan::VRF.into(),
         prefix: prefix.into(),
         target: Some(v1::route::Target::Via(v1::Via {
             port: EDGE_PORT.into(),

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use twinseal::cli::demo::kernel::Network;
-use twinseal::cli::demo::plan::{EAST, Host, Router, WEST};
 use twinseal_forward::reason::DropReason;
 use twinseal_lab::capture::{Capture, CaptureLimits, Captured};
 use twinseal_lab::inject::Injector;
+use twinseal_testbed::kernel::Network;
+use twinseal_testbed::plan::{EAST, Host, Router, WEST};
 
 use crate::common::{PATIENCE, Path};
 use crate::forger::Hop;

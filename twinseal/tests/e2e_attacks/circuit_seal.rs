@@ -1,8 +1,8 @@
 //! One who has the links' keys, as a transit node does, but not the circuit's.
 
-use twinseal::cli::demo::plan::Underlay;
 use twinseal_forward::reason::DropReason;
 use twinseal_lab::frame::UdpFrame;
+use twinseal_testbed::plan::Underlay;
 use twinseal_wire::overlay::{CircuitHeader, PayloadType};
 
 use crate::attack::{Attack, Ears};

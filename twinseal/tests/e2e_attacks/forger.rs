@@ -1,8 +1,5 @@
 //! Makes packets: good ones with the path's own keys, and bad ones of every kind.
 
-use twinseal::cli::demo::items::random;
-use twinseal::cli::demo::kernel::netdev;
-use twinseal::cli::demo::plan::{CIRCUIT, EAST, Host, Plan, Router, Underlay, WEST};
 use twinseal_api::v1;
 use twinseal_crypto::{
     self as crypto, AAD_LEN, Context, DEFAULT_PROVIDER, Direction, LaneOwner, Lanes, Layer,
@@ -10,6 +7,9 @@ use twinseal_crypto::{
 };
 use twinseal_lab::frame::UdpFrame;
 use twinseal_lab::traffic::Payload;
+use twinseal_testbed::items::random;
+use twinseal_testbed::kernel::netdev;
+use twinseal_testbed::plan::{CIRCUIT, EAST, Host, Plan, Router, Underlay, WEST};
 use twinseal_wire::overlay::{CircuitHeader, DEFAULT_PORT, LinkHeader, PayloadType, TYPE_DATA};
 use zerocopy::IntoBytes;
 

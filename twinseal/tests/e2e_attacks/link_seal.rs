@@ -1,9 +1,9 @@
 //! One who sees the underlay, but has no key of it.
 
-use twinseal::cli::demo::plan::{EAST, Underlay};
 use twinseal_api::v1;
 use twinseal_forward::reason::DropReason;
 use twinseal_lab::frame::UdpFrame;
+use twinseal_testbed::plan::{EAST, Underlay};
 use twinseal_wire::overlay::LinkHeader;
 
 use crate::attack::{Attack, Ears};

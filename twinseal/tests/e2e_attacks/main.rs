@@ -14,12 +14,12 @@ use std::net::SocketAddr;
 use attack::{Attack, Ears, drops};
 use common::{PATIENCE, Path, options};
 use forger::Hop;
-use twinseal::cli::demo::kernel::netdev;
-use twinseal::cli::demo::plan::{Host, Underlay};
 use twinseal_forward::reason::DropReason;
 use twinseal_lab::PingConfig;
 use twinseal_lab::capture::{Capture, CaptureLimits};
 use twinseal_lab::traffic::{Marker, Receiver, Until};
+use twinseal_testbed::kernel::netdev;
+use twinseal_testbed::plan::{Host, Underlay};
 
 /// Counters that a replay window holds here: as few as may be, so that packets grow old soon.
 const WINDOW: u64 = 2048;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use twinseal::cli::demo::plan::{Router, Underlay, WEST};
 use twinseal_lab::frame::{UdpFrame, checksum};
+use twinseal_testbed::plan::{Router, Underlay, WEST};
 
 use crate::attack::{Attack, Ears, drops};
 use crate::common::Path;

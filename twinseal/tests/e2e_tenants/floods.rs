@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use twinseal::cli::demo::plan::{EDGE_PORT, Host};
 use twinseal_lab::frame::UdpFrame;
 use twinseal_lab::inject::Injector;
 use twinseal_lab::traffic::{Load, Marker, Receiver, Sender, SenderConfig, Until};
 use twinseal_lab::{IpNet, PingConfig};
+use twinseal_testbed::plan::{EDGE_PORT, Host};
 
 use crate::common::{FAMILIES, HOSTS, edge_of};
 use crate::network::{PORT as RED_PORT, Tenant, Tenants};

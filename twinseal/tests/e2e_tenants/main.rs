@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use common::{FAMILIES, HOSTS, PATIENCE};
 use network::{RED, RED_MARKER, TENANTS, TO_B, Tenant, Tenants, delete, label_item, swap, via};
-use twinseal::cli::demo::items::set;
-use twinseal::cli::demo::plan::{CIRCUIT, EAST, Host, Router, Underlay, WEST};
 use twinseal_api::v1::{self, item::Item};
 use twinseal_lab::capture::{Capture, Captured};
 use twinseal_lab::traffic::{Load, Marker, Until};
 use twinseal_lab::{IpNet, PingConfig, Route};
+use twinseal_testbed::items::set;
+use twinseal_testbed::plan::{CIRCUIT, EAST, Host, Router, Underlay, WEST};
 
 #[test]
 fn tenants_with_the_same_addresses_never_mix() {

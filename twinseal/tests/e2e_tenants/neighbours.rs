@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use twinseal::cli::demo::plan::Host;
 use twinseal_lab::IpNet;
 use twinseal_lab::traffic::{Load, Marker, Receiver, Running, Sender, SenderConfig, Until};
+use twinseal_testbed::plan::Host;
 
 use crate::common::{PATIENCE, Path, edge_of, options};
 use crate::wait_until;

@@ -3,12 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use twinseal::cli::demo::items::{random, set};
-use twinseal::cli::demo::plan::{EAST, Host, Router, WEST};
 use twinseal_api::v1::{self, item::Item};
 use twinseal_lab::capture::{Capture, CaptureLimits};
 use twinseal_lab::traffic::{Marker, Receiver, Sender, SenderConfig};
 use twinseal_lab::{IpNet, Namespace, PingConfig, PingResult, Route, VethConfig};
+use twinseal_testbed::items::{random, set};
+use twinseal_testbed::plan::{EAST, Host, Router, WEST};
 
 use crate::common::{FAMILIES, HOSTS, Path, edge_of, options};
 use crate::wait_until;

@@ -12,12 +12,13 @@ use rcgen::{
 use tempfile::TempDir;
 use tonic::Status;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use twinseal::control::access::names::NameRule;
-use twinseal::control::access::{Access, AccessConfig, Limits, Role, TlsConfig};
-use twinseal::control::lines::Output;
-use twinseal::control::{NodeConfig, SocketConfig};
+use twinseal_access::names::NameRule;
+use twinseal_access::{Access, AccessConfig, Limits, Role, TlsConfig};
 use twinseal_api::v1::control_client::ControlClient;
 use twinseal_api::v1::{self, item::Item};
+use twinseal_node::lines::Output;
+use twinseal_server::NodeConfig;
+use twinseal_server::SocketConfig;
 
 use super::{Node, apply, config, connect};
 

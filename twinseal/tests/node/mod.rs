@@ -10,14 +10,15 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
-use twinseal::control::events::file::EventsConfig;
-use twinseal::control::lines::Reopen;
-use twinseal::control::usage::UsageConfig;
-use twinseal::control::{self, ControlError, NodeConfig, SocketConfig};
 use twinseal_api::v1::control_client::ControlClient;
 use twinseal_api::v1::{self, change::Change, item::Item};
+use twinseal_node::events::file::EventsConfig;
+use twinseal_node::lines::Reopen;
+use twinseal_node::usage::UsageConfig;
 use twinseal_runtime::ports::memory::{End, EndQueue as Wire};
 use twinseal_runtime::workers::{DEFAULT_SLICE, Idle, PoolConfig};
+use twinseal_server::SocketConfig;
+use twinseal_server::{ControlError, NodeConfig};
 
 /// A node on a thread of its own, as a process would run it.
 pub struct Node {
@@ -37,7 +38,7 @@ impl Node {
             let shutdown = async {
                 let _ = stopped.await;
             };
-            runtime.block_on(control::run(config, shutdown, Some(ready)))
+            runtime.block_on(twinseal_server::run(config, shutdown, Some(ready)))
         });
         match is_ready.blocking_recv() {
             Ok(()) => Ok(Self {
@@ -73,7 +74,7 @@ impl Drop for Node {
 /// A node with a state directory of its own, which is made.
 pub fn config(dir: &Path, name: &str) -> NodeConfig {
     let state_dir = dir.join(name);
-    control::init(&state_dir, false).expect("a new one");
+    twinseal_node::state_dir::init(&state_dir, false).expect("a new one");
     NodeConfig {
         name: name.into(),
         socket: SocketConfig::new(dir.join(format!("{name}.sock"))),

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use twinseal::cli::demo::daemon::Daemon;
-use twinseal::cli::demo::items::random;
 use twinseal_lab::traffic::{Load, Receiver, Running, Sender, SenderConfig, Summary, Until};
 use twinseal_lab::{IpNet, Lab, Namespace, PingConfig, Process, Route, VethConfig, ping};
+use twinseal_testbed::daemon::Daemon;
+use twinseal_testbed::items::random;
 
 /// Only a guard against hanging for ever; nothing is measured.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

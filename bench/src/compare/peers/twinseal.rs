@@ -59,7 +59,7 @@ impl Daemon {
         std::fs::write(self.folder.join("state.yaml"), state(self.side, &setup.xdp))?;
         let config = self.folder.join("twinseal.toml");
         std::fs::write(&config, self.config(setup))?;
-        twinseal::control::init(&self.folder.join("state"), false)?;
+        twinseal_node::state_dir::init(&self.folder.join("state"), false)?;
         let mut command = Command::new(&self.program);
         command.arg("run").arg("--config").arg(&config);
         let process = running.keep(network.gateway(self.side).spawn(command)?);

@@ -3,10 +3,10 @@
 use twinseal_api::v1;
 
 use super::{drain_name, key_name};
-use crate::time;
+use twinseal_base::time;
 
 /// An event, without an end of line.
-pub(in crate::cli) fn event(event: &v1::Event) -> String {
+pub(crate) fn event(event: &v1::Event) -> String {
     use v1::event::Event;
     let text = match &event.event {
         Some(Event::Table(it)) => {

@@ -3,9 +3,9 @@
 use serde_json::{Map, Value, json};
 use twinseal_api::v1;
 
-use crate::cli::state_file::schema::{Direction, Suite};
+use twinseal_statefile::{direction_word, suite_word};
 
-pub(in crate::cli) fn port_json(it: &v1::PortState) -> Value {
+pub(crate) fn port_json(it: &v1::PortState) -> Value {
     json!({
         "port": it.port,
         "mac": it.mac,
@@ -21,7 +21,7 @@ pub(in crate::cli) fn port_json(it: &v1::PortState) -> Value {
     })
 }
 
-pub(in crate::cli) fn link_json(it: &v1::LinkState) -> Value {
+pub(crate) fn link_json(it: &v1::LinkState) -> Value {
     json!({
         "link": it.link,
         "up": it.up,
@@ -32,7 +32,7 @@ pub(in crate::cli) fn link_json(it: &v1::LinkState) -> Value {
     })
 }
 
-pub(in crate::cli) fn drain_json(it: &v1::DrainState) -> Value {
+pub(crate) fn drain_json(it: &v1::DrainState) -> Value {
     let mut object = drain_target(it.target.as_ref());
     object.insert("since_unix_nanos".into(), it.since_unix_nanos.into());
     object.insert("by".into(), it.by.as_str().into());
@@ -40,7 +40,7 @@ pub(in crate::cli) fn drain_json(it: &v1::DrainState) -> Value {
 }
 
 /// One reason of a refusal.
-pub(in crate::cli) fn refused_json(it: &v1::RefusedItem) -> Value {
+pub(crate) fn refused_json(it: &v1::RefusedItem) -> Value {
     json!({
         "item": it.item,
         "field": it.field,
@@ -51,7 +51,7 @@ pub(in crate::cli) fn refused_json(it: &v1::RefusedItem) -> Value {
 }
 
 /// What is drained, with a word for how that stands.
-pub(in crate::cli) fn draining_json(target: Option<&v1::DrainTarget>, state: &str) -> Value {
+pub(crate) fn draining_json(target: Option<&v1::DrainTarget>, state: &str) -> Value {
     let mut object = drain_target(target);
     object.insert("state".into(), state.into());
     object.into()
@@ -68,16 +68,13 @@ fn drain_target(target: Option<&v1::DrainTarget>) -> Map<String, Value> {
     Map::from_iter([(word.to_owned(), name)])
 }
 
-pub(in crate::cli) fn neighbour_json(it: &v1::NeighbourState) -> Value {
+pub(crate) fn neighbour_json(it: &v1::NeighbourState) -> Value {
     json!({ "port": it.port, "address": it.address, "mac": it.mac, "static": it.r#static })
 }
 
-pub(in crate::cli) fn key_json(it: &v1::KeyState) -> Value {
+pub(crate) fn key_json(it: &v1::KeyState) -> Value {
     let mut object = key_ref(it.key.as_ref());
-    object.insert(
-        "suite".into(),
-        Suite::from_number(it.suite).map(Suite::word).into(),
-    );
+    object.insert("suite".into(), suite_word(it.suite).into());
     object.insert("receiver_index".into(), it.receiver_index.into());
     object.insert("transmitter".into(), it.transmitter.into());
     object.insert("transmitting".into(), it.transmitting.into());
@@ -97,17 +94,12 @@ fn key_ref(key: Option<&v1::KeyRef>) -> Map<String, Value> {
         Some(Owner::Circuit(name)) => object.insert("circuit".into(), name.as_str().into()),
         None => None,
     };
-    object.insert(
-        "direction".into(),
-        Direction::from_number(key.direction)
-            .map(Direction::word)
-            .into(),
-    );
+    object.insert("direction".into(), direction_word(key.direction).into());
     object.insert("epoch".into(), key.epoch.into());
     object
 }
 
-pub(in crate::cli) fn stats_json(stats: &v1::StatsResponse) -> Value {
+pub(crate) fn stats_json(stats: &v1::StatsResponse) -> Value {
     let traffic = |it: &v1::Traffic| {
         json!({
             "name": it.name,

@@ -20,8 +20,8 @@ pub(super) use json::{
 };
 pub(super) use trace::{explained, explained_json, frame, frame_json, traced, traced_json};
 
-use super::state_file::schema::{Direction, Suite};
 use table::Table;
+use twinseal_statefile::{direction_word, suite_word};
 
 /// What became of the desired state: comments before the state file that `get` prints.
 pub(super) fn outcome(out: &mut impl Write, got: &v1::GetResponse) -> io::Result<()> {
@@ -35,7 +35,7 @@ pub(super) fn outcome(out: &mut impl Write, got: &v1::GetResponse) -> io::Result
             out,
             "# generation {} waits for its confirmation until {}",
             pending.generation,
-            crate::time::rfc3339(pending.until_unix_nanos)
+            twinseal_base::time::rfc3339(pending.until_unix_nanos)
         )?;
     }
     if !got.restoring.is_empty() {
@@ -62,7 +62,7 @@ pub(super) fn outcome(out: &mut impl Write, got: &v1::GetResponse) -> io::Result
         )?;
     }
     for drain in &got.drains {
-        let since = crate::time::rfc3339(drain.since_unix_nanos);
+        let since = twinseal_base::time::rfc3339(drain.since_unix_nanos);
         let name = drain_name(drain.target.as_ref());
         writeln!(out, "# {name} drains since {since}, by {}", drain.by)?;
     }
@@ -148,11 +148,7 @@ fn up(up: bool, reason: &str) -> String {
 }
 
 fn key_facts(key: &v1::KeyState) -> String {
-    let mut facts = vec![
-        Suite::from_number(key.suite)
-            .map_or("unknown suite", Suite::word)
-            .to_owned(),
-    ];
+    let mut facts = vec![suite_word(key.suite).unwrap_or("unknown suite").to_owned()];
     if key.receiver_index != 0 {
         facts.push(format!("receiver index {}", key.receiver_index));
     }
@@ -191,7 +187,7 @@ fn key_name(key: Option<&v1::KeyRef>) -> String {
 }
 
 fn direction(number: i32) -> &'static str {
-    Direction::from_number(number).map_or("unknown direction", Direction::word)
+    direction_word(number).unwrap_or("unknown direction")
 }
 
 /// Counters as tables. Counters of drops, XDP verdicts and sockets are left out while they are zero.

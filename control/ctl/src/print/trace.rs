@@ -5,11 +5,11 @@ use std::fmt::Write;
 use serde_json::{Map, Value, json};
 use twinseal_api::v1::{self, route::Target};
 
-use crate::time::rfc3339;
+use twinseal_base::time::rfc3339;
 use twinseal_wire::brief::Brief;
 
 /// A trace in one line.
-pub(in crate::cli) fn traced(it: &v1::TracedPacket) -> String {
+pub(crate) fn traced(it: &v1::TracedPacket) -> String {
     let mut text = format!(
         "{} {} {} B",
         rfc3339(it.unix_nanos),
@@ -113,7 +113,7 @@ fn passage(it: &v1::Passage) -> String {
 }
 
 /// The same for programs.
-pub(in crate::cli) fn traced_json(it: &v1::TracedPacket) -> Value {
+pub(crate) fn traced_json(it: &v1::TracedPacket) -> Value {
     let fate = match it.fate() {
         v1::PacketFate::Sent => "sent",
         v1::PacketFate::Held => "held",
@@ -176,7 +176,7 @@ fn route_json(it: &v1::Route) -> Value {
 }
 
 /// A captured frame in one line.
-pub(in crate::cli) fn frame(it: &v1::CapturedFrame) -> String {
+pub(crate) fn frame(it: &v1::CapturedFrame) -> String {
     let way = match it.direction() {
         v1::CaptureDirection::Out => "out",
         _ => "in",
@@ -200,7 +200,7 @@ pub(in crate::cli) fn frame(it: &v1::CapturedFrame) -> String {
 }
 
 /// The same for programs, with its octets in hexadecimal digits.
-pub(in crate::cli) fn frame_json(it: &v1::CapturedFrame) -> Value {
+pub(crate) fn frame_json(it: &v1::CapturedFrame) -> Value {
     let way = match it.direction() {
         v1::CaptureDirection::Out => "out",
         _ => "in",
@@ -220,7 +220,7 @@ pub(in crate::cli) fn frame_json(it: &v1::CapturedFrame) -> Value {
 }
 
 /// Where a packet would go, a line for each step.
-pub(in crate::cli) fn explained(it: &v1::ExplainResponse) -> String {
+pub(crate) fn explained(it: &v1::ExplainResponse) -> String {
     let mut text = match &it.route {
         Some(route) => format!("route     {} {}\n", route.prefix, target(route)),
         None => "route     none\n".to_owned(),
@@ -260,7 +260,7 @@ pub(in crate::cli) fn explained(it: &v1::ExplainResponse) -> String {
 }
 
 /// The same for programs.
-pub(in crate::cli) fn explained_json(it: &v1::ExplainResponse) -> Value {
+pub(crate) fn explained_json(it: &v1::ExplainResponse) -> Value {
     json!({
         "route": it.route.as_ref().map(route_json),
         "into": it.into.as_ref().map(passage_json),

@@ -10,8 +10,8 @@ use zeroize::Zeroize;
 
 use super::Parser;
 use super::items::owner_text;
-use crate::control::model::{End, KeyId, Name, Owner, Prefix, Role, Tags, Via};
-use crate::text::quoted;
+use crate::state::{End, KeyId, Name, Owner, Prefix, Role, Tags, Via};
+use twinseal_base::text::quoted;
 use twinseal_wire::ethernet::Mac;
 use twinseal_wire::overlay::DEFAULT_PORT;
 

@@ -4,17 +4,15 @@ use std::net::SocketAddr;
 
 use twinseal_api::v1;
 use twinseal_crypto::Suite;
-use twinseal_ebpf::XdpMode;
-use twinseal_xsk::BindMode;
 
 use super::{Action, Item, ItemKey, Kept, Parser};
-use crate::control::model::{
+use crate::port::{BindMode, Device, PortSpec, XdpMode};
+use crate::state::{
     Checksum, Circuit, Hop, Key, KeyId, LabelAction, Link, LinkName, Member, Owner, Port, Role,
     Target,
 };
-use crate::text::quoted;
-use twinseal_fib::Dscp;
-use twinseal_runtime::ports::{Device, PortSpec};
+use twinseal_base::text::quoted;
+use twinseal_wire::ip::Dscp;
 
 /// What to do about a label that is missing.
 const LABEL: &str = "give a number of 1 or more, the same at both ends of the link";

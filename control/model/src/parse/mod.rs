@@ -1,5 +1,5 @@
 //! From protobuf to typed changes. What comes out of here is sound in itself; whether it fits the rest is for
-//! [`transaction`](super::transaction).
+//! [`transaction`](crate::transaction).
 
 mod fields;
 mod items;
@@ -10,11 +10,11 @@ use std::net::IpAddr;
 use twinseal_api::v1;
 use twinseal_crypto::{Fingerprint, Secret, Suite};
 
-use super::model::{
+use crate::refusal::{Code, Refused, place};
+use crate::state::{
     Circuit, CircuitName, GroupName, Key, KeyId, LabelAction, Limits, Link, LinkName, Member,
     Owner, Port, PortName, Prefix, Target, VrfName,
 };
-use super::refusal::{Code, Refused, place};
 pub use names::Broken;
 use names::BrokenName;
 use twinseal_wire::ethernet::Mac;

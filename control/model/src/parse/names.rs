@@ -7,7 +7,7 @@ use twinseal_api::v1;
 use twinseal_crypto::Direction;
 
 use super::ItemKey;
-use crate::control::model::{KeyId, LinkName, Name, Owner, PortName, Prefix, VrfName};
+use crate::state::{KeyId, LinkName, Name, Owner, PortName, Prefix, VrfName};
 
 /// Items that were to be set but make no sense. What refers to them cannot be judged; all else can.
 #[derive(Default)]
@@ -34,7 +34,7 @@ impl Broken {
         self.named.insert(item);
     }
 
-    pub(super) fn add_name(&mut self, name: BrokenName) {
+    pub(crate) fn add_name(&mut self, name: BrokenName) {
         match name {
             BrokenName::Of(items) => self.named.extend(items),
             BrokenName::None(kind) => _ = self.unnamed.insert(kind),
@@ -43,7 +43,7 @@ impl Broken {
 }
 
 /// The name of an item that others may refer to.
-pub(super) enum BrokenName {
+pub(crate) enum BrokenName {
     /// It may be these.
     Of(Vec<ItemKey>),
     /// It is no name; the kind.
@@ -53,7 +53,7 @@ pub(super) enum BrokenName {
 impl BrokenName {
     /// `None` for items to which nothing refers: they are many, and this is asked before it is known whether they are
     /// sound.
-    pub(super) fn of(item: &v1::Item) -> Option<Self> {
+    pub(crate) fn of(item: &v1::Item) -> Option<Self> {
         use v1::item::Item;
         let kind = match item.item.as_ref()? {
             Item::Port(_) => "port",

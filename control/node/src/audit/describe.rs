@@ -5,8 +5,8 @@ use twinseal_api::v1::{
     self, change::Change, item::Item, item_ref, key, key_ref, transmit, transmit_ref,
 };
 
-use crate::control::diff::Summary;
-use crate::text::word;
+use twinseal_base::text::word;
+use twinseal_model::diff::Summary;
 
 /// How many items changed, and which, as far as they are named.
 pub(super) fn diff(changed: &Summary) -> Value {

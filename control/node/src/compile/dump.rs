@@ -7,7 +7,7 @@ use twinseal_fib::trie::{Leaf, Number};
 
 impl Compiler {
     /// All that a packet could find out of the tables of the state that was compiled last.
-    pub(in super::super) fn dump(&self) -> String {
+    pub(crate) fn dump(&self) -> String {
         let (tables, state) = (&self.draft.tables, &self.state);
         let tries = &tables.tries;
         let mut out = format!(

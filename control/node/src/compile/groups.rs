@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::super::down::Down;
 use super::*;
+use crate::down::Down;
 
 impl Compiler {
     /// Notes the groups of which a member went down or came up.

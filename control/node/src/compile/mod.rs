@@ -18,13 +18,9 @@ use std::hash::{BuildHasher, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use super::down::Down;
-use super::health::Status;
-use super::keys::Live;
-use super::model::{
-    CircuitName, GroupName, Hop, KeyId, LabelAction, LinkName, Owner, PortName, Role, State,
-    Target, Via, VrfName,
-};
+use crate::down::Down;
+use crate::health::Status;
+use crate::keys::Live;
 pub use addresses::{HostAddress, HostAddresses, Standing};
 pub use names::{Names, Wanted};
 use own::Own;
@@ -38,6 +34,10 @@ use twinseal_fib::trie::burst::Root;
 use twinseal_fib::{
     self as fib, Circuit, CircuitIndex, GroupIndex, Link, LinkIndex, LinkTransmit, NeighbourKey,
     Port, PortIndex, PortRole, Receiver, Swap, Tables, Vrf, VrfIndex,
+};
+use twinseal_model::state::{
+    CircuitName, GroupName, Hop, KeyId, LabelAction, LinkName, Owner, PortName, Role, State,
+    Target, Via, VrfName,
 };
 use twinseal_runtime::ports::Outcome;
 use twinseal_wire::ethernet::Mac;

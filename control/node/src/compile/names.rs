@@ -5,8 +5,8 @@ use std::hash::Hash;
 
 use super::Compiler;
 use super::places::Places;
-use crate::control::model::{CircuitName, GroupName, LinkName, VrfName};
 use twinseal_fib::{CircuitIndex, GroupIndex, LinkIndex, Tables, VrfIndex};
+use twinseal_model::state::{CircuitName, GroupName, LinkName, VrfName};
 
 /// Places whose names are wanted.
 #[derive(Default)]

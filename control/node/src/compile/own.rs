@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::super::model::Prefix;
 use super::*;
 use twinseal_fib::own::{Barred, Source};
+use twinseal_model::state::Prefix;
 
 /// What the own addresses at a VRF's edge ports come to.
 #[derive(Clone, Default, PartialEq, Debug)]

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::super::model::{Prefix, Table};
 use super::own::Own;
 use super::*;
+use twinseal_model::state::{Prefix, Table};
 
 impl Compiler {
     /// Enters the routes that differ.

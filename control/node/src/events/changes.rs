@@ -6,8 +6,8 @@ use std::time::Instant;
 use twinseal_api::v1::{self, CircuitChange, EventKind, event::Event as Body};
 
 use super::Events;
-use crate::control::items;
-use crate::control::model::{Circuit, CircuitName, State, Table};
+use twinseal_model::items;
+use twinseal_model::state::{Circuit, CircuitName, State, Table};
 
 /// When circuits were made.
 #[derive(Default)]

@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn the_pages_have_every_kind() {
-        let pages = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/");
+        let pages = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/");
         let page = |name| std::fs::read_to_string(format!("{pages}{name}")).expect("a page");
         let (events, operations) = (page("events.md"), page("operations.md"));
         for kind in FaultKind::ALL.iter().map(|kind| kind.as_str()) {

@@ -2,9 +2,9 @@
 
 use futures::executor::block_on;
 
-use super::json::json;
 use super::{EventKind, Log, Start};
-use crate::control::lines::{Lines, Output, Writer};
+use crate::lines::{Lines, Output, Writer};
+use twinseal_model::json::json;
 
 /// Objects that are written at once, at most.
 const CHUNK: usize = 256;

@@ -8,17 +8,16 @@
 pub mod changes;
 mod fault;
 pub mod file;
-pub mod json;
 mod ring;
 pub mod security;
 
 use twinseal_api::v1::{self, event::Event as Body};
-use twinseal_crypto::Direction;
 
-use super::model::{KeyId, Owner};
 pub use fault::FaultKind;
 pub use ring::{Events, Log, Reader, Start};
 pub use twinseal_api::v1::EventKind;
+use twinseal_model::items::key_ref;
+use twinseal_model::state::KeyId;
 
 /// How many events are kept unless the configuration says otherwise.
 pub const DEFAULT_RING: usize = 16384;
@@ -50,25 +49,5 @@ impl Events {
             detail,
         };
         self.emit(EventKind::Fault, Body::Fault(body));
-    }
-}
-
-/// A key's name in the API.
-pub fn key_ref(id: &KeyId) -> v1::KeyRef {
-    v1::KeyRef {
-        owner: Some(match &id.owner {
-            Owner::Link(name) => v1::key_ref::Owner::Link(name.to_string()),
-            Owner::Circuit(name) => v1::key_ref::Owner::Circuit(name.to_string()),
-        }),
-        direction: direction(id.direction).into(),
-        epoch: id.epoch,
-    }
-}
-
-/// A direction in the API.
-pub fn direction(direction: Direction) -> v1::Direction {
-    match direction {
-        Direction::AToB => v1::Direction::AToB,
-        Direction::BToA => v1::Direction::BToA,
     }
 }

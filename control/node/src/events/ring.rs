@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use twinseal_api::v1::{self, EventKind, GapCause, event::Event as Body};
 
-use crate::time::unix_nanos;
+use twinseal_base::time::unix_nanos;
 
 /// The writing end. With it the readers end.
 pub struct Events {

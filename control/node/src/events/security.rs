@@ -7,8 +7,8 @@ use twinseal_api::v1::security_event::Owner;
 use twinseal_api::v1::{self, EventKind, event::Event as Body};
 
 use super::Events;
-use crate::control::access::Access;
-use crate::control::keys::Live;
+use crate::keys::Live;
+use twinseal_access::Access;
 use twinseal_forward::reason::DropReason::{self, *};
 
 /// Told at once, and again after this long.

@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use super::follow::{Following, cannot_be_opened};
 use super::{Handle, Ports, local};
-use crate::control::compile::OpenPort;
-use crate::control::health::Status;
-use crate::control::model::{Port, PortName};
-use crate::control::netlink::View;
+use crate::compile::OpenPort;
+use crate::health::Status;
+use crate::netlink::View;
 use twinseal_fib::PortIndex;
-use twinseal_runtime::ports::{Device, Outcome, PortError, PortSpec, Steering};
+use twinseal_model::port::{Device, PortSpec};
+use twinseal_model::state::{Port, PortName};
+use twinseal_runtime::ports::{Outcome, PortError, Steering};
 use twinseal_runtime::workers::Pool;
 use twinseal_wire::ethernet::Mac;
 
@@ -20,7 +21,7 @@ const UNSEEN_MTU: u16 = 1500;
 
 /// What becomes of a port that cannot be opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::control) enum IfAbsent {
+pub(crate) enum IfAbsent {
     /// The transaction is refused: most likely somebody mistyped a name.
     Refuse,
     /// It is waited for, as the port was there before the node started.

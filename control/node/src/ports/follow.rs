@@ -5,12 +5,14 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use super::guard::Guard;
+use super::wanted::wanted;
 use super::{Ports, local};
-use crate::control::devices::{Departure, Devices};
-use crate::control::health::Status;
-use crate::control::model::{Port, PortName, State};
-use crate::control::netlink::View;
-use twinseal_runtime::ports::{Device, PortError, PortSpec};
+use crate::devices::{Departure, Devices};
+use crate::health::Status;
+use crate::netlink::View;
+use twinseal_model::port::{Device, PortSpec};
+use twinseal_model::state::{Port, PortName, State};
+use twinseal_runtime::ports::PortError;
 use twinseal_runtime::workers::Pool;
 
 /// Between two attempts to open a device that is there, the first time and at most. While one is made, workers that open
@@ -45,7 +47,7 @@ impl Ports {
     /// Closes ports whose device is gone or cannot be used any more, and takes over what changed of the others. To be
     /// called when the kernel told of devices and when workers found dead queues; `thorough`, now and then, for what nobody
     /// tells. Says whether tables have to be made anew.
-    pub(in crate::control) fn follow(
+    pub(crate) fn follow(
         &mut self,
         pool: &Pool,
         state: &State,
@@ -170,7 +172,7 @@ impl Ports {
 
     /// Opens ports whose device is back. `at_once`: also those that were tried a short while ago, as something has changed.
     /// Says whether tables have to be made anew.
-    pub(in crate::control) fn reopen(
+    pub(crate) fn reopen(
         &mut self,
         pool: &Pool,
         state: &State,
@@ -218,7 +220,7 @@ impl Ports {
         port: &Port,
         view: &View,
     ) -> Result<(), PortError> {
-        pool.check_port(&port.spec)?;
+        pool.check_port(&wanted(&port.spec))?;
         self.try_apart(pool, name, port, view)?;
         self.swap_device(pool, name, port, view)
     }
@@ -241,7 +243,7 @@ impl Ports {
             return Ok(());
         };
         let ifindex = spec.netdev().and_then(|netdev| view.index_of(netdev));
-        match pool.add_port(index, spec, &local(port, ifindex, view)) {
+        match pool.add_port(index, &wanted(spec), &local(port, ifindex, view)) {
             Ok((steering, _)) => {
                 drop(steering);
                 pool.remove_port(index);
@@ -288,7 +290,7 @@ impl Ports {
         };
         let ifindex = port.spec.netdev().and_then(|netdev| view.index_of(netdev));
         let addresses = local(port, ifindex, view);
-        let (steering, outcome) = pool.add_port(open.index, &port.spec, &addresses)?;
+        let (steering, outcome) = pool.add_port(open.index, &wanted(&port.spec), &addresses)?;
         if let Err(error) = handle.steering.take_over(steering, &handle.endpoints) {
             pool.remove_port(open.index);
             return Err(error);

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::{Handle, Ports};
-use crate::control::compile::KernelNeighbours;
-use crate::control::crowd::Crowd;
-use crate::control::parse::ItemKey;
-use crate::control::warnings::Found;
-use twinseal_runtime::ports::{Device, Steering, believes, forwarding};
+use crate::compile::KernelNeighbours;
+use crate::crowd::Crowd;
+use crate::warnings::Found;
+use twinseal_model::parse::ItemKey;
+use twinseal_model::port::Device;
+use twinseal_runtime::ports::{Steering, believes, forwarding};
 
 /// How long after it was last exceeded the share of neighbours is told of.
 const TOLD: Duration = Duration::from_secs(10);
@@ -69,7 +70,7 @@ impl Guard {
 impl Ports {
     /// Gives every edge port its share of the kernel's tables of neighbours, of which these are known. To be called every
     /// second.
-    pub(in crate::control) fn share_neighbours(&mut self, known: &KernelNeighbours, now: Instant) {
+    pub(crate) fn share_neighbours(&mut self, known: &KernelNeighbours, now: Instant) {
         let mut edges: Vec<_> = self.handles.values_mut().filter(|it| edge(it)).collect();
         let crowd = Crowd::by_kernel();
         let share = match crowd.is_calm(known) {
@@ -85,7 +86,7 @@ impl Ports {
     }
 
     /// What is to be told of edge ports' devices, as was found last.
-    pub(in crate::control) fn guarded(&self) -> Found {
+    pub(crate) fn guarded(&self) -> Found {
         let handles = self.handles.iter();
         let found = handles.filter_map(|(name, handle)| {
             let found = handle.following.guard.found(handle.netdev.as_deref()?);

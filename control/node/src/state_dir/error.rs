@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use twinseal_crypto::{BurnError, Fingerprint};
 
-use crate::control::store::StoreError;
-use crate::control::usage;
+use crate::store::StoreError;
+use crate::usage;
 
 /// Why a state directory is not used, or not for secrets.
 #[derive(Debug, thiserror::Error)]

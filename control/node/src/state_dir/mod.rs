@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 
 use twinseal_crypto::{BurnError, BurnGuard, BurnMark, BurnUse};
 
-use super::burned::Burned;
-use super::drain::Drains;
-use super::model::State;
-use super::store::{self, Loaded, Store};
-use super::usage::{self, UsageConfig};
+use crate::burned::Burned;
+use crate::drain::Drains;
+use crate::store::{Loaded, Store};
+use crate::usage::UsageConfig;
+use crate::{store, usage};
+use twinseal_model::state::State;
 
 pub use error::StateDirError;
 
@@ -41,7 +42,7 @@ pub struct Wanted {
 }
 
 /// A state directory that is used by this process as long as this lives.
-pub(super) struct StateDir {
+pub struct StateDir {
     pub(super) lock: Lock,
     pub(super) burned: Burned,
     /// If tables are kept: where, and those that are there.
@@ -59,7 +60,7 @@ pub(super) struct StateDir {
 impl StateDir {
     /// Opens a directory that has been initialised. If its memory of burned secrets cannot be relied on, the rest is used
     /// all the same: [`Burned`] then refuses secrets and says why.
-    pub(super) fn open(wanted: &Wanted) -> Result<Self, StateDirError> {
+    pub fn open(wanted: &Wanted) -> Result<Self, StateDirError> {
         let path = wanted.path.as_path();
         check_folder(path)?;
         for folder in [store::FOLDER, USAGE_FOLDER] {

@@ -7,8 +7,8 @@ use tempfile::TempDir;
 use twinseal_crypto::Fingerprint;
 
 use super::*;
-use crate::control::store::{FOLDER, KEY_FILE, newest};
-use crate::control::tests::edge;
+use crate::store::{FOLDER, KEY_FILE, newest};
+use twinseal_model::testing::edge;
 
 /// What may become of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -8,26 +8,26 @@ use twinseal_crypto::BurnMark;
 
 use super::format::{FileError, Kind, Reader, Record};
 use super::{FOLDER, Name, files, newest};
-use crate::control::model::{Key, State};
-use crate::control::parse::{self, Action, Change, Item};
-use crate::control::refusal::Refused;
-use crate::control::transaction;
+use twinseal_model::parse::{Action, Change, Item};
+use twinseal_model::refusal::Refused;
+use twinseal_model::state::{Key, State};
+use twinseal_model::{parse, transaction};
 
 /// What was found.
 #[derive(Default)]
-pub(in crate::control) struct Loaded {
+pub(crate) struct Loaded {
     /// The tables, `None` if nothing was ever stored.
-    pub(in crate::control) state: Option<State>,
+    pub(crate) state: Option<State>,
     /// What was refused, and why. What is in `state` came before it.
-    pub(in crate::control) damage: Vec<String>,
+    pub(crate) damage: Vec<String>,
     /// The generation of a transaction that waited for its confirmation, and is not in `state`.
-    pub(in crate::control) waiting: Option<u64>,
+    pub(crate) waiting: Option<u64>,
     /// Why the file that tells how far all went tells nothing.
-    pub(in crate::control) newest_lost: Option<String>,
+    pub(crate) newest_lost: Option<String>,
     /// What that file tells.
-    pub(in crate::control) reached: Option<newest::Reached>,
+    pub(crate) reached: Option<newest::Reached>,
     /// How far the burned secrets went, by whatever tells most.
-    pub(in crate::control) burned: BurnMark,
+    pub(crate) burned: BurnMark,
 }
 
 impl Loaded {

@@ -36,13 +36,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use twinseal_crypto::{BurnMark, write_whole};
 
-use super::diff::Difference;
-use super::model::State;
-use super::parse::{Item, ItemKey};
 use format::Kind;
 use key::key;
 pub(super) use load::Loaded;
 use newest::{Newest, Reached};
+use twinseal_model::diff::Difference;
+use twinseal_model::parse::{Item, ItemKey};
+use twinseal_model::state::State;
 use writer::{Entry, Order, Reply, Signals, Thread, Whole, lock};
 
 /// The folder of the state directory.
@@ -320,7 +320,7 @@ pub(super) fn set_aside(state_dir: &Path) -> Result<(), StoreError> {
     if !dir.exists() {
         return Ok(());
     }
-    let aside = dir.with_extension(format!("refused-{}", crate::time::unix().as_secs()));
+    let aside = dir.with_extension(format!("refused-{}", twinseal_base::time::unix().as_secs()));
     fs::rename(&dir, aside).map_err(|source| StoreError::Io {
         action: "set aside",
         path: dir,

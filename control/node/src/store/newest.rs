@@ -21,22 +21,22 @@ use twinseal_crypto::{BurnMark, write_whole};
 use super::StoreError;
 
 /// The file of the state directory.
-pub(in crate::control) const FILE: &str = "newest";
+pub(crate) const FILE: &str = "newest";
 const MAGIC: &[u8; 16] = b"twinseal newest\n";
 const TEXT: usize = 16 + 8 + 8 + 32;
 const MAC: usize = 32;
 
 /// What the disk is known to have.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(in crate::control) struct Reached {
+pub(crate) struct Reached {
     /// The last generation that was stored.
-    pub(in crate::control) generation: u64,
+    pub(crate) generation: u64,
     /// How far the burned secrets went then.
-    pub(in crate::control) burned: BurnMark,
+    pub(crate) burned: BurnMark,
 }
 
 /// The file, to be written.
-pub(in crate::control) struct Newest {
+pub(crate) struct Newest {
     state_dir: PathBuf,
     file: File,
     key: hmac::Key,
@@ -59,12 +59,12 @@ impl Newest {
     }
 
     /// Takes down what is on the disk by now.
-    pub(in crate::control) fn write(&self, reached: &Reached) -> io::Result<()> {
+    pub(crate) fn write(&self, reached: &Reached) -> io::Result<()> {
         self.file.write_all_at(&bytes(&self.key, reached), 0)
     }
 
     /// Makes the file anew, with this in it, if somebody has removed, replaced or cut it. Tells whether it was so.
-    pub(in crate::control) fn look(&mut self, reached: &Reached) -> io::Result<bool> {
+    pub(crate) fn look(&mut self, reached: &Reached) -> io::Result<bool> {
         let path = self.state_dir.join(FILE);
         if is_whole(&self.file, &path, (TEXT + MAC) as u64)? {
             return Ok(false);
@@ -77,7 +77,7 @@ impl Newest {
 
 impl Newest {
     /// What somebody did to it.
-    pub(in crate::control) fn lost(&self) -> String {
+    pub(crate) fn lost(&self) -> String {
         let path = self.state_dir.join(FILE);
         format!(
             "{} was removed, replaced or cut while the node ran,",

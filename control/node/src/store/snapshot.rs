@@ -11,7 +11,7 @@ use super::format::{Kind, Record, Writer};
 use super::load::set;
 use super::writer::Whole;
 use super::{Name, files, name};
-use crate::control::items;
+use twinseal_model::items;
 
 /// Items of a record of a snapshot.
 const CHUNK: usize = 4096;

@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use twinseal_api::v1::{Blackhole, Neighbour, item::Item, route::Target};
 
-use super::super::diff::differences;
-use super::super::tests::{apply, edge, route, set, sets};
 use super::*;
+use twinseal_model::diff::differences;
+use twinseal_model::testing::{apply, edge, route, set, sets};
 
 /// How far the burned secrets are said to go.
 const BURNED: BurnMark = BurnMark {
@@ -92,7 +92,7 @@ fn what_was_stored_is_read_back_without_secrets() {
     assert_eq!(loaded.state, Some(restarted(&state)));
     for path in [the(dir.path(), "snapshot"), the(dir.path(), "journal")] {
         let octets = fs::read(path).expect("it is there");
-        let secret = super::super::tests::secret(1);
+        let secret = twinseal_model::testing::secret(1);
         assert!(!octets.windows(32).any(|window| window == secret));
     }
 }
@@ -108,13 +108,13 @@ fn deletions_are_stored_and_so_is_everything_that_goes_with_an_owner() {
         address: "192.0.2.2".into(),
         mac: "02:00:00:00:00:08".into(),
     })]);
-    let mut wanted = crate::control::parse::changes(kept);
-    crate::control::sweep::sweep(&state, &mut wanted);
+    let mut wanted = twinseal_model::parse::changes(kept);
+    twinseal_model::sweep::sweep(&state, &mut wanted);
     // Everything goes but the link's port, which the neighbour needs.
     wanted.changes.retain(|change| {
-        !matches!(&change.action, crate::control::parse::Action::Delete(ItemKey::Port(name)) if name.as_str() == "under")
+        !matches!(&change.action, twinseal_model::parse::Action::Delete(ItemKey::Port(name)) if name.as_str() == "under")
     });
-    let outcome = crate::control::transaction::apply(&state, wanted).expect("sound");
+    let outcome = twinseal_model::transaction::apply(&state, wanted).expect("sound");
     let (stored, _) = store.commit(
         outcome.state.generation,
         BURNED,

@@ -21,8 +21,8 @@ use super::load::set;
 use super::newest::{self, Newest, Reached};
 use super::snapshot::{clear, create, write_snapshot};
 use super::{Change, KEY_FILE, Name, Stored, Told, files, name};
-use crate::control::items;
-use crate::control::model::State;
+use twinseal_model::items;
+use twinseal_model::state::State;
 
 /// A journal of so many octets, or as many as the last snapshot if that is more, is followed by a snapshot.
 const JOURNAL: u64 = 16 << 20;

@@ -6,17 +6,16 @@ use twinseal_api::v1;
 use zerocopy::IntoBytes;
 
 use super::{missing, parse};
-use crate::control::compile::Wanted;
-use crate::control::health;
-use crate::control::losses;
-use crate::control::model::{CircuitName, GroupName, Hop, LinkName, PortName, Role, Via, VrfName};
-use crate::control::node::Node;
-use crate::control::parse::ItemKey;
-use crate::control::refusal::{Code, Refused};
+use crate::compile::Wanted;
+use crate::node::Node;
+use crate::{health, losses};
 use twinseal_fib::neighbour::Neighbour;
 use twinseal_fib::{self as fib, CircuitIndex, NeighbourKey, Target};
 use twinseal_forward::reason::DropReason;
 use twinseal_forward::trace;
+use twinseal_model::parse::ItemKey;
+use twinseal_model::refusal::{Code, Refused};
+use twinseal_model::state::{CircuitName, GroupName, Hop, LinkName, PortName, Role, Via, VrfName};
 use twinseal_wire::ip;
 
 impl Node {

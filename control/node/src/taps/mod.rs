@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use twinseal_api::v1;
 
-use super::model::{CircuitName, LinkName, PortName, VrfName};
-use super::node::Node;
-use super::refusal::{Code, Refused};
+use crate::node::Node;
 use twinseal_fib::{CircuitIndex, LinkIndex, PortIndex, VrfIndex};
 use twinseal_forward::trace::Trace;
+use twinseal_model::refusal::{Code, Refused};
+use twinseal_model::state::{CircuitName, LinkName, PortName, VrfName};
 use twinseal_runtime::workers::taps::capture::{Capture, Captured};
 use twinseal_runtime::workers::taps::trace::{Traced, Tracing};
 use twinseal_runtime::workers::taps::{AnyTap, Tap};

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use twinseal_api::v1;
 
-use crate::control::model::Prefix;
-use crate::control::refusal::{Code, Refused};
+use twinseal_model::refusal::{Code, Refused};
+use twinseal_model::state::Prefix;
 use twinseal_runtime::workers::taps::{Filter, Net};
 
 /// A filter; all that is wrong with it goes to `refused`.

@@ -5,19 +5,19 @@ use std::net::IpAddr;
 use twinseal_api::v1::{self, item::Item};
 
 use super::Taken;
-use crate::control::compile::{Names, Wanted};
-use crate::control::items;
-use crate::control::model::{PortName, Prefix, VrfName};
-use crate::control::node::Node;
+use crate::compile::{Names, Wanted};
+use crate::node::Node;
 use twinseal_fib::PortIndex;
 use twinseal_forward::trace::{Checksum, Passage, Trace};
 use twinseal_forward::{Disposition, STAGES};
+use twinseal_model::items;
+use twinseal_model::state::{PortName, Prefix, VrfName};
 use twinseal_wire::brief::Brief;
 use twinseal_wire::checksum::State;
 
 impl Node {
     /// Traces as the API tells them. Names are those of now; what has gone meanwhile has none.
-    pub(in crate::control) fn told(&self, taken: &[Taken]) -> Vec<v1::TracedPacket> {
+    pub(crate) fn told(&self, taken: &[Taken]) -> Vec<v1::TracedPacket> {
         let mut wanted = Wanted::default();
         for (_, _, trace) in taken {
             wanted.vrfs.extend(trace.vrf.map(|it| it.0));

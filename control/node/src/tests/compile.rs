@@ -6,20 +6,20 @@ use std::sync::Arc;
 
 use twinseal_api::v1::{self, Direction::AToB, Direction::BToA, item::Item};
 
-use super::super::compile::{Compiler, HostAddresses, KernelNeighbours, OpenPort, Sources};
-use super::super::down::Down;
+use crate::compile::{Compiler, HostAddresses, KernelNeighbours, OpenPort, Sources};
+use crate::down::Down;
 use twinseal_crypto::{LaneOwner, Lanes};
 
-use super::super::health::Status;
-use super::super::keys::{Live, SaConfig};
-use super::super::model::PortName;
 use super::*;
+use crate::health::Status;
+use crate::keys::{Live, SaConfig};
 use twinseal_fib::neighbour::Neighbour;
 use twinseal_fib::trie::Number;
 use twinseal_fib::{
     CircuitIndex, LabelAction, LinkIndex, NeighbourKey, PortIndex, PortRole, Receiver, Swap,
     Tables, Target, VrfIndex,
 };
+use twinseal_model::state::PortName;
 use twinseal_wire::ethernet::Mac;
 use twinseal_wire::ip::mapped;
 

@@ -5,18 +5,18 @@ use std::time::{Duration, Instant};
 
 use twinseal_api::v1::{self, event::Event as Kind, item::Item};
 
-use super::super::compile::{HostAddress, OpenPort, Sources, Standing};
-use super::super::events::security::Security;
-use super::super::events::{Events, Reader, Start};
-use super::super::health::{Health, Status};
-use super::super::keys::SaConfig;
-use super::super::model::PortName;
-use super::super::netlink::View;
+use crate::compile::{HostAddress, OpenPort, Sources, Standing};
+use crate::events::security::Security;
+use crate::events::{Events, Reader, Start};
+use crate::health::{Health, Status};
+use crate::keys::SaConfig;
+use crate::netlink::View;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use twinseal_model::state::PortName;
 
 use super::compile::{Bench, lanes, open, sa_config};
 use super::*;
-use crate::control::events::changes::Change;
+use crate::events::changes::Change;
 use twinseal_wire::ethernet::Mac;
 
 /// A bench, its health and what was told.

@@ -2,11 +2,12 @@
 
 use twinseal_api::v1::item_ref::Item as Ref;
 
-use super::super::compile::Wanted;
-use super::super::model::VrfName;
 use super::compile::Bench;
 use super::*;
+use crate::compile::Wanted;
+use twinseal_api::v1::item::Item;
 use twinseal_fib::{PortIndex, Tables};
+use twinseal_model::state::VrfName;
 
 /// The life of the port "spare".
 fn spare(tables: &Tables) -> u64 {

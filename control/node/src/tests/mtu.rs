@@ -2,11 +2,11 @@
 
 use twinseal_api::v1::{self, item::Item};
 
-use super::super::model::{Name, VrfName};
-use super::super::mtu::{Families, concerned, of_taps, warnings};
 use super::compile::{Bench, open};
 use super::*;
+use crate::mtu::{Families, concerned, of_taps, warnings};
 use twinseal_fib::LinkIndex;
+use twinseal_model::state::{Name, VrfName};
 
 fn red() -> VrfName {
     Name::new("red").expect("a name")

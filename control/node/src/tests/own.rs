@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 use twinseal_api::v1::{self, item::Item};
 
-use super::super::compile::{HostAddress, Standing};
-use super::super::down::Down;
-use super::super::model::{Hop, Name};
 use super::compile::{Bench, open, v4};
 use super::*;
+use crate::compile::{HostAddress, Standing};
+use crate::down::Down;
 use twinseal_fib::own::Source;
 use twinseal_fib::{CircuitIndex, PortIndex, Tables, Target};
+use twinseal_model::state::{Hop, Name};
 use twinseal_wire::ethernet::Mac;
 
 /// "hosts" is on the first of these devices, "under" on the second; the third is no port.
@@ -232,7 +232,7 @@ fn of_group(tables: &Tables) -> Vec<Target> {
 fn groups_go_without_the_members_that_are_down() {
     let mut bench = Bench::new();
     let circuit = Hop::Circuit(Name::new("c1").expect("a name"));
-    let next_hop = Hop::Via(super::super::model::Via {
+    let next_hop = Hop::Via(twinseal_model::state::Via {
         port: Name::new("hosts").expect("a name"),
         address: Some("10.0.0.9".parse().expect("an address")),
     });

@@ -8,13 +8,14 @@ use proptest::prelude::*;
 use prost::Message;
 use twinseal_api::v1::{self, item::Item, item_ref::Item as Ref};
 
-use super::super::check::check_whole;
-use super::super::compile::{Compiler, HostAddress, KernelNeighbours, Sources, Standing};
-use super::super::down::Down;
-use super::super::keys::Live;
-use super::super::model::{Hop, Name};
 use super::compile::{open, sa_config};
 use super::*;
+use crate::compile::{Compiler, HostAddress, KernelNeighbours, Sources, Standing};
+use crate::down::Down;
+use crate::keys::Live;
+use twinseal_model::check::check_whole;
+use twinseal_model::refusal::Refused;
+use twinseal_model::state::{Hop, Name};
 
 /// Few enough names that references hit, and some that are none.
 fn name() -> impl Strategy<Value = String> {
@@ -328,12 +329,12 @@ proptest! {
 
     #[test]
     fn any_bytes_are_survived(bytes in vec(any::<u8>(), 0..200)) {
-        super::super::fuzz_decode(&bytes);
+        twinseal_model::fuzz_decode(&bytes);
     }
 
     #[test]
     fn any_request_is_survived(changes in vec(change(), 0..30)) {
         let request = v1::ApplyRequest { changes, ..Default::default() };
-        super::super::fuzz_decode(&request.encode_to_vec());
+        twinseal_model::fuzz_decode(&request.encode_to_vec());
     }
 }

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use super::super::keys::Live;
-use super::super::model::CircuitName;
-use super::super::usage::{Filter, Flushed, Meter, Scan, Store, UsageConfig};
 use super::*;
+use crate::keys::Live;
+use crate::usage::{Filter, Flushed, Meter, Scan, Store, UsageConfig};
+use twinseal_api::v1::item::Item;
 use twinseal_fib::traffic::Traffic;
 use twinseal_forward::reason::DropReason;
+use twinseal_model::state::CircuitName;
 
 /// A state, its counters, and what is metered of them.
 struct Metered {

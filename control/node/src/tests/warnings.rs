@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use twinseal_api::v1::{self, event::Event as Kind, item::Item};
 
-use super::super::compile::{HostAddress, OpenPort, Sources, Standing};
-use super::super::events::{Events, Reader, Start};
-use super::super::model::PortName;
-use super::super::warnings::Warnings;
 use super::compile::{Bench, open};
 use super::*;
+use crate::compile::{HostAddress, OpenPort, Sources, Standing};
+use crate::events::{Events, Reader, Start};
+use crate::warnings::Warnings;
 use twinseal_forward::reason::DropReason;
+use twinseal_model::state::PortName;
 
 struct Told {
     bench: Bench,
@@ -249,8 +249,8 @@ fn a_circuit_of_which_nothing_can_be_opened_is_told_until_something_is() {
         .get(&name)
         .expect("it is there")
         .clone();
-    let end = crate::control::model::End::B;
-    let circuit = crate::control::model::Circuit { end, ..circuit };
+    let end = twinseal_model::state::End::B;
+    let circuit = twinseal_model::state::Circuit { end, ..circuit };
     told.bench.state.circuits.set(name, circuit);
     let now = told.update();
     assert_eq!(
@@ -289,11 +289,11 @@ fn a_far_end_that_is_the_same_end_is_told() {
     // It is mended here.
     let (name, link) = told.bench.state.links.iter().next().expect("it is there");
     let (name, link) = (name.clone(), link.clone());
-    let end = crate::control::model::End::B;
+    let end = twinseal_model::state::End::B;
     told.bench
         .state
         .links
-        .set(name, crate::control::model::Link { end, ..link });
+        .set(name, twinseal_model::state::Link { end, ..link });
     let now = told.update();
     assert_eq!(
         (now.len(), now[0].0.as_str()),

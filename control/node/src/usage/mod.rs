@@ -16,14 +16,14 @@ use std::collections::{HashMap, HashSet};
 
 use twinseal_api::v1;
 
-use super::items;
-use super::keys::Live;
-use super::model::{Circuit, CircuitName, State};
-use crate::time::unix;
+use crate::keys::Live;
 pub use scan::Scan;
 pub use store::{Flushed, Store, StoreError, UsageConfig};
+use twinseal_base::time::unix;
 use twinseal_fib::traffic::{REASONS, Traffic, TrafficTotals};
 use twinseal_forward::reason::DropReason;
+use twinseal_model::items;
+use twinseal_model::state::{Circuit, CircuitName, State};
 
 /// What circuits did since the running interval began.
 pub struct Meter {

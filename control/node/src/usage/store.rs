@@ -17,7 +17,7 @@ use prost::Message;
 use tokio::sync::oneshot;
 use twinseal_api::v1;
 
-use crate::time::{since_boot, unix};
+use twinseal_base::time::{since_boot, unix};
 
 /// What a block begins with.
 pub(super) const MAGIC: [u8; 4] = *b"TSU1";

@@ -2,9 +2,9 @@
 
 use twinseal_api::v1::{self, Direction::AToB, Direction::BToA, item::Item, item_ref::Item as Ref};
 
-use super::super::check::check_whole;
-use super::super::model::{CircuitName, Key, KeyId, Name, Owner, VrfName};
 use super::*;
+use crate::check::check_whole;
+use crate::state::{CircuitName, Key, KeyId, Name, Owner, VrfName};
 
 fn owner(circuit: &str) -> Owner {
     Owner::Circuit(CircuitName::new(circuit).expect("a name"))
@@ -363,7 +363,7 @@ fn only_what_differs_counts_as_a_change() {
     assert_eq!(counts.all(), 2);
 }
 
-fn try_judge(old: &State, changes: Vec<v1::Change>) -> super::super::diff::Counts {
+fn try_judge(old: &State, changes: Vec<v1::Change>) -> crate::diff::Counts {
     let (outcome, refused) = transaction::judge(old, parse::changes(changes));
     assert!(refused.is_empty(), "{refused}");
     outcome.changes.counts

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 use twinseal_api::v1::{self, event::Event as Body};
 
-use crate::time::rfc3339;
+use twinseal_base::time::rfc3339;
 
 /// An event as one object.
 pub fn json(event: &v1::Event) -> Value {

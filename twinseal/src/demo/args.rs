@@ -7,7 +7,7 @@ const MAX_SIZE: u16 = 1500 - twinseal_wire::OVERHEAD_V4 as u16;
 
 /// Options of `twinseal demo`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct DemoArgs {
+pub(crate) struct DemoArgs {
     /// Print the verdict as one JSON object on standard output, and nothing else.
     #[arg(long)]
     pub json: bool,

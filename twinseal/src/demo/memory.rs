@@ -18,13 +18,14 @@ use twinseal_lab::frame::UdpFrame;
 use twinseal_lab::traffic::{Load, Outlet, Payload, Tally, now_ns};
 use twinseal_xsk::HugePages;
 
-use super::plan::{Devices, EAST, EDGE_PORT, Host, Router, WEST};
-use crate::control::events::file::EventsConfig;
-use crate::control::lines::Reopen;
-use crate::control::usage::UsageConfig;
-use crate::control::{self, NodeConfig, SocketConfig};
+use twinseal_node::events::file::EventsConfig;
+use twinseal_node::lines::Reopen;
+use twinseal_node::usage::UsageConfig;
 use twinseal_runtime::ports::memory::{End, EndQueue};
 use twinseal_runtime::workers::{DEFAULT_SLICE, Idle, PoolConfig};
+use twinseal_server::NodeConfig;
+use twinseal_server::SocketConfig;
+use twinseal_testbed::plan::{Devices, EAST, EDGE_PORT, Host, Router, WEST};
 use twinseal_wire::ethernet::{self, Mac};
 use twinseal_wire::ip;
 
@@ -91,7 +92,7 @@ impl Devices for Network {
             address: address.to_string(),
             mac: mac.to_string(),
         };
-        let underlay = super::plan::Underlay::V4;
+        let underlay = twinseal_testbed::plan::Underlay::V4;
         let peer = |link: &str, peer: Router| {
             neighbour(link, underlay.address(peer, link).0, mac(peer, link))
         };
@@ -164,7 +165,7 @@ impl Node {
                 lanes: 4,
             },
         };
-        crate::control::init(&config.state_dir, false)?;
+        twinseal_node::state_dir::init(&config.state_dir, false)?;
         let (ready, is_ready) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
@@ -184,7 +185,7 @@ impl Node {
                             let _ = ready.send(());
                         }
                     };
-                    let node = control::run(config, shutdown, Some(tell));
+                    let node = twinseal_server::run(config, shutdown, Some(tell));
                     tokio::join!(node, forward).0
                 })?;
                 Ok(())

@@ -3,8 +3,9 @@
 use serde::Serialize;
 use twinseal_lab::traffic::Finding;
 
-use super::capture::Findings;
-use super::drops::{self, Drops};
+use crate::demo::capture::Findings;
+use twinseal_testbed::drops;
+use twinseal_testbed::drops::Drops;
 
 /// The verdict in a word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]

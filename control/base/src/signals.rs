@@ -8,9 +8,10 @@ use tokio::sync::oneshot;
 /// Yields the name of the first signal that stops; the second ends the process. At SIGHUP it calls `hangup`.
 ///
 /// They are watched by a thread of their own, so that the second one works also when the control thread is stuck.
-pub(in crate::cli) fn watch(
-    hangup: impl Fn() + Send + 'static,
-) -> io::Result<oneshot::Receiver<&'static str>> {
+///
+/// # Errors
+/// If the signals or the thread cannot be had.
+pub fn watch(hangup: impl Fn() + Send + 'static) -> io::Result<oneshot::Receiver<&'static str>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?;

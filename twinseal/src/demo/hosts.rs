@@ -7,8 +7,9 @@ use std::time::Duration;
 use twinseal_lab::PingConfig;
 use twinseal_lab::traffic::{Load, Receiver, Running, Sender, SenderConfig, Tally, wait_for};
 
-use super::plan::{Devices, Host, Router};
-use super::{kernel, memory};
+use crate::demo::memory;
+use twinseal_testbed::kernel;
+use twinseal_testbed::plan::{Devices, Host, Router};
 
 /// Pings a direction and family.
 const PINGS: u32 = 10;

@@ -1,19 +1,12 @@
 //! `twinseal demo`: two hosts talk through three routers, every packet sealed twice.
 //!
-//! [`plan`] is what the routers are told and [`controller`] tells them, as any external controller would. The path is
-//! made of [`kernel`] devices, or without root of [`memory`] ports.
+//! The path is made of the kernel's devices, as tests have it, or without root of [`memory`] ports.
 
 mod args;
 mod capture;
-pub mod controller;
-pub mod daemon;
-mod drops;
 mod hosts;
-pub mod items;
-pub mod kernel;
 mod load;
 mod memory;
-pub mod plan;
 mod verdict;
 
 use std::process::ExitCode;
@@ -23,11 +16,12 @@ use anyhow::Context;
 use twinseal_api::v1;
 use twinseal_lab::Lab;
 
-pub use args::DemoArgs;
+pub(crate) use args::DemoArgs;
 use capture::{Captures, Needles};
-use controller::Controller;
 use hosts::Testbed;
-use plan::{Host, Plan, Router, Underlay};
+use twinseal_testbed::controller::Controller;
+use twinseal_testbed::plan::{Host, Plan, Router, Underlay};
+use twinseal_testbed::{drops, items, kernel};
 use verdict::{Outcome, SocketMode, Verdict};
 
 const LINKS_UP: Duration = Duration::from_secs(10);
@@ -36,7 +30,7 @@ const LINKS_UP: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// If it could not be run to its end.
-pub fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     if let Some(name) = &args.teardown {
         Lab::teardown(name)?;
         return Ok(ExitCode::SUCCESS);

@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 
 use twinseal_lab::capture::{Capture, CaptureLimits, Captured};
 
-use super::kernel::Network;
-use super::plan::{EAST, Host, Plan, WEST};
+use twinseal_testbed::kernel::Network;
+use twinseal_testbed::plan::{EAST, Host, Plan, WEST};
 
 /// Packets that one capture keeps.
 const MAX_PACKETS: usize = 20_000;

@@ -6,12 +6,13 @@ use twinseal_lab::traffic::{
     Finding, KEEPS_UP, Load, Rate, Search, Summary, TrialResult, Until, find_rate as search,
 };
 
-use super::controller::Controller;
-use super::drops::{self, Drops};
-use super::hosts::Testbed;
-use super::plan::{Host, Plan};
-use super::verdict::LatencyUs;
-use super::{DemoArgs, say};
+use crate::demo::hosts::Testbed;
+use crate::demo::verdict::LatencyUs;
+use crate::demo::{DemoArgs, say};
+use twinseal_testbed::controller::Controller;
+use twinseal_testbed::drops;
+use twinseal_testbed::drops::Drops;
+use twinseal_testbed::plan::{Host, Plan};
 
 /// Flows of the main load, from A to B over IPv4.
 const FLOWS: u32 = 64;

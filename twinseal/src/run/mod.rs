@@ -1,26 +1,25 @@
 //! `twinseal run`: the daemon.
 
 mod notify;
-mod signals;
-
-pub(super) use signals::watch as stop_signal;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use rustix::process::{DumpableBehavior, Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::sync::oneshot;
 
 use crate::config::Config;
-use crate::control::access::Access;
-use crate::control::lines::Reopen;
-use crate::control::{self, NodeConfig, SocketConfig};
+use twinseal_access::Access;
+use twinseal_base::{forbid_dumps, signals};
+use twinseal_node::lines::Reopen;
+use twinseal_server::NodeConfig;
+use twinseal_server::SocketConfig;
 
 /// Options of `twinseal run`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     /// The node's configuration.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -50,7 +49,7 @@ fn more_open_files() {
 ///
 /// # Errors
 /// If the configuration is wrong or the node cannot start; the message says what to do.
-pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config)?;
     if args.check {
         writeln!(io::stdout(), "{} is right", args.config.display())?;
@@ -92,7 +91,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
                 notify::send("READY=1");
             }
         };
-        let node = control::run(node_config(config, access, reopen), shutdown, Some(ready));
+        let node = twinseal_server::run(node_config(config, access, reopen), shutdown, Some(ready));
         tokio::join!(node, announce).0
     })?;
     Ok(ExitCode::SUCCESS)
@@ -129,10 +128,4 @@ fn node_config(config: Config, access: Access, reopen: Reopen) -> NodeConfig {
         audit: config.audit,
         reopen,
     }
-}
-
-/// Makes the process undumpable: no core dump has its secrets, and no process of the same user may read its memory
-/// (prctl(2), PR_SET_DUMPABLE).
-pub(super) fn forbid_dumps() -> io::Result<()> {
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(io::Error::from)
 }

@@ -10,19 +10,13 @@ use twinseal_crypto::SECRET_LEN;
 use zeroize::Zeroizing;
 
 /// Prints a new secret in base64, as `secret` and `secret_file` of a state file take it.
-pub(super) fn run() -> anyhow::Result<ExitCode> {
+pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let mut secret = Zeroizing::new([0; SECRET_LEN]);
-    random(secret.as_mut())?;
+    twinseal_base::random(secret.as_mut())?;
     let mut line = Zeroizing::new(STANDARD.encode(secret.as_ref()));
     line.push('\n');
     io::stdout()
         .write_all(line.as_bytes())
         .context("standard output")?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Fills `octets` from the kernel's random number generator.
-pub fn random(octets: &mut [u8]) -> anyhow::Result<()> {
-    getrandom::fill(octets)
-        .map_err(|error| anyhow::anyhow!("the kernel gave no random octets: {error}"))
 }

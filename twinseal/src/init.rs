@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::config::Config;
-use crate::control;
 
 /// Options of `twinseal init`.
 #[derive(Clone, Debug, clap::Args)]
-pub(super) struct InitArgs {
+pub(crate) struct InitArgs {
     /// Of the node with this configuration.
     #[arg(long, value_name = "FILE", required_unless_present = "state_dir")]
     config: Option<PathBuf>,
@@ -25,13 +24,13 @@ pub(super) struct InitArgs {
 ///
 /// # Errors
 /// If it was initialised before, or cannot be made; the message says what to do.
-pub(super) fn run(args: InitArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: InitArgs) -> anyhow::Result<ExitCode> {
     let path = match (args.state_dir, args.config) {
         (Some(path), _) => path,
         (None, Some(config)) => Config::load(&config)?.state_dir,
         (None, None) => anyhow::bail!("give --config or --state-dir"),
     };
-    control::init(&path, args.secrets_replaced)
+    twinseal_node::state_dir::init(&path, args.secrets_replaced)
         .map_err(|error| anyhow::anyhow!("{error}: {}", error.fix()))?;
     writeln!(io::stdout(), "{} is initialised", path.display())?;
     Ok(ExitCode::SUCCESS)
