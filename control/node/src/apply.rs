@@ -389,11 +389,11 @@ impl Node {
         let down = self.members.down();
         let sources = sources(state, live, &self.ports, &self.netlink, down);
         let tables = self.compiler.compile(self.publications + 1, &sources);
-        let tables = tables.ok_or_else(|| {
+        let tables = tables.map_err(|missing| {
             Refused::whole(
                 Code::Internal,
                 "",
-                "the tables could not be made: this is a fault of the node".to_owned(),
+                format!("the tables could not be made: {missing}; this is a fault of the node"),
                 "report it with the transaction",
             )
         })?;

@@ -394,9 +394,16 @@ impl Node {
     pub(super) fn republish(&mut self) {
         let down = self.members.down();
         let sources = sources(&self.state, &self.live, &self.ports, &self.netlink, down);
-        if let Some(tables) = self.compiler.compile(self.publications + 1, &sources) {
-            self.publications += 1;
-            self.pool.publish(tables);
+        match self.compiler.compile(self.publications + 1, &sources) {
+            Ok(tables) => {
+                self.publications += 1;
+                self.pool.publish(tables);
+            }
+            // The workers go on with the tables that they have; the next ones are made from nothing.
+            Err(missing) => tracing::error!(
+                %missing,
+                "the tables could not be made: this is a fault of the node, report it with the state (ctl get)"
+            ),
         }
     }
 

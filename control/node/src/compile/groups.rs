@@ -26,20 +26,28 @@ impl Compiler {
         old: &State,
         from: &Sources<'_>,
         changes: &Changes,
-    ) -> Option<()> {
+    ) -> Result<(), Missing> {
         for name in &changes.groups {
-            let members = from.state.groups.get(name)?;
+            let members = from
+                .state
+                .groups
+                .get(name)
+                .or_missing(|| ItemKey::Group(name.clone()))?;
             let members: Vec<_> = members
                 .iter()
                 .map(|member| {
-                    Some(group::Member {
+                    Ok(group::Member {
                         target: self.hop(from, &member.hop)?,
                         weight: member.weight,
                         up: from.down.why(&member.hop).is_none(),
                     })
                 })
-                .collect::<Option<_>>()?;
-            let place = self.places.groups.get(name)?;
+                .collect::<Result<_, Missing>>()?;
+            let place = self
+                .places
+                .groups
+                .get(name)
+                .or_missing(|| ItemKey::Group(name.clone()))?;
             self.draft.tables.groups.set(place, Group::new(&members));
         }
         for name in changes.groups.iter().chain(&changes.gone_groups) {
@@ -47,6 +55,6 @@ impl Compiler {
                 self.leave(&member.hop);
             }
         }
-        Some(())
+        Ok(())
     }
 }

@@ -151,7 +151,7 @@ impl Compiler {
         &mut self,
         from: &Sources<'_>,
         before: &BTreeMap<VrfName, Own>,
-    ) -> Option<()> {
+    ) -> Result<(), Missing> {
         let none = Own::default();
         let names: BTreeSet<_> = before.keys().chain(self.own.keys()).cloned().collect();
         for name in names {
@@ -185,6 +185,6 @@ impl Compiler {
                 vrf.barred = Barred::new(now.barred.iter().copied());
             }
         }
-        Some(())
+        Ok(())
     }
 }

@@ -8,22 +8,20 @@ use twinseal_model::state::{Prefix, Table};
 
 impl Compiler {
     /// Enters the routes that differ.
-    pub(super) fn routes(&mut self, old: &State, from: &Sources<'_>) -> Option<()> {
-        let mut sound = Some(());
+    pub(super) fn routes(&mut self, old: &State, from: &Sources<'_>) -> Result<(), Missing> {
+        let mut sound = Ok(());
         let none = Table::default();
         old.routes
             .diff_by(&from.state.routes, Table::same, |name, before, now| {
                 let Some(vrf) = self.places.vrfs.get(name).map(VrfIndex) else {
-                    return sound = None;
+                    return sound = Err(Missing(ItemKey::Vrf(name.clone())));
                 };
                 let own = self.own.get(name).cloned();
                 let (before, now) = (before.unwrap_or(&none), now.unwrap_or(&none));
                 before.diff(now, |prefix, before, now| {
-                    if self
-                        .route(from, (vrf, own.as_ref()), prefix, before, now)
-                        .is_none()
-                    {
-                        sound = None;
+                    let entered = self.route(from, (vrf, own.as_ref()), prefix, before, now);
+                    if let Err(missing) = entered {
+                        sound = Err(missing);
                     }
                 });
             });
@@ -37,7 +35,7 @@ impl Compiler {
         prefix: &Prefix,
         before: Option<&Target>,
         now: Option<&Target>,
-    ) -> Option<()> {
+    ) -> Result<(), Missing> {
         let target = match now {
             Some(target) => Some(self.target(from, target)?),
             None => None,
@@ -48,7 +46,7 @@ impl Compiler {
         if let Some(Target::Hop(hop)) = before {
             self.leave(hop);
         }
-        Some(())
+        Ok(())
     }
 
     /// Enters where a prefix leads, or that it leads nowhere.
@@ -63,25 +61,38 @@ impl Compiler {
     }
 
     /// A target that has its use already.
-    pub(super) fn known(&self, target: &Target) -> Option<fib::Target> {
-        Some(match target {
+    pub(super) fn known(&self, target: &Target) -> Result<fib::Target, Missing> {
+        Ok(match target {
             Target::Hop(hop) => self.known_hop(hop)?,
-            Target::Group(name) => fib::Target::Group(GroupIndex(self.places.groups.get(name)?)),
+            Target::Group(name) => {
+                let place = self.places.groups.get(name);
+                fib::Target::Group(GroupIndex(
+                    place.or_missing(|| ItemKey::Group(name.clone()))?,
+                ))
+            }
             Target::Blackhole => fib::Target::Blackhole,
         })
     }
 
-    fn known_hop(&self, hop: &Hop) -> Option<fib::Target> {
-        Some(match hop {
+    fn known_hop(&self, hop: &Hop) -> Result<fib::Target, Missing> {
+        Ok(match hop {
             Hop::Circuit(name) => {
-                fib::Target::Circuit(CircuitIndex(self.places.circuits.get(name)?))
+                let place = self.places.circuits.get(name);
+                fib::Target::Circuit(CircuitIndex(
+                    place.or_missing(|| ItemKey::Circuit(name.clone()))?,
+                ))
             }
-            Hop::Via(via) => fib::Target::Via(fib::ViaIndex(self.places.vias.get(via)?)),
+            Hop::Via(via) => {
+                let place = self.places.vias.get(via);
+                fib::Target::Via(fib::ViaIndex(
+                    place.or_missing(|| ItemKey::Port(via.port.clone()))?,
+                ))
+            }
         })
     }
 
     /// A target, with one more use if it is a next hop.
-    fn target(&mut self, from: &Sources<'_>, target: &Target) -> Option<fib::Target> {
+    fn target(&mut self, from: &Sources<'_>, target: &Target) -> Result<fib::Target, Missing> {
         match target {
             Target::Hop(hop) => self.hop(from, hop),
             other => self.known(other),
@@ -89,7 +100,7 @@ impl Compiler {
     }
 
     /// A hop, with one more use if it is out of a port.
-    pub(super) fn hop(&mut self, from: &Sources<'_>, hop: &Hop) -> Option<fib::Target> {
+    pub(super) fn hop(&mut self, from: &Sources<'_>, hop: &Hop) -> Result<fib::Target, Missing> {
         if let Hop::Via(via) = hop {
             let (place, new) = self.places.vias.take(via);
             if new {
@@ -113,7 +124,7 @@ impl Compiler {
     pub(super) fn move_vias(&mut self, from: &Sources<'_>) {
         for (via, place) in self.places.vias.iter() {
             // The last use of one whose port is gone goes in this very update.
-            if let Some(via) = self.compiled(from, via)
+            if let Ok(via) = self.compiled(from, via)
                 && self.draft.tables.vias.get(place) != Some(&via)
             {
                 self.draft.tables.vias.set(place, via);
@@ -121,14 +132,15 @@ impl Compiler {
         }
     }
 
-    fn compiled(&self, from: &Sources<'_>, via: &Via) -> Option<fib::Via> {
-        let port = from.ports.get(&via.port)?.index;
+    fn compiled(&self, from: &Sources<'_>, via: &Via) -> Result<fib::Via, Missing> {
+        let open = from.ports.get(&via.port);
+        let port = open.or_missing(|| ItemKey::Port(via.port.clone()))?.index;
         let address = via.address.map(mapped);
         let known = |address| {
             let key = NeighbourKey { port, address };
             self.draft.tables.neighbours.get(&key).cloned()
         };
-        Some(fib::Via {
+        Ok(fib::Via {
             port,
             address,
             neighbour: address.and_then(known),
