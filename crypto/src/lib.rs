@@ -12,7 +12,7 @@
 //! It knows no packet format, no clock and no tables. The only I/O is [`BurnGuard`]'s file.
 //!
 //! A packet's way: `reserve` a counter, build the header that carries lane and counter, `packet`,
-//! [`seal`]; at the receiver `check`, `packet`, [`open`], and only after the tag verified, `commit`.
+//! [`seal`]; at the receiver `packet`, [`open`], and only after the tag verified, `commit`.
 //!
 //! ```
 //! use twinseal_crypto::*;
@@ -39,7 +39,6 @@
 //! let mut data = *b"hello................";
 //! seal(&mut [tx.packet(lane, counter, aad, &mut data)]);
 //!
-//! assert!(rx.check(lane, counter).is_ok());
 //! let mut batch = [rx.packet(lane, counter, aad, &mut data)];
 //! open(&mut batch);
 //! assert!(batch[0].ok && rx.commit(lane, counter) == Replay::Fresh);

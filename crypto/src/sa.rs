@@ -226,19 +226,6 @@ impl OpenSa {
         self.key.packet(lane, counter, aad, data)
     }
 
-    /// What [`OpenSa::commit`] would say. It changes nothing.
-    ///
-    /// # Errors
-    /// Why it would not say [`Replay::Fresh`].
-    #[inline]
-    pub fn check(&self, lane: u8, counter: u64) -> Result<(), Replay> {
-        match self.windows.get(lane) {
-            Some(window) => window.check(counter),
-            None if counter < MAX_COUNTER => Ok(()),
-            None => Err(Replay::TooOld),
-        }
-    }
-
     /// Marks a packet as received. Call it only after the packet's tag has verified, and drop the
     /// packet unless the answer is [`Replay::Fresh`], which is given once for each lane and
     /// counter, also when threads race.
