@@ -260,15 +260,17 @@ impl Node {
     fn obey(&mut self, command: Command) {
         // Whoever asked may have gone; a transaction holds all the same.
         match command {
-            Command::Apply(transaction, entry, reply) => {
+            Command::Apply(transaction, mut entry, reply) => {
                 self.forget_stored();
                 let answer = self.apply(*transaction);
+                entry.repeated = answer.as_ref().is_ok_and(|answer| answer.repeated);
                 let generation = answer.as_ref().map(|answer| answer.generation);
                 let written = self.take_down(entry, generation.into());
                 self.settle(answer, written, reply);
             }
-            Command::Confirm(generation, entry, reply) => {
+            Command::Confirm(generation, mut entry, reply) => {
                 self.forget_stored();
+                entry.repeated = self.pending.is_none();
                 let answer = self.confirm(generation);
                 let written = self.take_down(entry, answer.as_ref().copied().into());
                 self.settle(answer, written, reply);

@@ -24,6 +24,7 @@ impl Service {
         let scrubbed = caller.clone();
         let mut entry = Entry::new(caller, "Apply");
         entry.changes(&request.changes);
+        entry.request(&request.request_id);
         entry.dry_run = request.dry_run;
         let in_response = request.refusal_in_response;
         let secrets = request
