@@ -84,7 +84,10 @@ fn cut(refused: &Refused, count: usize, fix: &str) -> v1::Refusal {
             change: -1,
             item: "transaction".to_owned(),
             field: String::new(),
-            reason: format!("{left} more refusals did not fit"),
+            reason: match left {
+                1 => "1 more refusal did not fit".to_owned(),
+                _ => format!("{left} more refusals did not fit"),
+            },
             fix: fix.to_owned(),
             code: v1::RefusalCode::Unspecified.into(),
         });
