@@ -95,6 +95,8 @@ pub struct Node {
     pub(super) look_again: Option<Instant>,
     /// When its files are looked at again.
     pub(super) look_at_files: Instant,
+    /// What the next start would not take of it, as somebody changed it.
+    pub(super) state_dir_changed: Option<String>,
     /// `None` if the tables are not to be stored.
     pub(super) store: Option<Store>,
     /// Whether it was told that they cannot be.
@@ -162,6 +164,7 @@ impl Node {
             state_dir: None,
             look_again: None,
             look_at_files: Instant::now(),
+            state_dir_changed: None,
             damage: String::new(),
             store: None,
             store_failing: false,

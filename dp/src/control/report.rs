@@ -63,7 +63,7 @@ impl Node {
                 tables_not_stored: self.not_stored(),
                 stored_tables_damaged: self.damage.clone(),
                 drains: self.drains.report(),
-                warnings: self.warnings.all(),
+                warnings: self.all_warnings(),
                 ..Default::default()
             },
             state: self.state.clone(),
@@ -74,6 +74,12 @@ impl Node {
             drains: self.drains.clone(),
             warnings: self.warnings.links(),
         }
+    }
+
+    /// Of the node itself, and of what it has.
+    fn all_warnings(&self) -> Vec<String> {
+        let own = self.state_dir_changed.iter().cloned();
+        own.chain(self.warnings.all()).collect()
     }
 
     /// The counters of this moment.

@@ -40,6 +40,7 @@ use super::diff::Difference;
 use super::model::State;
 use super::parse::{Item, ItemKey};
 use format::Kind;
+pub(super) use key::check as check_key;
 use key::key;
 pub(super) use load::Loaded;
 use newest::{Newest, Reached};
