@@ -539,12 +539,31 @@ fn a_port_that_was_deleted_comes_back() {
         assert_eq!(answer.into_inner().not_restored.len(), 1);
         let got = get(&mut client).await;
         assert!(got.pending.is_none() && got.ports.is_empty());
+        assert_ne!(got.rollback_incomplete, "");
         drop(ends);
-        while get(&mut client).await.ports.is_empty() {
+        while !get(&mut client).await.rollback_incomplete.is_empty() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let got = get(&mut client).await;
         assert!(got.pending.is_none() && got.ports[0].port == "one");
+        assert_eq!(got.rollback_incomplete, "");
+        // What is left out is nobody's wish any more once the whole state is said.
+        let head = v1::ReplaceRequest {
+            confirm_within_seconds: 600,
+            ..Default::default()
+        };
+        replace(&mut client, only("two").into(), head)
+            .await
+            .expect("sound");
+        let _ends =
+            [0, 1].map(|_| twinseal_runtime::ports::memory::End::open(&format!("{tag}-one"), 1));
+        client.rollback(rollback).await.expect("as far as can be");
+        assert_ne!(get(&mut client).await.rollback_incomplete, "");
+        let vrf = vec![Item::Vrf(v1::Vrf { name: "red".into() })];
+        replace(&mut client, vrf, v1::ReplaceRequest::default())
+            .await
+            .expect("sound");
+        assert_eq!(get(&mut client).await.rollback_incomplete, "");
     });
 }
 

@@ -340,14 +340,19 @@ impl Node {
         self.pending = before.or(self.pending.take());
         match (&mut self.pending, within) {
             (Some(pending), Some(within)) => {
-                pending.extend(generation, touched, within);
+                pending.extend(generation, touched, within, cause);
                 self.store_waiting();
             }
             // Who rolls back knows what of it was stored.
             _ if cause == Cause::RolledBack => {}
             _ if cause == Cause::Restored => self.store_restored(),
-            _ if self.restoring.take().is_some() => self.store_all(),
-            _ => self.store_changes(&old, &touched),
+            _ => {
+                self.decided(&touched, cause == Cause::Replace);
+                match self.restoring.take() {
+                    Some(_) => self.store_all(),
+                    None => self.store_changes(&old, &touched),
+                }
+            }
         }
         let all = changes.counts.all();
         self.changed = Some(changes);

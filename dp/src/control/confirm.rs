@@ -29,6 +29,8 @@ pub(super) struct Pending {
     pub(super) live: Live,
     /// What differs since then.
     pub(super) touched: Touched,
+    /// Whether one of them said what the whole state is.
+    whole: bool,
     /// Of the last transaction.
     pub(super) generation: u64,
     /// When it is rolled back.
@@ -70,14 +72,22 @@ impl Pending {
             state,
             live,
             touched: Touched::new(),
+            whole: false,
             deadline: Instant::now() + within.0,
             until_unix_nanos: within.end(),
         }
     }
 
     /// One more transaction waits; the time begins anew.
-    pub(super) fn extend(&mut self, generation: u64, touched: Touched, within: Within) {
+    pub(super) fn extend(
+        &mut self,
+        generation: u64,
+        touched: Touched,
+        within: Within,
+        cause: Cause,
+    ) {
         self.generation = generation;
+        self.whole |= cause == Cause::Replace;
         self.touched.extend(touched);
         self.deadline = Instant::now() + within.0;
         self.until_unix_nanos = within.end();
@@ -127,6 +137,7 @@ impl Node {
         self.check_waits(generation)?;
         if let Some(pending) = self.pending.take() {
             self.store_changes(&pending.state, &pending.touched);
+            self.decided(&pending.touched, pending.whole);
         }
         self.confirmed = Some(self.state.generation);
         tracing::info!(generation = self.state.generation, "transaction confirmed");

@@ -33,7 +33,7 @@ use super::requested::Requested;
 use super::requests::Requests;
 use super::resolve::Resolver;
 use super::restore::Restoring;
-use super::rollback::Unrestored;
+use super::rollback::{LeftOut, Unrestored};
 use super::secrets::Served;
 use super::state_dir::{self, Lock, StateDirError};
 use super::store::{Store, Stored};
@@ -88,6 +88,8 @@ pub struct Node {
     pub(super) restoring: Option<Restoring>,
     /// What a rollback could not restore yet.
     pub(super) unrestored: Option<Unrestored>,
+    /// The same for people, also when it is not tried any more.
+    pub(super) left_out: Option<LeftOut>,
     /// What is wanted of the state directory, which is held if it is in use.
     pub(super) wanted: state_dir::Wanted,
     pub(super) state_dir: Option<Lock>,
@@ -160,6 +162,7 @@ impl Node {
             pending: None,
             restoring: None,
             unrestored: None,
+            left_out: None,
             wanted,
             state_dir: None,
             look_again: None,

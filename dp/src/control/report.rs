@@ -59,6 +59,7 @@ impl Node {
                 memory: self.pool.memory().to_owned(),
                 pending: self.pending(),
                 restoring: self.restoring(),
+                rollback_incomplete: self.rollback_incomplete(),
                 secrets_refused: self.burned.refuses().unwrap_or_default(),
                 tables_not_stored: self.not_stored(),
                 stored_tables_damaged: self.damage.clone(),

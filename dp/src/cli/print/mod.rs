@@ -41,6 +41,13 @@ pub(super) fn outcome(out: &mut impl Write, got: &v1::GetResponse) -> io::Result
     if !got.restoring.is_empty() {
         writeln!(out, "# the tables are not restored yet: {}", got.restoring)?;
     }
+    if !got.rollback_incomplete.is_empty() {
+        writeln!(
+            out,
+            "# the rollback is not complete: {}",
+            got.rollback_incomplete
+        )?;
+    }
     for warning in &got.warnings {
         writeln!(out, "# WARNING: {warning}")?;
     }

@@ -244,6 +244,7 @@ fn the_outcome_is_comments() {
             until_unix_nanos: 0,
         }),
         restoring: String::new(),
+        rollback_incomplete: "a port is missing".into(),
         warnings: vec!["it can't work".into()],
         secrets_refused: String::new(),
         tables_not_stored: "no room".into(),
@@ -261,6 +262,7 @@ fn the_outcome_is_comments() {
         "\
 # node a, version 1, generation 2, workers 1, ring, ordinary pages
 # generation 2 waits for its confirmation until 1970-01-01T00:00:00.000Z
+# the rollback is not complete: a port is missing
 # WARNING: it can't work
 # what applies is not stored, and is lost with a restart: no room
 # stored tables were refused at the start: half of it
