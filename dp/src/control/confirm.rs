@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
 use twinseal_api::v1;
 
 use super::apply::Cause;
@@ -16,7 +15,7 @@ use super::model::State;
 use super::node::Node;
 use super::refusal::{Code, Refused};
 use super::transaction::Touched;
-use crate::time::unix;
+use crate::time::{since_boot, unix};
 
 /// The longest time to confirm in.
 const LONGEST: Duration = Duration::from_secs(86_400);
@@ -33,8 +32,8 @@ pub(super) struct Pending {
     whole: bool,
     /// Of the last transaction.
     pub(super) generation: u64,
-    /// When it is rolled back.
-    pub(super) deadline: Instant,
+    /// When it is rolled back, since the machine's start: who suspends it with its network cut off waits no longer.
+    deadline: Duration,
     /// The same by the system's clock, in nanoseconds.
     until_unix_nanos: u64,
 }
@@ -73,7 +72,7 @@ impl Pending {
             live,
             touched: Touched::new(),
             whole: false,
-            deadline: Instant::now() + within.0,
+            deadline: since_boot() + within.0,
             until_unix_nanos: within.end(),
         }
     }
@@ -89,8 +88,13 @@ impl Pending {
         self.generation = generation;
         self.whole |= cause == Cause::Replace;
         self.touched.extend(touched);
-        self.deadline = Instant::now() + within.0;
+        self.deadline = since_boot() + within.0;
         self.until_unix_nanos = within.end();
+    }
+
+    /// Whether its time is over.
+    pub(super) fn is_over(&self, since_boot: Duration) -> bool {
+        since_boot >= self.deadline
     }
 
     /// As the API tells it.
@@ -117,10 +121,7 @@ impl Node {
                 format!(
                     "generation {} waits for its confirmation, {} seconds more, and this transaction would stay",
                     pending.generation,
-                    pending
-                        .deadline
-                        .saturating_duration_since(Instant::now())
-                        .as_secs()
+                    pending.deadline.saturating_sub(since_boot()).as_secs()
                 ),
                 "confirm it or roll it back first, or give this one confirm_within_seconds too",
             )),
@@ -168,5 +169,21 @@ impl Node {
             why,
             "get the state: it may have been rolled back meanwhile",
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The clock that goes on while the machine sleeps, and no other.
+    #[test]
+    fn a_machine_that_sleeps_waits_no_longer() {
+        let within = Within::new(600).expect("ten minutes").expect("not 0");
+        let mut pending = Pending::new(State::default(), Live::default(), within);
+        let wakes = |after: u64| since_boot() + Duration::from_secs(after);
+        assert!(!pending.is_over(since_boot()) && pending.is_over(wakes(600)));
+        pending.extend(1, Touched::new(), within, Cause::Apply);
+        assert!(!pending.is_over(since_boot()) && pending.is_over(wakes(600)));
     }
 }

@@ -191,7 +191,6 @@ impl Node {
         let (mut health_at, mut devices_at, mut drops_at) =
             (Instant::now(), Instant::now(), Instant::now());
         loop {
-            let confirm_by = self.pending.as_ref().map(|pending| pending.deadline);
             tokio::select! {
                 () = &mut shutdown => break,
                 command = commands.0.recv() => match command {
@@ -210,7 +209,6 @@ impl Node {
                     settle = None;
                     self.kernel_changed(std::mem::take(&mut heard)).await;
                 }
-                () = sleep_until(confirm_by), if confirm_by.is_some() => self.expired(),
                 _ = tick.tick() => {
                     let now = Instant::now();
                     self.housekeep(now);
@@ -417,6 +415,10 @@ impl Node {
         let sources = sources(&self.state, &self.live, &self.ports, &self.netlink, down);
         let tables = self.compiler.tables();
         self.resolver.tick(now, &self.netlink, tables, &sources);
+        let over = |pending: &Pending| pending.is_over(since_boot());
+        if self.pending.as_ref().is_some_and(over) {
+            self.expired();
+        }
         self.try_restore(now);
         self.try_rest(now);
         self.try_state_dir(now);

@@ -18,6 +18,7 @@ use crate::control::access::Caller;
 use crate::control::audit::{Audit, Entry, Outcome, Tapping};
 use crate::control::handle::{NodeHandle, Stopped, Tapped};
 use crate::control::taps::{Opened, Taken};
+use crate::time::since_boot;
 use twinseal_runtime::workers::taps::Tap;
 use twinseal_runtime::workers::taps::capture::{Captured, Way};
 use twinseal_runtime::workers::taps::trace::Traced;
@@ -218,11 +219,13 @@ async fn pump<S: Source>(
     mut last: LastWords,
 ) {
     let deadline = Instant::now() + opened.time();
+    // The hours in which the machine sleeps count: what is opened for a minute is not open when it wakes.
+    let until = since_boot() + opened.time();
     let tap = EndWithUs(&opened.tap);
     let mut told = 0;
     let mut open = to.try_send(Ok(S::first(opened.limits))).is_ok();
     while open {
-        let over = node.stopped() || tap.0.ended() || Instant::now() >= deadline;
+        let over = node.stopped() || tap.0.ended() || since_boot() >= until;
         if over {
             tap.0.end();
         }
@@ -237,7 +240,7 @@ async fn pump<S: Source>(
         } else if over {
             let end = if tap.0.full() {
                 v1::TapEnd::Count
-            } else if Instant::now() >= deadline {
+            } else if since_boot() >= until {
                 v1::TapEnd::Time
             } else {
                 v1::TapEnd::Gone
