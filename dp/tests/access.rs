@@ -564,7 +564,9 @@ fn what_is_written_of_roles_is_what_the_guard_does() {
             .filter(|call| needed(call) == role)
             .collect();
         for written in [line(&proto, in_proto), line(&table, in_table)] {
-            let words: Vec<_> = written.split(|char: char| !char.is_alphanumeric()).collect();
+            let words: Vec<_> = written
+                .split(|char: char| !char.is_alphanumeric())
+                .collect();
             let named: Vec<_> = calls
                 .iter()
                 .copied()
