@@ -239,6 +239,9 @@ fn lines_that_are_missing_are_missed() {
                     let told = matches!(error, BurnError::Lost { count, needed, .. }
                         if count == kept as u64 - 1 && needed == mark.count);
                     assert!(told && nth > kept, "{kept} lines, mark {nth}: {error}");
+                    let (has, had) = (kept - 1, mark.count);
+                    let why = format!("it has {has} secrets, and had {had}");
+                    assert!(error.to_string().ends_with(&why), "{error}");
                 }
             }
         }
@@ -250,6 +253,11 @@ fn lines_that_are_missing_are_missed() {
         BurnGuard::create(&dir.file(), start, others).unwrap();
         let error = BurnGuard::open(dir.file(), &marks[3]).unwrap_err();
         assert!(matches!(error, BurnError::Lost { .. }), "{error}");
+        // No number of secrets tells what is wrong here.
+        assert!(
+            error.to_string().contains("comes from another node"),
+            "{error}"
+        );
     }
     // A memory that takes the place of a lost one goes on from the last mark that is known.
     BurnGuard::create(&dir.file(), marks[4], [(fingerprint(9), Sealed)]).unwrap();

@@ -4,6 +4,7 @@ mod node;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use rcgen::date_time_ymd;
 use tempfile::TempDir;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
-use twinseal_access::{AccessConfig, Limits, Role, TlsConfig};
+use twinseal_access::{AccessConfig, Limits, Role, TlsConfig, needed};
 use twinseal_api::v1;
 
 use node::guarded::*;
@@ -532,4 +533,48 @@ fn older_clients_find_reflection_and_anybody_health() {
         assert!(watch.message().await.expect("no error").is_none());
     });
     ended.join().expect("it ended");
+}
+
+/// The protocol's own words, the table for people and the guard name the same calls for each role.
+#[test]
+fn what_is_written_of_roles_is_what_the_guard_does() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).expect("it is there");
+    let (proto, table) = (
+        read("api/proto/twinseal/v1/control.proto"),
+        read("docs/operations.md"),
+    );
+    let calls: Vec<_> = proto
+        .lines()
+        .filter_map(|line| line.strip_prefix("  rpc ")?.split('(').next())
+        .collect();
+    assert!(calls.len() > 10, "{calls:?}");
+    let line = |text: &str, begins: &str| {
+        let mut lines = text.lines().map(str::trim);
+        let line = lines.find(|line| line.starts_with(begins));
+        line.expect("there is one").to_owned()
+    };
+    for (role, in_proto, in_table) in [
+        (Role::Viewer, "ROLE_VIEWER", "| viewer |"),
+        (Role::Operator, "ROLE_OPERATOR", "| operator |"),
+    ] {
+        let may: Vec<_> = calls
+            .iter()
+            .copied()
+            .filter(|call| needed(call) == role)
+            .collect();
+        for written in [line(&proto, in_proto), line(&table, in_table)] {
+            let words: Vec<_> = written
+                .split(|char: char| !char.is_alphanumeric())
+                .collect();
+            let named: Vec<_> = calls
+                .iter()
+                .copied()
+                .filter(|call| words.contains(call))
+                .collect();
+            assert_eq!(named, may, "{written}");
+            let others = words.iter().any(|word| word.contains("eflection"));
+            assert_eq!(others, role == Role::Viewer, "{written}");
+        }
+    }
 }

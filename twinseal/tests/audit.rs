@@ -4,6 +4,7 @@
 
 mod node;
 
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -102,12 +103,43 @@ impl Drop for Daemon {
 }
 
 fn run(dir: &Path) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_twinseal"))
+    program(dir).spawn().expect("the program starts")
+}
+
+fn program(dir: &Path) -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_twinseal"));
+    program
         .args(["--log", "error", "run", "--config"])
         .arg(dir.join("node.toml"))
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("the program starts")
+        .stdin(Stdio::null());
+    program
+}
+
+/// Where lines cannot be read back, nobody takes silence for agreement.
+#[test]
+fn a_log_that_cannot_be_read_back_is_said_to_be_none_to_compare_with() {
+    let mut daemon = Daemon::start();
+    let file = daemon.dir.path().join("node.toml");
+    let text = std::fs::read_to_string(&file).expect("it is there");
+    let audit = format!("{:?}", daemon.audit());
+    std::fs::write(&file, text.replace(&audit, "\"-\"")).expect("a file");
+    on_runtime(async {
+        let mut client = daemon.client().await;
+        client.apply(set_vrf("red")).await.expect("sound");
+    });
+    daemon.kill();
+    daemon.child.wait().expect("it is our child");
+    let child = program(daemon.dir.path()).stdout(Stdio::piped()).spawn();
+    daemon.child = child.expect("the program starts");
+    let out = daemon.child.stdout.take().expect("it is piped");
+    let lines = std::io::BufReader::new(out).lines();
+    let mut lines = lines.map(|line| -> Value {
+        serde_json::from_str(&line.expect("text")).expect("a line of the audit log")
+    });
+    let line = lines.next().expect("a line");
+    assert_eq!(line["method"], "Restore", "{line}");
+    let told = line["items"][1].as_str().expect("text");
+    assert!(told.contains("is not known"), "{line}");
 }
 
 fn vrf(name: &str) -> v1::Item {

@@ -132,12 +132,30 @@ fn places_are_divided_and_admins_always_get_in() {
             look(&mut more).await.expect("it gets in");
             admins.push(more);
         }
+        let stream = UnixStream::connect(node.socket()).await;
+        let stream = stream.expect("it listens");
+        let (send, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+        let ended = tokio::spawn(connection);
+        let mut oldest = Raw {
+            send,
+            connection: tokio::spawn(async {}),
+        };
+        let (code, _) = oldest.refused("Get", &v1::GetRequest {}).await;
+        assert_eq!(code, None);
         let mut ours = Vec::new();
         for _ in 0..20 {
             let mut client = node.client().await;
             look(&mut client).await.expect("it gets in");
             ours.push(client);
         }
+        // Whose place was needed is told so.
+        let error = ended.await.expect("no panic").expect_err("its place went");
+        assert!(error.is_go_away() && error.is_remote(), "{error:?}");
+        assert_eq!(error.reason(), Some(Reason::ENHANCE_YOUR_CALM));
+        assert!(
+            format!("{error:?}").contains("its place was needed"),
+            "{error:?}"
+        );
         // All of it was counted.
         let mut client = node.client().await;
         let refusals = node::stats(&mut client).await.refusals;

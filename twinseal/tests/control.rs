@@ -11,8 +11,7 @@ use twinseal_api::v1::control_client::ControlClient;
 use twinseal_api::v1::{self, event::Event as Kind, item::Item};
 use twinseal_node::state_dir::StateDirError;
 use twinseal_runtime::ports::memory::End;
-use twinseal_server::SocketError;
-use twinseal_server::{ControlError, NodeConfig};
+use twinseal_server::{ControlError, NodeConfig, SocketError};
 
 use node::*;
 

@@ -535,6 +535,28 @@ fn replaces_confirms_and_rolls_back() {
     let refused = node.ctl(&["replace", "-f", &deletes]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains("no section `delete`"));
+    let empty = file("empty.yaml", "");
+    for (file, reason, place) in [
+        (&empty, "a state without items deletes everything", None),
+        (
+            &deletes,
+            "a whole state has no section `delete`",
+            Some(":2: delete[0]"),
+        ),
+    ] {
+        let refused = node.ctl(&["replace", "-f", file, "-o", "json"]);
+        assert_eq!(refused.status.code(), Some(1));
+        let mut told: Value = serde_json::from_slice(&refused.stdout).expect("JSON");
+        let told = told["refused"][0].take();
+        assert_eq!(told["reason"], reason);
+        assert_eq!(told["code"], "REFUSAL_CODE_INVALID");
+        let at = told["place"].as_str();
+        assert_eq!(at.is_some(), place.is_some(), "{told}");
+        assert!(
+            at.zip(place).is_none_or(|(at, place)| at.ends_with(place)),
+            "{told}"
+        );
+    }
 }
 
 #[test]

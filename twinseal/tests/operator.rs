@@ -12,8 +12,7 @@ use twinseal_access::{Access, AccessConfig, Role};
 use twinseal_api::v1::control_client::ControlClient;
 use twinseal_api::v1::{self, drain_target::Target, event::Event, item::Item};
 use twinseal_node::lines::Output;
-use twinseal_server::NodeConfig;
-use twinseal_server::SocketConfig;
+use twinseal_server::{NodeConfig, SocketConfig};
 
 use node::{
     Flow, Node, apply, config, connect, edge, get, on_runtime, refusal, request, stats, tag, whole,

@@ -10,8 +10,7 @@ use twinseal_forward::fixture::*;
 use twinseal_forward::reason::DropReason;
 use twinseal_forward::told::Told;
 use twinseal_wire::ethernet::Mac;
-use twinseal_wire::ip::Dscp;
-use twinseal_wire::ip::{self, checksum};
+use twinseal_wire::ip::{self, Dscp, checksum};
 
 fn path() -> Path {
     path_of(Suite::Aes256Gcm)

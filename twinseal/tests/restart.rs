@@ -859,6 +859,13 @@ fn a_rollback_restores_what_can_be_had_and_tells_the_rest() {
             assert!(told.contains("port \"under\""), "{told}");
             let got = get(&mut client).await;
             assert!(got.pending.is_none());
+            let left = &got.rollback_incomplete;
+            for part in [
+                "not restored: port \"under\", link \"l1\"",
+                "tried again every second",
+            ] {
+                assert!(left.contains(part), "{left}");
+            }
             // The VRF, the edge port with its neighbour and its route.
             assert_eq!(got.items.len(), 4, "{:#?}", got.items);
             assert_eq!(got.ports.len(), 1);
@@ -867,7 +874,9 @@ fn a_rollback_restores_what_can_be_had_and_tells_the_rest() {
             while get(&mut client).await.items != before {
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
-            assert!(get(&mut client).await.keys.iter().all(|key| !key.needed));
+            let got = get(&mut client).await;
+            assert!(got.keys.iter().all(|key| !key.needed));
+            assert_eq!(got.rollback_incomplete, "");
         }
 
         // What somebody else changes meanwhile ends it; and it is stored as it is.
@@ -881,6 +890,15 @@ fn a_rollback_restores_what_can_be_had_and_tells_the_rest() {
         });
         apply(&mut client, [green]).await.expect("the node is free");
         drop(taken);
+        // It is missing all the same, until somebody says what is to be.
+        loop {
+            let left = get(&mut client).await.rollback_incomplete;
+            assert!(left.contains("port \"under\""), "{left}");
+            if left.contains("not tried any more") {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
         get(&mut client).await
     });
     node.stop();

@@ -283,13 +283,25 @@ fn what_is_taken_away_while_the_node_runs_is_told_at_once() {
                 );
                 fault(&mut reader, "tables_stored_again").await;
                 assert!(path("tables").exists());
-                let key = std::fs::read(path("mac.key")).expect("readable");
-                std::fs::rename(path("mac.key"), path("away")).expect("it moves");
-                let told = fault(&mut reader, "state_files_lost").await;
-                assert!(told.contains("put it back"), "{told}");
-                std::fs::rename(path("away"), path("mac.key")).expect("it moves");
-                assert_eq!(std::fs::read(path("mac.key")).expect("readable"), key);
             }
+            // What the next start will miss is shown as long as it is so.
+            std::fs::rename(path("mac.key"), path("away")).expect("it moves");
+            let told = fault(&mut reader, "state_files_lost").await;
+            assert!(told.contains("put it back"), "{told}");
+            assert_eq!(get(&mut client).await.warnings, [told.as_str()]);
+            std::fs::rename(path("away"), path("mac.key")).expect("it moves");
+            assert_eq!(fault(&mut reader, "warning_over").await, told);
+            assert_eq!(get(&mut client).await.warnings, [""; 0]);
+            let folder = if keep_tables { "tables" } else { "usage" };
+            // In one step: whoever writes there must not find it missing.
+            std::os::unix::fs::symlink(path("moved"), path("moved")).expect("free");
+            exchange(&path(folder), &path("moved"));
+            let told = fault(&mut reader, "state_files_lost").await;
+            let why = format!("{folder} is no directory, or a link to one");
+            assert!(told.contains(&why) && told.contains("next start"), "{told}");
+            assert_eq!(get(&mut client).await.warnings, [told.as_str()]);
+            exchange(&path(folder), &path("moved"));
+            fault(&mut reader, "warning_over").await;
             std::fs::remove_file(path("newest")).expect("it is there");
             let told = fault(&mut reader, "state_files_lost").await;
             assert!(told.contains("newest was removed"), "{told}");
@@ -347,6 +359,13 @@ fn what_is_taken_away_while_the_node_runs_is_told_at_once() {
             });
         }
     }
+}
+
+/// Each gets the other's name.
+fn exchange(one: &std::path::Path, other: &std::path::Path) {
+    let exchange = rustix::fs::RenameFlags::EXCHANGE;
+    rustix::fs::renameat_with(rustix::fs::CWD, one, rustix::fs::CWD, other, exchange)
+        .expect("both are there");
 }
 
 /// Writes until nothing more fits.

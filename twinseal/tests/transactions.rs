@@ -13,6 +13,9 @@ use twinseal_api::v1::{
     self, Direction::AToB, RefusalCode, change::Change, event::Event as Kind, item::Item,
 };
 
+use twinseal_node::lines::Output;
+use twinseal_server::NodeConfig;
+
 use node::*;
 
 type Client = ControlClient<Channel>;
@@ -93,7 +96,15 @@ fn code(status: &tonic::Status) -> RefusalCode {
 #[test]
 fn a_request_applies_once_under_its_id() {
     let dir = TempDir::new().expect("a folder");
-    let config = config(dir.path(), "n");
+    let audit = dir.path().join("audit.json");
+    let config = NodeConfig {
+        audit: Some(Output::File {
+            path: audit.clone(),
+            max_bytes: 0,
+            keep: 0,
+        }),
+        ..config(dir.path(), "n")
+    };
     let _node = Node::start(config.clone()).expect("it starts");
     on_runtime(async {
         let mut client = connect(&config).await;
@@ -108,6 +119,28 @@ fn a_request_applies_once_under_its_id() {
         };
         let status = client.apply(refused).await.expect_err("generation 0");
         assert_eq!(code(&status), RefusalCode::Generation);
+        // What else is wrong is told at once; that it is refused for the generation is what the code says.
+        let mut refused = request([Item::Circuit(v1::Circuit {
+            name: "c".into(),
+            id: 1,
+            end: v1::End::A.into(),
+            vrf: "no".into(),
+            link: "no".into(),
+            label: 1,
+            ..Default::default()
+        })]);
+        refused.expected_generation = Some(9);
+        let status = client.apply(refused.clone()).await.expect_err("all of it");
+        let told = refusal(&status).into_iter();
+        let told: Vec<_> = told.map(|it| (it.change, it.field)).collect();
+        let all = [(-1, "expected_generation"), (0, "link"), (0, "vrf")];
+        assert_eq!(told, all.map(|(change, field)| (change, field.to_owned())));
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        refused
+            .changes
+            .extend(request([Item::Vrf(v1::Vrf { name: "a b".into() })]).changes);
+        let status = client.apply(refused).await.expect_err("and a name");
+        assert_eq!(status.code(), Code::InvalidArgument);
 
         let answer = client
             .apply(first.clone())
@@ -135,7 +168,52 @@ fn a_request_applies_once_under_its_id() {
             (Code::FailedPrecondition, RefusalCode::RequestId)
         );
         assert_eq!(generation(&mut client).await, 2);
+        let head = v1::ReplaceRequest {
+            request_id: "whole".into(),
+            expected_generation: Some(9),
+            ..Default::default()
+        };
+        let whole = replace(&mut client, edge(&tag("once"), v1::End::A), head).await;
+        whole.expect_err("generation 2");
+        let within = confirmed([blackhole("10.8.0.0/16")], 600);
+        client.apply(within).await.expect("sound");
+        for _ in 0..2 {
+            let confirm = v1::ConfirmRequest { generation: 3 };
+            client.confirm(confirm).await.expect("it waited");
+        }
     });
+    // Whoever reads the log sees each that was done once as done once.
+    let text = std::fs::read_to_string(&audit).expect("it is there");
+    let lines = text.lines().map(|line| -> (String, Option<String>, bool) {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let id = line["request_id"].as_str().map(str::to_owned);
+        let method = line["method"].as_str().expect("a method");
+        let outcome = line["outcome"].as_str().expect("an outcome");
+        let repeated = line["repeated"].as_bool() == Some(true);
+        assert!(!repeated || line.get("diff").is_none(), "{line}");
+        (format!("{method} {outcome}"), id, repeated)
+    });
+    let lines: Vec<_> = lines.collect();
+    let lines: Vec<_> = lines
+        .iter()
+        .map(|(what, id, repeated)| (what.as_str(), id.as_deref(), *repeated))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            ("Apply refused", Some("first"), false),
+            ("Apply refused", None, false),
+            ("Apply refused", None, false),
+            ("Apply done", Some("first"), false),
+            ("Apply done", None, false),
+            ("Apply done", Some("first"), true),
+            ("Apply refused", Some("first"), false),
+            ("Replace refused", Some("whole"), false),
+            ("Apply done", None, false),
+            ("Confirm done", None, false),
+            ("Confirm done", None, true),
+        ]
+    );
 }
 
 #[test]
@@ -223,7 +301,7 @@ fn a_refusal_fits_an_answer_that_asks_for_it() {
         let bad = (1..=900).map(|n| blackhole(&format!("10.0.0.{n}/8")));
         let request = v1::ApplyRequest {
             refusal_in_response: true,
-            ..request(bad)
+            ..request(bad.chain([Item::Vrf(v1::Vrf { name: "red".into() })]))
         };
         let answer = client.apply(request).await.expect("it is in the answer");
         let refusal = answer.into_inner().refusal.expect("refused");
@@ -461,12 +539,31 @@ fn a_port_that_was_deleted_comes_back() {
         assert_eq!(answer.into_inner().not_restored.len(), 1);
         let got = get(&mut client).await;
         assert!(got.pending.is_none() && got.ports.is_empty());
+        assert_ne!(got.rollback_incomplete, "");
         drop(ends);
-        while get(&mut client).await.ports.is_empty() {
+        while !get(&mut client).await.rollback_incomplete.is_empty() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let got = get(&mut client).await;
         assert!(got.pending.is_none() && got.ports[0].port == "one");
+        assert_eq!(got.rollback_incomplete, "");
+        // What is left out is nobody's wish any more once the whole state is said.
+        let head = v1::ReplaceRequest {
+            confirm_within_seconds: 600,
+            ..Default::default()
+        };
+        replace(&mut client, only("two").into(), head)
+            .await
+            .expect("sound");
+        let _ends =
+            [0, 1].map(|_| twinseal_runtime::ports::memory::End::open(&format!("{tag}-one"), 1));
+        client.rollback(rollback).await.expect("as far as can be");
+        assert_ne!(get(&mut client).await.rollback_incomplete, "");
+        let vrf = vec![Item::Vrf(v1::Vrf { name: "red".into() })];
+        replace(&mut client, vrf, v1::ReplaceRequest::default())
+            .await
+            .expect("sound");
+        assert_eq!(get(&mut client).await.rollback_incomplete, "");
     });
 }
 

@@ -13,6 +13,7 @@ pub mod tls;
 
 mod budget;
 mod clients;
+mod displaced;
 mod meter;
 mod peer;
 mod places;

@@ -23,6 +23,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
+use super::displaced::{Lines, Sent};
 use super::places::{Full, Place, Places};
 use super::scrub::{Frames, Scrub};
 use super::tls::{self, Trust};
@@ -61,6 +62,7 @@ pub struct Conn {
     silent: Pin<Box<Sleep>>,
     place: Place,
     frames: Frames,
+    sent: Sent,
 }
 
 /// Who is on a connection.
@@ -92,6 +94,7 @@ struct Door {
     turned_away: Arc<Places>,
     connections: mpsc::Sender<io::Result<Conn>>,
     logged: Mutex<Few>,
+    displaced: Mutex<Lines>,
 }
 
 impl Incoming {
@@ -109,6 +112,7 @@ impl Incoming {
             turned_away: Places::new(TURNED_AWAY_OF_ONE, TURNED_AWAY, 0),
             connections,
             logged: Mutex::default(),
+            displaced: Mutex::default(),
         });
         let mut listeners = JoinSet::new();
         listeners.spawn(accept_unix(Arc::clone(&door), unix));
@@ -273,7 +277,7 @@ impl Door {
         let (place, idle) = match taken {
             Some(Ok((place, displaced))) => {
                 if let Some(of) = displaced {
-                    self.refused("connection_displaced", of);
+                    self.displaced(of);
                 }
                 (place, Some(self.access.limits().idle))
             }
@@ -298,11 +302,31 @@ impl Door {
                 scrub: Arc::default(),
             },
             frames: Frames::default(),
+            sent: Sent::default(),
             idle,
             silent: Box::pin(tokio::time::sleep(idle.unwrap_or(LAST_WORDS))),
             place,
         };
         self.connections.send(Ok(connection)).await.is_ok()
+    }
+
+    /// A connection of this client ended for an admin's.
+    fn displaced(&self, of: String) {
+        let mut lines = self
+            .displaced
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match lines.note(std::time::Instant::now(), &of) {
+            Some(1) => tracing::warn!(
+                "{of} lost the connection that was silent longest, as an admin needed the place: use one for many requests, \
+                 or raise control.limits.client_connections"
+            ),
+            Some(count) => tracing::warn!(
+                "{of} lost {count} connections since this was logged last, as an admin needed their places"
+            ),
+            None => {}
+        }
+        self.refused("connection_displaced", of);
     }
 
     fn refused(&self, reason: &'static str, who: String) {
@@ -360,9 +384,26 @@ impl Conn {
         silent.map(|()| io::ErrorKind::TimedOut.into())
     }
 
+    /// Tells the client that its place is needed, if there is room for that now: nobody waits for it.
+    fn say_why(&mut self, cx: &mut Context<'_>) {
+        let Some(frame) = self.sent.last() else {
+            return;
+        };
+        // It ends whatever comes of this.
+        let _ = match &mut self.io {
+            Io::Unix(io) => Pin::new(io).poll_write(cx, &frame),
+            Io::Tls(io) => Pin::new(io).poll_write(cx, &frame),
+        };
+        let _ = match &mut self.io {
+            Io::Unix(io) => Pin::new(io).poll_flush(cx),
+            Io::Tls(io) => Pin::new(io).poll_flush(cx),
+        };
+    }
+
     /// Whether it ends however much is read and written: somebody else has its place, or its moment is over.
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if self.place.poll_displaced(cx).is_ready() {
+            self.say_why(cx);
             return Poll::Ready(io::ErrorKind::ConnectionAborted.into());
         }
         match self.idle {
@@ -417,7 +458,11 @@ impl AsyncWrite for Conn {
         match written {
             // A client that takes nothing is silent too.
             Poll::Pending => self.poll_silent(cx).map(Err),
-            written => written,
+            Poll::Ready(Ok(written)) => {
+                self.sent.pass(octets.get(..written).unwrap_or_default());
+                Poll::Ready(Ok(written))
+            }
+            failed => failed,
         }
     }
 
@@ -450,7 +495,16 @@ impl AsyncWrite for Conn {
         match written {
             // A client that takes nothing is silent too.
             Poll::Pending => self.poll_silent(cx).map(Err),
-            written => written,
+            Poll::Ready(Ok(written)) => {
+                let mut left = written;
+                for part in octets {
+                    let here = part.len().min(left);
+                    self.sent.pass(&part[..here]);
+                    left -= here;
+                }
+                Poll::Ready(Ok(written))
+            }
+            failed => failed,
         }
     }
 

@@ -1,10 +1,9 @@
 //! Who is at the other end of a connection.
 
-use std::fmt;
-use std::io;
 use std::mem::size_of;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
+use std::{fmt, io};
 
 use serde_json::{Value, json};
 use tokio::net::UnixStream;

@@ -45,8 +45,8 @@ impl std::fmt::Debug for Scrub {
     }
 }
 
-/// Follows the frames that are read.
-pub(crate) struct Frames {
+/// Follows the frames of one direction.
+pub(super) struct Frames {
     /// Bytes of the preface or of a payload until the next frame.
     left: usize,
     header: [u8; HEADER],
@@ -71,6 +71,19 @@ impl Default for Frames {
 }
 
 impl Frames {
+    /// Of what a server sends: it has no preface but its first frame.
+    pub(super) fn of_server() -> Self {
+        Self {
+            left: 0,
+            ..Self::default()
+        }
+    }
+
+    /// Whether another frame may begin here.
+    pub(super) fn is_between(&self) -> bool {
+        self.left == 0 && self.come == 0 && !self.in_headers
+    }
+
     /// Gives padding to the reader if it was asked for and has its place here.
     pub(crate) fn pad(
         &mut self,
@@ -78,7 +91,7 @@ impl Frames {
         cx: &Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> bool {
-        let between = self.left == 0 && self.come == 0 && !self.in_headers;
+        let between = self.is_between();
         if self.padding == 0 {
             // Before it is looked at: nobody who asks then is missed.
             scrub.reader.register(cx.waker());
@@ -99,8 +112,8 @@ impl Frames {
         buffer.filled().len() > filled
     }
 
-    /// What the client sent.
-    pub(crate) fn pass(&mut self, mut bytes: &[u8]) {
+    /// What was sent.
+    pub(super) fn pass(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let (payload, rest) = bytes.split_at(self.left.min(bytes.len()));
             self.left -= payload.len();

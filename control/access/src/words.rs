@@ -1,9 +1,8 @@
 //! What the libraries of gRPC answer for themselves, in the words of this API: what is wrong and what to do.
 
-use tonic::Code;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, Response};
+use tonic::{Code, Status};
 
 /// What is said of a request that cannot be read. The libraries call it INTERNAL, though it is its sender's to mend.
 pub const UNREADABLE: &str = "the request is not a message of the call's type in protobuf: \

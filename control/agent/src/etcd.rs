@@ -11,9 +11,8 @@ use super::args::EtcdArgs;
 use super::desired::Desired;
 use super::node::{Node, NotDone};
 use super::status::{MAX_REASONS, Progress, Reason, Status};
-use twinseal_base::forbid_dumps;
-use twinseal_base::signals;
 use twinseal_base::text::sentence;
+use twinseal_base::{forbid_dumps, signals};
 use twinseal_ctl::client::Target;
 
 /// Changes come in bursts, as a transaction's keys do; this long after the first they are applied together.

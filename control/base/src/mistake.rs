@@ -3,7 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::text::{self, sentence, word};
+use crate::text;
+use crate::text::{sentence, word};
 
 /// All mistakes, a line each.
 pub fn lines(mistakes: &[Mistake]) -> String {

@@ -13,9 +13,8 @@ use serde_json::{Value, json};
 use super::client::{self, Client, Target};
 use super::output::Output;
 use crate::print;
-use twinseal_base::forbid_dumps;
 use twinseal_base::mistake::Mistake;
-use twinseal_base::time;
+use twinseal_base::{forbid_dumps, time};
 use twinseal_statefile::{StateFile, StateFileError};
 
 #[derive(Clone, Debug, clap::Args)]
@@ -75,20 +74,20 @@ pub(super) async fn replace(target: Target, args: ReplaceArgs) -> anyhow::Result
         return Ok(ExitCode::FAILURE);
     };
     let mut items = Vec::with_capacity(file.changes.len());
-    for change in std::mem::take(&mut file.changes) {
+    for (change, index) in std::mem::take(&mut file.changes).into_iter().zip(0..) {
         match change.change {
             Some(Change::Set(item)) => items.push(item),
-            _ => bail!(
-                "{}: a whole state has no section `delete`: what is not in the file goes by itself",
-                args.file.display()
-            ),
+            _ => {
+                let why = "a whole state has no section `delete`";
+                let fix = "leave it out: what is not in the file goes by itself";
+                return unfit(&file, &args, index, "delete", why, fix);
+            }
         }
     }
     if items.is_empty() && !allow_empty {
-        bail!(
-            "{}: a state without items deletes everything: add --allow-empty if that is meant",
-            args.file.display()
-        );
+        let why = "a state without items deletes everything";
+        let fix = "add --allow-empty if that is meant";
+        return unfit(&file, &args, -1, "", why, fix);
     }
     let head = v1::ReplaceRequest {
         allow_empty,
@@ -100,6 +99,31 @@ pub(super) async fn replace(target: Target, args: ReplaceArgs) -> anyhow::Result
     };
     let answer = client.replace(head, items).await;
     end(&file, &args, answer)
+}
+
+/// Tells why a file is no whole state, of which the node need not hear.
+fn unfit(
+    file: &StateFile,
+    args: &ApplyArgs,
+    change: i32,
+    field: &str,
+    reason: &str,
+    fix: &str,
+) -> anyhow::Result<ExitCode> {
+    if args.output.table() {
+        bail!("{}: {reason}: {fix}", args.file.display());
+    }
+    let item = v1::RefusedItem {
+        change,
+        field: field.to_owned(),
+        reason: reason.to_owned(),
+        fix: fix.to_owned(),
+        code: v1::RefusalCode::Invalid.into(),
+        ..v1::RefusedItem::default()
+    };
+    let told = refusal_json(vec![item_json(file, &item)]);
+    args.output.whole(&mut io::stdout(), &told)?;
+    Ok(ExitCode::FAILURE)
 }
 
 /// Nothing for a file whose mistakes were told to a program.
@@ -126,7 +150,8 @@ fn end(
     let answer = match answer {
         Ok(answer) => answer,
         Err(Error::Refused(refusal)) if !args.output.table() => {
-            let told = refusal.items.iter().map(|item| item_json(file, item));
+            let told = by_line(file, &refusal.items).into_iter();
+            let told = told.map(|item| item_json(file, item));
             args.output
                 .whole(&mut io::stdout(), &refusal_json(told.collect()))?;
             return Ok(ExitCode::FAILURE);
@@ -261,6 +286,19 @@ fn refusal_json(reasons: Vec<Value>) -> Value {
     json!({ "refused": reasons })
 }
 
+/// In the order of the file, which people go through from its first line; the node has it by sections. What has no line
+/// stays where it is: before the others what is about the whole, and last how many more there are.
+fn by_line<'a>(file: &StateFile, items: &'a [v1::RefusedItem]) -> Vec<&'a v1::RefusedItem> {
+    let mut items: Vec<_> = items.iter().collect();
+    let line = |item: &&v1::RefusedItem| file.line(item.change);
+    let first = items.iter().position(|it| line(it).is_some());
+    let last = items.iter().rposition(|it| line(it).is_some());
+    if let (Some(first), Some(last)) = (first, last) {
+        items[first..=last].sort_by_key(line);
+    }
+    items
+}
+
 fn item_json(file: &StateFile, item: &v1::RefusedItem) -> Value {
     let mut object = print::refused_json(item);
     object["place"] = file
@@ -285,7 +323,7 @@ fn mistake_json(mistake: &Mistake) -> Value {
 /// Why the node refused, a line each with the place in the file.
 fn refusal_text(file: &StateFile, refusal: &v1::Refusal) -> String {
     let mut text = String::new();
-    for item in &refusal.items {
+    for item in by_line(file, &refusal.items) {
         if let Some(place) = file.place(item.change) {
             text += &format!("{place}: ");
         }
@@ -319,7 +357,8 @@ mod tests {
 
     #[test]
     fn shows_each_reason_at_its_place() {
-        let file = StateFile::parse(Path::new("s.yaml"), "vrfs:\n- name: a\n- name: b\n").unwrap();
+        let file = "routes:\n- { vrf: v, prefix: ::/0 }\nvrfs:\n- name: a\n- name: b\n";
+        let file = StateFile::parse(Path::new("s.yaml"), file).unwrap();
         let item = |change, field: &str, fix: &str| v1::RefusedItem {
             change,
             item: "vrf \"b\"".into(),
@@ -329,11 +368,21 @@ mod tests {
             code: v1::RefusalCode::Invalid.into(),
         };
         let refusal = v1::Refusal {
-            items: vec![item(1, "name", "write another"), item(-1, "", "")],
+            items: vec![
+                item(-1, "first", ""),
+                item(0, "", ""),
+                item(1, "name", "write another"),
+                item(2, "", ""),
+                item(-1, "", ""),
+            ],
         };
+        // The node has sections in an order of its own.
         assert_eq!(
             refusal_text(&file, &refusal),
-            "s.yaml:3: vrfs[1]: vrf \"b\": name: is wrong; write another\n\
+            "vrf \"b\": first: is wrong\n\
+             s.yaml:2: routes[0]: vrf \"b\": is wrong\n\
+             s.yaml:4: vrfs[0]: vrf \"b\": is wrong\n\
+             s.yaml:5: vrfs[1]: vrf \"b\": name: is wrong; write another\n\
              vrf \"b\": is wrong\n\
              refused: nothing was changed\n"
         );

@@ -104,6 +104,7 @@ async fn get(mut client: Client, output: Output) -> anyhow::Result<ExitCode> {
             "provider": got.provider,
             "memory": got.memory,
             "restoring": got.restoring,
+            "rollback_incomplete": got.rollback_incomplete,
             "warnings": got.warnings,
             "secrets_refused": got.secrets_refused,
             "tables_not_stored": got.tables_not_stored,

@@ -4,13 +4,19 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 use crate::check_keys;
-use crate::parse::{Broken, ItemKey};
+use crate::parse::{Broken, ItemKey, Reference};
 use crate::port::Device;
-use crate::refusal::{Code, Refused, reason};
+use crate::refusal::{Code, Refused, RefusedItem, place, reason};
 use crate::state::{
     Circuit, CircuitName, Hop, LabelAction, LinkName, Role, State, Table, Target, Via, VrfName,
 };
 use crate::transaction::Touched;
+
+/// What to do about a reference to what is not there.
+pub(super) const NAME_ANOTHER: &str = "set it in the same transaction, or name another";
+/// The same to a port of the other role.
+const NAME_UNDERLAY: &str = "name an underlay port";
+const NAME_EDGE: &str = "name an edge port";
 
 /// Adds everything that is wrong with `new` to `refused`.
 pub fn check(old: &State, new: &State, touched: &Touched, broken: &Broken, refused: &mut Refused) {
@@ -23,6 +29,63 @@ pub fn check(old: &State, new: &State, touched: &Touched, broken: &Broken, refus
         refused,
     };
     run(checker);
+}
+
+/// Adds what items refer to, that are not in `new` as something else is wrong with them, and that is not there or does not
+/// fit: so it is told at once, not when the rest is mended.
+pub(super) fn check_references(
+    new: &State,
+    references: &[Reference],
+    broken: &Broken,
+    refused: &mut Refused,
+) {
+    for Reference {
+        index,
+        item,
+        field,
+        to,
+        edge,
+    } in references
+    {
+        if broken.covers(to) {
+            continue;
+        }
+        let there = match to {
+            ItemKey::Port(name) => new.ports.contains_key(name),
+            ItemKey::Vrf(name) => new.vrfs.contains_key(name),
+            ItemKey::Link(name) => new.links.contains_key(name),
+            ItemKey::Circuit(name) => new.circuits.contains_key(name),
+            ItemKey::Group(name) => new.groups.contains_key(name),
+            // Nothing refers to these by name.
+            _ => continue,
+        };
+        let role = match to {
+            ItemKey::Port(name) => new.ports.get(name).map(|port| &port.role),
+            _ => None,
+        };
+        let (code, reason, fix) = match (role, edge) {
+            _ if !there => (Code::NotFound, format!("there is no {to}"), NAME_ANOTHER),
+            (Some(Role::Edge(_)), Some(false)) => (Code::WrongKind, is_edge(to), NAME_UNDERLAY),
+            (Some(Role::Underlay), Some(true)) => (Code::WrongKind, is_underlay(to), NAME_EDGE),
+            _ => continue,
+        };
+        refused.push(RefusedItem {
+            change: place(*index),
+            item: item.clone(),
+            field: field.clone().into_owned(),
+            reason,
+            fix: fix.to_owned(),
+            code: code.into(),
+        });
+    }
+}
+
+fn is_edge(port: &ItemKey) -> String {
+    format!("{port} is an edge port")
+}
+
+fn is_underlay(port: &ItemKey) -> String {
+    format!("{port} is an underlay port")
 }
 
 /// Adds everything that is wrong with a state that no transaction made of another.
@@ -140,14 +203,7 @@ impl Checker<'_> {
             return;
         }
         let why = format!("there is no {to}");
-        self.refuse_reference(
-            Code::NotFound,
-            from,
-            field,
-            to,
-            why,
-            "set it in the same transaction, or name another",
-        );
+        self.refuse_reference(Code::NotFound, from, field, to, why, NAME_ANOTHER);
     }
 
     fn ports(&mut self) {
@@ -198,8 +254,8 @@ impl Checker<'_> {
                     &item,
                     "port",
                     &port,
-                    format!("{port} is an edge port"),
-                    "name an underlay port",
+                    is_edge(&port),
+                    NAME_UNDERLAY,
                 ),
                 Some(Role::Underlay) => {}
             }
@@ -365,8 +421,8 @@ impl Checker<'_> {
                 item,
                 field,
                 &port,
-                format!("{port} is an underlay port"),
-                "name an edge port",
+                is_underlay(&port),
+                NAME_EDGE,
             ),
             Some(Role::Edge(_)) => {}
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::check::Checker;
+use crate::check::{Checker, NAME_ANOTHER};
 use crate::parse::ItemKey;
 use crate::refusal::Code;
 use crate::state::{KeyId, Owner};
@@ -40,13 +40,7 @@ impl Checker<'_> {
                 Owner::Circuit(_) => "circuit",
             };
             let why = format!("there is no {owner}");
-            self.refuse(
-                Code::NotFound,
-                item,
-                field,
-                why,
-                "set it in the same transaction, or name another",
-            );
+            self.refuse(Code::NotFound, item, field, why, NAME_ANOTHER);
         }
     }
 

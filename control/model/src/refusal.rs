@@ -13,7 +13,7 @@ const SHOWN: usize = 20;
 /// What a reason about no single item names.
 const WHOLE: &str = "transaction";
 /// More reasons than these are only counted: a controller that is wrong a million times need not read it all.
-const MAX_ITEMS: usize = 1000;
+pub const MAX_ITEMS: usize = 1000;
 
 /// Of which kind a code is; decides the gRPC status.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -128,6 +128,12 @@ impl Refused {
     /// The kind of the whole.
     pub fn kind(&self) -> Kind {
         self.kind.unwrap_or(Kind::Invalid)
+    }
+
+    /// The same under this kind, if there is one, whatever the reasons are of.
+    pub fn of_kind(mut self, kind: Option<Kind>) -> Self {
+        self.kind = kind.or(self.kind);
+        self
     }
 
     /// The reasons, at most a thousand: first those of the whole, then by the places of their changes.

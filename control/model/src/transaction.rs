@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use twinseal_crypto::{Fingerprint, Secret};
 
 use crate::diff::Summary;
-use crate::parse::{Action, Item, ItemKey, Kept, Parsed};
+use crate::parse::{Action, Item, ItemKey, Kept, Parsed, Reference};
 use crate::refusal::{Code, Refused, reason};
 use crate::state::{Key, KeyId, Owner, State};
 use crate::{check, diff};
@@ -100,11 +100,12 @@ pub fn replay(state: &mut State, changes: impl Iterator<Item = Action>) {
 }
 
 /// Applies changes to a copy of `old`, with all that is wrong with them. Of changes that could not be parsed the outcome
-/// knows nothing, and nothing is said of what may be missing because of them.
+/// knows nothing, and nothing is said of what may be missing because of them; what they refer to is looked at.
 pub fn judge(old: &State, parsed: Parsed) -> (Outcome, Refused) {
     let Parsed {
         changes,
         mut broken,
+        mut references,
         mut refused,
     } = parsed;
     let mut draft = Draft {
@@ -124,7 +125,15 @@ pub fn judge(old: &State, parsed: Parsed) -> (Outcome, Refused) {
             Action::Keep(id, kept) => match draft.keep(&id, &kept) {
                 Ok(key) => draft.set(change.index, Item::Key(id, key)),
                 Err(why) => {
+                    let to = ItemKey::from(&id.owner);
                     let item = ItemKey::Key(id);
+                    references.push(Reference {
+                        index: change.index,
+                        item: item.to_string(),
+                        field: to.kind().into(),
+                        to,
+                        edge: None,
+                    });
                     refused.push(reason(
                         Code::SecretNeeded,
                         Some(change.index),
@@ -159,6 +168,7 @@ pub fn judge(old: &State, parsed: Parsed) -> (Outcome, Refused) {
         ..
     } = draft;
     check::check(old, &state, &touched, &broken, &mut refused);
+    check::check_references(&state, &references, &broken, &mut refused);
     let mut starts = starts(old, &state, &touched);
     starts.sort_by_key(|start| start.change);
     // A secret whose key was deleted again, or was there before, is not needed.

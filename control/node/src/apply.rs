@@ -141,19 +141,19 @@ impl Node {
             Err(why) => refused.append(why),
         }
         let within = refused.sound(Within::new(options.confirm_within_seconds));
-        let judged = self
-            .check_generation(&options)
-            .and_then(|()| self.check_restored(replace && within == Some(None)));
-        if let Err(why) = judged {
+        if let Err(why) = self.check_restored(replace && within == Some(None)) {
             refused.append(why);
-            // How the changes fit tables that the controller does not know would only confuse.
+            refused.sound(self.check_generation(&options));
+            // How the changes fit tables that are not there would only confuse.
             refused.append(parsed.refused);
             return Err(refused);
         }
+        let moved = self.check_generation(&options).err();
         // All that is looked at here a dry run has looked at, too: else it would promise what is refused then.
         if let Some(within) = within {
             refused.sound(self.check_pending(within));
         }
+        let sound = refused.is_empty() && parsed.refused.is_empty();
         if replace {
             sweep(&self.state, &mut parsed);
         }
@@ -168,6 +168,12 @@ impl Node {
         if options.dry_run || !refused.is_empty() {
             self.ports
                 .check(&self.pool, &outcome.state, &outcome.touched, &mut refused);
+        }
+        if let Some(moved) = moved {
+            // What does not fit may be so only because others changed the tables: to read them comes first.
+            let kind = sound.then(|| moved.kind());
+            refused.append(moved);
+            return Err(refused.of_kind(kind));
         }
         refused.unless(())?;
         let live = self
@@ -334,14 +340,19 @@ impl Node {
         self.pending = before.or(self.pending.take());
         match (&mut self.pending, within) {
             (Some(pending), Some(within)) => {
-                pending.extend(generation, touched, within);
+                pending.extend(generation, touched, within, cause);
                 self.store_waiting();
             }
             // Who rolls back knows what of it was stored.
             _ if cause == Cause::RolledBack => {}
             _ if cause == Cause::Restored => self.store_restored(),
-            _ if self.restoring.take().is_some() => self.store_all(),
-            _ => self.store_changes(&old, &touched),
+            _ => {
+                self.decided(&touched, cause == Cause::Replace);
+                match self.restoring.take() {
+                    Some(_) => self.store_all(),
+                    None => self.store_changes(&old, &touched),
+                }
+            }
         }
         let all = changes.counts.all();
         self.changed = Some(changes);

@@ -9,10 +9,9 @@
 //! program's log, target `twinseal::audit`.
 
 mod describe;
+mod last;
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,6 +23,7 @@ use twinseal_api::v1;
 use crate::lines::{Lines, Writer};
 use crate::store::Stored;
 use describe::{describe, diff, set};
+pub use last::last_generation;
 use twinseal_access::Caller;
 use twinseal_base::text::{hide_secrets, word};
 use twinseal_base::time::{rfc3339, unix_nanos};
@@ -38,8 +38,6 @@ const REASONS: usize = 20;
 const QUEUE: usize = 4096;
 /// Entries that are written at once, at most.
 const CHUNK: usize = 64;
-/// Bytes at a file's end that are looked at for its last generation: more than any two lines have.
-const TAIL: u64 = 256 << 10;
 /// How long an answer waits for its line.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -51,6 +49,10 @@ pub struct Entry {
     count: usize,
     /// What became of the tables.
     changed: Option<Summary>,
+    /// The request's name, empty for none.
+    request_id: String,
+    /// It had been done before: its answer was given again, and nothing was changed.
+    pub(super) repeated: bool,
     /// Nothing is changed.
     pub dry_run: bool,
 }
@@ -111,8 +113,15 @@ impl Entry {
             items: Vec::new(),
             count: 0,
             changed: None,
+            request_id: String::new(),
+            repeated: false,
             dry_run: false,
         }
+    }
+
+    /// Takes down the name that the client gave its request.
+    pub fn request(&mut self, id: &str) {
+        self.request_id = named(id);
     }
 
     /// Takes down what became of the tables, which may be more than was asked for by name: Replace deletes what it does not
@@ -163,6 +172,9 @@ impl Entry {
         object.insert("who".into(), who);
         object.insert("role".into(), role.into());
         object.insert("method".into(), self.method.into());
+        if !self.request_id.is_empty() {
+            object.insert("request_id".into(), self.request_id.into());
+        }
         object.insert("dry_run".into(), self.dry_run.into());
         object.insert("changes".into(), self.count.into());
         object.insert("items".into(), self.items.into());
@@ -170,6 +182,9 @@ impl Entry {
             Outcome::Done { generation } => {
                 object.insert("outcome".into(), "done".into());
                 object.insert("generation".into(), (*generation).into());
+                if self.repeated {
+                    object.insert("repeated".into(), true.into());
+                }
                 if let Some(changed) = &self.changed {
                     object.insert("diff".into(), diff(changed));
                 }
@@ -360,31 +375,6 @@ fn log(line: Line) {
         Ok(runtime) => drop(runtime.spawn_blocking(write)),
         Err(_) => write(),
     }
-}
-
-/// The generation of the last line of a file that tells of one; 0 if none does.
-pub fn last_generation(path: &Path) -> u64 {
-    let mut first = path.as_os_str().to_owned();
-    first.push(".1");
-    // It may have been turned over just now.
-    let found = [path, Path::new(&first)].into_iter().find_map(last_of);
-    found.unwrap_or(0)
-}
-
-fn last_of(path: &Path) -> Option<u64> {
-    let mut file = File::open(path).ok().filter(|file| {
-        let metadata = file.metadata();
-        metadata.is_ok_and(|metadata| metadata.is_file())
-    })?;
-    let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))
-        .ok()?;
-    let mut tail = Vec::new();
-    file.take(TAIL).read_to_end(&mut tail).ok()?;
-    tail.rsplit(|&byte| byte == b'\n').find_map(|line| {
-        let object: Value = serde_json::from_slice(line).ok()?;
-        object.get("generation")?.as_u64()
-    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

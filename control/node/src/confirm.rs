@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
 use twinseal_api::v1;
 
 use crate::apply::Cause;
@@ -14,7 +13,7 @@ use crate::events::changes;
 use crate::events::changes::Change;
 use crate::keys::Live;
 use crate::node::Node;
-use twinseal_base::time::unix;
+use twinseal_base::time::{since_boot, unix};
 use twinseal_model::refusal::{Code, Refused};
 use twinseal_model::state::State;
 use twinseal_model::transaction::Touched;
@@ -30,10 +29,12 @@ pub(super) struct Pending {
     pub(super) live: Live,
     /// What differs since then.
     pub(super) touched: Touched,
+    /// Whether one of them said what the whole state is.
+    whole: bool,
     /// Of the last transaction.
     pub(super) generation: u64,
-    /// When it is rolled back.
-    pub(super) deadline: Instant,
+    /// When it is rolled back, since the machine's start: who suspends it with its network cut off waits no longer.
+    deadline: Duration,
     /// The same by the system's clock, in nanoseconds.
     until_unix_nanos: u64,
 }
@@ -71,17 +72,30 @@ impl Pending {
             state,
             live,
             touched: Touched::new(),
-            deadline: Instant::now() + within.0,
+            whole: false,
+            deadline: since_boot() + within.0,
             until_unix_nanos: within.end(),
         }
     }
 
     /// One more transaction waits; the time begins anew.
-    pub(super) fn extend(&mut self, generation: u64, touched: Touched, within: Within) {
+    pub(super) fn extend(
+        &mut self,
+        generation: u64,
+        touched: Touched,
+        within: Within,
+        cause: Cause,
+    ) {
         self.generation = generation;
+        self.whole |= cause == Cause::Replace;
         self.touched.extend(touched);
-        self.deadline = Instant::now() + within.0;
+        self.deadline = since_boot() + within.0;
         self.until_unix_nanos = within.end();
+    }
+
+    /// Whether its time is over.
+    pub(super) fn is_over(&self, since_boot: Duration) -> bool {
+        since_boot >= self.deadline
     }
 
     /// As the API tells it.
@@ -108,10 +122,7 @@ impl Node {
                 format!(
                     "generation {} waits for its confirmation, {} seconds more, and this transaction would stay",
                     pending.generation,
-                    pending
-                        .deadline
-                        .saturating_duration_since(Instant::now())
-                        .as_secs()
+                    pending.deadline.saturating_sub(since_boot()).as_secs()
                 ),
                 "confirm it or roll it back first, or give this one confirm_within_seconds too",
             )),
@@ -128,6 +139,7 @@ impl Node {
         self.check_waits(generation)?;
         if let Some(pending) = self.pending.take() {
             self.store_changes(&pending.state, &pending.touched);
+            self.decided(&pending.touched, pending.whole);
         }
         self.confirmed = Some(self.state.generation);
         tracing::info!(generation = self.state.generation, "transaction confirmed");
@@ -158,5 +170,21 @@ impl Node {
             why,
             "get the state: it may have been rolled back meanwhile",
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The clock that goes on while the machine sleeps, and no other.
+    #[test]
+    fn a_machine_that_sleeps_waits_no_longer() {
+        let within = Within::new(600).expect("ten minutes").expect("not 0");
+        let mut pending = Pending::new(State::default(), Live::default(), within);
+        let wakes = |after: u64| since_boot() + Duration::from_secs(after);
+        assert!(!pending.is_over(since_boot()) && pending.is_over(wakes(600)));
+        pending.extend(1, Touched::new(), within, Cause::Apply);
+        assert!(!pending.is_over(since_boot()) && pending.is_over(wakes(600)));
     }
 }

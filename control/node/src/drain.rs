@@ -5,10 +5,8 @@
 //! does: they are in the file `drained` of the state directory until an operator takes them away.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs, io};
 
 use serde::{Deserialize, Serialize};
 use twinseal_api::v1::{self, drain_target::Target};

@@ -29,7 +29,7 @@ use crate::requested::Requested;
 use crate::requests::Requests;
 use crate::resolve::Resolver;
 use crate::restore::Restoring;
-use crate::rollback::Unrestored;
+use crate::rollback::{LeftOut, Unrestored};
 use crate::secrets::Served;
 use crate::state_dir;
 use crate::state_dir::{Lock, StateDirError};
@@ -91,6 +91,8 @@ pub struct Node {
     pub(super) restoring: Option<Restoring>,
     /// What a rollback could not restore yet.
     pub(super) unrestored: Option<Unrestored>,
+    /// The same for people, also when it is not tried any more.
+    pub(super) left_out: Option<LeftOut>,
     /// What is wanted of the state directory, which is held if it is in use.
     pub(super) wanted: state_dir::Wanted,
     pub(super) state_dir: Option<Lock>,
@@ -98,6 +100,8 @@ pub struct Node {
     pub(super) look_again: Option<Instant>,
     /// When its files are looked at again.
     pub(super) look_at_files: Instant,
+    /// What the next start would not take of it, as somebody changed it.
+    pub(super) state_dir_changed: Option<String>,
     /// `None` if the tables are not to be stored.
     pub(super) store: Option<Store>,
     /// Whether it was told that they cannot be.
@@ -161,10 +165,12 @@ impl Node {
             pending: None,
             restoring: None,
             unrestored: None,
+            left_out: None,
             wanted,
             state_dir: None,
             look_again: None,
             look_at_files: Instant::now(),
+            state_dir_changed: None,
             damage: String::new(),
             store: None,
             store_failing: false,
@@ -188,7 +194,6 @@ impl Node {
         let (mut health_at, mut devices_at, mut drops_at) =
             (Instant::now(), Instant::now(), Instant::now());
         loop {
-            let confirm_by = self.pending.as_ref().map(|pending| pending.deadline);
             tokio::select! {
                 () = &mut shutdown => break,
                 command = commands.0.recv() => match command {
@@ -207,7 +212,6 @@ impl Node {
                     settle = None;
                     self.kernel_changed(std::mem::take(&mut heard)).await;
                 }
-                () = sleep_until(confirm_by), if confirm_by.is_some() => self.expired(),
                 _ = tick.tick() => {
                     let now = Instant::now();
                     self.housekeep(now);
@@ -263,15 +267,17 @@ impl Node {
     fn obey(&mut self, command: Command) {
         // Whoever asked may have gone; a transaction holds all the same.
         match command {
-            Command::Apply(transaction, entry, reply) => {
+            Command::Apply(transaction, mut entry, reply) => {
                 self.forget_stored();
                 let answer = self.apply(*transaction);
+                entry.repeated = answer.as_ref().is_ok_and(|answer| answer.repeated);
                 let generation = answer.as_ref().map(|answer| answer.generation);
                 let written = self.take_down(entry, generation.into());
                 self.settle(answer, written, reply);
             }
-            Command::Confirm(generation, entry, reply) => {
+            Command::Confirm(generation, mut entry, reply) => {
                 self.forget_stored();
+                entry.repeated = self.pending.is_none();
                 let answer = self.confirm(generation);
                 let written = self.take_down(entry, answer.as_ref().copied().into());
                 self.settle(answer, written, reply);
@@ -419,6 +425,10 @@ impl Node {
         let sources = sources(&self.state, &self.live, &self.ports, &self.netlink, down);
         let tables = self.compiler.tables();
         self.resolver.tick(now, &self.netlink, tables, &sources);
+        let over = |pending: &Pending| pending.is_over(since_boot());
+        if self.pending.as_ref().is_some_and(over) {
+            self.expired();
+        }
         self.try_restore(now);
         self.try_rest(now);
         self.try_state_dir(now);

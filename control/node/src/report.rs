@@ -58,11 +58,12 @@ impl Node {
                 memory: self.pool.memory().to_owned(),
                 pending: self.pending(),
                 restoring: self.restoring(),
+                rollback_incomplete: self.rollback_incomplete(),
                 secrets_refused: self.burned.refuses().unwrap_or_default(),
                 tables_not_stored: self.not_stored(),
                 stored_tables_damaged: self.damage.clone(),
                 drains: self.drains.report(),
-                warnings: self.warnings.all(),
+                warnings: self.all_warnings(),
                 ..Default::default()
             },
             state: self.state.clone(),
@@ -73,6 +74,12 @@ impl Node {
             drains: self.drains.clone(),
             warnings: self.warnings.links(),
         }
+    }
+
+    /// Of the node itself, and of what it has.
+    fn all_warnings(&self) -> Vec<String> {
+        let own = self.state_dir_changed.iter().cloned();
+        own.chain(self.warnings.all()).collect()
     }
 
     /// The counters of this moment.

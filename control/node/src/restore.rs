@@ -52,7 +52,7 @@ impl Node {
             self.events.fault(FaultKind::StoredTablesDamaged, damage);
         }
         let stored = waiting.or(state.as_ref().map(|state| state.generation));
-        let differs = self.differs(stored.unwrap_or(0), waiting);
+        let mut differs = self.differs(stored.unwrap_or(0), waiting);
         match state {
             None => {
                 if self.store.is_some() && !differs.is_empty() {
@@ -61,6 +61,10 @@ impl Node {
                 self.store_all();
             }
             Some(state) => {
+                if self.audit.last().is_none() {
+                    let why = "whether all of it had lines is not known: those before this one cannot be read back";
+                    differs.push(why.to_owned());
+                }
                 // A controller's expectations hold on, whatever becomes of the rest.
                 self.state.generation = state.generation;
                 self.restoring = Some(Restoring {

@@ -3,7 +3,7 @@
 //! What stands in the way is a port that cannot be opened again, or an address that is not there any more. It is left out
 //! with all that needs it, and told; it is tried again every second until something else changes the tables.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use twinseal_api::v1;
@@ -13,6 +13,7 @@ use crate::audit::{Entry, NAMED, Written};
 use crate::events::FaultKind;
 use crate::keys::Live;
 use crate::node::Node;
+use twinseal_model::parse::ItemKey;
 use twinseal_model::prune::prune;
 use twinseal_model::refusal::{Refused, text};
 use twinseal_model::state::State;
@@ -20,6 +21,8 @@ use twinseal_model::transaction::{Outcome, Touched};
 
 /// What could not be restored is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
+/// Items that are named of what was left out.
+const SHOWN: usize = 20;
 
 /// A state that was restored in part.
 pub(super) struct Unrestored {
@@ -31,6 +34,46 @@ pub(super) struct Unrestored {
     /// Of the tables without that.
     generation: u64,
     again: Instant,
+}
+
+/// What the last rollback left out, as long as nobody has decided what becomes of it.
+pub(super) struct LeftOut {
+    why: String,
+    items: BTreeSet<ItemKey>,
+}
+
+impl LeftOut {
+    fn new(why: String, items: &Touched) -> Self {
+        Self {
+            why,
+            items: items.keys().cloned().collect(),
+        }
+    }
+
+    /// As people read it.
+    fn report(&self, tried: bool) -> String {
+        let names: Vec<_> = self
+            .items
+            .iter()
+            .take(SHOWN)
+            .map(ToString::to_string)
+            .collect();
+        let more = match self.items.len() - names.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let then = match tried {
+            true => "it is tried again every second until something else changes the tables",
+            false => {
+                "it is not tried any more: set what should be there, or replace the whole state"
+            }
+        };
+        format!(
+            "{}; not restored: {}{more}; {then}",
+            self.why,
+            names.join(", ")
+        )
+    }
 }
 
 impl Unrestored {
@@ -121,6 +164,7 @@ impl Node {
                     self.state.generation
                 );
                 tracing::error!("{detail}");
+                self.left_out = Some(LeftOut::new(detail.clone(), &pending.touched));
                 self.events.fault(FaultKind::RollbackFailed, detail);
                 return Err(refused);
             }
@@ -129,7 +173,9 @@ impl Node {
             generation: back.generation,
             not_restored: back.why.items().to_vec(),
         };
+        self.left_out = None;
         if !back.missing.is_empty() {
+            self.left_out = Some(LeftOut::new(back.why.to_string(), &back.missing));
             let detail = format!(
                 "{}; {} items are not restored, and are tried again every second until something else changes the tables",
                 back.why,
@@ -148,6 +194,25 @@ impl Node {
         Ok(answer)
     }
 
+    /// What the last rollback left out, and why; empty if it left out nothing, or somebody has changed all of it since.
+    pub(super) fn rollback_incomplete(&self) -> String {
+        let left_out = self.left_out.as_ref();
+        left_out.map_or_else(String::new, |it| it.report(self.unrestored.is_some()))
+    }
+
+    /// Somebody changed these, or said what the whole state is: what of it was left out is not missing any more.
+    pub(super) fn decided(&mut self, touched: &Touched, whole: bool) {
+        let Some(left_out) = &mut self.left_out else {
+            return;
+        };
+        for item in touched.keys() {
+            left_out.items.remove(item);
+        }
+        if whole || left_out.items.is_empty() {
+            self.left_out = None;
+        }
+    }
+
     /// Tries again what could not be restored, if it is time and nobody has changed anything since.
     pub(super) fn try_rest(&mut self, now: Instant) {
         let untouched = |rest: &Unrestored| rest.generation == self.state.generation;
@@ -163,6 +228,7 @@ impl Node {
         match self.go_back(&rest.state, &rest.live, &rest.missing, Some(&rest.missing)) {
             Ok(back) if back.missing.is_empty() => {
                 tracing::info!(generation = back.generation, "the rollback is complete");
+                self.left_out = None;
                 let mut entry = Entry::new(None, "Rollback");
                 entry.item("what could not be restored before".to_owned());
                 self.take_down(entry, Ok(back.generation).into());
@@ -170,6 +236,7 @@ impl Node {
             Ok(back) => {
                 rest.generation = back.generation;
                 rest.missing = back.missing;
+                self.left_out = Some(LeftOut::new(back.why.to_string(), &rest.missing));
                 let mut entry = Entry::new(None, "Rollback");
                 entry.item("more of what could not be restored before".to_owned());
                 rest.name_missing(&mut entry, &HashSet::new());

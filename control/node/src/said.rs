@@ -122,7 +122,11 @@ impl Said {
         for (kind, (_, [bad, good])) in std::mem::take(&mut self.told) {
             for (count, is, good) in [(bad, "are not up", false), (good, "are up", true)] {
                 if count > 0 {
-                    let text = format!("{count} {kind}s more {is}: see `twinseal ctl watch`");
+                    let (s, is) = match count {
+                        1 => ("", is.replacen("are", "is", 1)),
+                        _ => ("s", is.to_owned()),
+                    };
+                    let text = format!("{count} more {kind}{s} {is}: see `twinseal ctl watch`");
                     self.lines.push(Line { good, text });
                 }
             }
@@ -252,7 +256,7 @@ mod tests {
         assert_eq!(lines.len(), AT_ONCE + 1);
         assert_eq!(
             lines[AT_ONCE],
-            "980 circuits more are not up: see `twinseal ctl watch`"
+            "980 more circuits are not up: see `twinseal ctl watch`"
         );
         said.forget(Kind::Circuit, "c0");
         assert_eq!(said.lines(now), []);

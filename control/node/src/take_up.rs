@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::burned::{Burned, Found};
 use crate::events::FaultKind;
 use crate::node::Node;
+use crate::state_dir;
 use crate::state_dir::{StateDir, StateDirError};
 
 /// A state directory that is not there is looked for again after this.
@@ -67,6 +68,7 @@ impl Node {
             return;
         }
         self.look_at_files = now + LOOK;
+        self.watch_next_start();
         let Found { refuses, lost } = self.burned.look();
         if let Some(lost) = lost {
             tracing::error!("{lost}");
@@ -74,6 +76,23 @@ impl Node {
         }
         if let Some(why) = refuses {
             self.tell_refuses(why);
+        }
+    }
+
+    /// Tells what the next start would not take, when it begins and when it is over; Get has it meanwhile.
+    fn watch_next_start(&mut self) {
+        let found = state_dir::look(&self.wanted.path);
+        if found == self.state_dir_changed {
+            return;
+        }
+        if let Some(over) = std::mem::replace(&mut self.state_dir_changed, found) {
+            tracing::info!("the state directory is mended: this is over: {over}");
+            self.events.fault(FaultKind::WarningOver, over);
+        }
+        if let Some(changed) = &self.state_dir_changed {
+            tracing::error!("{changed}");
+            self.events
+                .fault(FaultKind::StateFilesLost, changed.clone());
         }
     }
 

@@ -4,8 +4,7 @@ use tonic::Status;
 use twinseal_api::v1::{self, change::Change, item::Item};
 
 use crate::service::Service;
-use crate::status::stopped;
-use crate::status::{refusal, status};
+use crate::status::{refusal, status, stopped};
 use twinseal_access::Caller;
 use twinseal_model::refusal::Refused;
 use twinseal_node::apply::Transaction;
@@ -25,6 +24,7 @@ impl Service {
         let scrubbed = caller.clone();
         let mut entry = Entry::new(caller, "Apply");
         entry.changes(&request.changes);
+        entry.request(&request.request_id);
         entry.dry_run = request.dry_run;
         let in_response = request.refusal_in_response;
         let secrets = request

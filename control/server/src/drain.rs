@@ -4,8 +4,7 @@ use tonic::Status;
 use twinseal_api::v1::{self, drain_target::Target};
 
 use crate::service::Service;
-use crate::status::status;
-use crate::status::stopped;
+use crate::status::{status, stopped};
 use twinseal_access::Caller;
 use twinseal_node::audit::Entry;
 

@@ -149,7 +149,10 @@ impl Streamed {
             }
             if let Some(entry) = &mut entry.entry {
                 entry.items(&message.items);
-                entry.dry_run |= self.head.is_none() && message.dry_run;
+                if self.head.is_none() {
+                    entry.request(&message.request_id);
+                    entry.dry_run = message.dry_run;
+                }
             }
             if let Some(caller) = caller
                 && message.items.iter().any(holds_secret)

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use twinseal_crypto::{CryptoError, LaneOwner, Lanes};
-use twinseal_crypto::{MAX_COUNTER, MAX_LANES, MAX_WINDOW_BITS, MIN_WINDOW_BITS};
+use twinseal_crypto::{
+    CryptoError, LaneOwner, Lanes, MAX_COUNTER, MAX_LANES, MAX_WINDOW_BITS, MIN_WINDOW_BITS,
+};
 
 use twinseal_model::state;
 use twinseal_node::accounts::Accounts;

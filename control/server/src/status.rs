@@ -5,7 +5,7 @@ use tonic::{Code, Status};
 use twinseal_api::errors::{self, FieldViolation};
 use twinseal_api::v1;
 
-use twinseal_model::refusal::{Kind, Refused, text};
+use twinseal_model::refusal::{Kind, MAX_ITEMS, Refused, text};
 use twinseal_node::handle::Stopped;
 
 /// Refusals travel in HTTP headers, of which gRPC's own clients take 8 KiB in all, names and 32 bytes a header with them:
@@ -70,14 +70,23 @@ fn fit(refused: &Refused, max: usize, size: impl Fn(&v1::RefusedItem) -> usize) 
 
 /// So many reasons, and how many there are besides.
 fn cut(refused: &Refused, count: usize, fix: &str) -> v1::Refusal {
+    let all = refused.items().len() + refused.more();
+    // What tells how many there are besides is one of them.
+    let count = match all > count {
+        true => count.min(MAX_ITEMS - 1),
+        false => count,
+    };
     let mut items = refused.items()[..count].to_vec();
-    let left = refused.items().len() - count + refused.more();
+    let left = all - count;
     if left > 0 {
         items.push(v1::RefusedItem {
             change: -1,
             item: "transaction".to_owned(),
             field: String::new(),
-            reason: format!("{left} more refusals did not fit"),
+            reason: match left {
+                1 => "1 more refusal did not fit".to_owned(),
+                _ => format!("{left} more refusals did not fit"),
+            },
             fix: fix.to_owned(),
             code: v1::RefusalCode::Unspecified.into(),
         });
@@ -179,6 +188,21 @@ mod tests {
                     told.items.len()
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_thousand_are_told_and_how_many_there_are_besides_is_one_of_them() {
+        for (count, told, last) in [
+            (999, 999, None),
+            (1000, 1000, None),
+            (1001, 1000, Some("2 more refusals did not fit")),
+            (5000, 1000, Some("4001 more refusals did not fit")),
+        ] {
+            let refusal = refusal(&refused(count, "a"), 2 << 20);
+            assert_eq!(refusal.items.len(), told, "{count}");
+            let more = refusal.items.last().filter(|item| item.change == -1);
+            assert_eq!(more.map(|item| item.reason.as_str()), last, "{count}");
         }
     }
 

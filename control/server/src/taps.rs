@@ -13,9 +13,9 @@ use tonic::Status;
 use twinseal_api::v1;
 
 use crate::service::Service;
-use crate::status::status;
-use crate::status::stopped;
+use crate::status::{status, stopped};
 use twinseal_access::Caller;
+use twinseal_base::time::since_boot;
 use twinseal_node::audit::{Audit, Entry, Outcome, Tapping};
 use twinseal_node::handle::{NodeHandle, Stopped, Tapped};
 use twinseal_node::taps::{Opened, Taken};
@@ -219,11 +219,13 @@ async fn pump<S: Source>(
     mut last: LastWords,
 ) {
     let deadline = Instant::now() + opened.time();
+    // The hours in which the machine sleeps count: what is opened for a minute is not open when it wakes.
+    let until = since_boot() + opened.time();
     let tap = EndWithUs(&opened.tap);
     let mut told = 0;
     let mut open = to.try_send(Ok(S::first(opened.limits))).is_ok();
     while open {
-        let over = node.stopped() || tap.0.ended() || Instant::now() >= deadline;
+        let over = node.stopped() || tap.0.ended() || since_boot() >= until;
         if over {
             tap.0.end();
         }
@@ -238,7 +240,7 @@ async fn pump<S: Source>(
         } else if over {
             let end = if tap.0.full() {
                 v1::TapEnd::Count
-            } else if Instant::now() >= deadline {
+            } else if since_boot() >= until {
                 v1::TapEnd::Time
             } else {
                 v1::TapEnd::Gone

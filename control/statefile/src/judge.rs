@@ -8,6 +8,7 @@ use v1::change::Change as Of;
 
 use super::Place;
 use super::fields::Mistakes;
+use super::read::DELETE;
 use twinseal_model::parse;
 
 /// Adds what is wrong with the changes, but for `told`: the fields of entries that are told already.
@@ -23,7 +24,10 @@ pub(super) fn judge(
             continue;
         }
         let told = told.get(&(place.section, place.index));
-        let told = |field: &str| told.into_iter().flatten().any(|told| covers(told, field));
+        let told = |field: &str| {
+            let mut told = told.into_iter().flatten();
+            told.any(|told| covers(within(place, told), field))
+        };
         for item in refused.items().iter().filter(|item| !told(&item.field)) {
             mistakes.add(place.at, &item.field, item.reason.clone(), &item.fix);
         }
@@ -52,6 +56,14 @@ fn bare(change: &v1::Change) -> v1::Change {
     let item = Some(v1::item::Item::Key(key));
     v1::Change {
         change: Some(Of::Set(v1::Item { item })),
+    }
+}
+
+/// A field as the node has it, which knows of what a deletion names only the item itself.
+fn within<'a>(place: &Place, field: &'a str) -> &'a str {
+    match field.split_once('.') {
+        Some((_, rest)) if place.section == DELETE => rest,
+        _ => field,
     }
 }
 

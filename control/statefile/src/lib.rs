@@ -149,6 +149,13 @@ impl StateFile {
         read::read(key, Origin::StoredKeys, text)
     }
 
+    /// The line in which a change of the transaction begins, and where in it; `None` as with [`place`](Self::place).
+    /// The line and column of a change in the file.
+    pub fn line(&self, change: i32) -> Option<(usize, usize)> {
+        let At { line, column } = self.places.get(usize::try_from(change).ok()?)?.at;
+        Some((line, column))
+    }
+
     /// Where a change of the transaction stands in the file; `None` for an index that is none of its changes.
     #[must_use]
     pub fn place(&self, change: i32) -> Option<impl fmt::Display + '_> {

@@ -30,7 +30,7 @@ const SECTIONS: [&str; 11] = [
     "transmit",
     DELETE,
 ];
-const DELETE: &str = "delete";
+pub(super) const DELETE: &str = "delete";
 /// Those with secrets, or near to them.
 const KEYS: [&str; 2] = ["keys", "transmit"];
 /// In what `ctl get -o yaml` prints, the state among what became of it.

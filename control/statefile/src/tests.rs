@@ -312,6 +312,11 @@ groups:
 - { name: h, members: [] }
 routes:
 - { vrf: v, prefix: 10.0.0.1/8, circuit: a }
+delete:
+- route: { vrf: v }
+- label: { link: l }
+- neighbour: { port: p }
+- key: { circuit: c }
 vrfs: [
 ";
     let error = parse(text).expect_err("mistakes").to_string();
@@ -358,7 +363,12 @@ vrfs: [
             "18 members",
             "19 routes",
             "20 prefix",
-            "21 vrfs",
+            "22 route.prefix",
+            "23 label.label",
+            "24 neighbour.address",
+            "25 direction",
+            "25 key.epoch",
+            "26 vrfs",
         ],
         "{error}"
     );

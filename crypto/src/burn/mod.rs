@@ -91,7 +91,7 @@ pub enum BurnError {
         line: usize,
     },
     /// The file is not the one that was written, or not all of it.
-    #[error("{} has lost lines, or is an old or foreign copy: it had {needed} secrets, and goes to {count}", .path.display())]
+    #[error("{} {}", .path.display(), lost(*.count, *.needed))]
     Lost {
         /// The file.
         path: PathBuf,
@@ -110,6 +110,19 @@ pub enum BurnError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+/// Where no secret is missing it is what they are that differs.
+fn lost(count: u64, needed: u64) -> String {
+    match count < needed {
+        true => {
+            format!("has lost lines, or is an old copy: it has {count} secrets, and had {needed}")
+        }
+        false => format!(
+            "comes from another node, or from another time: it has {count} secrets, and does not go on from the {needed} that \
+             this node knows of"
+        ),
+    }
 }
 
 impl BurnGuard {

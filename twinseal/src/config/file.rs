@@ -11,9 +11,9 @@ use toml::Spanned;
 use twinseal_crypto::{DEFAULT_PROVIDER, MAX_COUNTER, MAX_LANES, MAX_WINDOW_BITS, MIN_WINDOW_BITS};
 use twinseal_xsk::HugePages;
 
-use super::{Config, access, collect, sinks, users};
 use crate::config::collect::Read;
 use crate::config::users::Kind;
+use crate::config::{Config, access, collect, sinks, users};
 use twinseal_base::SOCKET_DIR;
 use twinseal_base::mistake::{Mistake, Source};
 use twinseal_model::state::Limits;

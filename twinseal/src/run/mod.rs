@@ -14,8 +14,7 @@ use crate::config::Config;
 use twinseal_access::Access;
 use twinseal_base::{forbid_dumps, signals};
 use twinseal_node::lines::Reopen;
-use twinseal_server::NodeConfig;
-use twinseal_server::SocketConfig;
+use twinseal_server::{NodeConfig, SocketConfig};
 
 /// Options of `twinseal run`.
 #[derive(Clone, Debug, clap::Args)]

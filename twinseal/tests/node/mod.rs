@@ -17,8 +17,7 @@ use twinseal_node::lines::Reopen;
 use twinseal_node::usage::UsageConfig;
 use twinseal_runtime::ports::memory::{End, EndQueue as Wire};
 use twinseal_runtime::workers::{DEFAULT_SLICE, Idle, PoolConfig};
-use twinseal_server::SocketConfig;
-use twinseal_server::{ControlError, NodeConfig};
+use twinseal_server::{ControlError, NodeConfig, SocketConfig};
 
 /// A node on a thread of its own, as a process would run it.
 pub struct Node {

@@ -41,6 +41,13 @@ pub(super) fn outcome(out: &mut impl Write, got: &v1::GetResponse) -> io::Result
     if !got.restoring.is_empty() {
         writeln!(out, "# the tables are not restored yet: {}", got.restoring)?;
     }
+    if !got.rollback_incomplete.is_empty() {
+        writeln!(
+            out,
+            "# the rollback is not complete: {}",
+            got.rollback_incomplete
+        )?;
+    }
     for warning in &got.warnings {
         writeln!(out, "# WARNING: {warning}")?;
     }
@@ -50,14 +57,14 @@ pub(super) fn outcome(out: &mut impl Write, got: &v1::GetResponse) -> io::Result
     if !got.tables_not_stored.is_empty() {
         writeln!(
             out,
-            "# what applies is not stored, and lost with a restart: {}",
+            "# what applies is not stored, and is lost with a restart: {}",
             got.tables_not_stored
         )?;
     }
     if !got.stored_tables_damaged.is_empty() {
         writeln!(
             out,
-            "# of the stored tables was refused at the start: {}",
+            "# stored tables were refused at the start: {}",
             got.stored_tables_damaged
         )?;
     }

@@ -244,10 +244,11 @@ fn the_outcome_is_comments() {
             until_unix_nanos: 0,
         }),
         restoring: String::new(),
+        rollback_incomplete: "a port is missing".into(),
         warnings: vec!["it can't work".into()],
         secrets_refused: String::new(),
-        tables_not_stored: String::new(),
-        stored_tables_damaged: String::new(),
+        tables_not_stored: "no room".into(),
+        stored_tables_damaged: "half of it".into(),
         drains: vec![v1::DrainState {
             target: Some(v1::DrainTarget {
                 target: Some(v1::drain_target::Target::Link("to-b".into())),
@@ -261,7 +262,10 @@ fn the_outcome_is_comments() {
         "\
 # node a, version 1, generation 2, workers 1, ring, ordinary pages
 # generation 2 waits for its confirmation until 1970-01-01T00:00:00.000Z
+# the rollback is not complete: a port is missing
 # WARNING: it can't work
+# what applies is not stored, and is lost with a restart: no room
+# stored tables were refused at the start: half of it
 # link to-b drains since 1970-01-01T00:00:00.000Z, by user 0 (group 0)
 # port wan: up, 02:00:00:00:00:01, mtu 1500, native XDP, copy copy, need-wakeup, finishes checksums
 # link to-b: down (its next hop is not resolved), drains

@@ -1,5 +1,6 @@
 //! The fields of items.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,8 +9,8 @@ use twinseal_api::v1;
 use twinseal_crypto::{Direction, Fingerprint, SECRET_LEN, Secret};
 use zeroize::Zeroize;
 
-use super::Parser;
 use super::items::owner_text;
+use super::{ItemKey, Parser, Reference};
 use crate::state::{End, KeyId, Name, Owner, Prefix, Role, Tags, Via};
 use twinseal_base::text::quoted;
 use twinseal_wire::ethernet::Mac;
@@ -151,6 +152,30 @@ impl Parser<'_> {
         }
     }
 
+    /// The name of another item, which must be there.
+    pub(super) fn refers<K: Clone>(
+        &mut self,
+        field: impl Into<Cow<'static, str>>,
+        text: &str,
+        key: fn(Name<K>) -> ItemKey,
+    ) -> Option<Name<K>> {
+        let field = field.into();
+        let name = self.name(&field, text)?;
+        self.refers_to(field, key(name.clone()), None);
+        Some(name)
+    }
+
+    /// Takes down what the item refers to.
+    pub(super) fn refers_to(&mut self, field: Cow<'static, str>, to: ItemKey, edge: Option<bool>) {
+        self.references.push(Reference {
+            index: self.index,
+            item: String::new(),
+            field,
+            to,
+            edge,
+        });
+    }
+
     /// A name that the kernel takes for a network device.
     pub(super) fn netdev(&mut self, field: &str, text: &str) -> Option<String> {
         let sound = (1..=15).contains(&text.len())
@@ -186,7 +211,11 @@ impl Parser<'_> {
             "" => "via".to_owned(),
             field => format!("{field}.via"),
         };
-        let port = self.name(&format!("{field}.port"), &via.port);
+        let port_field = format!("{field}.port");
+        let port = self.name(&port_field, &via.port);
+        if let Some(port) = &port {
+            self.refers_to(port_field.into(), ItemKey::Port(port.clone()), Some(true));
+        }
         let address = match via.address.as_str() {
             "" => Some(None),
             text => self.address(&format!("{field}.address"), text).map(Some),

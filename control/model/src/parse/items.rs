@@ -8,8 +8,8 @@ use twinseal_crypto::Suite;
 use super::{Action, Item, ItemKey, Kept, Parser};
 use crate::port::{BindMode, Device, PortSpec, XdpMode};
 use crate::state::{
-    Checksum, Circuit, Hop, Key, KeyId, LabelAction, Link, LinkName, Member, Owner, Port, Role,
-    Target,
+    Checksum, Circuit, Hop, Key, KeyId, LabelAction, Link, LinkName, Member, Name, Owner, Port,
+    Role, Target,
 };
 use twinseal_base::text::quoted;
 use twinseal_wire::ip::Dscp;
@@ -107,7 +107,7 @@ impl Parser<'_> {
             Ok(v1::PortRole::Edge) if port.vrf.is_empty() => {
                 self.refuse("vrf", "an edge port belongs to a VRF", "name it")
             }
-            Ok(v1::PortRole::Edge) => self.name("vrf", &port.vrf).map(Role::Edge),
+            Ok(v1::PortRole::Edge) => self.refers("vrf", &port.vrf, ItemKey::Vrf).map(Role::Edge),
             Ok(v1::PortRole::Underlay) if !port.vrf.is_empty() => self.refuse(
                 "vrf",
                 "an underlay port belongs to no VRF",
@@ -232,6 +232,9 @@ impl Parser<'_> {
         let name = self.name("name", &link.name);
         let end = self.end(link.end);
         let port = self.name("port", &link.port);
+        if let Some(port) = &port {
+            self.refers_to("port".into(), ItemKey::Port(port.clone()), Some(false));
+        }
         let local = self.address("local", &link.local);
         let remote = self.address("remote", &link.remote);
         let local_port = self.udp_port("local_port", link.local_port);
@@ -289,8 +292,8 @@ impl Parser<'_> {
             id => Some(id),
         };
         let end = self.end(circuit.end);
-        let vrf = self.name("vrf", &circuit.vrf);
-        let link = self.name("link", &circuit.link);
+        let vrf = self.refers("vrf", &circuit.vrf, ItemKey::Vrf);
+        let link = self.refers("link", &circuit.link, ItemKey::Link);
         let hop_limit = match circuit.hop_limit {
             0 => Some(64),
             1..=255 => Some(circuit.hop_limit as u8),
@@ -333,17 +336,17 @@ impl Parser<'_> {
 
     fn label(&mut self, label: v1::Label) -> Option<Item> {
         self.item = format!("label {} on link {}", label.label, quoted(&label.link));
-        let link = self.name("link", &label.link);
+        let link = self.refers("link", &label.link, ItemKey::Link);
         let number = self.not_0("label", label.label, LABEL);
         let action = match label.action {
             Some(v1::label::Action::Swap(swap)) => {
-                let link = self.name("swap.link", &swap.link);
+                let link = self.refers("swap.link", &swap.link, ItemKey::Link);
                 let label = self.not_0("swap.label", swap.label, LABEL);
                 link.zip(label)
                     .map(|(link, label)| LabelAction::Swap { link, label })
             }
             Some(v1::label::Action::Egress(egress)) => self
-                .name("egress.circuit", &egress.circuit)
+                .refers("egress.circuit", &egress.circuit, ItemKey::Circuit)
                 .map(LabelAction::Egress),
             None => self.refuse("action", "it is not given", "give swap or egress"),
         };
@@ -376,7 +379,7 @@ impl Parser<'_> {
                 let weight = weight(&member);
                 let hop = match member.target {
                     Some(v1::member::Target::Circuit(circuit)) => self
-                        .name(&format!("{field}.circuit"), &circuit)
+                        .refers(format!("{field}.circuit"), &circuit, ItemKey::Circuit)
                         .map(Hop::Circuit),
                     Some(v1::member::Target::Via(via)) => self.via(&field, &via).map(Hop::Via),
                     None => self.refuse(&field, "it has no target", "give circuit or via"),
@@ -392,13 +395,15 @@ impl Parser<'_> {
     fn route(&mut self, route: v1::Route) -> Option<Item> {
         use v1::route::Target as Proto;
         self.item = route_text(&route.vrf, &route.prefix);
-        let vrf = self.name("vrf", &route.vrf);
+        let vrf = self.refers("vrf", &route.vrf, ItemKey::Vrf);
         let prefix = self.prefix(&route.prefix);
         let target = match route.target {
             Some(Proto::Circuit(name)) => self
-                .name("circuit", &name)
+                .refers("circuit", &name, ItemKey::Circuit)
                 .map(|name| Target::Hop(Hop::Circuit(name))),
-            Some(Proto::Group(name)) => self.name("group", &name).map(Target::Group),
+            Some(Proto::Group(name)) => self
+                .refers("group", &name, ItemKey::Group)
+                .map(Target::Group),
             Some(Proto::Via(via)) => self.via("", &via).map(|via| Target::Hop(Hop::Via(via))),
             Some(Proto::Blackhole(v1::Blackhole {})) => Some(Target::Blackhole),
             None => self.refuse(
@@ -412,7 +417,7 @@ impl Parser<'_> {
 
     fn neighbour(&mut self, neighbour: v1::Neighbour) -> Option<Item> {
         self.item = neighbour_text(&neighbour.port, &neighbour.address);
-        let port = self.name("port", &neighbour.port);
+        let port = self.refers("port", &neighbour.port, ItemKey::Port);
         let address = self.address("address", &neighbour.address);
         let mac = self.mac("mac", &neighbour.mac);
         Some(Item::Neighbour(port?, address?, mac?))
@@ -424,7 +429,9 @@ impl Parser<'_> {
             Some(v1::key::Owner::Circuit(name)) => Some((false, name)),
             None => None,
         };
+        let names = owner_key(&owner);
         let id = self.key_id(owner, key.direction, key.epoch);
+        self.refers_to_owner(names);
         let epoch = self.not_0("epoch", key.epoch, EPOCH);
         let fingerprint = match key.fingerprint.as_slice() {
             [] => Some(None),
@@ -508,9 +515,24 @@ impl Parser<'_> {
             None => None,
         };
         self.item = format!("transmit of {}", owner_text(&owner));
+        let names = owner_key(&owner);
         let owner = self.owner(owner);
+        self.refers_to_owner(names);
         let epoch = self.not_0("epoch", transmit.epoch, EPOCH);
         Some(Item::Transmit(owner?, epoch?))
+    }
+
+    fn refers_to_owner(&mut self, owner: Option<ItemKey>) {
+        if let Some(owner) = owner {
+            self.refers_to(owner.kind().into(), owner, None);
+        }
+    }
+}
+
+fn owner_key(owner: &Option<(bool, String)>) -> Option<ItemKey> {
+    match owner.as_ref()? {
+        (true, name) => Name::new(name).map(ItemKey::Link),
+        (false, name) => Name::new(name).map(ItemKey::Circuit),
     }
 }
 

@@ -5,6 +5,7 @@ mod fields;
 mod items;
 mod names;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use twinseal_api::v1;
@@ -148,6 +149,20 @@ impl From<&Owner> for ItemKey {
     }
 }
 
+/// What an item refers to that makes no sense for other reasons, so that this can be judged all the same.
+pub struct Reference {
+    /// The change.
+    pub index: usize,
+    /// The item, as messages name it.
+    pub item: String,
+    /// Its field.
+    pub field: Cow<'static, str>,
+    /// What is named there.
+    pub to: ItemKey,
+    /// Of a port: whether it must be an edge port, or must not.
+    pub edge: Option<bool>,
+}
+
 /// What became of a request.
 #[derive(Default)]
 pub struct Parsed {
@@ -155,6 +170,8 @@ pub struct Parsed {
     pub changes: Vec<Change>,
     /// The others.
     pub broken: Broken,
+    /// What they refer to.
+    pub references: Vec<Reference>,
     /// What is wrong with them.
     pub refused: Refused,
 }
@@ -176,6 +193,7 @@ impl Parsed {
         let mut parser = Parser {
             index,
             item: "change".to_owned(),
+            references: &mut self.references,
             refused: &mut self.refused,
         };
         let action = match change {
@@ -190,14 +208,27 @@ impl Parsed {
     /// Parses one item that is to be set.
     pub fn set(&mut self, index: usize, item: v1::Item) {
         let name = BrokenName::of(&item);
+        let before = self.references.len();
         let mut parser = Parser {
             index,
             item: "change".to_owned(),
+            references: &mut self.references,
             refused: &mut self.refused,
         };
         match parser.item(item) {
-            Some(action) => self.changes.push(Change { index, action }),
-            None => _ = name.map(|name| self.broken.add_name(name)),
+            Some(action) => {
+                self.changes.push(Change { index, action });
+                // It is judged itself, with all that it refers to.
+                self.references.truncate(before);
+            }
+            None => {
+                for reference in &mut parser.references[before..] {
+                    reference.item.clone_from(&parser.item);
+                }
+                if let Some(name) = name {
+                    self.broken.add_name(name);
+                }
+            }
         }
     }
 }
@@ -207,6 +238,7 @@ impl Parsed {
 struct Parser<'a> {
     index: usize,
     item: String,
+    references: &'a mut Vec<Reference>,
     refused: &'a mut Refused,
 }
 

@@ -890,3 +890,78 @@ fn what_refers_to_an_item_that_makes_no_sense_is_not_judged() {
         .collect();
     assert_eq!(told, [(0, "local"), (2, "link")]);
 }
+
+#[test]
+fn what_an_item_refers_to_is_told_beside_what_is_wrong_with_itself() {
+    let circuit_target = |name: &str| v1::route::Target::Circuit(name.into());
+    let changes = vec![
+        set(Item::Circuit(with(circuit("c9", 9, 0), |circuit| {
+            circuit.vrf = "no".into();
+            circuit.link = "no".into();
+        }))),
+        set(route("no", "10.9.0.1/16", circuit_target("no"))),
+        set(Item::Link(with(link("l9"), |link| {
+            link.local.clear();
+            link.port = "hosts".into();
+        }))),
+        set(Item::Port(with(port("p", "no"), |port| port.mtu = 1))),
+        set(egress("no", 0, "no")),
+        set(Item::Group(v1::Group {
+            name: "g".into(),
+            members: vec![v1::Member {
+                target: Some(v1::member::Target::Via(via("under", ""))),
+                weight: Some(0),
+            }],
+        })),
+        set(Item::Key(with(
+            key(circuit_owner("no"), AToB, 1, 9),
+            |key| key.suite = 99,
+        ))),
+        set(transmit_link("no", 0)),
+        // Its secret is the node's, which has no such key.
+        set(Item::Key(with(key(link_owner("no"), AToB, 1, 9), |key| {
+            key.secret.clear()
+        }))),
+        // Named by one that makes no sense either: that cannot be judged.
+        set(Item::Circuit(circuit("broken", 0, 1))),
+        set(route("red", "10.9.0.1/16", circuit_target("broken"))),
+    ];
+    let refused = try_apply(&edge(), changes).err().expect("all is wrong");
+    let mut told: Vec<_> = refused
+        .items()
+        .iter()
+        .filter(|it| it.code() != v1::RefusalCode::Invalid)
+        .map(|it| (it.change, it.item.as_str(), it.field.as_str(), it.code()))
+        .collect();
+    told.sort_unstable();
+    use v1::RefusalCode::{NotFound, SecretNeeded, WrongKind};
+    assert_eq!(
+        told,
+        [
+            (0, "circuit \"c9\"", "link", NotFound),
+            (0, "circuit \"c9\"", "vrf", NotFound),
+            (1, "route 10.9.0.1/16 in vrf \"no\"", "circuit", NotFound),
+            (1, "route 10.9.0.1/16 in vrf \"no\"", "vrf", NotFound),
+            (2, "link \"l9\"", "port", WrongKind),
+            (3, "port \"p\"", "vrf", NotFound),
+            (4, "label 0 on link \"no\"", "egress.circuit", NotFound),
+            (4, "label 0 on link \"no\"", "link", NotFound),
+            (5, "group \"g\"", "members[0].via.port", WrongKind),
+            (
+                6,
+                "key of circuit \"no\", a-to-b, epoch 1",
+                "circuit",
+                NotFound
+            ),
+            (7, "transmit of link \"no\"", "link", NotFound),
+            (8, "key of link \"no\", a-to-b, epoch 1", "link", NotFound),
+            (
+                8,
+                "key of link \"no\", a-to-b, epoch 1",
+                "secret",
+                SecretNeeded
+            ),
+        ],
+        "{refused}"
+    );
+}

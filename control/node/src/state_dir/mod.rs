@@ -62,10 +62,7 @@ impl StateDir {
     /// all the same: [`Burned`] then refuses secrets and says why.
     pub fn open(wanted: &Wanted) -> Result<Self, StateDirError> {
         let path = wanted.path.as_path();
-        check_folder(path)?;
-        for folder in [store::FOLDER, USAGE_FOLDER] {
-            check_inner_folder(&path.join(folder))?;
-        }
+        check_folders(path)?;
         if !is_begun(path) {
             return Err(StateDirError::NotInitialised {
                 path: path.to_owned(),
@@ -73,9 +70,7 @@ impl StateDir {
         }
         let lock = Lock::take(path)?;
         check_unused(&path.join(BURNED_FILE))?;
-        for file in [store::KEY_FILE, store::newest::FILE] {
-            check_file(&path.join(file))?;
-        }
+        check_files(path)?;
         let (store, loaded, newest) = if wanted.keep_tables {
             let (store, loaded) = Store::open(path)?;
             (Some(store), loaded, None)
@@ -259,7 +254,45 @@ fn check_folder(path: &Path) -> Result<(), StateDirError> {
     }
 }
 
-/// A folder in it is a folder, and ours; one that is missing is made by who needs it.
+/// It and the folders in it, of which one that is missing is made by who needs it.
+fn check_folders(path: &Path) -> Result<(), StateDirError> {
+    check_folder(path)?;
+    [store::FOLDER, USAGE_FOLDER]
+        .iter()
+        .try_for_each(|folder| check_inner_folder(&path.join(folder)))
+}
+
+/// The files in it, of which one that is missing is told by who opens it.
+fn check_files(path: &Path) -> Result<(), StateDirError> {
+    [store::KEY_FILE, store::newest::FILE]
+        .iter()
+        .try_for_each(|file| check_file(&path.join(file)))
+}
+
+/// What the next start would not take of a directory that this process uses, as somebody changed it meanwhile. What is
+/// written all the time is looked at by who writes it.
+pub(super) fn look(path: &Path) -> Option<String> {
+    let found = check_folders(path)
+        .and_then(|()| check_files(path))
+        .and_then(|()| Ok(store::check_key(path)?));
+    match found {
+        // A disk that fails for a moment takes nothing away.
+        Ok(())
+        | Err(StateDirError::Io { .. } | StateDirError::Store(store::StoreError::Io { .. })) => {
+            None
+        }
+        Err(StateDirError::Store(store::StoreError::KeyMissing { path })) => Some(format!(
+            "{} was removed while the node ran: without it the next start restores nothing and takes no secret; put it back",
+            path.display()
+        )),
+        Err(error) => Some(format!(
+            "{error} since the node runs: the next start does not use the state directory; {}",
+            error.fix()
+        )),
+    }
+}
+
+/// A folder in it is a folder, and ours.
 fn check_inner_folder(path: &Path) -> Result<(), StateDirError> {
     check_inside(
         path,
@@ -268,7 +301,7 @@ fn check_inner_folder(path: &Path) -> Result<(), StateDirError> {
     )
 }
 
-/// A file must be ours too; one that is missing is told by who opens it.
+/// A file must be ours too.
 fn check_file(path: &Path) -> Result<(), StateDirError> {
     check_inside(path, fs::Metadata::is_file, "is no file, or a link to one")
 }

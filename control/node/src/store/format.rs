@@ -131,6 +131,29 @@ pub(super) enum FileError {
         /// Where the record begins that is not whole.
         offset: u64,
     },
+    /// A snapshot has other records than items.
+    #[error("{} holds records of another kind", .path.display())]
+    Kind {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A snapshot has not its last record.
+    #[error("{} is cut off: its end is missing", .path.display())]
+    NoEnd {
+        /// The file.
+        path: PathBuf,
+    },
+    /// What another version took and this one does not.
+    #[error(
+        "{} holds what this version does not take: {detail}; nothing that was stored from there on is restored: apply the whole state anew with that mended",
+        .path.display()
+    )]
+    Unsound {
+        /// The file.
+        path: PathBuf,
+        /// Which items, and what to do about them.
+        detail: String,
+    },
     /// A record that makes no sense in its place.
     #[error("{} does not follow what came before it: {detail}", .path.display())]
     Gap {

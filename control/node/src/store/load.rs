@@ -26,11 +26,18 @@ pub(crate) struct Loaded {
     pub(crate) newest_lost: Option<String>,
     /// What that file tells.
     pub(crate) reached: Option<newest::Reached>,
+    /// This version does not take what an earlier one did: that is why generations are missing.
+    unsound: bool,
     /// How far the burned secrets went, by whatever tells most.
     pub(crate) burned: BurnMark,
 }
 
 impl Loaded {
+    fn damaged(&mut self, error: &FileError) {
+        self.unsound |= matches!(error, FileError::Unsound { .. });
+        self.damage.push(error.to_string());
+    }
+
     /// One more that tells how far the burned secrets went.
     fn burned(&mut self, mark: Option<BurnMark>) {
         if let Some(mark) = mark.filter(|mark| mark.count >= self.burned.count) {
@@ -45,7 +52,12 @@ pub(super) fn load(state_dir: &Path, key: &hmac::Key) -> std::io::Result<Loaded>
     match newest::read(state_dir, key) {
         Ok(reached) => {
             let found = loaded.state.as_ref().map_or(0, |state| state.generation);
-            if found < reached.generation {
+            if found < reached.generation && loaded.unsound {
+                loaded.damage.push(format!(
+                    "generation {} was stored, and what is left goes to generation {found}",
+                    reached.generation
+                ));
+            } else if found < reached.generation {
                 loaded.damage.push(format!(
                     "generation {} was stored and is not there any more: files of {} were cut short, removed, or put back from a copy; \
                      what is left goes to generation {found}",
@@ -81,7 +93,7 @@ fn tables(dir: &Path, key: &hmac::Key) -> std::io::Result<Loaded> {
                 break;
             }
             Err(error) => {
-                loaded.damage.push(error);
+                loaded.damaged(&error);
                 set_aside(path)?;
             }
         }
@@ -112,7 +124,7 @@ fn tables(dir: &Path, key: &hmac::Key) -> std::io::Result<Loaded> {
                 tracing::info!(path = %path.display(), offset, "the last record is not whole and is left out");
             }
             Err(error) => {
-                loaded.damage.push(error.to_string());
+                loaded.damaged(&error);
                 // What comes before the damage is needed, should a snapshot fail. What does not follow here must never
                 // follow what will be written from now on.
                 if !replay.follows(generation) {
@@ -136,27 +148,33 @@ fn snapshot(
     path: &Path,
     generation: u64,
     key: &hmac::Key,
-) -> Result<(State, Option<BurnMark>), String> {
-    let mut reader = Reader::open(path, key).map_err(|error| error.to_string())?;
+) -> Result<(State, Option<BurnMark>), FileError> {
+    let mut reader = Reader::open(path, key)?;
     let mut state = State::default();
-    while let Some(record) = reader.next().map_err(|error| error.to_string())? {
+    while let Some(record) = reader.next()? {
         match record.kind() {
-            Kind::Items => replay(&mut state, record).map_err(|error| unsound(path, &error))?,
+            Kind::Items => replay(&mut state, record).map_err(|refused| unsound(path, &refused))?,
             Kind::End if reader.generation == generation && record.generation == generation => {
                 state.generation = generation;
                 return Ok((state, record.mark()));
             }
-            _ => return Err(format!("{} holds records of another kind", path.display())),
+            _ => {
+                return Err(FileError::Kind {
+                    path: path.to_owned(),
+                });
+            }
         }
     }
-    Err(format!("{} is cut off: its end is missing", path.display()))
+    Err(FileError::NoEnd {
+        path: path.to_owned(),
+    })
 }
 
-fn unsound(path: &Path, refused: &Refused) -> String {
-    format!(
-        "{} holds what this version does not take: {refused}",
-        path.display()
-    )
+fn unsound(path: &Path, refused: &Refused) -> FileError {
+    FileError::Unsound {
+        path: path.to_owned(),
+        detail: refused.to_string(),
+    }
 }
 
 struct Replay {
@@ -202,8 +220,7 @@ impl Replay {
                 Kind::Waiting => self.waiting = Some(record.generation),
                 Kind::Commit => {
                     let generation = record.generation;
-                    replay(&mut self.state, record)
-                        .map_err(|refused| gap(unsound(path, &refused)))?;
+                    replay(&mut self.state, record).map_err(|refused| unsound(path, &refused))?;
                     self.state.generation = generation;
                     self.waiting = None;
                 }

@@ -23,8 +23,6 @@ mod snapshot;
 mod tests;
 mod writer;
 
-use std::fs;
-use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,11 +30,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{self, SyncSender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use tokio::sync::oneshot;
 use twinseal_crypto::{BurnMark, write_whole};
 
 use format::Kind;
+pub(super) use key::check as check_key;
 use key::key;
 pub(super) use load::Loaded;
 use newest::{Newest, Reached};

@@ -493,6 +493,48 @@ fn what_others_wrote_is_refused_and_says_why() {
     assert_eq!(damage(), (String::new(), Some(state.generation)));
 }
 
+/// Labels and epochs that are 0 were taken once.
+#[test]
+fn what_an_earlier_version_took_is_named_and_what_was_before_it_used() {
+    let dir = TempDir::new().expect("a folder");
+    let state = four_generations(dir.path());
+    let link = state.links.keys().next().cloned().expect("there is one");
+    let circuit = state.circuits.keys().next().cloned().expect("one");
+    let mut later = state.clone();
+    later.generation += 1;
+    let (key, value) = (
+        (link.clone(), 0),
+        twinseal_model::state::LabelAction::Egress(circuit),
+    );
+    later.labels.set(key.clone(), value);
+    let touched = [(ItemKey::Label(key.0, key.1), 0)].into_iter().collect();
+    let differences = differences(&state, &later, &touched);
+    let (mut store, _) = open(dir.path());
+    drop(store.begin(&state, BURNED));
+    let (stored, _) = store.commit(later.generation, BURNED, differences);
+    assert_eq!(stored.blocking_recv(), Ok(Ok(())));
+    drop(store);
+    let damage = || {
+        let (mut store, loaded) = open(dir.path());
+        let told = loaded.damage.join("; ");
+        for part in [
+            &format!("label 0 on link {link:?}: label: it is 0, or not given"),
+            "give a number of 1 or more",
+            "apply the whole state anew",
+        ] {
+            assert!(told.contains(part), "{told}");
+        }
+        assert!(!told.contains("cut short"), "{told}");
+        let left = loaded.state.expect("some").generation;
+        // As a later start finds it.
+        drop(store.begin(&later, BURNED));
+        drop(store);
+        left
+    };
+    assert_eq!(damage(), state.generation, "the journal up to there");
+    assert_eq!(damage(), state.generation, "the snapshot before, and that");
+}
+
 #[test]
 fn the_key_must_be_whole_and_private() {
     let dir = TempDir::new().expect("a folder");

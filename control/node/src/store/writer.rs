@@ -20,7 +20,7 @@ use super::format::{Kind, Record, Writer};
 use super::load::set;
 use super::newest::{self, Newest, Reached};
 use super::snapshot::{clear, create, write_snapshot};
-use super::{Change, KEY_FILE, Name, Stored, Told, files, name};
+use super::{Change, Name, Stored, Told, files, name};
 use twinseal_model::items;
 use twinseal_model::state::State;
 
@@ -115,8 +115,6 @@ pub(super) struct Thread {
     journal: Option<Writer<File>>,
     /// Something could not be written: what comes now does not follow what is there.
     gap: bool,
-    /// It was told that the file of the key is gone.
-    key_gone: bool,
     /// Why the last write failed.
     failure: String,
     /// What was said of that, and when.
@@ -142,7 +140,6 @@ impl Thread {
             path: PathBuf::new(),
             journal: None,
             gap: false,
-            key_gone: false,
             failure: String::new(),
             said: None,
             background: None,
@@ -272,18 +269,6 @@ impl Thread {
             && let Ok(true) = newest.look(told)
         {
             lost.push(format!("{} and is written anew", newest.lost()));
-        }
-        // Nobody else has what was in it, and in this form nor has the node.
-        let file = self.dir.with_file_name(KEY_FILE);
-        let is_gone = thorough && matches!(file.try_exists(), Ok(false));
-        if is_gone && !self.key_gone {
-            lost.push(format!(
-                "{} was removed while the node ran: without it the next start restores nothing and takes no secret; put it back",
-                file.display()
-            ));
-        }
-        if thorough {
-            self.key_gone = is_gone;
         }
         for lost in lost {
             tracing::error!("{lost}");
