@@ -5,8 +5,10 @@ mod common;
 use std::time::Duration;
 
 use common::{PATIENCE, Path, logs, options};
+use twinseal::cli::demo::items::{delete, set};
 use twinseal::cli::demo::kernel::netdev;
-use twinseal::cli::demo::plan::{EAST, EDGE_PORT, Host, Router, WEST};
+use twinseal::cli::demo::plan::{EAST, EDGE_PORT, Host, Router, VRF, WEST};
+use twinseal_api::v1;
 use twinseal_ebpf::{Role, Steering, XdpMode};
 use twinseal_lab::{Namespace, PingConfig, VethConfig};
 
@@ -202,6 +204,160 @@ fn a_program_that_takes_a_live_ports_place_is_told_and_outlasted() {
     let reason = port.expect("the port").reason.clone();
     assert!(reason.contains("XDP program"), "{reason}");
     drop(other);
+    path.wait_for_port(WEST, |it| it.up && it.reason.is_empty());
+    path.settle();
+    path.finish();
+}
+
+/// An AF_XDP port of edge A's, towards hosts unless it is the underlay's.
+fn port(name: &str, device: &str, mtu: u32, xdp: v1::XdpMode) -> v1::Change {
+    let (role, vrf) = match name {
+        WEST => (v1::PortRole::Underlay, ""),
+        _ => (v1::PortRole::Edge, VRF),
+    };
+    set(v1::item::Item::Port(v1::Port {
+        name: name.into(),
+        role: role.into(),
+        vrf: vrf.into(),
+        mtu,
+        device: Some(v1::port::Device::AfXdp(v1::AfXdp {
+            netdev: device.into(),
+            xdp: xdp.into(),
+            ..v1::AfXdp::default()
+        })),
+        ..v1::Port::default()
+    }))
+}
+
+/// Whether a daemon has closed a port so far.
+fn has_closed_a_port(path: &Path) -> bool {
+    let closed = |(_, log): &(_, String)| log.contains("the port is closed until");
+    logs(&path.network).iter().any(closed)
+}
+
+#[test]
+fn a_refused_transaction_leaves_live_ports_alone() {
+    let mut options = options();
+    options.workers = 2;
+    let Some(mut path) = Path::start(options) else {
+        return;
+    };
+    // Devices of which one has another's program, and one a queue too few.
+    for (device, queues) in [("foreign0", 2), ("thin0", 1)] {
+        let router = path.network.router(Router::EdgeA);
+        let mut veth = VethConfig::new((path.network.host(Host::A), device), (router, device));
+        veth.queues = queues;
+        path.network.lab().veth(&veth).expect("a device");
+    }
+    let router = path.network.router(Router::EdgeA);
+    let attach = || Steering::attach("foreign0", Role::Underlay, XdpMode::Auto);
+    let foreign = router.run(attach).expect("inside the namespace");
+    let foreign = foreign.expect("a program");
+
+    let traffic = path.send_all_ways(4, 500.0);
+    let auto = v1::XdpMode::Auto;
+    for (device, words) in [
+        ("no-such-dev", "there is no network device no-such-dev"),
+        ("foreign0", "another XDP program is attached to foreign0"),
+        ("thin0", "thin0 has 1 queues and the node 2 workers"),
+        ("lo", "lo has no hardware address"),
+    ] {
+        for live in [
+            port(WEST, netdev(WEST), 1400, auto),
+            port(WEST, netdev(WEST), 0, v1::XdpMode::Generic),
+            port(EDGE_PORT, netdev(EDGE_PORT), 0, v1::XdpMode::Generic),
+        ] {
+            // The first name of all, the last, and one that is a port's device.
+            for new in ["a", "z"] {
+                let changes = vec![live.clone(), port(new, device, 0, auto)];
+                let told = path.controller.dry_run(Router::EdgeA, changes.clone());
+                let told = told.expect_err("it cannot be opened").to_string();
+                assert!(told.contains(words), "{told}");
+                let refused = path.controller.apply(Router::EdgeA, changes);
+                let refused = refused.expect_err("it cannot be opened").to_string();
+                assert!(refused.contains(words), "{refused}");
+            }
+        }
+    }
+    // Nor is a device taken that another port has, whether that gives it up or not.
+    let (west, edge) = (netdev(WEST), netdev(EDGE_PORT));
+    let delete = delete(v1::item_ref::Item::Port(EDGE_PORT.into()));
+    for changes in [
+        vec![port(WEST, edge, 0, auto), port(EDGE_PORT, west, 0, auto)],
+        vec![port("renamed", edge, 0, auto), delete],
+    ] {
+        let refused = path.controller.apply(Router::EdgeA, changes);
+        let refused = refused.expect_err("the device is taken").to_string();
+        assert!(
+            refused.contains("give each port a device of its own"),
+            "{refused}"
+        );
+    }
+    assert!(!has_closed_a_port(&path));
+    // Packets of another size need no other socket.
+    let smaller = vec![port(WEST, west, 1480, auto)];
+    path.controller
+        .apply(Router::EdgeA, smaller)
+        .expect("a port takes smaller packets");
+    path.wait_for_port(WEST, |it| it.up && it.mtu == 1480);
+    path.assert_all_came(traffic);
+    assert!(!has_closed_a_port(&path));
+    drop(foreign);
+    path.finish();
+}
+
+#[test]
+fn what_a_refused_transaction_cost_a_port_is_told() {
+    let Some(mut path) = Path::start(options()) else {
+        return;
+    };
+    // The kernel takes no program for a device on which another with a program stands, which no look at the first shows.
+    let west = netdev(WEST);
+    let router = path.network.router(Router::EdgeA);
+    router
+        .add_macvlan("above0", west, [2, 0, 0, 0, 0, 7])
+        .expect("a device above");
+    let attach = || Steering::attach("above0", Role::Underlay, XdpMode::Generic);
+    let above = router.run(attach).expect("inside the namespace");
+    let above = above.expect("a program");
+    let mut sockets = path.network.sockets();
+    let (_, socket) = sockets
+        .find(|(known, _)| *known == Router::EdgeA)
+        .expect("it runs");
+    let mut watch = std::process::Command::new(env!("CARGO_BIN_EXE_twinseal"));
+    watch
+        .args(["ctl", "--socket"])
+        .arg(socket)
+        .args(["watch", "--log", "info"]);
+    drop(sockets);
+    let watch = router.spawn(watch).expect("the program starts");
+    wait_for_log(&path, "watching");
+    let generic = v1::XdpMode::Generic;
+    let changes = vec![
+        port(WEST, west, 0, generic),
+        port(EDGE_PORT, netdev(EDGE_PORT), 0, generic),
+    ];
+    let refused = path.controller.apply(Router::EdgeA, changes);
+    let refused = refused.expect_err("it cannot be opened").to_string();
+    for (port, words) in [
+        (WEST, "and cannot be opened again as it was"),
+        (EDGE_PORT, "and is open again as it was after"),
+    ] {
+        let told = format!("port {port:?} was closed for a transaction that is refused, {words}");
+        assert!(refused.contains(&told), "{refused}");
+        wait_for_log(
+            &path,
+            &format!("ERROR twinseal::control::ports::reopen: {told}"),
+        );
+        wait_for_log(&path, &format!("fault port_interrupted: {told}"));
+    }
+    path.wait_for_port(EDGE_PORT, |it| it.up && it.reason.is_empty());
+    path.wait_for_port(WEST, |it| {
+        !it.up && it.reason.starts_with("its device cannot be opened")
+    });
+    drop((above, watch));
+    let router = path.network.router(Router::EdgeA);
+    router.delete_link("above0").expect("it goes");
     path.wait_for_port(WEST, |it| it.up && it.reason.is_empty());
     path.settle();
     path.finish();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use twinseal_api::v1;
 
-use super::apply::Cause;
+use super::commit::Cause;
 use super::events::changes::{self, Change};
 use super::keys::Live;
 use super::model::State;

@@ -35,6 +35,7 @@ pub mod audit;
 mod burned;
 mod check;
 mod check_keys;
+mod commit;
 mod confirm;
 mod crowd;
 mod diff;

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::apply::{Cause, Commit};
 use super::audit::{Entry, Outcome, Written};
 use super::check;
+use super::commit::{Cause, Commit};
 use super::diff::differences;
 use super::events::FaultKind;
 use super::model::State;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use twinseal_api::v1;
 
-use super::apply::{Cause, Commit};
 use super::audit::{Entry, NAMED, Written};
+use super::commit::{Cause, Commit};
 use super::events::FaultKind;
 use super::keys::Live;
 use super::model::State;
