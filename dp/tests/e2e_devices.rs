@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use common::{PATIENCE, Path, logs, options};
@@ -303,7 +304,49 @@ fn a_refused_transaction_leaves_live_ports_alone() {
     path.assert_all_came(traffic);
     assert!(!has_closed_a_port(&path));
     drop(foreign);
+
+    // What is found last of all, that secrets cannot be remembered, comes before a port is closed, too.
+    let folder = path.network.lab().directory().join(Router::EdgeA.name());
+    std::fs::remove_file(folder.join("state/burned")).expect("the burned secrets");
+    let (moved, old, new) = moved_link(&path);
+    path.plan.next_epoch().expect("new secrets");
+    let mut changes = path.plan.install(Router::EdgeA);
+    changes.extend([moved.clone(), port(WEST, west, 1480, v1::XdpMode::Generic)]);
+    let refused = path.controller.apply(Router::EdgeA, changes);
+    let refused = refused.expect_err("they are lost").to_string();
+    assert!(refused.contains("burned"), "{refused}");
+    assert!(!has_closed_a_port(&path));
+    // And the link has the endpoint that it had, and no other; one that applies gives up what it had.
+    assert_eq!([old, new].map(|it| is_free(&path, it)), [false, true]);
+    path.controller
+        .apply(Router::EdgeA, vec![moved])
+        .expect("a link moves");
+    assert_eq!([old, new].map(|it| is_free(&path, it)), [true, false]);
     path.finish();
+}
+
+/// Edge A's link at another endpoint; where it is, and where it goes.
+fn moved_link(path: &Path) -> (v1::Change, SocketAddr, SocketAddr) {
+    let items = path.plan.start(Router::EdgeA, &path.network).into_iter();
+    let mut links = items.filter_map(|change| match change.change {
+        Some(v1::change::Change::Set(v1::Item {
+            item: Some(v1::item::Item::Link(link)),
+        })) => Some(link),
+        _ => None,
+    });
+    let mut link = links.next().expect("a link");
+    let address = link.local.parse().expect("an address");
+    assert_eq!(link.local_port, 0, "where links are as a rule");
+    link.local_port = 21592;
+    let [old, new] = [21591, 21592].map(|it| SocketAddr::new(address, it));
+    (set(v1::item::Item::Link(link)), old, new)
+}
+
+/// Whether nobody has a UDP endpoint of edge A's.
+fn is_free(path: &Path, endpoint: SocketAddr) -> bool {
+    let router = path.network.router(Router::EdgeA);
+    let bound = router.run(|| std::net::UdpSocket::bind(endpoint).is_ok());
+    bound.expect("inside the namespace")
 }
 
 #[test]
@@ -333,12 +376,17 @@ fn what_a_refused_transaction_cost_a_port_is_told() {
     let watch = router.spawn(watch).expect("the program starts");
     wait_for_log(&path, "watching");
     let generic = v1::XdpMode::Generic;
-    let changes = vec![
+    path.plan.next_epoch().expect("new secrets");
+    let mut changes = path.plan.install(Router::EdgeA);
+    changes.extend([
         port(WEST, west, 0, generic),
         port(EDGE_PORT, netdev(EDGE_PORT), 0, generic),
-    ];
+    ]);
     let refused = path.controller.apply(Router::EdgeA, changes);
     let refused = refused.expect_err("it cannot be opened").to_string();
+    // Those that came to receive.
+    let burned = "2 secrets of it were burned before, and cannot be loaded again";
+    assert!(refused.contains(burned), "{refused}");
     for (port, words) in [
         (WEST, "and cannot be opened again as it was"),
         (EDGE_PORT, "and is open again as it was after"),
