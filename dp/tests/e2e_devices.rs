@@ -377,14 +377,21 @@ fn what_a_refused_transaction_cost_a_port_is_told() {
     wait_for_log(&path, "watching");
     let generic = v1::XdpMode::Generic;
     path.plan.next_epoch().expect("new secrets");
+    for router in Router::ALL {
+        let keys = path.plan.install(router);
+        path.controller.apply(router, keys).expect("keys");
+    }
+    let transmit = path.plan.transmit(Router::EdgeA);
+    path.plan.next_epoch().expect("new secrets");
     let mut changes = path.plan.install(Router::EdgeA);
+    changes.extend(transmit.clone());
     changes.extend([
         port(WEST, west, 0, generic),
         port(EDGE_PORT, netdev(EDGE_PORT), 0, generic),
     ]);
     let refused = path.controller.apply(Router::EdgeA, changes);
     let refused = refused.expect_err("it cannot be opened").to_string();
-    // Those that came to receive.
+    // Those that came with it to receive. What was there before can transmit later.
     let burned = "2 secrets of it were burned before, and cannot be loaded again";
     assert!(refused.contains(burned), "{refused}");
     for (port, words) in [
@@ -406,6 +413,9 @@ fn what_a_refused_transaction_cost_a_port_is_told() {
     drop((above, watch));
     let router = path.network.router(Router::EdgeA);
     router.delete_link("above0").expect("it goes");
+    path.controller
+        .apply(Router::EdgeA, transmit)
+        .expect("keys that have sealed nothing");
     path.wait_for_port(WEST, |it| it.up && it.reason.is_empty());
     path.settle();
     path.finish();

@@ -63,10 +63,10 @@ impl Node {
         }
     }
 
-    /// Remembers which SA began to transmit.
-    fn begin(&mut self, starts: &[Start]) {
+    /// Remembers which SA began to transmit, or may: its secret is burned.
+    fn begin(&mut self, live: &Live, starts: &[Start]) {
         for start in starts {
-            if let Some(sa) = self.live.seal(&start.key) {
+            if let Some(sa) = live.seal(&start.key) {
                 self.began.insert(start.fingerprint, Arc::downgrade(sa));
             }
         }
@@ -121,9 +121,9 @@ impl Node {
         }
         self.warnings.collect();
         let old = std::mem::replace(&mut self.state, state);
+        self.begin(&live, &starts);
         self.live = live;
         self.served.remember(&secrets, &self.state);
-        self.begin(&starts);
         self.watch_switches(&old, &touched);
         self.ports.finish(&self.pool, &self.state, prepared);
         if !old.ports.same(&self.state.ports) {
@@ -196,7 +196,11 @@ impl Node {
             let reopened = self
                 .ports
                 .reopen_live(&self.pool, touched, view, prepared, events);
-            reopened.map_err(|refused| and_burned(refused, burned))?;
+            if let Err(refused) = reopened {
+                // Keys that were there before can begin when it is tried again: nothing was sealed.
+                self.begin(live, starts);
+                return Err(and_burned(refused, burned));
+            }
             // A port has another hardware address by now, or another MTU.
             tables = self.compile(state, live)?;
         }
@@ -218,7 +222,7 @@ impl Node {
         })
     }
 
-    /// Burns what tables transmit or receive with from now on; tells how many secrets.
+    /// Burns what tables transmit or receive with from now on; tells how many of the transaction's own secrets.
     fn burn(
         &mut self,
         state: &State,
@@ -226,11 +230,16 @@ impl Node {
         starts: &[Start],
         secrets: &HashMap<KeyId, Secret>,
     ) -> Result<usize, Refused> {
-        let new = starts.iter().filter(|start| match start.installed {
-            true => !self.goes_on(live, start),
-            false => !self.burned.is_burned(&start.fingerprint),
-        });
-        let seal = new.map(|start| (start.fingerprint, BurnUse::Sealed));
+        let new: Vec<_> = starts
+            .iter()
+            .filter(|start| match start.installed {
+                true => !self.goes_on(live, start),
+                false => !self.burned.is_burned(&start.fingerprint),
+            })
+            .collect();
+        let kept = new.iter().filter(|it| !secrets.contains_key(&it.key));
+        let kept = kept.count();
+        let seal = new.iter().map(|start| (start.fingerprint, BurnUse::Sealed));
         // Also of what waits for its confirmation, of which nothing else would be stored.
         let open = secrets
             .iter()
@@ -240,7 +249,7 @@ impl Node {
         if !used.is_empty() {
             self.burned.burn_all(&used)?;
         }
-        Ok(used.len())
+        Ok(used.len() - kept)
     }
 
     /// Ports that were closed and opened do not have all that others have yet.
