@@ -213,7 +213,7 @@ fn a_program_that_takes_a_live_ports_place_is_told_and_outlasted() {
 /// An AF_XDP port of edge A's, towards hosts unless it is the underlay's.
 fn port(name: &str, device: &str, mtu: u32, xdp: v1::XdpMode) -> v1::Change {
     let (role, vrf) = match name {
-        WEST => (v1::PortRole::Underlay, ""),
+        WEST | "under" => (v1::PortRole::Underlay, ""),
         _ => (v1::PortRole::Edge, VRF),
     };
     set(v1::item::Item::Port(v1::Port {
@@ -282,10 +282,10 @@ fn a_refused_transaction_leaves_live_ports_alone() {
     }
     // Nor is a device taken that another port has, whether that gives it up or not.
     let (west, edge) = (netdev(WEST), netdev(EDGE_PORT));
-    let delete = delete(v1::item_ref::Item::Port(EDGE_PORT.into()));
+    let gone = |port: &str| delete(v1::item_ref::Item::Port(port.into()));
     for changes in [
         vec![port(WEST, edge, 0, auto), port(EDGE_PORT, west, 0, auto)],
-        vec![port("renamed", edge, 0, auto), delete],
+        vec![port("renamed", edge, 0, auto), gone(EDGE_PORT)],
     ] {
         let refused = path.controller.apply(Router::EdgeA, changes);
         let refused = refused.expect_err("the device is taken").to_string();
@@ -322,6 +322,28 @@ fn a_refused_transaction_leaves_live_ports_alone() {
         .apply(Router::EdgeA, vec![moved])
         .expect("a link moves");
     assert_eq!([old, new].map(|it| is_free(&path, it)), [true, false]);
+    // To another port, whose name is before the first's, and back; also when that port goes.
+    let under = port("under", "foreign0", 0, auto);
+    let to = |port: &str| {
+        let mut changes = vec![moved_link(&path).0];
+        if let Some(v1::change::Change::Set(item)) = &mut changes[0].change
+            && let Some(v1::item::Item::Link(link)) = &mut item.item
+        {
+            link.port = port.into();
+        }
+        changes
+    };
+    for changes in [
+        [to("under"), vec![under]].concat(),
+        to(WEST),
+        to("under"),
+        [to(WEST), vec![gone("under")]].concat(),
+    ] {
+        path.controller
+            .apply(Router::EdgeA, changes)
+            .expect("a link moves");
+        assert!(!is_free(&path, new));
+    }
     path.finish();
 }
 

@@ -258,10 +258,13 @@ impl Ports {
         for link in state.links.values() {
             wanted.entry(&link.port).or_default().push(link.local);
         }
-        let mut refused = Refused::default();
-        for (name, mut endpoints) in wanted {
+        for endpoints in wanted.values_mut() {
             endpoints.sort_unstable();
             endpoints.dedup();
+        }
+        self.share_endpoints(&wanted);
+        let mut refused = Refused::default();
+        for (name, endpoints) in wanted {
             let Some(handle) = self.handles.get_mut(name) else {
                 continue;
             };
@@ -295,6 +298,33 @@ impl Ports {
             }
         }
         refused.unless(())
+    }
+
+    /// What one port gives up and another is to have, both hold until the first gives it up.
+    fn share_endpoints(&mut self, wanted: &BTreeMap<&PortName, Vec<SocketAddr>>) {
+        let mut given_up = BTreeMap::new();
+        for (name, handle) in &self.handles {
+            let kept = wanted.get(name).map_or(&[][..], Vec::as_slice);
+            let gives_up = |it: &&SocketAddr| kept.binary_search(it).is_err();
+            for endpoint in handle.endpoints.iter().filter(gives_up) {
+                given_up.insert(*endpoint, name.clone());
+            }
+        }
+        if given_up.is_empty() {
+            return;
+        }
+        for (name, endpoints) in wanted {
+            for endpoint in endpoints {
+                let giver = given_up.get(endpoint).and_then(|it| self.handles.get(it));
+                let socket = giver.and_then(|giver| giver.steering.held(endpoint));
+                let handle = self.handles.get_mut(*name);
+                if let Some((handle, socket)) = handle.zip(socket)
+                    && !handle.endpoints.contains(endpoint)
+                {
+                    handle.steering.share(*endpoint, socket);
+                }
+            }
+        }
     }
 
     /// Takes back what was done, and tells what that costs.
@@ -356,9 +386,6 @@ impl Ports {
         let Some(handle) = self.handles.get_mut(name) else {
             return;
         };
-        if handle.endpoints == endpoints {
-            return;
-        }
         if let Err(error) = handle.steering.set_endpoints(&endpoints) {
             tracing::error!(%error, port = %name, "the port goes on to receive on endpoints that no link has");
         }
