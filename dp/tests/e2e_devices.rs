@@ -280,6 +280,19 @@ fn a_refused_transaction_leaves_live_ports_alone() {
             }
         }
     }
+    // Nor what is of another kind: a TAP device is made, and not found.
+    if std::path::Path::new("/dev/net/tun").exists() {
+        let mut tap = port(EDGE_PORT, "", 0, auto);
+        if let Some(v1::change::Change::Set(item)) = &mut tap.change
+            && let Some(v1::item::Item::Port(port)) = &mut item.item
+        {
+            let netdev = netdev(EDGE_PORT).into();
+            port.device = Some(v1::port::Device::Tap(v1::Tap { netdev }));
+        }
+        let refused = path.controller.apply(Router::EdgeA, vec![tap]);
+        let refused = refused.expect_err("its name is taken").to_string();
+        assert!(refused.contains("a device of another kind"), "{refused}");
+    }
     // Nor is a device taken that another port has, whether that gives it up or not.
     let (west, edge) = (netdev(WEST), netdev(EDGE_PORT));
     let gone = |port: &str| delete(v1::item_ref::Item::Port(port.into()));
@@ -398,6 +411,12 @@ fn what_a_refused_transaction_cost_a_port_is_told() {
     let watch = router.spawn(watch).expect("the program starts");
     wait_for_log(&path, "watching");
     let generic = v1::XdpMode::Generic;
+    // What its driver cannot do is known before.
+    let native = vec![port("more", "above0", 0, v1::XdpMode::Native)];
+    let refused = path.controller.dry_run(Router::EdgeA, native);
+    let refused = refused.expect_err("it takes no program").to_string();
+    assert!(refused.contains("above0 refuses native XDP"), "{refused}");
+
     path.plan.next_epoch().expect("new secrets");
     for router in Router::ALL {
         let keys = path.plan.install(router);

@@ -565,6 +565,12 @@ fn a_deleted_tap_is_made_again_and_nobody_spins() {
     path.controller
         .start(&path.plan, &WithTap(&path.network))
         .expect("tables and keys are taken");
+    // The device goes with the port that made it.
+    let refused = path
+        .controller
+        .apply(Router::EdgeA, vec![af_xdp(EDGE_PORT, TAP)]);
+    let refused = refused.expect_err("it would be gone").to_string();
+    assert!(refused.contains("own TAP device"), "{refused}");
     let before = path.network.router(Router::EdgeA).interface(TAP);
     let before = before.expect("the TAP").index;
     path.network
