@@ -1,6 +1,6 @@
 //! The AF_XDP generator over real veths: every packet is accounted for.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use twinseal_bench::Size;
 use twinseal_bench::generator::{
@@ -12,6 +12,8 @@ use twinseal_lab::wire::ImpairedWire;
 use twinseal_lab::{IpNet, Lab, Namespace, VethConfig};
 
 const QUIET: Duration = Duration::from_secs(2);
+/// Only a guard against hanging for ever.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn lab(prefix: &str) -> Option<Lab> {
     if let Err(why) = Lab::available() {
@@ -174,9 +176,8 @@ fn a_search_runs_one_trial_after_another() {
     assert!(!rate.expect("trials").trials.is_empty());
 }
 
-#[test]
-fn the_account_agrees_with_a_bad_wire() {
-    let Some(lab) = lab("xgenbad") else { return };
+/// Two hosts, and what has the wire between them.
+fn with_wire(lab: &Lab) -> [Namespace; 3] {
     let [a, wire, b] = ["a", "wire", "b"].map(|role| lab.namespace(role).expect("namespace"));
     lab.veth(&VethConfig::new((&a, "eth0"), (&wire, "p0")))
         .expect("veth");
@@ -188,6 +189,48 @@ fn the_account_agrees_with_a_bad_wire() {
         ns.sysctl(&format!("net/ipv6/conf/{ifname}/disable_ipv6"), "1")
             .expect("sysctl");
     }
+    [a, wire, b]
+}
+
+#[test]
+fn what_comes_after_its_account_is_late_in_the_next() {
+    let Some(lab) = lab("xgenlate") else { return };
+    let [a, wire, b] = with_wire(&lab);
+    let impatient = Options {
+        quiet: Duration::from_millis(20),
+        ..Options::default()
+    };
+    let mut generator = Generator::open(&route(&a, &b, false), &impatient).expect("a generator");
+    let slow = Impairment {
+        delay: Duration::from_millis(500),
+        ..Impairment::default()
+    };
+    let _relay =
+        ImpairedWire::start(&wire, "p0", "p1", slow, Impairment::default()).expect("a wire");
+    let run = |generator: &mut Generator| {
+        let account = generator.run(&offer(200, 2, 100)).expect("sent");
+        let begin = Instant::now();
+        while generator.receiver().received() < account.summary.lost {
+            assert!(begin.elapsed() < PATIENCE, "{account:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        account
+    };
+    let first = run(&mut generator);
+    let second = run(&mut generator);
+    assert_eq!(second.late.received, first.summary.lost);
+    for it in [&first, &second] {
+        let came = it.summary.received + it.summary.lost;
+        assert_eq!((it.summary.sent, came), (100, 100), "{it:?}");
+    }
+    let last = generator.close().expect("closed");
+    assert_eq!(last.received, second.summary.lost);
+}
+
+#[test]
+fn the_account_agrees_with_a_bad_wire() {
+    let Some(lab) = lab("xgenbad") else { return };
+    let [a, wire, b] = with_wire(&lab);
     let mut generator = Generator::open(&route(&a, &b, false), &options()).expect("a generator");
     let mut run = |bad: Impairment| {
         let bad = Impairment { seed: 7, ..bad };

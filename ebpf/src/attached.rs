@@ -1,4 +1,4 @@
-//! Which XDP program another has attached to a device. Only for the error message, so it answers as well as it can.
+//! Which XDP program another has attached to a device, as well as can be told: attaching has the last word.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -17,9 +17,12 @@ const TYPE_MASK: u16 = 0x3fff;
 
 /// Name, id and mode of the program on a device, in words.
 pub(crate) fn describe(if_index: u32) -> String {
-    let Some((mode, id)) = query(if_index).ok().flatten() else {
-        return "a program the kernel does not name".to_owned();
-    };
+    found(if_index).unwrap_or_else(|| "a program the kernel does not name".to_owned())
+}
+
+/// The same; none if there is no program, or nobody can tell.
+pub(crate) fn found(if_index: u32) -> Option<String> {
+    let (mode, id) = query(if_index).ok().flatten()?;
     let name = loaded_programs()
         .flatten()
         .find(|program| program.id() == id)
@@ -33,7 +36,7 @@ pub(crate) fn describe(if_index: u32) -> String {
         3 => "offloaded",
         _ => "several modes",
     };
-    format!("{name}, program id {id}, {mode}")
+    Some(format!("{name}, program id {id}, {mode}"))
 }
 
 /// The attach mode and the program's id, if a program is attached.

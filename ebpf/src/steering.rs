@@ -103,6 +103,20 @@ impl Steering {
         })
     }
 
+    /// Looks whether another program is on the device, and attaches none: [`attach`](Self::attach) would be refused.
+    ///
+    /// # Errors
+    /// [`SteerError::NoSuchDevice`], [`SteerError::AlreadyAttached`].
+    pub fn look(ifname: &str) -> Result<(), SteerError> {
+        let name = || ifname.to_owned();
+        let if_index =
+            sys::if_index(ifname).ok_or_else(|| SteerError::NoSuchDevice { name: name() })?;
+        match attached::found(if_index) {
+            Some(by) => Err(SteerError::AlreadyAttached { name: name(), by }),
+            None => Ok(()),
+        }
+    }
+
     /// How the program runs.
     pub fn outcome(&self) -> XdpOutcome {
         self.outcome

@@ -2,13 +2,16 @@
 
 mod common;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use common::{PATIENCE, Path, logs, options};
+use twinseal_api::v1;
 use twinseal_ebpf::{Role, Steering, XdpMode};
 use twinseal_lab::{Namespace, PingConfig, VethConfig};
+use twinseal_testbed::items::{delete, set};
 use twinseal_testbed::kernel::netdev;
-use twinseal_testbed::plan::{EAST, EDGE_PORT, Host, Router, WEST};
+use twinseal_testbed::plan::{EAST, EDGE_PORT, Host, Router, VRF, WEST};
 
 /// Runs `ethtool` in a namespace; says whether it succeeded.
 fn ethtool(space: &Namespace, arguments: &[&str]) -> bool {
@@ -202,6 +205,258 @@ fn a_program_that_takes_a_live_ports_place_is_told_and_outlasted() {
     let reason = port.expect("the port").reason.clone();
     assert!(reason.contains("XDP program"), "{reason}");
     drop(other);
+    path.wait_for_port(WEST, |it| it.up && it.reason.is_empty());
+    path.settle();
+    path.finish();
+}
+
+/// An AF_XDP port of edge A's, towards hosts unless it is the underlay's.
+fn port(name: &str, device: &str, mtu: u32, xdp: v1::XdpMode) -> v1::Change {
+    let (role, vrf) = match name {
+        WEST | "under" => (v1::PortRole::Underlay, ""),
+        _ => (v1::PortRole::Edge, VRF),
+    };
+    set(v1::item::Item::Port(v1::Port {
+        name: name.into(),
+        role: role.into(),
+        vrf: vrf.into(),
+        mtu,
+        device: Some(v1::port::Device::AfXdp(v1::AfXdp {
+            netdev: device.into(),
+            xdp: xdp.into(),
+            ..v1::AfXdp::default()
+        })),
+        ..v1::Port::default()
+    }))
+}
+
+/// Whether a daemon has closed a port so far.
+fn has_closed_a_port(path: &Path) -> bool {
+    let closed = |(_, log): &(_, String)| log.contains("the port is closed until");
+    logs(&path.network).iter().any(closed)
+}
+
+#[test]
+fn a_refused_transaction_leaves_live_ports_alone() {
+    let mut options = options();
+    options.workers = 2;
+    let Some(mut path) = Path::start(options) else {
+        return;
+    };
+    // Devices of which one has another's program, and one a queue too few.
+    for (device, queues) in [("foreign0", 2), ("thin0", 1)] {
+        let router = path.network.router(Router::EdgeA);
+        let mut veth = VethConfig::new((path.network.host(Host::A), device), (router, device));
+        veth.queues = queues;
+        path.network.lab().veth(&veth).expect("a device");
+    }
+    let router = path.network.router(Router::EdgeA);
+    let attach = || Steering::attach("foreign0", Role::Underlay, XdpMode::Auto);
+    let foreign = router.run(attach).expect("inside the namespace");
+    let foreign = foreign.expect("a program");
+
+    let traffic = path.send_all_ways(4, 500.0);
+    let auto = v1::XdpMode::Auto;
+    for (device, words) in [
+        ("no-such-dev", "there is no network device no-such-dev"),
+        ("foreign0", "another XDP program is attached to foreign0"),
+        ("thin0", "thin0 has 1 queues and the node 2 workers"),
+        ("lo", "lo has no hardware address"),
+    ] {
+        for live in [
+            port(WEST, netdev(WEST), 1400, auto),
+            port(WEST, netdev(WEST), 0, v1::XdpMode::Generic),
+            port(EDGE_PORT, netdev(EDGE_PORT), 0, v1::XdpMode::Generic),
+        ] {
+            // The first name of all, the last, and one that is a port's device.
+            for new in ["a", "z"] {
+                let changes = vec![live.clone(), port(new, device, 0, auto)];
+                let told = path.controller.dry_run(Router::EdgeA, changes.clone());
+                let told = told.expect_err("it cannot be opened").to_string();
+                assert!(told.contains(words), "{told}");
+                let refused = path.controller.apply(Router::EdgeA, changes);
+                let refused = refused.expect_err("it cannot be opened").to_string();
+                assert!(refused.contains(words), "{refused}");
+            }
+        }
+    }
+    // Nor what is of another kind: a TAP device is made, and not found.
+    if std::path::Path::new("/dev/net/tun").exists() {
+        let mut tap = port(EDGE_PORT, "", 0, auto);
+        if let Some(v1::change::Change::Set(item)) = &mut tap.change
+            && let Some(v1::item::Item::Port(port)) = &mut item.item
+        {
+            let netdev = netdev(EDGE_PORT).into();
+            port.device = Some(v1::port::Device::Tap(v1::Tap { netdev }));
+        }
+        let refused = path.controller.apply(Router::EdgeA, vec![tap]);
+        let refused = refused.expect_err("its name is taken").to_string();
+        assert!(refused.contains("a device of another kind"), "{refused}");
+    }
+    // Nor is a device taken that another port has, whether that gives it up or not.
+    let (west, edge) = (netdev(WEST), netdev(EDGE_PORT));
+    let gone = |port: &str| delete(v1::item_ref::Item::Port(port.into()));
+    for changes in [
+        vec![port(WEST, edge, 0, auto), port(EDGE_PORT, west, 0, auto)],
+        vec![port("renamed", edge, 0, auto), gone(EDGE_PORT)],
+    ] {
+        let refused = path.controller.apply(Router::EdgeA, changes);
+        let refused = refused.expect_err("the device is taken").to_string();
+        assert!(
+            refused.contains("give each port a device of its own"),
+            "{refused}"
+        );
+    }
+    assert!(!has_closed_a_port(&path));
+    // Packets of another size need no other socket.
+    let smaller = vec![port(WEST, west, 1480, auto)];
+    path.controller
+        .apply(Router::EdgeA, smaller)
+        .expect("a port takes smaller packets");
+    path.wait_for_port(WEST, |it| it.up && it.mtu == 1480);
+    path.assert_all_came(traffic);
+    assert!(!has_closed_a_port(&path));
+    drop(foreign);
+
+    // What is found last of all, that secrets cannot be remembered, comes before a port is closed, too.
+    let folder = path.network.lab().directory().join(Router::EdgeA.name());
+    std::fs::remove_file(folder.join("state/burned")).expect("the burned secrets");
+    let (moved, old, new) = moved_link(&path);
+    path.plan.next_epoch().expect("new secrets");
+    let mut changes = path.plan.install(Router::EdgeA);
+    changes.extend([moved.clone(), port(WEST, west, 1480, v1::XdpMode::Generic)]);
+    let refused = path.controller.apply(Router::EdgeA, changes);
+    let refused = refused.expect_err("they are lost").to_string();
+    assert!(refused.contains("burned"), "{refused}");
+    assert!(!has_closed_a_port(&path));
+    // And the link has the endpoint that it had, and no other; one that applies gives up what it had.
+    assert_eq!([old, new].map(|it| is_free(&path, it)), [false, true]);
+    path.controller
+        .apply(Router::EdgeA, vec![moved])
+        .expect("a link moves");
+    assert_eq!([old, new].map(|it| is_free(&path, it)), [true, false]);
+    // To another port, whose name is before the first's, and back; also when that port goes.
+    let under = port("under", "foreign0", 0, auto);
+    let to = |port: &str| {
+        let mut changes = vec![moved_link(&path).0];
+        if let Some(v1::change::Change::Set(item)) = &mut changes[0].change
+            && let Some(v1::item::Item::Link(link)) = &mut item.item
+        {
+            link.port = port.into();
+        }
+        changes
+    };
+    for changes in [
+        [to("under"), vec![under]].concat(),
+        to(WEST),
+        to("under"),
+        [to(WEST), vec![gone("under")]].concat(),
+    ] {
+        path.controller
+            .apply(Router::EdgeA, changes)
+            .expect("a link moves");
+        assert!(!is_free(&path, new));
+    }
+    path.finish();
+}
+
+/// Edge A's link at another endpoint; where it is, and where it goes.
+fn moved_link(path: &Path) -> (v1::Change, SocketAddr, SocketAddr) {
+    let items = path.plan.start(Router::EdgeA, &path.network).into_iter();
+    let mut links = items.filter_map(|change| match change.change {
+        Some(v1::change::Change::Set(v1::Item {
+            item: Some(v1::item::Item::Link(link)),
+        })) => Some(link),
+        _ => None,
+    });
+    let mut link = links.next().expect("a link");
+    let address = link.local.parse().expect("an address");
+    assert_eq!(link.local_port, 0, "where links are as a rule");
+    link.local_port = 21592;
+    let [old, new] = [21591, 21592].map(|it| SocketAddr::new(address, it));
+    (set(v1::item::Item::Link(link)), old, new)
+}
+
+/// Whether nobody has a UDP endpoint of edge A's.
+fn is_free(path: &Path, endpoint: SocketAddr) -> bool {
+    let router = path.network.router(Router::EdgeA);
+    let bound = router.run(|| std::net::UdpSocket::bind(endpoint).is_ok());
+    bound.expect("inside the namespace")
+}
+
+#[test]
+fn what_a_refused_transaction_cost_a_port_is_told() {
+    let Some(mut path) = Path::start(options()) else {
+        return;
+    };
+    // The kernel takes no program for a device on which another with a program stands, which no look at the first shows.
+    let west = netdev(WEST);
+    let router = path.network.router(Router::EdgeA);
+    router
+        .add_macvlan("above0", west, [2, 0, 0, 0, 0, 7])
+        .expect("a device above");
+    let attach = || Steering::attach("above0", Role::Underlay, XdpMode::Generic);
+    let above = router.run(attach).expect("inside the namespace");
+    let above = above.expect("a program");
+    let mut sockets = path.network.sockets();
+    let (_, socket) = sockets
+        .find(|(known, _)| *known == Router::EdgeA)
+        .expect("it runs");
+    let mut watch = std::process::Command::new(env!("CARGO_BIN_EXE_twinseal"));
+    watch
+        .args(["ctl", "--socket"])
+        .arg(socket)
+        .args(["watch", "--log", "info"]);
+    drop(sockets);
+    let watch = router.spawn(watch).expect("the program starts");
+    wait_for_log(&path, "watching");
+    let generic = v1::XdpMode::Generic;
+    // What its driver cannot do is known before.
+    let native = vec![port("more", "above0", 0, v1::XdpMode::Native)];
+    let refused = path.controller.dry_run(Router::EdgeA, native);
+    let refused = refused.expect_err("it takes no program").to_string();
+    assert!(refused.contains("above0 refuses native XDP"), "{refused}");
+
+    path.plan.next_epoch().expect("new secrets");
+    for router in Router::ALL {
+        let keys = path.plan.install(router);
+        path.controller.apply(router, keys).expect("keys");
+    }
+    let transmit = path.plan.transmit(Router::EdgeA);
+    path.plan.next_epoch().expect("new secrets");
+    let mut changes = path.plan.install(Router::EdgeA);
+    changes.extend(transmit.clone());
+    changes.extend([
+        port(WEST, west, 0, generic),
+        port(EDGE_PORT, netdev(EDGE_PORT), 0, generic),
+    ]);
+    let refused = path.controller.apply(Router::EdgeA, changes);
+    let refused = refused.expect_err("it cannot be opened").to_string();
+    // Those that came with it to receive. What was there before can transmit later.
+    let burned = "2 secrets of it were burned before, and cannot be loaded again";
+    assert!(refused.contains(burned), "{refused}");
+    for (port, words) in [
+        (WEST, "and cannot be opened again as it was"),
+        (EDGE_PORT, "and is open again as it was after"),
+    ] {
+        let told = format!("port {port:?} was closed for a transaction that is refused, {words}");
+        assert!(refused.contains(&told), "{refused}");
+        wait_for_log(
+            &path,
+            &format!("ERROR twinseal_node::ports::reopen: {told}"),
+        );
+        wait_for_log(&path, &format!("fault port_interrupted: {told}"));
+    }
+    path.wait_for_port(EDGE_PORT, |it| it.up && it.reason.is_empty());
+    path.wait_for_port(WEST, |it| {
+        !it.up && it.reason.starts_with("its device cannot be opened")
+    });
+    drop((above, watch));
+    let router = path.network.router(Router::EdgeA);
+    router.delete_link("above0").expect("it goes");
+    path.controller
+        .apply(Router::EdgeA, transmit)
+        .expect("keys that have sealed nothing");
     path.wait_for_port(WEST, |it| it.up && it.reason.is_empty());
     path.settle();
     path.finish();

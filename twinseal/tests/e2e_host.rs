@@ -417,11 +417,19 @@ fn a_start_goes_on_without_devices_that_are_not_there() {
     let refused = path.controller.apply(Router::EdgeA, changes);
     let refused = refused.expect_err("there is none").to_string();
     assert!(refused.contains("no-such-dev"), "{refused}");
-    // Nor is what no host can send to.
-    let changes = vec![af_xdp("more", "lo")];
-    let refused = path.controller.apply(Router::EdgeA, changes);
-    let refused = refused.expect_err("it is no device of hosts").to_string();
-    assert!(refused.contains("no hardware address"), "{refused}");
+    // Nor is what no host and no other node can send to.
+    let mut underlay = af_xdp("more", "lo");
+    if let Some(v1::change::Change::Set(v1::Item {
+        item: Some(Item::Port(port)),
+    })) = &mut underlay.change
+    {
+        (port.role, port.vrf) = (v1::PortRole::Underlay.into(), String::new());
+    }
+    for change in [af_xdp("more", "lo"), underlay] {
+        let refused = path.controller.apply(Router::EdgeA, vec![change]);
+        let refused = refused.expect_err("it is nobody's device").to_string();
+        assert!(refused.contains("no hardware address"), "{refused}");
+    }
     let changes = vec![af_xdp(SPARE, SPARE_DEVICE)];
     path.controller
         .dry_run(Router::EdgeA, changes)
@@ -535,7 +543,7 @@ fn another_device_needs_no_new_keys() {
         assert!(refused.contains(words), "{refused}");
     }
     path.wait_for_port(WEST, |it| it.up);
-    let closed = |(_, log): &(_, String)| log.contains("it has another device");
+    let closed = |(_, log): &(_, String)| log.contains("a transaction changes it");
     assert!(!logs(&path.network).iter().any(closed));
     path.controller
         .apply(Router::EdgeA, vec![port("west9", 1480)])
@@ -557,6 +565,12 @@ fn a_deleted_tap_is_made_again_and_nobody_spins() {
     path.controller
         .start(&path.plan, &WithTap(&path.network))
         .expect("tables and keys are taken");
+    // The device goes with the port that made it.
+    let refused = path
+        .controller
+        .apply(Router::EdgeA, vec![af_xdp(EDGE_PORT, TAP)]);
+    let refused = refused.expect_err("it would be gone").to_string();
+    assert!(refused.contains("own TAP device"), "{refused}");
     let before = path.network.router(Router::EdgeA).interface(TAP);
     let before = before.expect("the TAP").index;
     path.network

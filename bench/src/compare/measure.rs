@@ -120,7 +120,7 @@ impl Traffic {
     pub(super) fn close(self) -> anyhow::Result<()> {
         match self {
             Self::Sockets { .. } => Ok(()),
-            Self::AfXdp(generator) => Ok(generator.close()?),
+            Self::AfXdp(generator) => Ok(generator.close().map(drop)?),
         }
     }
 }

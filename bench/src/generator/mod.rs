@@ -47,7 +47,8 @@
 //!   generator's to know: what the device under test could not take in is lost, as it should be.
 //! - **Latency** is from just before a batch is given to the kernel until just after a batch was received from it. It thus
 //!   has both kernels' parts in it, and both threads' waking up. At low rates a batch is one packet.
-//! - **Lost** has a part that is the measurement's own fault, `socket_drops`: what found no room at the receiver.
+//! - **Lost** has a part that is the measurement's own fault, `socket_drops`: what found no room at the receiver. What comes
+//!   after an offer's account was made is lost there, and `late` in the next one.
 
 mod error;
 mod frame;
@@ -217,16 +218,26 @@ pub struct Account {
     pub received_pps: f64,
     /// Sent, received, lost and so on, and latencies.
     pub summary: Summary,
+    /// What came of offers before, or was found to have been dropped at the receiver, after their own accounts were made.
+    /// There it is among the lost.
+    pub late: Summary,
 }
 
 impl Account {
     /// What became of an offer, out of what its sender and its receiver say.
     pub fn new(offer: &Offer, sent: &Sent, received: &Received) -> Self {
+        let (mut summary, late) = (received.tally.summary(sent), received.late(sent));
+        summary.flows -= late.flows;
+        summary.received -= late.received;
+        summary.duplicates -= late.duplicates;
+        summary.reordered -= late.reordered;
+        summary.bytes -= late.bytes;
         Self {
             size: offer.size,
             offered_pps: sent.pps(),
             received_pps: received.pps(),
-            summary: received.tally.summary(sent),
+            summary,
+            late,
         }
     }
 
@@ -238,6 +249,7 @@ impl Account {
             offered_pps: 2.0 * there.offered_pps.min(back.offered_pps),
             received_pps: there.received_pps + back.received_pps,
             summary: there.summary.and(&back.summary),
+            late: there.late.and(&back.late),
         }
     }
 
@@ -313,10 +325,25 @@ impl Generator {
     /// [`GeneratorError::Short`] and [`GeneratorError::Size`]; a system error when the kernel took nothing for ten seconds.
     pub fn run(&mut self, offer: &Offer) -> Result<Account, GeneratorError> {
         let load = self.load(offer)?;
-        self.receiver.take();
+        let before = self.receiver.take().of_nothing();
         let sent = self.sender.send(&load)?;
-        self.receiver.wait_for(sent.packets, self.quiet);
-        Ok(Account::new(offer, &sent, &self.receiver.take()))
+        self.wait_for(&sent);
+        let mut account = Account::new(offer, &sent, &self.receiver.take());
+        account.late = account.late.and(&before);
+        Ok(account)
+    }
+
+    /// Waits for what was sent. What comes of offers before stands for none of it.
+    fn wait_for(&self, sent: &Sent) {
+        let mut late = 0;
+        loop {
+            self.receiver.wait_for(sent.packets + late, self.quiet);
+            let now = self.receiver.late(sent);
+            if now == late {
+                return;
+            }
+            late = now;
+        }
     }
 
     /// The two ends, to drive them otherwise.
@@ -362,13 +389,14 @@ impl Generator {
         })
     }
 
-    /// Closes both ends and waits until the kernel has let go of them.
+    /// Closes both ends and waits until the kernel has let go of them. Returns what came since the last account, as
+    /// [`Account::late`].
     ///
     /// # Errors
     /// When the receiving device failed meanwhile.
-    pub fn close(self) -> Result<(), GeneratorError> {
+    pub fn close(self) -> Result<Summary, GeneratorError> {
         self.sender.close();
-        self.receiver.stop().map(drop)
+        Ok(self.receiver.stop()?.of_nothing())
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use twinseal_ebpf::{Role, Steering, XdpMode, XdpOutcome};
-use twinseal_lab::traffic::{Marker, Tally, now_ns, wait_for};
+use twinseal_lab::traffic::{Latency, Marker, Sent, Summary, Tally, now_ns, wait_for};
 use twinseal_xsk::{BindMode, Frame, Outcome, Socket, SocketConfig, Umem, UmemConfig};
 
 use super::frame::{Seen, look};
@@ -162,6 +162,11 @@ impl Receiver {
         wait_for(count, quiet, || self.received(), || self.arrived())
     }
 
+    /// Different packets received since the last [`take`](Self::take) that are not of this sending.
+    pub(super) fn late(&self, sent: &Sent) -> u64 {
+        self.live.account().late(sent).received
+    }
+
     /// The account so far; it begins anew.
     pub fn take(&self) -> Received {
         let mut account = self.live.account();
@@ -215,6 +220,28 @@ impl Received {
         match self.last_ns - self.first_ns {
             0 => 0.0,
             ns => self.tally.received().saturating_sub(1) as f64 * 1e9 / ns as f64,
+        }
+    }
+
+    /// What came of other sendings than this.
+    pub(super) fn late(&self, sent: &Sent) -> Summary {
+        let is_of = |flow: u32| (flow.wrapping_sub(sent.first_flow) as usize) < sent.per_flow.len();
+        let mut late = Summary::default();
+        for (_, tally) in self.tally.flows().filter(|(flow, _)| !is_of(*flow)) {
+            late.flows += 1;
+            late.received += tally.received;
+            late.duplicates += tally.duplicates;
+            late.reordered += tally.reordered;
+            late.bytes += tally.bytes;
+        }
+        late
+    }
+
+    /// All of it, beside no sending.
+    pub(super) fn of_nothing(&self) -> Summary {
+        Summary {
+            latency: Latency::default(),
+            ..self.tally.summary(&Sent::default())
         }
     }
 

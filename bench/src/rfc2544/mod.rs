@@ -280,7 +280,7 @@ impl<'a> Bench<'a> {
                 Account::both(&there?, &back?)
             }
         };
-        self.total.add(&account.summary);
+        self.total.add(&account);
         Ok(account)
     }
 
@@ -312,13 +312,13 @@ impl<'a> Bench<'a> {
             Some(receiver.xdp()),
             receiver.mode(),
         ));
+        self.total.add_late(&self.there.close()?);
+        if let Some(back) = self.back {
+            self.total.add_late(&back.close()?);
+        }
         if let Some(testbed) = &mut self.testbed {
             dut = Dut::of(testbed)?;
             self.total.drops = Some(testbed.drops()?);
-        }
-        self.there.close()?;
-        if let Some(back) = self.back {
-            back.close()?;
         }
         let (verdict, reasons) = result::judge(&sizes, &self.total);
         Ok(Results {

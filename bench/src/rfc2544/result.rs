@@ -7,6 +7,7 @@ use twinseal_ebpf::XdpOutcome;
 use twinseal_lab::traffic::{Finding, Summary};
 use twinseal_xsk::{Outcome, ZeroCopy};
 
+use crate::generator::Account;
 use crate::testbed::Testbed;
 use crate::{Machine, Sample, Size};
 
@@ -239,8 +240,10 @@ pub struct Total {
     pub sent: u64,
     /// Different packets received.
     pub received: u64,
-    /// Sent and not received.
+    /// Sent and not received while their trial lasted.
     pub lost: u64,
+    /// Of these, received later, when their trial was over and the sockets were waited for no more.
+    pub late: u64,
     /// Received again.
     pub duplicates: u64,
     /// Received after a later one of their flow.
@@ -254,7 +257,9 @@ pub struct Total {
 }
 
 impl Total {
-    pub(super) fn add(&mut self, summary: &Summary) {
+    /// Adds a trial, be it void or not.
+    pub(super) fn add(&mut self, account: &Account) {
+        let summary = &account.summary;
         self.trials += 1;
         self.sent += summary.sent;
         self.received += summary.received;
@@ -263,13 +268,23 @@ impl Total {
         self.reordered += summary.reordered;
         self.damaged += summary.damaged;
         self.receiver_drops += summary.socket_drops;
+        self.add_late(&account.late);
     }
 
-    /// Lost packets that nobody counted as dropped; below zero when others' packets were dropped too. None where the
+    /// Adds what came of trials, or was found to have been dropped at the receiver, when they were over.
+    pub(super) fn add_late(&mut self, late: &Summary) {
+        self.late += late.received;
+        self.duplicates += late.duplicates;
+        self.reordered += late.reordered;
+        self.damaged += late.damaged;
+        self.receiver_drops += late.socket_drops;
+    }
+
+    /// Lost packets that did not come later, and that nobody counted as dropped; below zero when others' packets were dropped too. None where the
     /// device under test is not ours.
     pub fn unexplained(&self) -> Option<i64> {
         let drops: u64 = self.drops.as_ref()?.values().sum();
-        Some(self.lost as i64 - (drops + self.receiver_drops) as i64)
+        Some(self.lost as i64 - (self.late + drops + self.receiver_drops) as i64)
     }
 }
 
@@ -374,6 +389,41 @@ mod tests {
         let mut more = with(6e5, Finding::Found);
         more.is_no_less_than(&with(5e5, Finding::Found));
         assert_eq!((more.pps.median, more.finding), (6e5, Finding::Found));
+    }
+
+    /// On a busy machine the receiver may find out late what it has, and what it had no room for.
+    #[test]
+    fn what_is_found_when_a_trial_is_over_explains_its_loss() {
+        let sent = |sent, received, late| Account {
+            size: Size::Imix,
+            offered_pps: 0.0,
+            received_pps: 0.0,
+            summary: Summary {
+                sent,
+                received,
+                lost: sent - received,
+                ..Summary::default()
+            },
+            late,
+        };
+        let late = |received, socket_drops| Summary {
+            received,
+            socket_drops,
+            ..Summary::default()
+        };
+        let mut total = Total {
+            drops: Some(BTreeMap::from([("edge-a no_route".into(), 5)])),
+            ..Total::default()
+        };
+        total.add(&sent(1000, 100, Summary::default()));
+        assert_eq!(total.unexplained(), Some(895));
+        total.add(&sent(50, 50, late(600, 90)));
+        assert_eq!(total.unexplained(), Some(205));
+        total.add_late(&late(200, 5));
+        assert_eq!(total.unexplained(), Some(0));
+        assert_eq!((total.sent, total.received + total.lost), (1050, 1050));
+        assert_eq!((total.late, total.receiver_drops), (800, 95));
+        assert_eq!(judge(&[], &total).0, Verdict::Success);
     }
 
     #[test]

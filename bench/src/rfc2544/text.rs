@@ -238,6 +238,13 @@ impl fmt::Display for Total {
             self.reordered,
             self.damaged
         )?;
+        if self.late > 0 {
+            write!(
+                f,
+                "\n  {} of the lost came when their trial was over",
+                self.late
+            )?;
+        }
         if self.receiver_drops > 0 {
             write!(
                 f,

@@ -2,11 +2,10 @@
 
 use twinseal_api::v1::{self, change::Change, item::Item};
 
-use crate::parse;
 use crate::refusal::Refused;
 use crate::state::State;
-use crate::transaction;
 use crate::transaction::Outcome;
+use crate::{parse, transaction};
 
 /// A secret that tests tell from others by its first byte.
 pub fn secret(n: u8) -> Vec<u8> {

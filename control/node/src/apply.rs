@@ -1,24 +1,19 @@
-//! Transactions on the node: judged, then committed.
+//! Transactions on the node: judged, then [committed](crate::commit).
 
-use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use twinseal_api::v1;
-use twinseal_crypto::{BurnUse, Secret};
 
-use crate::confirm::{Pending, Within};
-use crate::events::changes::Change;
+use crate::commit::{Cause, Commit, Committed};
+use crate::confirm::Within;
 use crate::keys::Live;
-use crate::mtu;
 use crate::node::{Node, sources};
 use crate::ports::IfAbsent;
 use crate::requests::{Digest, Digester};
-use twinseal_fib::Tables;
 use twinseal_model::parse::{ItemKey, Parsed};
 use twinseal_model::refusal::{Code, Refused, reason};
-use twinseal_model::state::{KeyId, State};
 use twinseal_model::sweep::sweep;
-use twinseal_model::transaction::{Outcome, Start, Touched};
+use twinseal_model::transaction::{Outcome, Start};
 use twinseal_model::{diff, parse, transaction};
 
 /// What is asked of a transaction besides its changes.
@@ -86,47 +81,10 @@ impl From<v1::ApplyRequest> for Transaction {
     }
 }
 
-/// Why the tables change, as events tell it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Cause {
-    Apply,
-    Replace,
-    Confirmed,
-    RolledBack,
-    Restored,
-}
-
-impl Cause {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Apply => "apply",
-            Self::Replace => "replace",
-            Self::Confirmed => "confirmed",
-            Self::RolledBack => "rolled_back",
-            Self::Restored => "restored",
-        }
-    }
-}
-
-/// A transaction that was judged and is to be committed.
-pub(super) struct Commit {
-    pub(super) outcome: Outcome,
-    pub(super) cause: Cause,
-    pub(super) within: Option<Within>,
-}
-
-/// What was committed.
-pub(super) struct Committed {
-    pub(super) generation: u64,
-    /// What it made so that it can't work.
-    pub(super) warnings: Vec<String>,
-}
-
 impl Node {
     /// Applies a transaction: all of it, or nothing.
     ///
-    /// In this order: check, make keys, open ports, compile, burn secrets, publish, close ports. Whatever fails before
-    /// publication is undone; what was burned by then is not, which is the last thing that can fail.
+    /// In this order: check, make keys, then [`commit`](Self::commit).
     pub fn apply(&mut self, transaction: Transaction) -> Result<v1::ApplyResponse, Refused> {
         let Transaction {
             mut parsed,
@@ -166,8 +124,9 @@ impl Node {
         self.drains
             .check(&self.state, &outcome.state, &outcome.touched, &mut refused);
         if options.dry_run || !refused.is_empty() {
+            let (state, touched) = (&outcome.state, &outcome.touched);
             self.ports
-                .check(&self.pool, &outcome.state, &outcome.touched, &mut refused);
+                .check(&self.pool, state, touched, IfAbsent::Refuse, &mut refused);
         }
         if let Some(moved) = moved {
             // What does not fit may be so only because others changed the tables: to read them comes first.
@@ -259,170 +218,11 @@ impl Node {
     }
 
     /// Whether the key has transmitted before in this run, so that its counters are there to go on with.
-    fn goes_on(&self, live: &Live, start: &Start) -> bool {
+    pub(super) fn goes_on(&self, live: &Live, start: &Start) -> bool {
         let began = self.began.get(&start.fingerprint).and_then(Weak::upgrade);
         began.is_some_and(|began| {
             live.seal(&start.key)
                 .is_some_and(|sa| Arc::ptr_eq(sa, &began))
         })
-    }
-
-    /// Tells the watch of limits which keys took over.
-    fn watch_switches(&mut self, old: &State, touched: &Touched) {
-        for item in touched.keys() {
-            if let ItemKey::Transmit(owner) | ItemKey::Key(KeyId { owner, .. }) = item {
-                self.watch.switched(old, &self.state, &self.live, owner);
-            }
-        }
-    }
-
-    /// Remembers which SA began to transmit.
-    fn begin(&mut self, starts: &[Start]) {
-        for start in starts {
-            if let Some(sa) = self.live.seal(&start.key) {
-                self.began.insert(start.fingerprint, Arc::downgrade(sa));
-            }
-        }
-        if self.began.len() >= 2 * self.began_alive.max(64) {
-            self.began.retain(|_, sa| sa.strong_count() > 0);
-            self.began_alive = self.began.len();
-        }
-    }
-
-    /// The last steps, which a rollback takes too.
-    pub(super) fn commit(&mut self, commit: Commit, live: Live) -> Result<Committed, Refused> {
-        let Commit {
-            outcome,
-            cause,
-            within,
-        } = commit;
-        let Outcome {
-            state,
-            touched,
-            starts,
-            secrets,
-            changes,
-        } = outcome;
-        let before = within
-            .filter(|_| self.pending.is_none())
-            .map(|within| Pending::new(self.state.clone(), self.live.clone(), within));
-        let view = &self.netlink.view;
-        let if_absent = match cause {
-            Cause::Restored => IfAbsent::Wait,
-            _ => IfAbsent::Refuse,
-        };
-        let undo = self
-            .ports
-            .prepare(&self.pool, &state, &touched, view, if_absent)?;
-        match self.compile_and_burn(&state, &live, &starts, &secrets) {
-            Ok(tables) => self.pool.publish(tables),
-            Err(refused) => {
-                self.ports.undo(&self.pool, undo, &self.netlink.view);
-                // The compiler goes on from what it compiled last: back to what the node has.
-                self.republish();
-                return Err(refused);
-            }
-        }
-        self.warnings.collect();
-        let old = std::mem::replace(&mut self.state, state);
-        self.live = live;
-        self.served.remember(&secrets, &self.state);
-        self.begin(&starts);
-        self.watch_switches(&old, &touched);
-        self.ports.sweep(&self.pool, &self.state);
-        if !old.ports.same(&self.state.ports) {
-            self.set_local_addresses();
-        }
-        self.end_taps();
-
-        let generation = self.state.generation;
-        let mtus = mtu::concerned(&old, &self.state, &touched);
-        self.pending = before.or(self.pending.take());
-        match (&mut self.pending, within) {
-            (Some(pending), Some(within)) => {
-                pending.extend(generation, touched, within, cause);
-                self.store_waiting();
-            }
-            // Who rolls back knows what of it was stored.
-            _ if cause == Cause::RolledBack => {}
-            _ if cause == Cause::Restored => self.store_restored(),
-            _ => {
-                self.decided(&touched, cause == Cause::Replace);
-                match self.restoring.take() {
-                    Some(_) => self.store_all(),
-                    None => self.store_changes(&old, &touched),
-                }
-            }
-        }
-        let all = changes.counts.all();
-        self.changed = Some(changes);
-        tracing::info!(
-            generation,
-            changes = all,
-            cause = cause.as_str(),
-            "transaction applied"
-        );
-        let change = Change {
-            changes: all,
-            cause: cause.as_str(),
-            pending: self.pending(),
-        };
-        self.health.changed(&self.events, &old, &self.state, change);
-        self.accounts.changed(&old, &self.state, &self.live);
-        if !old.ports.same(&self.state.ports) {
-            self.follow_devices(true);
-        }
-        if mtus {
-            self.look_at_mtus();
-        }
-        // Routes change by the thousand a second, and concern neither.
-        let carries = !old.carries_as(&self.state) || !old.groups.same(&self.state.groups);
-        if carries || mtus {
-            self.update_health();
-        }
-        if carries {
-            self.resolver.links(&self.netlink, &self.sources());
-        }
-        Ok(Committed {
-            generation,
-            warnings: self.warnings.collected(),
-        })
-    }
-
-    /// The tables to publish; the secrets that they transmit or receive with are on disk by then.
-    fn compile_and_burn(
-        &mut self,
-        state: &State,
-        live: &Live,
-        starts: &[Start],
-        secrets: &HashMap<KeyId, Secret>,
-    ) -> Result<Tables, Refused> {
-        let down = self.members.down();
-        let sources = sources(state, live, &self.ports, &self.netlink, down);
-        let tables = self.compiler.compile(self.publications + 1, &sources);
-        let tables = tables.map_err(|missing| {
-            Refused::whole(
-                Code::Internal,
-                "",
-                format!("the tables could not be made: {missing}; this is a fault of the node"),
-                "report it with the transaction",
-            )
-        })?;
-        let new = starts.iter().filter(|start| match start.installed {
-            true => !self.goes_on(live, start),
-            false => !self.burned.is_burned(&start.fingerprint),
-        });
-        let seal = new.map(|start| (start.fingerprint, BurnUse::Sealed));
-        // Also of what waits for its confirmation, of which nothing else would be stored.
-        let open = secrets
-            .iter()
-            .filter(|(id, _)| state.seals(id) != Some(true))
-            .map(|(_, secret)| (secret.fingerprint(), BurnUse::Opened));
-        let used: Vec<_> = seal.chain(open).collect();
-        if !used.is_empty() {
-            self.burned.burn_all(&used)?;
-        }
-        self.publications += 1;
-        Ok(tables)
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use twinseal_api::v1;
 
-use crate::apply::Cause;
+use crate::commit::Cause;
 use crate::events::changes;
 use crate::events::changes::Change;
 use crate::keys::Live;

@@ -15,6 +15,7 @@ pub mod apply;
 pub mod asked;
 pub mod audit;
 pub mod burned;
+pub mod commit;
 pub mod compile;
 pub mod confirm;
 pub mod crowd;

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::apply::{Cause, Commit};
 use crate::audit::{Entry, Outcome, Written};
+use crate::commit::{Cause, Commit};
 use crate::events::FaultKind;
 use crate::node::Node;
 use crate::store::{Store, Stored, Told};

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use twinseal_api::v1;
 
-use crate::apply::{Cause, Commit};
 use crate::audit::{Entry, NAMED, Written};
+use crate::commit::{Cause, Commit};
 use crate::events::FaultKind;
 use crate::keys::Live;
 use crate::node::Node;

@@ -29,6 +29,8 @@ kinds! {
     WarningOver => "warning_over",
     /// The steering program knows not all of the node's own addresses.
     OwnAddresses => "own_addresses",
+    /// A refused transaction had closed a port.
+    PortInterrupted => "port_interrupted",
     /// A TAP device's MTU could not be set.
     TapMtu => "tap_mtu",
     /// Frames that hold several packets each were lost.

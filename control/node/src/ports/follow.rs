@@ -211,74 +211,8 @@ impl Ports {
         changed
     }
 
-    /// Has a port take this device, which may be the same otherwise configured. What can be known before is, while the device
-    /// before carries on: what is refused should cost no packet. The same device can only be closed first.
-    pub(super) fn change_device(
-        &mut self,
-        pool: &Pool,
-        name: &PortName,
-        port: &Port,
-        view: &View,
-    ) -> Result<(), PortError> {
-        pool.check_port(&wanted(&port.spec))?;
-        self.try_apart(pool, name, port, view)?;
-        self.swap_device(pool, name, port, view)
-    }
-
-    /// Opens another device for a moment, beside the one that a port has.
-    fn try_apart(
-        &self,
-        pool: &Pool,
-        name: &PortName,
-        port: &Port,
-        view: &View,
-    ) -> Result<(), PortError> {
-        let spec = &port.spec;
-        // By the kernel's index: the device that the port has may be called otherwise by now.
-        let before = self.open.get(name).and_then(|it| it.ifindex);
-        let device = spec.netdev().and_then(twinseal_runtime::ports::ifindex_of);
-        let another =
-            matches!(spec.device, Device::AfXdp { .. }) && before.is_some() && before != device;
-        let Some(index) = self.free_index().filter(|_| another) else {
-            return Ok(());
-        };
-        let ifindex = spec.netdev().and_then(|netdev| view.index_of(netdev));
-        match pool.add_port(index, &wanted(spec), &local(port, ifindex, view)) {
-            Ok((steering, _)) => {
-                drop(steering);
-                pool.remove_port(index);
-                Ok(())
-            }
-            // There may be room once the one before is closed.
-            Err(PortError::Memory { .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Closes a port's device and opens this one. On failure the one before is open again, or waited for.
-    pub(super) fn swap_device(
-        &mut self,
-        pool: &Pool,
-        name: &PortName,
-        port: &Port,
-        view: &View,
-    ) -> Result<(), PortError> {
-        let Some(before) = self.handles.get(name).map(|handle| handle.port.clone()) else {
-            return Ok(());
-        };
-        self.park(pool, name, "it has another device".into());
-        let changed = self.open_again(pool, name, port, view);
-        if changed.is_err() {
-            match self.open_again(pool, name, &before, view) {
-                Ok(()) => tracing::info!(port = %name, "the port's device is open again"),
-                Err(error) => self.wait_for_device(name, &error, Instant::now()),
-            }
-        }
-        changed
-    }
-
     /// Opens the device of a port that has none.
-    fn open_again(
+    pub(super) fn open_again(
         &mut self,
         pool: &Pool,
         name: &PortName,

@@ -73,9 +73,9 @@ pub enum PortError {
         /// The name that was asked for.
         netdev: String,
     },
-    /// No host can send to the device.
+    /// No host and no other node can send to the device.
     #[error(
-        "{netdev} has no hardware address, as loopback and tunnel devices, so no host can send to it: name the device that the hosts are behind"
+        "{netdev} has no hardware address, as loopback and tunnel devices, so no host and no other node can send to it: name the device that they are behind"
     )]
     NoHardwareAddress {
         /// The device.

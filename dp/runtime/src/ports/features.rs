@@ -13,6 +13,8 @@ use rustix::net::{
 const CONTROL: (u16, u8, u16, u16) = (0x10, 3, 2, 1);
 /// `NETDEV_CMD_DEV_GET`, `NETDEV_A_DEV_IFINDEX`, `NETDEV_A_DEV_XDP_FEATURES`.
 const DEVICE: (u8, u16, u16) = (1, 1, 3);
+/// `NETDEV_XDP_ACT_BASIC`: it runs programs.
+const NATIVE: u64 = 1;
 /// `NETDEV_XDP_ACT_XSK_ZEROCOPY`
 const ZERO_COPY: u64 = 8;
 /// Bytes of the headers before attributes: `struct nlmsghdr` and `struct genlmsghdr`.
@@ -20,15 +22,31 @@ const HEAD: usize = 20;
 /// Only a guard: the kernel answers before the request's call returns.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Whether the device can be bound zero-copy; `None` where the kernel does not say.
-pub(crate) fn zero_copy(ifindex: u32) -> Option<bool> {
+/// What a device's driver can do.
+#[derive(Clone, Copy)]
+pub(crate) struct Features(u64);
+
+impl Features {
+    /// Whether it runs programs itself.
+    pub(crate) fn native(self) -> bool {
+        self.0 & NATIVE != 0
+    }
+
+    /// Whether its sockets can be bound zero-copy.
+    pub(crate) fn zero_copy(self) -> bool {
+        self.0 & ZERO_COPY != 0
+    }
+}
+
+/// What the device can do; `None` where the kernel does not say.
+pub(crate) fn of(ifindex: u32) -> Option<Features> {
     let (control, get_family, name, id) = CONTROL;
     let family = ask(control, get_family, (name, b"netdev\0"), id)?;
     let family = u16::from_ne_bytes(family.get(..2)?.try_into().ok()?);
     let (get, index, features) = DEVICE;
     let features = ask(family, get, (index, &ifindex.to_ne_bytes()), features)?;
     let features = u64::from_ne_bytes(features.get(..8)?.try_into().ok()?);
-    Some(features & ZERO_COPY != 0)
+    Some(Features(features))
 }
 
 /// The attribute `wanted` of the answer to a request with one attribute.
@@ -111,7 +129,7 @@ mod tests {
     #[test]
     fn the_loopback_device_cannot() {
         // Where the kernel is older it says nothing.
-        assert_ne!(zero_copy(1), Some(true));
-        assert_eq!(zero_copy(u32::MAX), None);
+        assert!(of(1).is_none_or(|it| !it.zero_copy() && !it.native()));
+        assert!(of(u32::MAX).is_none());
     }
 }

@@ -13,7 +13,7 @@ pub mod tap;
 
 use std::os::fd::BorrowedFd;
 
-use twinseal_ebpf::{XdpMode, XdpOutcome};
+use twinseal_ebpf::{SteerError, XdpMode, XdpOutcome};
 use twinseal_xsk::{Amount, BindMode, Frame, Umem};
 
 pub use error::PortError;
@@ -31,22 +31,31 @@ pub fn ifindex_of(netdev: &str) -> Option<u32> {
     Some(netdev::Netdev::query(netdev).ok()?.ifindex)
 }
 
-/// Refuses a device that is not there, that no host can send to, or that cannot be bound as is asked for, as far as can be
+/// Refuses a device that is not there, that nobody can send to, or that cannot do what is asked for, as far as can be
 /// known without opening it.
 ///
 /// # Errors
 /// Why it would not open.
-pub(crate) fn check_device(netdev: &str, edge: bool, bind: BindMode) -> Result<(), PortError> {
+pub(crate) fn check_device(netdev: &str, bind: BindMode, xdp: XdpMode) -> Result<(), PortError> {
     let device = netdev::Netdev::query(netdev)?;
-    if edge && device.mac == Mac::default() {
+    if !device.ethernet {
         return Err(PortError::NoHardwareAddress {
             netdev: netdev.to_owned(),
         });
     }
-    if bind == BindMode::ZeroCopy && features::zero_copy(device.ifindex) == Some(false) {
+    let Some(features) = features::of(device.ifindex) else {
+        return Ok(());
+    };
+    if bind == BindMode::ZeroCopy && !features.zero_copy() {
         return Err(PortError::Socket(twinseal_xsk::XskError::DriverCannot {
             name: netdev.to_owned(),
             what: "zero-copy",
+        }));
+    }
+    if xdp == XdpMode::Native && !features.native() {
+        return Err(PortError::Steering(SteerError::NativeUnsupported {
+            name: netdev.to_owned(),
+            source: std::io::ErrorKind::Unsupported.into(),
         }));
     }
     Ok(())

@@ -14,8 +14,12 @@ pub(super) struct Netdev {
     pub(super) ifindex: u32,
     pub(super) mac: Mac,
     pub(super) mtu: u16,
+    /// Whether its frames are Ethernet's and it has an address for them.
+    pub(super) ethernet: bool,
     /// Whether what it receives came by a wire, so that a device has finished it.
     pub(super) wired: bool,
+    /// Whether it is of /dev/net/tun.
+    pub(super) tun: bool,
 }
 
 impl Netdev {
@@ -37,17 +41,21 @@ impl Netdev {
             .ioctl(&control, libc::SIOCGIFHWADDR as _)
             .map_err(fail("SIOCGIFHWADDR"))?;
         let mac = request.mac();
+        // Tunnels have their addresses there, which are none of Ethernet's.
+        let ethernet = request.kind() == libc::ARPHRD_ETHER && mac != Mac::default();
         request
             .ioctl(&control, libc::SIOCGIFMTU as _)
             .map_err(fail("SIOCGIFMTU"))?;
         // A larger one cannot be used up by a frame of 4096 octets anyway.
         let mtu = u16::try_from(request.int()).unwrap_or(u16::MAX);
-        let wired = is_wired(&control, &mut request);
+        let (driver, bus) = driver(&control, &mut request);
         Ok(Self {
             ifindex,
             mac,
             mtu,
-            wired,
+            ethernet,
+            wired: is_wired(&driver, &bus),
+            tun: driver == "tun",
         })
     }
 }
@@ -66,9 +74,8 @@ struct DriverInfo {
 }
 const _: () = assert!(size_of::<DriverInfo>() == 196);
 
-/// Whether a device is on a bus, and not a hypervisor's: others hand over what another part of this machine sent, as it
-/// left that. One that cannot tell is none.
-fn is_wired(control: &std::net::UdpSocket, request: &mut Request) -> bool {
+/// A device's driver and bus; empty if it cannot tell.
+fn driver(control: &std::net::UdpSocket, request: &mut Request) -> (String, String) {
     let mut info = DriverInfo {
         command: ETHTOOL_GDRVINFO,
         driver: [0; 32],
@@ -79,18 +86,20 @@ fn is_wired(control: &std::net::UdpSocket, request: &mut Request) -> bool {
     };
     request.0.ifr_ifru.ifru_data = (&raw mut info).cast();
     if request.ioctl(control, libc::SIOCETHTOOL as _).is_err() {
-        return false;
+        return Default::default();
     }
     let text = |octets: &[u8; 32]| {
         let octets = octets.split(|octet| *octet == 0).next();
         String::from_utf8_lossy(octets.unwrap_or_default()).into_owned()
     };
-    let (driver, bus) = (text(&info.driver), text(&info.bus));
-    let software = matches!(bus.as_str(), "" | "N/A" | "tap" | "tun");
-    let of_a_hypervisor = matches!(
-        driver.as_str(),
-        "virtio_net" | "vif" | "hv_netvsc" | "vmxnet3"
-    );
+    (text(&info.driver), text(&info.bus))
+}
+
+/// Whether a device is on a bus, and not a hypervisor's: others hand over what another part of this machine sent, as it
+/// left that. One that cannot tell is none.
+fn is_wired(driver: &str, bus: &str) -> bool {
+    let software = matches!(bus, "" | "N/A" | "tap" | "tun");
+    let of_a_hypervisor = matches!(driver, "virtio_net" | "vif" | "hv_netvsc" | "vmxnet3");
     !software && !of_a_hypervisor
 }
 
@@ -246,6 +255,12 @@ impl Request {
         self.0.ifr_ifru.ifru_flags = flags;
     }
 
+    /// `ARPHRD_*`, what kind of addresses a device has.
+    fn kind(&self) -> u16 {
+        // SAFETY: as for `int`; a sockaddr is integers too.
+        unsafe { self.0.ifr_ifru.ifru_hwaddr.sa_family }
+    }
+
     fn mac(&self) -> Mac {
         // SAFETY: as for `int`; a sockaddr is integers too.
         let data = unsafe { self.0.ifr_ifru.ifru_hwaddr.sa_data };
@@ -261,6 +276,7 @@ mod tests {
     fn loopback_and_nothing() {
         let lo = Netdev::query("lo").unwrap();
         assert_eq!((lo.ifindex, lo.mac), (1, Mac::default()));
+        assert!(!lo.ethernet && !lo.wired && !lo.tun);
         let error = Netdev::query("no-such-dev").err().unwrap().to_string();
         assert!(
             error.contains("no-such-dev") && error.contains("ip link"),

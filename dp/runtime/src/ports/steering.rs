@@ -88,6 +88,16 @@ impl Steering {
         }
     }
 
+    /// The socket that holds an endpoint, for another port that is to have it: two cannot be bound.
+    pub fn held(&self, endpoint: &SocketAddr) -> Option<UdpSocket> {
+        self.reserved.get(endpoint)?.try_clone().ok()
+    }
+
+    /// Takes the socket that holds an endpoint of another port's, to be had by the next [`set_endpoints`](Self::set_endpoints).
+    pub fn share(&mut self, endpoint: SocketAddr, socket: UdpSocket) {
+        self.reserved.insert(endpoint, socket);
+    }
+
     /// The UDP endpoints on which links receive at this underlay port. Replaces the earlier ones; on an error those
     /// are still in force.
     pub fn set_endpoints(&mut self, endpoints: &[SocketAddr]) -> Result<(), PortError> {

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::OFlags;
 use twinseal_xsk::{Amount, Frame, Umem};
@@ -42,6 +42,33 @@ impl TapQueue {
     }
 }
 
+/// Why a device of this name could not be made, as far as can be known without making it.
+pub(crate) fn check(name: &str) -> Result<(), PortError> {
+    open_tun(name)?;
+    match Netdev::query(name) {
+        // One that somebody made for this may be taken.
+        Ok(device) if !device.tun => Err(PortError::Device {
+            netdev: name.to_owned(),
+            call: "TUNSETIFF",
+            source: io::ErrorKind::AlreadyExists.into(),
+            fix: "it is a device of another kind: give the TAP device a name that none has",
+        }),
+        Ok(_) | Err(PortError::NoDevice { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn open_tun(name: &str) -> Result<OwnedFd, PortError> {
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let tun = rustix::fs::open("/dev/net/tun", flags, rustix::fs::Mode::empty());
+    tun.map_err(|source| PortError::Device {
+        netdev: name.to_owned(),
+        call: "open(/dev/net/tun)",
+        source: source.into(),
+        fix: "load the module tun, and run with CAP_NET_ADMIN",
+    })
+}
+
 /// Makes the device with a queue for each worker and brings it up. Its MTU is at most what fits a frame of `frame_size`
 /// octets, as a longer packet would be cut off.
 pub(crate) fn open(
@@ -52,17 +79,7 @@ pub(crate) fn open(
 ) -> Result<(Vec<TapQueue>, Outcome), PortError> {
     let mut queues = Vec::with_capacity(workers);
     for _ in 0..workers {
-        let tun = rustix::fs::open(
-            "/dev/net/tun",
-            OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC,
-            rustix::fs::Mode::empty(),
-        )
-        .map_err(|source| PortError::Device {
-            netdev: name.to_owned(),
-            call: "open(/dev/net/tun)",
-            source: source.into(),
-            fix: "load the module tun, and run with CAP_NET_ADMIN",
-        })?;
+        let tun = open_tun(name)?;
         netdev::attach_tap(&tun, name, workers)?;
         queues.push(TapQueue::new(tun.into()));
     }

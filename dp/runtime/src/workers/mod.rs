@@ -217,25 +217,32 @@ impl Pool {
         Ok((steering, outcome))
     }
 
-    /// Why a port would not open, as far as can be known without opening it.
+    /// Why a port would not open, as far as can be known without opening it. `ours`: its device is open as a port now.
     ///
     /// # Errors
     /// As [`add_port`](Self::add_port) would tell it.
-    pub fn check_port(&self, spec: &PortSpec) -> Result<(), PortError> {
-        if let Device::AfXdp {
-            netdev,
-            bind,
-            busy_poll,
-            ..
-        } = &spec.device
-        {
-            check_device(netdev, spec.edge, *bind)?;
-            let (config, device) = (&self.config, (netdev.as_str(), *bind, *busy_poll));
-            let (ring, size) = (config.ring, config.frame_size);
-            Opener::new(device, spec.mtu, ring, size, config.jumbo_frames)?;
-            self.queues(netdev)?;
+    pub fn check_port(&self, spec: &PortSpec, ours: bool) -> Result<(), PortError> {
+        match &spec.device {
+            Device::AfXdp {
+                netdev,
+                bind,
+                xdp,
+                busy_poll,
+                ..
+            } => {
+                check_device(netdev, *bind, *xdp)?;
+                let (config, device) = (&self.config, (netdev.as_str(), *bind, *busy_poll));
+                let (ring, size) = (config.ring, config.frame_size);
+                Opener::new(device, spec.mtu, ring, size, config.jumbo_frames)?;
+                self.queues(netdev)?;
+                if !ours {
+                    twinseal_ebpf::Steering::look(netdev)?;
+                }
+                Ok(())
+            }
+            Device::Tap { netdev } if !ours => tap::check(netdev),
+            Device::Tap { .. } | Device::Memory { .. } => Ok(()),
         }
-        Ok(())
     }
 
     fn open_port(
@@ -258,7 +265,7 @@ impl Pool {
                 let config = &self.config;
                 let device = (netdev.as_str(), *bind, *busy_poll);
                 let (ring, size) = (config.ring, config.frame_size);
-                check_device(netdev, spec.edge, *bind)?;
+                check_device(netdev, *bind, *xdp)?;
                 let opener = Opener::new(device, spec.mtu, ring, size, config.jumbo_frames)?;
                 let mut opened = Vec::new();
                 let workers = self.handles.iter().cycle();
