@@ -18,6 +18,9 @@ pub const MAX_ENDPOINTS: u32 = 4_096;
 /// Senders that an edge port remembers to have let through to the kernel.
 pub const MAX_SENDERS: u32 = 1_024;
 
+/// Neighbours of the kernel's that an edge port knows; others count as new.
+pub const MAX_KNOWN: u32 = 65_536;
+
 /// How long one that was let through costs nothing more. Neighbours that the kernel asks for in vain are gone by then.
 pub const SENDER_NS: u64 = 10_000_000_000;
 
@@ -25,8 +28,12 @@ pub const SENDER_NS: u64 = 10_000_000_000;
 /// neighbour at least, so that in any such time no more are made than twice that.
 pub const BUDGET_NS: u64 = 5_000_000_000;
 
+/// The time in which a host that is in the map `KNOWN` may ask once more, and tell once more. It can save up what comes in
+/// [`BUDGET_NS`]: ten. Hosts ask for their gateway once a second at most, so this is for those that do not stop.
+pub const KNOWN_NS: u64 = BUDGET_NS / 10;
+
 /// The budgets of an edge port, each a place in the map `BUDGETS`: frames that make the kernel learn a neighbour. They are
-/// apart, so that none of these uses up what another needs.
+/// apart, so that none of these uses up what another needs. What hosts of the map `KNOWN` ask and tell uses none of them up.
 pub mod budget {
     /// ARP requests and neighbour solicitations for the port's own addresses.
     pub const ASKED: u32 = 0;
@@ -53,6 +60,20 @@ pub type MacKey = u64;
 pub const fn mac_key([a, b, c, d, e, f]: [u8; 6]) -> MacKey {
     u64::from_ne_bytes([a, b, c, d, e, f, 0, 0])
 }
+
+/// Key of the map of hosts that the kernel knows as neighbours: an address and a MAC address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(C)]
+pub struct HostKey {
+    /// The address.
+    pub address: LocalKey,
+    /// The MAC address that the kernel knows it by.
+    pub mac: MacKey,
+}
+
+/// Up to when a host of the map `KNOWN` has spent what it may ask ([`budget::ASKED`]), and what it may tell
+/// ([`budget::TOLD`]).
+pub type HostSpent = [u64; 2];
 
 /// Key of the map of endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -212,6 +233,8 @@ verdicts! {
     PassMalformed = "pass_malformed" or "drop_malformed",
     /// Edge: the kernel would have learnt a neighbour by it, and the port's hosts make more than their share.
     NeighbourShare = "" or "drop_neighbour_share",
+    /// Edge: ARP or neighbour discovery of a host that the kernel knows, again and again.
+    Repeated = "" or "drop_repeated",
     /// Owned edge: a router advertisement or a redirect, by which a host would tell this router its routes.
     RouterClaim = "" or "drop_router_claim",
 }

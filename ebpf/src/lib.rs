@@ -37,6 +37,7 @@ mod attached;
 mod caps;
 mod error;
 pub mod layout;
+mod neighbours;
 mod role;
 mod set;
 mod steering;

@@ -67,7 +67,7 @@ pub enum Role {
 /// What the program says about a frame: see [`Steering::dry_run`](crate::Steering::dry_run).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// `XDP_DROP`: nobody gets it (owned ports, and edge ports whose hosts make too many neighbours).
+    /// `XDP_DROP`: nobody gets it (owned ports, and edge ports whose hosts make too many neighbours or ask without end).
     Drop,
     /// `XDP_PASS`: the kernel gets it.
     Pass,

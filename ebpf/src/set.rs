@@ -7,21 +7,24 @@ use aya::Pod;
 use aya::maps::{HashMap, MapData, MapError};
 
 use crate::SteerError;
-use crate::layout::{EndpointKey, LocalKey, v4_key, v6_key};
+use crate::layout::{EndpointKey, HostKey, LocalKey, v4_key, v6_key};
 
 // SAFETY: words without padding (20 bytes, alignment 4), any value valid.
 unsafe impl Pod for EndpointKey {}
 
-/// A BPF map used as a set, and what we wrote to it.
-pub(crate) struct Set<K: Pod> {
-    map: HashMap<MapData, K, u8>,
+// SAFETY: words without padding (24 bytes, alignment 8), any value valid.
+unsafe impl Pod for HostKey {}
+
+/// A BPF map used as a set, and what we wrote to it. What stands beside a key is the program's; it begins with zeroes.
+pub(crate) struct Set<K: Pod, V: Pod = u8> {
+    map: HashMap<MapData, K, V>,
     keys: BTreeSet<K>,
     what: &'static str,
     max: u32,
 }
 
-impl<K: Pod + Ord> Set<K> {
-    pub(crate) fn new(map: HashMap<MapData, K, u8>, what: &'static str, max: u32) -> Self {
+impl<K: Pod + Ord, V: Pod + Default> Set<K, V> {
+    pub(crate) fn new(map: HashMap<MapData, K, V>, what: &'static str, max: u32) -> Self {
         Self {
             map,
             keys: BTreeSet::new(),
@@ -46,7 +49,7 @@ impl<K: Pod + Ord> Set<K> {
         for key in &wanted {
             if !self.keys.contains(key) {
                 self.map
-                    .insert(key, 1, 0)
+                    .insert(key, V::default(), 0)
                     .map_err(|error| self.error(&error))?;
                 self.keys.insert(*key);
             }

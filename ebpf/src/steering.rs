@@ -10,8 +10,8 @@ use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 
 use crate::layout::{
-    Config, EndpointKey, LocalKey, MAX_ENDPOINTS, MAX_LOCAL_ADDRESSES, MAX_MACS, MAX_QUEUES,
-    MacKey, Verdict, interval_ns, mac_key, role,
+    Config, EndpointKey, HostKey, HostSpent, LocalKey, MAX_ENDPOINTS, MAX_KNOWN,
+    MAX_LOCAL_ADDRESSES, MAX_MACS, MAX_QUEUES, MacKey, Verdict, mac_key, role,
 };
 use crate::role::{Action, Role, XdpMode, XdpOutcome};
 use crate::set::{Set, endpoint_key, local_key};
@@ -21,15 +21,16 @@ use crate::{OBJECT, SteerError, attached, caps, sys};
 pub struct Steering {
     // First, so that it goes first: no frame meets maps that are going.
     link: sys::XdpLink,
-    name: String,
+    pub(crate) name: String,
     outcome: XdpOutcome,
     native_refusal: Option<io::Error>,
-    config: Config,
-    config_map: Array<MapData, Config>,
+    pub(crate) config: Config,
+    pub(crate) config_map: Array<MapData, Config>,
     sockets: XskMap<MapData>,
     local: Set<LocalKey>,
     macs: Set<MacKey>,
     endpoints: Set<EndpointKey>,
+    pub(crate) known: Set<HostKey, HostSpent>,
     counters: PerCpuArray<MapData, u64>,
     program: Ebpf,
 }
@@ -98,6 +99,7 @@ impl Steering {
                 "UDP endpoints",
                 MAX_ENDPOINTS,
             ),
+            known: Set::new(take_map(&mut program, "KNOWN")?, "neighbours", MAX_KNOWN),
             counters: take_map(&mut program, "COUNTERS")?,
             program,
         })
@@ -214,27 +216,6 @@ impl Steering {
         Ok(())
     }
 
-    /// Sets how many neighbours the hosts of an edge port can have the kernel learn in five seconds, by ARP and neighbour
-    /// discovery that nobody asked them for and by talking to the kernel. What would make more is dropped, as
-    /// [`Verdict::NeighbourShare`]. Answers to what the kernel asked have no such limit.
-    ///
-    /// # Errors
-    /// [`SteerError::Kernel`].
-    pub fn set_neighbours(&mut self, most: u32) -> Result<(), SteerError> {
-        if self.config.role != role::EDGE {
-            return Ok(());
-        }
-        let config = Config {
-            interval_ns: interval_ns(most),
-            ..self.config
-        };
-        self.config_map.set(0, config, 0).map_err(|error| {
-            SteerError::aya(format!("setting the neighbours of {}", self.name), &error)
-        })?;
-        self.config = config;
-        Ok(())
-    }
-
     /// Sets the MAC addresses that an edge port has besides its own, as virtual routers have them (RFC 9568, 7.3). Only the
     /// difference to what was set before is written.
     ///
@@ -256,7 +237,7 @@ impl Steering {
         let dropped = Verdict::ALL.iter().filter_map(|it| {
             let name = it.dropped_name()?;
             let counts = match it {
-                Verdict::NeighbourShare => self.config.role == role::EDGE,
+                Verdict::NeighbourShare | Verdict::Repeated => self.config.role == role::EDGE,
                 _ => self.config.owned != 0,
             };
             counts.then_some((*it as u32 + Verdict::COUNT as u32, name))
@@ -265,15 +246,7 @@ impl Steering {
         passed.chain(dropped).map(count).collect()
     }
 
-    /// Frames that were dropped for [`Verdict::NeighbourShare`] since the program was attached.
-    ///
-    /// # Errors
-    /// [`SteerError::Kernel`].
-    pub fn above_share(&self) -> Result<u64, SteerError> {
-        self.counter(Verdict::NeighbourShare as u32 + Verdict::COUNT as u32)
-    }
-
-    fn counter(&self, number: u32) -> Result<u64, SteerError> {
+    pub(crate) fn counter(&self, number: u32) -> Result<u64, SteerError> {
         let cpus = self.counters.get(&number, 0).map_err(|error| {
             SteerError::aya(format!("reading the counters of {}", self.name), &error)
         })?;

@@ -168,6 +168,26 @@ fn places_are_divided_and_admins_always_get_in() {
             let counted = refusals.iter().any(|it| it.name == reason && it.value > 0);
             assert!(counted, "{reason}: {refusals:?}");
         }
+        // Whose places for handshakes are full is told, so that an admin at the same address knows why.
+        let watch = v1::WatchRequest {
+            from_sequence: Some(1),
+            kinds: vec![v1::EventKind::Security.into()],
+            ..Default::default()
+        };
+        let mut events = client.watch(watch).await.expect("a place").into_inner();
+        let full = "a TLS client at 127.0.0.1: all 8 places of its address for handshakes";
+        loop {
+            let event = events.message().await.expect("no error").expect("no end");
+            let Some(v1::event::Event::Security(event)) = event.event else {
+                panic!("{event:?}");
+            };
+            if let Some(v1::security_event::Owner::Peer(peer)) = event.owner
+                && event.reason == "too_many_handshakes"
+                && peer.starts_with(full)
+            {
+                break;
+            }
+        }
         drop(held);
     });
 }

@@ -184,7 +184,7 @@ async fn accept_tls(door: Arc<Door>, listener: TcpListener) {
             continue;
         };
         if let Some(of) = displaced {
-            door.refused("too_many_handshakes", of);
+            door.crowded(&of, of == from);
         }
         let door = Arc::clone(&door);
         handshakes.spawn(async move {
@@ -256,12 +256,30 @@ impl Door {
     fn refused_tls(&self, address: SocketAddr, error: &io::Error) {
         let why = why::handshake(error);
         let why = sentence(&why);
+        self.log(&address, &why);
+        let who = format!("a TLS client at {}: {why}", address.ip());
+        self.refused("tls_refused", who);
+    }
+
+    /// The same of a handshake that ended for a younger one, of its own address or of others: an admin who comes from where
+    /// an attacker does is to learn that from here.
+    fn crowded(&self, address: &str, own: bool) {
+        let why = match own {
+            true => {
+                format!("all {HANDSHAKES_OF_ONE} places of its address for handshakes were taken")
+            }
+            false => "all places for handshakes were taken, most by its address".to_owned(),
+        };
+        self.log(&address, &why);
+        let who = format!("a TLS client at {address}: {why}");
+        self.refused("too_many_handshakes", who);
+    }
+
+    fn log(&self, address: &dyn std::fmt::Display, why: &str) {
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.admit() {
             tracing::info!(%address, %why, "a TLS client was refused");
         }
-        let who = format!("a TLS client at {}: {why}", address.ip());
-        self.access.0.clients.refused("tls_refused", who);
     }
 
     /// Has a connection served; `false` once nobody serves any more.

@@ -2,9 +2,10 @@
 //!
 //! A table is one for all devices (see [`asked`](crate::asked)), and the kernel learns whoever sends it an ARP request or a
 //! neighbour solicitation. Two bounds keep a port's hosts from filling it. The port's steering program lets only so many
-//! new ones through ([`in_five_seconds`](Crowd::in_five_seconds)), so the kernel may forget others in time. And as it never
-//! forgets those that tell it something new again and again, [`excess`](Crowd::excess) names those to take out where a
-//! table is half full.
+//! new ones through ([`in_five_seconds`](Crowd::in_five_seconds)), so the kernel may forget others in time. It is told whom
+//! the kernel knows ([`share_neighbours`](crate::ports::Ports::share_neighbours)), so that these do not count. And as the
+//! kernel never forgets those that tell it something new again and again, [`excess`](Crowd::excess) names those to take out
+//! where a table is half full; to the program they are new ones then.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

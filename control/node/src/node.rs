@@ -382,10 +382,6 @@ impl Node {
             // Told before a port is open again: that it was closed may have cost packets.
             self.update_health();
         }
-        if thorough {
-            let known = &self.netlink.view.neighbours;
-            self.ports.share_neighbours(known, Instant::now());
-        }
         self.warnings.of_devices(self.ports.guarded());
         let view = &self.netlink.view;
         if self.ports.reopen(&self.pool, &self.state, view, !thorough) {
@@ -424,7 +420,12 @@ impl Node {
         let down = self.members.down();
         let sources = sources(&self.state, &self.live, &self.ports, &self.netlink, down);
         let tables = self.compiler.tables();
-        self.resolver.tick(now, &self.netlink, tables, &sources);
+        let thinned = self.resolver.tick(now, &self.netlink, tables, &sources);
+        if let Some(thinned) = thinned {
+            // In the same step: whom the kernel forgets is a new one to the port from now on.
+            self.ports
+                .share_neighbours(&self.netlink.view, &thinned, now);
+        }
         let over = |pending: &Pending| pending.is_over(since_boot());
         if self.pending.as_ref().is_some_and(over) {
             self.expired();

@@ -90,16 +90,16 @@ impl Resolver {
         self.asked.answered(|key| known.contains_key(key))
     }
 
-    /// Does what is due.
+    /// Does what is due. Says once a second whom the kernel was told to forget.
     pub(super) fn tick(
         &mut self,
         now: Instant,
         netlink: &Netlink,
         tables: &Tables,
         from: &Sources<'_>,
-    ) {
+    ) -> Option<Vec<Key>> {
         if now - self.retried < RETRY {
-            return;
+            return None;
         }
         self.retried = now;
         let refresh = now - self.refreshed >= REFRESH;
@@ -110,10 +110,11 @@ impl Resolver {
         self.asked
             .expire(now, |(ifindex, address)| netlink.forget(ifindex, address));
         self.mark(now, tables, from);
-        self.thin_out(netlink, from);
+        let thinned = self.thin_out(netlink, from);
         for (ifindex, address) in self.due(now) {
             netlink.probe(ifindex, address);
         }
+        Some(thinned)
     }
 
     fn ask(&mut self, now: Instant, netlink: &Netlink, key: Key) {
@@ -143,15 +144,17 @@ impl Resolver {
         used.retain(|key, it| now - it.seen < IN_USE && from.neighbours.contains_key(key));
     }
 
-    /// Has the kernel forget those whom hosts had it learn beyond their port's share.
-    fn thin_out(&self, netlink: &Netlink, from: &Sources<'_>) {
+    /// Has the kernel forget those whom hosts had it learn beyond their port's share, and tells whom.
+    fn thin_out(&self, netlink: &Netlink, from: &Sources<'_>) -> Vec<Key> {
         let edges = from.state.ports.iter().filter(|(_, port)| port.spec.edge);
         let edges = edges.filter_map(|(name, _)| from.ports.get(name)?.ifindex);
         let edges: Vec<_> = edges.collect();
         let in_use = |key: &Key| self.used.contains_key(key);
-        for (ifindex, address) in Crowd::by_kernel().excess(from.neighbours, &edges, in_use) {
-            netlink.forget(ifindex, address);
+        let excess = Crowd::by_kernel().excess(from.neighbours, &edges, in_use);
+        for (ifindex, address) in &excess {
+            netlink.forget(*ifindex, *address);
         }
+        excess
     }
 
     /// Whom to probe now: those in use, the longest unprobed first.

@@ -138,7 +138,7 @@ pub struct Vrf {
     pub v6: Option<Ipv6Addr>,
     /// That no packet may come from.
     pub barred: Barred,
-    /// One of its edge ports, whose place its budgets of ICMP errors have; without it none are
+    /// One of its edge ports, whose place its budgets of ICMP errors and echo replies have; without it none are
     /// sent.
     pub errors: Option<PortIndex>,
 }

@@ -155,6 +155,12 @@ pub(super) fn echo(packet: &mut Packet) -> bool {
     done
 }
 
+/// Whether the reply that a packet was made into may be sent now.
+pub(super) fn may_reply(state: &mut State, tables: &Tables, packet: &Packet) -> bool {
+    let place = tables.vrfs[packet.meta.from.vrf.0].errors;
+    place.is_some_and(|place| state.errors.echo(place))
+}
+
 fn echo_v4(packet: &mut [u8]) -> Option<()> {
     let (header, icmp) = ip::V4Header::mut_from_prefix(packet).ok()?;
     let icmp = icmp.first_chunk_mut()?;

@@ -134,6 +134,31 @@ fn own_addresses_answer_echo_requests_also_at_the_last_hop() {
     }
 }
 
+/// Whoever asks without end has as many answers as others would notice, and takes none of the errors.
+#[test]
+fn echo_replies_have_a_budget_of_their_own() {
+    let mut path = path();
+    path.a.tables.vrfs[0].v4 = Some([10, 1, 0, 1].into());
+    path.a.state.errors = Budgets::of(1);
+    for nth in 0..25 {
+        let request = echo_request(nth % 2 == 0, 64);
+        let (disposition, frame) = run(&mut path.a, &request);
+        match nth < 10 {
+            true => assert_eq!(disposition, Send(EDGE), "{nth}"),
+            false => assert_eq!(
+                disposition,
+                Drop(DropReason::EchoLimited),
+                "{nth}: {frame:x?}"
+            ),
+        }
+    }
+    assert_eq!(path.a.state.drops.get(DropReason::EchoLimited), 15);
+    assert_eq!(drops(&path.a), 15);
+    sent(&mut path.a, &packet(OWN_V4.into(), 17, &[0; 8]));
+    path.a.state.errors.add(1);
+    sent(&mut path.a, &echo_request(false, 64));
+}
+
 #[test]
 fn an_echo_request_out_of_a_circuit_is_answered_by_the_far_edge() {
     let mut path = path();

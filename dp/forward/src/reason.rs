@@ -86,6 +86,8 @@ drop_reasons! {
     /// It is for an address of this node's own at an edge port of the VRF, and no echo request, which is all that is
     /// answered there. What comes in by that very port is the host's and never gets here.
     OwnAddress => "own_address",
+    /// It is an echo request for an address of this node's own, and the VRF had too many answered of late.
+    EchoLimited => "echo_limited",
     /// The route says so.
     Blackhole => "blackhole",
     /// No member of the group that its route leads to is up.

@@ -157,7 +157,11 @@ fn answer(state: &mut State, tables: &Tables, packet: &mut Packet, refused: Refu
         refused
     };
     if refused.reason == DropReason::OwnAddress && icmp::echo(packet) {
-        match route(state, tables, packet) {
+        let sent = match icmp::may_reply(state, tables, packet) {
+            true => route(state, tables, packet),
+            false => Err(DropReason::EchoLimited.into()),
+        };
+        match sent {
             Ok(()) => packet.meta.answered = Some(refused.reason),
             Err(unsent) => {
                 packet.meta = meta;

@@ -1,7 +1,8 @@
 //! What the kernel gets of an edge port's frames that are not ours.
 //!
 //! Whoever can make it learn neighbours can fill its table of them, which is one for all devices: so these frames have
-//! budgets. On an owned port the kernel gets only what it needs itself.
+//! budgets. Hosts that it knows already make nothing new: each of them has budgets of its own, and takes nothing of the
+//! others'. On an owned port the kernel gets only what it needs itself.
 
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 
@@ -9,10 +10,11 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 
 use crate::classify::{ARP, IPV4, IPV6, ipv4, ipv6, is_link_control, network, upper_layer};
 use crate::layout::{
-    BUDGET_NS, Config, LocalKey, SENDER_NS, Verdict, budget, is_mapped, v4_key, v6_key,
+    BUDGET_NS, Config, HostKey, KNOWN_NS, LocalKey, SENDER_NS, Verdict, budget, is_mapped, mac_key,
+    v4_key, v6_key,
 };
 use crate::packet::{Arp, Ethernet, Frame, Neighbour};
-use crate::{BUDGETS, SENDERS, is_local, is_own_mac};
+use crate::{BUDGETS, KNOWN, SENDERS, is_local, is_own_mac};
 
 const ICMP: u8 = 1;
 /// ICMP type (RFC 792).
@@ -65,7 +67,8 @@ pub(crate) fn admit(frame: &Frame, config: &Config, verdict: Verdict) -> Result<
     }
     match made {
         Made::Nobody => Ok(()),
-        Made::By(budget) => charge(budget, config),
+        Made::Anybody => charge(budget::TOLD, config),
+        Made::By(budget, host) => charge_host(budget, &host, config),
         Made::Sender(sender) => charge_sender(&sender, config),
     }
 }
@@ -73,10 +76,21 @@ pub(crate) fn admit(frame: &Frame, config: &Config, verdict: Verdict) -> Result<
 /// Whom the kernel would learn.
 enum Made {
     Nobody,
-    /// At the cost of this budget.
-    By(u32),
+    /// Whomever the frame names.
+    Anybody,
+    /// This host, at the cost of this budget.
+    By(u32, HostKey),
     /// Whom it answers.
     Sender(LocalKey),
+}
+
+/// A host as it names itself.
+#[inline(always)]
+fn host(address: LocalKey, mac: [u8; 6]) -> HostKey {
+    HostKey {
+        address,
+        mac: mac_key(mac),
+    }
 }
 
 #[inline(always)]
@@ -93,15 +107,16 @@ fn arp(
     };
     // Linux answers for every address of the machine, on whatever device it is; on an owned port only for the port's own.
     let own = is_local(&v4_key(arp.target));
+    let sender = host(v4_key(arp.sender), arp.sender_mac);
     match arp.operation {
-        REQUEST if own => Ok(Made::By(budget::ASKED)),
+        REQUEST if own => Ok(Made::By(budget::ASKED, sender)),
         REPLY if ethernet.destination[0] & 1 == 0 => Ok(Made::Nobody),
-        REPLY => Ok(Made::By(budget::TOLD)),
+        REPLY => Ok(Made::By(budget::TOLD, sender)),
         // Of hosts that tell of a new MAC address (RFC 5227).
-        REQUEST if arp.sender == arp.target => Ok(Made::By(budget::TOLD)),
+        REQUEST if arp.sender == arp.target => Ok(Made::By(budget::TOLD, sender)),
         _ => {
             rest?;
-            Ok(Made::By(budget::TOLD))
+            Ok(Made::By(budget::TOLD, sender))
         }
     }
 }
@@ -119,10 +134,13 @@ fn over_v4(frame: &Frame, start: usize, rest: Result<(), Verdict>) -> Result<Mad
     }
     // The type is in the first fragment.
     let first = ip.flags_offset[0] & 0x1f == 0 && ip.flags_offset[1] == 0;
-    if rest.is_err() && ip.protocol[0] == ICMP && first {
+    if ip.protocol[0] == ICMP && first {
         let message = frame.at::<TypeCode>(payload);
         if message.is_some_and(|it| it[0] == REDIRECT) {
-            return Err(Verdict::RouterClaim);
+            return match rest {
+                Ok(()) => Ok(Made::Anybody),
+                Err(_) => Err(Verdict::RouterClaim),
+            };
         }
     }
     match ip.source {
@@ -151,24 +169,28 @@ fn over_v6(
             }
         }
     }
+    let source = v6_key(ip.source);
+    let sender = host(source, ethernet.source);
     let offset = match upper_layer(frame, start, ip) {
         Ok((ICMPV6, offset)) => offset,
         // The kernel reads no neighbour discovery in fragments (RFC 6980).
-        Ok(_) | Err(Verdict::PassFragment) => return Ok(Made::Sender(v6_key(ip.source))),
+        Ok(_) | Err(Verdict::PassFragment) => return Ok(Made::Sender(source)),
         // It reads what is behind any number of headers.
         Err(why) => {
             return match rest {
-                Ok(()) => Ok(Made::By(budget::TOLD)),
+                Ok(()) => Ok(Made::Anybody),
                 Err(_) => Err(why),
             };
         }
     };
     let Some(&[kind, _]) = frame.at::<TypeCode>(offset) else {
-        return Ok(Made::Sender(v6_key(ip.source)));
+        return Ok(Made::Sender(source));
     };
     match kind {
         ROUTER_ADVERTISEMENT | REDIRECT_V6 if rest.is_err() => Err(Verdict::RouterClaim),
-        ROUTER_SOLICITATION | ROUTER_ADVERTISEMENT | REDIRECT_V6 => Ok(Made::By(budget::TOLD)),
+        // It says where another is.
+        REDIRECT_V6 => Ok(Made::Anybody),
+        ROUTER_SOLICITATION | ROUTER_ADVERTISEMENT => Ok(Made::By(budget::TOLD, sender)),
         NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT => {
             let Some(message) = frame.at::<Neighbour>(offset) else {
                 return Ok(Made::Nobody);
@@ -176,21 +198,22 @@ fn over_v6(
             let one = ethernet.destination[0] & 1 == 0;
             if kind == NEIGHBOUR_ADVERTISEMENT {
                 let answers = one && message.flags[0] & SOLICITED != 0;
+                // It is of its target, whoever sends it.
                 return Ok(match answers {
                     true => Made::Nobody,
-                    false => Made::By(budget::TOLD),
+                    false => Made::By(budget::TOLD, host(v6_key(message.target), ethernet.source)),
                 });
             }
             Ok(match is_local(&v6_key(message.target)) {
-                true => Made::By(budget::ASKED),
-                false => Made::By(budget::TOLD),
+                true => Made::By(budget::ASKED, sender),
+                false => Made::By(budget::TOLD, sender),
             })
         }
-        _ => Ok(Made::Sender(v6_key(ip.source))),
+        _ => Ok(Made::Sender(source)),
     }
 }
 
-/// A frame of a budget. (All CPUs have the same: by as many queues as there are nobody gets more.)
+/// A frame of a budget.
 #[inline(always)]
 fn charge(budget: u32, config: &Config) -> Result<(), Verdict> {
     let interval = match budget {
@@ -201,32 +224,32 @@ fn charge(budget: u32, config: &Config) -> Result<(), Verdict> {
     let Some(spent) = BUDGETS.get_ptr_mut(budget) else {
         return Ok(());
     };
-    // SAFETY: it reads a clock.
-    let now = unsafe { bpf_ktime_get_ns() };
-    // Whom others overtake this often is in a flood.
-    for _ in 0..4 {
-        // SAFETY: the aligned entry of an array that lives as long as the program; it is written by the exchange below only.
-        let before = unsafe { spent.read_volatile() };
-        let from = if before > now { before } else { now };
-        if from - now > BUDGET_NS {
-            break;
-        }
-        // SAFETY: the same. (By the intrinsic, as core has the method only for targets that can do all of its kind.)
-        let (_, exchanged) = unsafe {
-            atomic_cxchg::<u64, { AtomicOrdering::Relaxed }, { AtomicOrdering::Relaxed }>(
-                spent,
-                before,
-                from + interval,
-            )
-        };
-        if exchanged {
-            return Ok(());
-        }
+    match spend(spent, interval) {
+        true => Ok(()),
+        false => Err(Verdict::NeighbourShare),
     }
-    Err(Verdict::NeighbourShare)
 }
 
-/// A packet of a sender, which costs nothing if one of it was let through a short while ago.
+/// A frame by which a host asks or tells, of its own budget if the kernel knows it.
+#[inline(always)]
+fn charge_host(budget: u32, host: &HostKey, config: &Config) -> Result<(), Verdict> {
+    let Some(spent) = KNOWN.get_ptr_mut(host) else {
+        return charge(budget, config);
+    };
+    let spent = spent.cast::<u64>();
+    let spent = match budget {
+        budget::ASKED => spent,
+        // SAFETY: the second of two.
+        _ => unsafe { spent.add(1) },
+    };
+    match spend(spent, KNOWN_NS) {
+        true => Ok(()),
+        false => Err(Verdict::Repeated),
+    }
+}
+
+/// A packet of a sender, which costs nothing if one of it was let through a short while ago. One that the kernel knows on
+/// this device costs as much: the answer may go to another, as where tenants have the same addresses.
 #[inline(always)]
 fn charge_sender(sender: &LocalKey, config: &Config) -> Result<(), Verdict> {
     // SAFETY: it reads a clock.
@@ -242,4 +265,34 @@ fn charge_sender(sender: &LocalKey, config: &Config) -> Result<(), Verdict> {
     // What is not remembered costs again.
     let _ = SENDERS.insert(sender, &now, 0);
     Ok(())
+}
+
+/// Takes one frame out of a budget that has one more every so often, and says whether there was one. (All CPUs have the
+/// same: by as many queues as there are nobody gets more.) The word is an aligned one of an entry of a map, which the kernel
+/// keeps at least as long as the program runs.
+#[inline(always)]
+fn spend(spent: *mut u64, interval: u64) -> bool {
+    // SAFETY: it reads a clock.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // Whom others overtake this often is in a flood.
+    for _ in 0..4 {
+        // SAFETY: as the argument says; it is written by the exchange below only.
+        let before = unsafe { spent.read_volatile() };
+        let from = if before > now { before } else { now };
+        if from - now > BUDGET_NS {
+            break;
+        }
+        // SAFETY: the same. (By the intrinsic, as core has the method only for targets that can do all of its kind.)
+        let (_, exchanged) = unsafe {
+            atomic_cxchg::<u64, { AtomicOrdering::Relaxed }, { AtomicOrdering::Relaxed }>(
+                spent,
+                before,
+                from + interval,
+            )
+        };
+        if exchanged {
+            return true;
+        }
+    }
+    false
 }

@@ -1,7 +1,7 @@
 //! The XDP steering program: hands our frames to AF_XDP, everything else to the kernel, and counts what it did.
 //!
 //! It changes no frame. It drops none but on owned ports and, on edge ports, those that would fill the kernel's table of
-//! neighbours; so whatever else goes wrong here, the host still hears.
+//! neighbours or ask it without end; so whatever else goes wrong here, the host still hears.
 
 #![no_std]
 #![no_main]
@@ -24,8 +24,8 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
 
 use layout::{
-    Config, EndpointKey, LocalKey, MAX_ENDPOINTS, MAX_LOCAL_ADDRESSES, MAX_MACS, MAX_QUEUES,
-    MAX_SENDERS, MacKey, Verdict, budget, mac_key, role,
+    Config, EndpointKey, HostKey, HostSpent, LocalKey, MAX_ENDPOINTS, MAX_KNOWN,
+    MAX_LOCAL_ADDRESSES, MAX_MACS, MAX_QUEUES, MAX_SENDERS, MacKey, Verdict, budget, mac_key, role,
 };
 
 /// This port's role; one entry.
@@ -53,6 +53,10 @@ static ENDPOINTS: HashMap<EndpointKey, u8> =
 /// Up to when each budget is spent (edge).
 #[map]
 static BUDGETS: Array<u64> = Array::with_max_entries(budget::COUNT, 0);
+
+/// The hosts that the kernel knows as neighbours on this device, and what they have spent (edge).
+#[map]
+static KNOWN: HashMap<HostKey, HostSpent> = HashMap::with_max_entries(MAX_KNOWN, BPF_F_NO_PREALLOC);
 
 /// When a packet of a sender was last let through at the cost of a budget (edge).
 #[map]

@@ -280,6 +280,16 @@ fn icmpv6_checksum(source: &[u8], to: &[u8], message: &[u8]) -> u16 {
     !(sum as u16)
 }
 
+/// A host that the router's kernel knows asks for its gateway anew, and finds it.
+fn finds_its_gateway(tenants: &Tenants, tenant: Tenant, from: Host, v6: bool) -> bool {
+    let host = tenants.host(tenant, from);
+    (0..3).all(|_| {
+        let forgotten = host.forget_neighbour("eth0", from.gateway(v6));
+        forgotten.expect("it had one");
+        tenants.ping(tenant, from, v6).all_answered()
+    })
+}
+
 /// The kernel's table of neighbours is one for all tenants, and it learns whoever asks it.
 #[test]
 fn those_whom_a_tenant_has_the_kernel_learn_take_no_first_packet_from_another() {
@@ -305,7 +315,13 @@ fn those_whom_a_tenant_has_the_kernel_learn_take_no_first_packet_from_another() 
             let hosts = fresh..fresh + 25;
             fresh += 25;
             let frames = (0x1000..0x3000).map(|nth| claim.frame(&tenants, Host::A, nth));
+            // So red's own host has packets.
+            let result = tenants.ping(Tenant::Red, Host::A, v6);
+            assert!(result.all_answered(), "{result}");
             let flood = Flood::of(&tenants, Host::A, frames.collect());
+            // Red's other hosts have used up what new ones may; this one is none.
+            let found = finds_its_gateway(&tenants, Tenant::Red, Host::A, v6);
+            assert!(found, "{claim:?}, IPv6: {v6}: of red");
             let came = first_packets(&tenants, Host::A, hosts, v6, flood);
             assert_eq!(came, 25, "{claim:?}, IPv6: {v6}");
         }

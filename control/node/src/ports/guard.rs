@@ -1,14 +1,19 @@
 //! What hosts of an edge port can do to this machine by its kernel: what is bounded, and what is told.
 
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::{Handle, Ports};
+use crate::asked::Key;
 use crate::compile::KernelNeighbours;
 use crate::crowd::Crowd;
+use crate::netlink::View;
 use crate::warnings::Found;
 use twinseal_model::parse::ItemKey;
 use twinseal_model::port::Device;
 use twinseal_runtime::ports::{Steering, believes, forwarding};
+use twinseal_wire::ethernet::Mac;
 
 /// How long after it was last exceeded the share of neighbours is told of.
 const TOLD: Duration = Duration::from_secs(10);
@@ -68,20 +73,33 @@ impl Guard {
 }
 
 impl Ports {
-    /// Gives every edge port its share of the kernel's tables of neighbours, of which these are known. To be called every
-    /// second.
-    pub(crate) fn share_neighbours(&mut self, known: &KernelNeighbours, now: Instant) {
+    /// Gives every edge port its share of the kernel's tables of neighbours, and tells it whom the kernel knows there; but for
+    /// those whom it is about to forget. To be called every second.
+    pub(crate) fn share_neighbours(&mut self, view: &View, leaving: &[Key], now: Instant) {
         let mut edges: Vec<_> = self.handles.values_mut().filter(|it| edge(it)).collect();
+        let known = &view.neighbours;
+        let mut at = on_devices(known, leaving);
         let crowd = Crowd::by_kernel();
         let share = match crowd.is_calm(known) {
             true => crowd.in_calm(),
             false => crowd.in_five_seconds(edges.len()),
         };
         for handle in &mut edges {
-            handle
-                .following
-                .guard
-                .share(&mut handle.steering, share, now);
+            let Handle {
+                steering,
+                following,
+                outcome,
+                ..
+            } = &mut **handle;
+            following.guard.share(steering, share, now);
+            let here = outcome.ifindex.map(|device| {
+                let above = view.devices.above(device).map(|(index, _)| index);
+                let here = at.remove(&device).unwrap_or_default();
+                on_all(here, known, &above.collect::<Vec<_>>())
+            });
+            if let Err(error) = steering.set_known(here.unwrap_or_default().into_iter()) {
+                tracing::debug!(%error, "a port's neighbours cannot be set");
+            }
         }
     }
 
@@ -94,6 +112,30 @@ impl Ports {
         });
         found.collect()
     }
+}
+
+/// The neighbours on each device, but for those that leave.
+fn on_devices(known: &KernelNeighbours, leaving: &[Key]) -> HashMap<u32, Vec<(IpAddr, Mac)>> {
+    let leaving: HashSet<_> = leaving.iter().collect();
+    let mut at: HashMap<_, Vec<_>> = HashMap::new();
+    for (key, mac) in known.iter().filter(|(key, _)| !leaving.contains(key)) {
+        at.entry(key.0).or_default().push((key.1, *mac));
+    }
+    at
+}
+
+/// Of the neighbours on a device those that are known on these, too. They stand on the device and hear what it hears, so that
+/// the kernel would learn others there.
+fn on_all(
+    mut here: Vec<(IpAddr, Mac)>,
+    known: &KernelNeighbours,
+    above: &[u32],
+) -> Vec<(IpAddr, Mac)> {
+    here.retain(|(address, mac)| {
+        let mut above = above.iter();
+        above.all(|device| known.get(&(*device, *address)) == Some(mac))
+    });
+    here
 }
 
 fn edge(handle: &Handle) -> bool {
@@ -130,6 +172,20 @@ fn believed(netdev: &str, switches: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whom_the_kernel_is_about_to_forget_is_a_new_one_to_its_port() {
+        let host = |device: u32, last| (device, IpAddr::from([10, 0, 0, last]));
+        let keys = [host(1, 1), host(1, 2), host(2, 1)];
+        let known = keys.map(|key| (key, Mac([2; 6]))).into_iter().collect();
+        let at = on_devices(&known, &[host(1, 1)]);
+        assert_eq!(at[&1], [(host(1, 2).1, Mac([2; 6]))]);
+        assert_eq!(at[&2], [(host(2, 1).1, Mac([2; 6]))]);
+        // And one that a virtual router on the device does not know.
+        let here = |above: &[u32]| on_all(at[&1].clone(), &known, above);
+        assert_eq!(here(&[]), at[&1]);
+        assert_eq!(here(&[2]), []);
+    }
 
     #[test]
     fn the_warning_is_a_command_to_copy() {

@@ -80,6 +80,17 @@ impl Steering {
         Ok(())
     }
 
+    /// Whom the kernel knows as neighbours on an edge port's device: they make none anew.
+    pub fn set_known(
+        &mut self,
+        known: impl Iterator<Item = (IpAddr, Mac)>,
+    ) -> Result<(), PortError> {
+        if let Some(program) = &mut self.program {
+            program.set_known(known.map(|(address, mac)| (address, mac.0)))?;
+        }
+        Ok(())
+    }
+
     /// Frames of an edge port that would have made more than that, and were dropped.
     pub fn above_share(&self) -> Result<u64, PortError> {
         match &self.program {

@@ -15,7 +15,7 @@ use twinseal_wire::ip;
 
 /// Batches that a queue may be emptied of at once.
 const EMPTIED: usize = 256;
-/// How often a VRF may send another ICMP error about a size, and another of the others.
+/// How often a VRF may send another ICMP error about a size, another of the others, and ten more echo replies.
 const ICMP_PERIOD: Duration = Duration::from_millis(10);
 
 impl Worker {
@@ -108,7 +108,7 @@ impl Worker {
         }
     }
 
-    /// Adds to the budgets of ICMP errors what is due.
+    /// Adds to the budgets of ICMP errors and echo replies what is due.
     pub(super) fn refill(&mut self, now: Instant) {
         let periods = (now - self.icmp_refilled).as_nanos() / ICMP_PERIOD.as_nanos();
         if periods > 0 {
