@@ -1,7 +1,7 @@
 //! Changes applied to a state: a new state, or every reason why not. No side effects.
 //!
 //! A transaction is judged by where it ends, not by how it gets there: changes are applied in order, so that a later one
-//! to the same item wins, and only then [`check`](crate::check) looks whether everything that is pointed at exists.
+//! to the same item wins, and only then [`check`](mod@crate::check) looks whether everything that is pointed at exists.
 //! When a link or circuit is deleted, its keys and its transmit epoch go with it.
 
 use std::collections::HashMap;

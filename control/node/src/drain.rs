@@ -21,7 +21,7 @@ use twinseal_model::state::{Hop, LabelAction, LinkName, PortName, State, Target 
 use twinseal_model::transaction::Touched;
 
 /// The file of the state directory.
-pub const DRAINED_FILE: &str = "drained";
+pub(crate) const DRAINED_FILE: &str = "drained";
 
 /// What may drain.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]

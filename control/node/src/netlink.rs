@@ -44,7 +44,7 @@ pub struct View {
 
 /// What a burst of messages changed.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Changed {
+pub(crate) struct Changed {
     /// Neighbours.
     pub neighbours: bool,
     /// This host's addresses.
@@ -57,7 +57,7 @@ pub struct Changed {
 
 impl Changed {
     /// Both together.
-    pub fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         self.neighbours |= other.neighbours;
         self.addresses |= other.addresses;
         self.devices |= other.devices;
@@ -66,7 +66,7 @@ impl Changed {
 }
 
 /// The connection to the kernel, in the network namespace of the thread that made it.
-pub struct Netlink {
+pub(crate) struct Netlink {
     connection: Option<Connection>,
     /// What was heard so far.
     pub view: View,
@@ -84,7 +84,7 @@ type Messages = UnboundedReceiver<(NetlinkMessage<Message>, SocketAddr)>;
 
 impl Netlink {
     /// Connects and reads everything once. Never fails: without netlink the view stays empty.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let mut netlink = Self {
             connection: None,
             view: View::default(),
@@ -94,7 +94,7 @@ impl Netlink {
     }
 
     /// Connects again and reads everything anew, as is needed after messages were lost.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.stop();
         match Connection::new() {
             Ok(connection) => {
@@ -115,7 +115,7 @@ impl Netlink {
     }
 
     /// Waits for changes, and takes in all that have come. Cancel safe.
-    pub async fn changed(&mut self) -> Changed {
+    pub(crate) async fn changed(&mut self) -> Changed {
         let Some(connection) = &mut self.connection else {
             return std::future::pending().await;
         };
@@ -137,7 +137,7 @@ impl Netlink {
 
     /// Makes the kernel resolve a neighbour, or see now and then whether it is still there. Does not wait, and does
     /// nothing without the privilege.
-    pub fn resolve(&self, ifindex: u32, address: IpAddr) {
+    pub(crate) fn resolve(&self, ifindex: u32, address: IpAddr) {
         let mut message = neighbour(ifindex, address, NeighbourState::None);
         message.header.flags = NeighbourFlags::Use;
         let flags = NLM_F_CREATE | NLM_F_REPLACE;
@@ -146,7 +146,7 @@ impl Netlink {
 
     /// Makes the kernel see at once whether a neighbour that it knows is still there and the same: it asks it three times,
     /// a second apart, and without an answer gives it up. As [`resolve`](Self::resolve) otherwise.
-    pub fn probe(&self, ifindex: u32, address: IpAddr) {
+    pub(crate) fn probe(&self, ifindex: u32, address: IpAddr) {
         let message = neighbour(ifindex, address, NeighbourState::Probe);
         self.ask(
             ifindex,
@@ -157,7 +157,7 @@ impl Netlink {
     }
 
     /// Makes the kernel forget a neighbour. As [`resolve`](Self::resolve) otherwise.
-    pub fn forget(&self, ifindex: u32, address: IpAddr) {
+    pub(crate) fn forget(&self, ifindex: u32, address: IpAddr) {
         let message = neighbour(ifindex, address, NeighbourState::None);
         self.ask(ifindex, address, Message::DelNeighbour(message), 0);
     }

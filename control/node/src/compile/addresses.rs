@@ -28,4 +28,4 @@ pub enum Standing {
 }
 
 /// All of the host's addresses.
-pub type HostAddresses = BTreeMap<HostAddress, Standing>;
+pub(crate) type HostAddresses = BTreeMap<HostAddress, Standing>;

@@ -6,7 +6,7 @@ use twinseal_model::parse::ItemKey;
 /// What tables were to point at, and is not there.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0} is pointed at and not there")]
-pub struct Missing(pub ItemKey);
+pub(crate) struct Missing(pub ItemKey);
 
 pub(super) trait OrMissing<T> {
     /// What is there, or that `item` is missing.

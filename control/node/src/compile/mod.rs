@@ -22,15 +22,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use crate::down::Down;
-pub use addresses::{HostAddress, HostAddresses, Standing};
+pub(crate) use addresses::{HostAddress, HostAddresses, Standing};
 use links::link;
-pub use missing::Missing;
+pub(crate) use missing::Missing;
 use missing::OrMissing;
-pub use names::{Names, Wanted};
+pub(crate) use names::{Names, Wanted};
 use own::Own;
 use places::Places;
 use ports::neighbours;
-pub use sources::{KernelNeighbours, OpenPort, Sources};
+pub(crate) use sources::{KernelNeighbours, OpenPort, Sources};
 use twinseal_fib::draft::Draft;
 use twinseal_fib::group::{self, Group};
 use twinseal_fib::hash::{FastMap, FoldState};
@@ -51,7 +51,7 @@ use twinseal_wire::ip::mapped;
 
 /// Makes tables, each out of the last.
 #[derive(Default)]
-pub struct Compiler {
+pub(crate) struct Compiler {
     draft: Draft,
     /// What the tables were made from.
     state: State,
@@ -100,7 +100,11 @@ impl Compiler {
     ///
     /// # Errors
     /// If something that is pointed at is missing, which a checked state with all its ports open never has.
-    pub fn compile(&mut self, generation: u64, from: &Sources<'_>) -> Result<Tables, Missing> {
+    pub(crate) fn compile(
+        &mut self,
+        generation: u64,
+        from: &Sources<'_>,
+    ) -> Result<Tables, Missing> {
         if let Err(missing) = self.update(generation, from) {
             // What is half made is no base for anything.
             *self = Self::default();

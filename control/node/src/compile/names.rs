@@ -5,30 +5,27 @@ use std::hash::Hash;
 
 use super::Compiler;
 use super::places::Places;
-use twinseal_fib::{CircuitIndex, GroupIndex, LinkIndex, Tables, VrfIndex};
-use twinseal_model::state::{CircuitName, GroupName, LinkName, VrfName};
+use twinseal_fib::{CircuitIndex, LinkIndex, Tables, VrfIndex};
+use twinseal_model::state::{CircuitName, LinkName, VrfName};
 
 /// Places whose names are wanted.
 #[derive(Default)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// VRFs.
     pub vrfs: HashSet<u32>,
     /// Links.
     pub links: HashSet<u32>,
     /// Circuits.
     pub circuits: HashSet<u32>,
-    /// Groups.
-    pub groups: HashSet<u32>,
 }
 
 /// Their names; what has gone has none. As a place may be another's by now, each is asked for with the generation of the
 /// tables that it is from.
 #[derive(Default)]
-pub struct Names {
+pub(crate) struct Names {
     vrfs: Named<VrfName>,
     links: Named<LinkName>,
     circuits: Named<CircuitName>,
-    groups: Named<GroupName>,
 }
 
 /// Names by place, with the generation since which they have it.
@@ -36,33 +33,32 @@ type Named<K> = HashMap<u32, (K, u64)>;
 
 impl Compiler {
     /// The tables that were made last.
-    pub fn tables(&self) -> &Tables {
+    pub(crate) fn tables(&self) -> &Tables {
         &self.draft.tables
     }
 
     /// The place of a VRF.
-    pub fn vrf_index(&self, name: &VrfName) -> Option<VrfIndex> {
+    pub(crate) fn vrf_index(&self, name: &VrfName) -> Option<VrfIndex> {
         self.places.vrfs.get(name).map(VrfIndex)
     }
 
     /// The place of a link.
-    pub fn link_index(&self, name: &LinkName) -> Option<LinkIndex> {
+    pub(crate) fn link_index(&self, name: &LinkName) -> Option<LinkIndex> {
         self.places.links.get(name).map(LinkIndex)
     }
 
     /// The place of a circuit.
-    pub fn circuit_index(&self, name: &CircuitName) -> Option<CircuitIndex> {
+    pub(crate) fn circuit_index(&self, name: &CircuitName) -> Option<CircuitIndex> {
         self.places.circuits.get(name).map(CircuitIndex)
     }
 
     /// The names of what is wanted.
-    pub fn names(&self, wanted: &Wanted) -> Names {
+    pub(crate) fn names(&self, wanted: &Wanted) -> Names {
         let places = &self.places;
         Names {
             vrfs: named(&places.vrfs, &wanted.vrfs),
             links: named(&places.links, &wanted.links),
             circuits: named(&places.circuits, &wanted.circuits),
-            groups: named(&places.groups, &wanted.groups),
         }
     }
 }
@@ -83,22 +79,17 @@ fn at<K>(named: &Named<K>, place: u32, generation: u64) -> Option<&K> {
 
 impl Names {
     /// A VRF's.
-    pub fn vrf(&self, index: VrfIndex, generation: u64) -> Option<&VrfName> {
+    pub(crate) fn vrf(&self, index: VrfIndex, generation: u64) -> Option<&VrfName> {
         at(&self.vrfs, index.0, generation)
     }
 
     /// A link's.
-    pub fn link(&self, index: LinkIndex, generation: u64) -> Option<&LinkName> {
+    pub(crate) fn link(&self, index: LinkIndex, generation: u64) -> Option<&LinkName> {
         at(&self.links, index.0, generation)
     }
 
     /// A circuit's.
-    pub fn circuit(&self, index: CircuitIndex, generation: u64) -> Option<&CircuitName> {
+    pub(crate) fn circuit(&self, index: CircuitIndex, generation: u64) -> Option<&CircuitName> {
         at(&self.circuits, index.0, generation)
-    }
-
-    /// A group's.
-    pub fn group(&self, index: GroupIndex, generation: u64) -> Option<&GroupName> {
-        at(&self.groups, index.0, generation)
     }
 }

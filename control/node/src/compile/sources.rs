@@ -57,7 +57,7 @@ impl OpenPort {
 }
 
 /// Hardware addresses that the kernel resolved, by its index of the device.
-pub type KernelNeighbours = HashMap<(u32, IpAddr), Mac>;
+pub(crate) type KernelNeighbours = HashMap<(u32, IpAddr), Mac>;
 
 /// Everything that tables are made from.
 pub struct Sources<'a> {
