@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Where pages are.
-const FOLDERS: [&str; 3] = ["", "docs", "examples/controller"];
+const FOLDERS: [&str; 4] = ["", "docs", "docs/decisions", "examples/controller"];
 
 fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
