@@ -236,7 +236,9 @@ impl Worker {
                     let of = self.state.awaited(waiting);
                     asked |= hold(rooms, memory, &self.state, &self.wires, packet.frame, of);
                 }
-                Disposition::Drop(_) | Disposition::Pending => self.memory.free(packet.frame),
+                Disposition::Punt(_) | Disposition::Drop(_) | Disposition::Pending => {
+                    self.memory.free(packet.frame);
+                }
             }
         }
         if asked {
