@@ -284,7 +284,7 @@ fn what_can_not_be_sent_is_dropped_with_its_reason() {
     node.tables.links[0].transmit = None;
     refused(node, LINK, DropReason::NoTransmitKey);
     let frame = host_frame_v4(64, 7);
-    let by_port = injected(node, Towards::Port(EDGE), &[frame.clone()]);
+    let by_port = injected(node, Towards::Port(EDGE), std::slice::from_ref(&frame));
     assert_eq!(by_port, [(Disposition::Send(EDGE), frame)], "as it is");
 }
 

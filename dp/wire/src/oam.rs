@@ -47,6 +47,20 @@ impl Echo {
         }
     }
 
+    /// As it is sent.
+    pub fn bytes(&self) -> [u8; ECHO_LEN] {
+        zerocopy::transmute!(*self)
+    }
+
+    /// Writes the time into a message, if it is a request.
+    pub fn stamp(message: &mut [u8], now: u64) {
+        if let Ok((echo, _)) = Self::mut_from_prefix(message)
+            && echo.kind == ECHO_REQUEST
+        {
+            echo.stamp = now.into();
+        }
+    }
+
     /// Of a message of a version, type and flags that we speak; its kind is one of the two.
     pub fn of(message: &[u8]) -> Option<Self> {
         let (echo, _) = Self::read_from_prefix(message).ok()?;
@@ -69,7 +83,7 @@ mod tests {
             0x11, 0, 0, 0, 1, 2, 3, 4, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x21, 0x22,
             0x23, 0x24, 0x25, 0x26, 0x27, 0x28,
         ];
-        assert_eq!(echo.as_bytes(), bytes);
+        assert_eq!(echo.bytes(), bytes);
         assert_eq!(Echo::of(&bytes), Some(echo));
         assert_eq!(Echo::of(&bytes[..23]), None, "too short");
         // A version, a type, a flag and a reserved byte that we do not speak.

@@ -15,6 +15,7 @@ use rustix::thread::sched_yield;
 use twinseal_xsk::{Frame, Umem};
 
 use super::NeighbourRequest;
+use super::exchange::Crossing;
 use super::stats::{Cells, PortTotals};
 use super::taps::capture::Way;
 use super::taps::{self, Taps};
@@ -27,6 +28,7 @@ use twinseal_fib::publish::Reader;
 use twinseal_fib::traffic::add;
 use twinseal_fib::{MAX_PORTS, PortIndex};
 use twinseal_forward::offloads::Offloads;
+use twinseal_forward::punt::{self, PuntKind, Punts};
 use twinseal_forward::reason::DropReason;
 use twinseal_forward::trace::Tracer;
 use twinseal_forward::{BATCH, Batch, Budgets, Disposition, Packet, State};
@@ -64,6 +66,10 @@ pub(super) struct Wires {
     /// Tells the control thread that there is a request.
     pub(super) requested: Arc<UnixDatagram>,
     pub(super) cells: Arc<Cells>,
+    /// What is for the node itself, and of its own.
+    pub(super) crossing: Arc<Crossing>,
+    /// When the workers began, of all the same.
+    pub(super) began: Instant,
 }
 
 /// Loops with packets between two looks at clock and commands.
@@ -114,6 +120,7 @@ impl Worker {
         idle: Idle,
     ) -> Self {
         state.errors.add(Budgets::MOST);
+        state.punts.add(Punts::MOST);
         let now = Instant::now();
         let room = |frames: usize| Room::new((frames / HELD_OF).min(HELD), now);
         Self {
@@ -183,6 +190,9 @@ impl Worker {
         if self.tables.tables().generation != self.seen {
             self.look_around::<TAPPED>();
         }
+        if self.wires.crossing.waiting() {
+            any |= self.inject::<TAPPED>();
+        }
         for place in 0..self.queues.len() {
             let (index, queue) = &mut self.queues[place];
             let index = *index;
@@ -225,7 +235,25 @@ impl Worker {
         if offloads != Offloads::default() {
             self.wires.cells.ports[usize::from(index.0)].left_to_us(offloads);
         }
-        let mut asked = false;
+        self.sort();
+    }
+
+    /// Sends packets of the node's own. Says whether there was any.
+    #[cold]
+    fn inject<const TAPPED: bool>(&mut self) -> bool {
+        let now = self.wires.began.elapsed();
+        let injected = self.wires.crossing.take(now, &mut self.memory);
+        let any = !injected.is_empty();
+        let tables = self.tables.tables();
+        punt::inject(&mut self.state, tables, injected, &mut self.batch);
+        self.sort();
+        self.send::<TAPPED>();
+        any
+    }
+
+    /// Sorts a batch by where its packets go.
+    fn sort(&mut self) {
+        let (mut asked, mut punted) = (false, false);
         for packet in self.batch.drain(..) {
             match packet.disposition {
                 Disposition::Send(port) => {
@@ -236,10 +264,15 @@ impl Worker {
                     let of = self.state.awaited(waiting);
                     asked |= hold(rooms, memory, &self.state, &self.wires, packet.frame, of);
                 }
-                Disposition::Punt(_) | Disposition::Drop(_) | Disposition::Pending => {
+                Disposition::Punt(kind) => {
+                    punted |= self.wires.punt(kind, &packet, &self.state);
                     self.memory.free(packet.frame);
                 }
+                Disposition::Drop(_) | Disposition::Pending => self.memory.free(packet.frame),
             }
+        }
+        if punted {
+            self.wires.crossing.tell();
         }
         if asked {
             self.wires.tell_requests();
@@ -399,6 +432,19 @@ impl Worker {
             Command::Tap(tap) => self.taps.open(tap),
             Command::Stop => self.stop = true,
         }
+    }
+}
+
+impl Wires {
+    /// Leaves a packet to the node, and says whether there was room for it.
+    #[cold]
+    fn punt(&self, kind: PuntKind, packet: &Packet, state: &State) -> bool {
+        let (at, came) = (self.began.elapsed(), packet.came_by());
+        let room = self.crossing.punt(kind, at, came, packet.frame.data());
+        if !room {
+            state.drops.count(DropReason::PuntFull, 1);
+        }
+        room
     }
 }
 
