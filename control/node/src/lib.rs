@@ -32,6 +32,7 @@ pub mod mtu;
 pub mod netlink;
 pub mod node;
 pub mod parts;
+pub mod pings;
 pub mod ports;
 pub mod report;
 pub mod requested;
