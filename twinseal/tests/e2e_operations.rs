@@ -514,6 +514,16 @@ fn the_far_ends_of_links_and_circuits_answer_and_a_cut_transit_is_loss() {
         );
     }
     assert_eq!(carried(&mut path), before, "no circuit carried anything");
+    let stats = path.controller.stats(Router::EdgeA).expect("counters");
+    let echoes = stats.echoes.iter().map(|it| (&*it.name, it.value));
+    assert_eq!(
+        echoes.collect::<Vec<_>>(),
+        [
+            ("requests_sent", 20),
+            ("requests_answered", 20),
+            ("replies_received", 20)
+        ]
+    );
 
     // The transit node loses the circuit's labels: the circuit is cut, and the links beside it are not.
     let transit = path.controller.get(Router::Transit).expect("its state");

@@ -257,6 +257,8 @@ impl Node {
             workers = self.pool.workers(),
             "stopping: gives the devices back to the kernel"
         );
+        // Whoever waits for echoes sees the end.
+        drop(self.pings);
         drop(self.ports);
         self.pool.stop();
         self.accounts.finish(&self.events);

@@ -17,6 +17,7 @@
 
 mod budget;
 mod circuit;
+pub mod echoes;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 mod flow;
@@ -41,6 +42,7 @@ use twinseal_crypto::{LaneOwner, TAG_LEN};
 use twinseal_xsk::Frame;
 
 pub use budget::Budgets;
+use echoes::Echoes;
 use offloads::Offloads;
 use punt::{PuntKind, Punts};
 use reason::{DropReason, Drops};
@@ -192,6 +194,8 @@ pub struct State {
     pub drops: Arc<Drops>,
     /// Counters of ICMP errors.
     pub told: Arc<told::Errors>,
+    /// Counters of echo requests and replies.
+    pub echoes: Arc<Echoes>,
     /// What packets of the last batch wait for; beside it, as it would make every packet larger.
     waiting: ArrayVec<Awaited, BATCH>,
     /// ICMP errors that may still be sent; the worker adds to it by the clock.
@@ -221,6 +225,7 @@ impl State {
             lanes,
             drops: Arc::default(),
             told: Arc::default(),
+            echoes: Arc::default(),
             waiting: ArrayVec::new(),
             errors: Budgets::of(0),
             offloads: Offloads::default(),

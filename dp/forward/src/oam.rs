@@ -8,6 +8,7 @@ use twinseal_crypto::{self as crypto, TAG_LEN};
 use twinseal_xsk::Frame;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::echoes::Counted;
 use super::punt::PuntKind;
 use super::reason::DropReason;
 use super::{Account, Disposition, Packet, Stage, State, circuit, link};
@@ -53,7 +54,9 @@ fn from_link(state: &mut State, tables: &Tables, packet: &mut Packet) -> Result<
             spend(state, &tables.link(index).traffic)?;
             answer(&mut packet.frame);
             packet.meta.to.flow = hash::words(u64::from(packet.meta.from.lane), &flow(&echo));
-            into_link(tables, packet, index)
+            into_link(tables, packet, index)?;
+            state.echoes.count(Counted::Answered);
+            Ok(())
         }
     }
 }
@@ -90,7 +93,9 @@ fn from_circuit(state: &mut State, tables: &Tables, packet: &mut Packet) -> Resu
             spend(state, &tables.circuit(index).traffic)?;
             answer(&mut packet.frame);
             packet.meta.to.flow = hash::words(u64::from(lane), &flow(&echo));
-            into_circuit(state, tables, packet, index)
+            into_circuit(state, tables, packet, index)?;
+            state.echoes.count(Counted::Answered);
+            Ok(())
         }
     }
 }
@@ -138,6 +143,7 @@ fn punt(state: &mut State, packet: &mut Packet) -> Result<(), DropReason> {
     if !state.punts.take(PuntKind::EchoReply) {
         return Err(DropReason::PuntBudget);
     }
+    state.echoes.count(Counted::Replied);
     packet.disposition = Disposition::Punt(PuntKind::EchoReply);
     packet.stage = Stage::Done;
     Ok(())

@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::fixture::{EAST, EDGE, EPOCH, Node, Path, Seal, WEST, host_frame_v4};
 use crate::punt::{CameBy, Punts, Towards, inject};
@@ -56,6 +58,11 @@ fn path() -> Path {
         node.state.punts.add(Punts::MOST);
     }
     path
+}
+
+/// What a node has counted of echoes.
+fn counted(state: &State) -> [u64; 3] {
+    Counted::ALL.map(|what| state.echoes.get(what))
 }
 
 fn echo(sequence: u64) -> Vec<u8> {
@@ -157,6 +164,9 @@ fn a_circuit_answers_at_its_other_end_and_counts_nothing() {
     assert_eq!(reply.len(), request.len());
     let reply = sent(&mut path.transit, EAST, &reply, WEST);
     replied(&mut path.a, &reply, &message, Some(CircuitIndex(0)));
+    assert_eq!(counted(&path.a.state), [1, 0, 1], "asked, and heard");
+    assert_eq!(counted(&path.transit.state), [0, 0, 0], "passed on");
+    assert_eq!(counted(&path.b.state), [0, 1, 0], "answered");
     for node in [&path.a, &path.b] {
         let carried = node.tables.circuits[0].traffic.totals();
         assert_eq!(carried, Default::default(), "no packet of a host's");
@@ -238,6 +248,8 @@ fn what_is_no_message_that_we_speak_is_dropped_and_not_answered() {
         let request = sent(&mut path.transit, WEST, &request, EAST);
         assert_eq!(step(&mut path.b, WEST, &request).0, unknown, "{message:?}");
     }
+    assert_eq!(counted(&path.transit.state), [0, 0, 0]);
+    assert_eq!(counted(&path.b.state), [0, 0, 0]);
     // The shortest that the underlay lets in, and the empty one.
     let request = asked(&mut path.a, LINK, &[0x11; 16]);
     assert_eq!(step(&mut path.transit, WEST, &request).0, unknown);
@@ -302,4 +314,48 @@ fn a_trace_shows_requests_and_replies() {
     assert_eq!(trace.into.link, Some(LinkIndex(0)));
     assert_eq!(trace.disposition, Disposition::Send(WEST));
     path.transit.memory.free(batch.pop().unwrap().frame);
+}
+
+proptest! {
+    /// Whatever an authentic message says, it is answered by as many bytes by the way that it came, or it is dropped.
+    #[test]
+    fn any_message_is_answered_as_long_as_it_was_or_dropped(
+        mut message in proptest::collection::vec(any::<u8>(), 0..200),
+        likely in proptest::collection::vec(any::<bool>(), 4),
+        kind in 0x10u8..0x14,
+    ) {
+        let first = [kind, 0, 0, 0].into_iter().zip(&likely);
+        for (at, (value, _)) in first.enumerate().filter(|(_, (_, likely))| **likely) {
+            message.get_mut(at).into_iter().for_each(|byte| *byte = value);
+        }
+        let mut path = path();
+        for towards in [LINK, CIRCUIT] {
+            let frame = injected(&mut path.a, towards, &[message.clone()]).remove(0).1;
+            let (node, from, frame) = match towards {
+                LINK => (&mut path.transit, WEST, frame),
+                _ => {
+                    let frame = sent(&mut path.transit, WEST, &frame, EAST);
+                    (&mut path.b, WEST, frame)
+                }
+            };
+            let (disposition, out, _) = step(node, from, &frame);
+            let spoken = Echo::of(&message);
+            match disposition {
+                Disposition::Send(port) => {
+                    prop_assert_eq!((port, out.len()), (from, frame.len()));
+                    prop_assert_eq!(spoken.map(|echo| echo.kind), Some(ECHO_REQUEST));
+                }
+                Disposition::Punt(_) => {
+                    prop_assert_eq!(spoken.map(|echo| echo.kind), Some(ECHO_REPLY));
+                    prop_assert_eq!(out, message.clone());
+                }
+                Disposition::Drop(reason) => {
+                    // What is shorter than any message does not even get over the underlay.
+                    let short = reason == DropReason::Truncated && message.len() < 16;
+                    prop_assert!(spoken.is_none() && (short || reason == DropReason::OamUnknown));
+                }
+                other => prop_assert!(false, "{other:?}"),
+            }
+        }
+    }
 }

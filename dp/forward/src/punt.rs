@@ -4,6 +4,7 @@
 //! more; the worker hands it to the node. The other way, [`inject`] seals what the node wants sent: counters belong to the
 //! worker's lanes, so only the worker can.
 
+use super::echoes::Counted;
 use super::reason::DropReason;
 use super::{Batch, Packet, Stage, State, count_drop, link, oam, waiting};
 use twinseal_fib::{CircuitIndex, LinkIndex, PortIndex, Tables, hash};
@@ -91,7 +92,11 @@ pub fn inject(
 ) {
     for (frame, towards) in injected {
         let mut packet = Packet::new(frame, PortIndex(0));
-        if let Some(echo) = Echo::of(packet.frame.data()) {
+        let echo = match towards {
+            Towards::Port(_) => None,
+            _ => Echo::of(packet.frame.data()),
+        };
+        if let Some(echo) = echo {
             packet.meta.to.flow = hash::words(0, &oam::flow(&echo));
         }
         let ready = match towards {
@@ -105,8 +110,10 @@ pub fn inject(
                 None => Err(DropReason::PortGone),
             },
         };
-        if let Err(reason) = ready {
-            packet.drop(reason);
+        match ready {
+            Ok(()) if echo.is_some() => state.echoes.count(Counted::Asked),
+            Ok(()) => {}
+            Err(reason) => packet.drop(reason),
         }
         batch.push(packet);
     }

@@ -33,6 +33,7 @@ use taps::trace::Tracing;
 use taps::{AnyTap, Open};
 use twinseal_fib::publish::Publisher;
 use twinseal_fib::{MAX_PORTS, PortIndex, Tables};
+use twinseal_forward::echoes::{Counted, Echoes};
 use twinseal_forward::reason::{DropReason, Drops};
 use twinseal_forward::told::{self, Told};
 use twinseal_forward::{FRAME_HEADROOM, State};
@@ -101,6 +102,7 @@ struct Handle {
     cells: Arc<Cells>,
     drops: Arc<Drops>,
     told: Arc<told::Errors>,
+    echoes: Arc<Echoes>,
     crossing: Arc<Crossing>,
     thread: Option<JoinHandle<()>>,
 }
@@ -162,6 +164,7 @@ impl Pool {
         let cells = Arc::new(Cells::default());
         let drops = Arc::clone(&state.drops);
         let told = Arc::clone(&state.told);
+        let echoes = Arc::clone(&state.echoes);
         let crossing = Crossing::new(number, Arc::clone(&self.punted));
         let worker = Worker::new(
             state,
@@ -196,6 +199,7 @@ impl Pool {
             cells,
             drops,
             told,
+            echoes,
             crossing,
             thread: Some(thread),
         })
@@ -456,6 +460,7 @@ impl Pool {
         Snapshot {
             drops: self.drops(),
             icmp_errors: self.icmp_errors(),
+            echoes: self.echoes(),
             ports,
             workers: self
                 .handles
@@ -472,6 +477,15 @@ impl Pool {
             (reason.name(), count)
         };
         DropReason::ALL.iter().map(of).collect()
+    }
+
+    /// Echo requests and replies so far.
+    fn echoes(&self) -> Vec<(&'static str, u64)> {
+        let of = |what: Counted| {
+            let count = self.handles.iter().map(|h| h.echoes.get(what)).sum();
+            (what.name(), count)
+        };
+        Counted::ALL.map(of).to_vec()
     }
 
     /// ICMP errors so far by what became of them.
