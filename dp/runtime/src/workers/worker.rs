@@ -1,5 +1,6 @@
 //! One worker's thread: receive, process, send, and outside of that loop what keeps it running.
 
+mod own;
 mod waiters;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,7 +29,7 @@ use twinseal_fib::publish::Reader;
 use twinseal_fib::traffic::add;
 use twinseal_fib::{MAX_PORTS, PortIndex};
 use twinseal_forward::offloads::Offloads;
-use twinseal_forward::punt::{self, PuntKind, Punts};
+use twinseal_forward::punt::Punts;
 use twinseal_forward::reason::DropReason;
 use twinseal_forward::trace::Tracer;
 use twinseal_forward::{BATCH, Batch, Budgets, Disposition, Packet, State};
@@ -238,19 +239,6 @@ impl Worker {
         self.sort();
     }
 
-    /// Sends packets of the node's own. Says whether there was any.
-    #[cold]
-    fn inject<const TAPPED: bool>(&mut self) -> bool {
-        let now = self.wires.began.elapsed();
-        let injected = self.wires.crossing.take(now, &mut self.memory);
-        let any = !injected.is_empty();
-        let tables = self.tables.tables();
-        punt::inject(&mut self.state, tables, injected, &mut self.batch);
-        self.sort();
-        self.send::<TAPPED>();
-        any
-    }
-
     /// Sorts a batch by where its packets go.
     fn sort(&mut self) {
         let (mut asked, mut punted) = (false, false);
@@ -432,19 +420,6 @@ impl Worker {
             Command::Tap(tap) => self.taps.open(tap),
             Command::Stop => self.stop = true,
         }
-    }
-}
-
-impl Wires {
-    /// Leaves a packet to the node, and says whether there was room for it.
-    #[cold]
-    fn punt(&self, kind: PuntKind, packet: &Packet, state: &State) -> bool {
-        let (at, came) = (self.began.elapsed(), packet.came_by());
-        let room = self.crossing.punt(kind, at, came, packet.frame.data());
-        if !room {
-            state.drops.count(DropReason::PuntFull, 1);
-        }
-        room
     }
 }
 
