@@ -302,9 +302,10 @@ impl<'n> Rig<'n> {
                 Disposition::Send(port) if port == way_out(last) => continue,
                 Disposition::Drop(reason) => reason,
                 // The fixture has no other way out and knows all neighbours, and nothing may be left undecided.
-                Disposition::Send(_) | Disposition::Wait(_) | Disposition::Pending => {
-                    DropReason::PortGone
-                }
+                Disposition::Send(_)
+                | Disposition::Wait(_)
+                | Disposition::Punt(_)
+                | Disposition::Pending => DropReason::PortGone,
             };
             packets += 1;
             first.get_or_insert(reason);

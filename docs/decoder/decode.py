@@ -23,7 +23,9 @@ LINK, CIRCUIT = 1, 2
 TAG, HEADER = 16, 16  # octets
 UDP = 17
 COUNTER_LIMIT = 1 << 40
-PAYLOADS = {1: "ipv4", 2: "ipv6"}
+PAYLOADS = {1: "ipv4", 2: "ipv6", 4: "oam"}
+OAM, LINK_LABEL = 4, 0
+ECHO, ECHOES = struct.Struct(">BBHIQQ"), {0x11: "request", 0x12: "reply"}
 LINK_HEADER, CIRCUIT_HEADER = struct.Struct(">BBBBIQ"), struct.Struct(">IBBBBQ")
 
 
@@ -137,6 +139,11 @@ class Decoder:
         kind, epoch = payload_epoch >> 4, payload_epoch & 15
         said |= {"label": label, "hop_limit": hop_limit, "traffic_class": traffic_class, "circuit_lane": lane}
         said |= {"circuit_counter": counter, "payload_type": PAYLOADS.get(kind, kind)}
+        if label == LINK_LABEL:
+            # The link's own: there is no circuit, and so no lane, epoch or counter of one.
+            if (payload_epoch, lane, counter) != (OAM << 4, 0, 0):
+                raise Dropped("unknown_label")
+            return echo(sealed, said)
         keys = [key for key in self.circuits if key.entry.get("label", label) == label]
         if not keys:
             raise Dropped("unknown_label")
@@ -155,12 +162,25 @@ class Decoder:
         if counter >= COUNTER_LIMIT:
             raise Dropped("circuit_too_old")
         said |= {"circuit_id": key.entry["id"], "circuit_epoch": key.entry["epoch"], "inner": inner.hex()}
+        if kind == OAM:
+            return echo(inner, said)
         version, least = {1: (4, 20), 2: (6, 40)}[kind]
         if len(inner) < least or inner[0] >> 4 != version:
             raise Dropped("bad_ip_header")
         addresses, protocol = ((inner[12:16], inner[16:20]), inner[9]) if version == 4 else ((inner[8:24], inner[24:40]), inner[6])
         source, destination = (str(ipaddress.ip_address(address)) for address in addresses)
         said |= {"inner_src": source, "inner_dst": destination, "inner_proto": protocol}
+
+
+def echo(message: bytes, said: dict) -> None:
+    """Adds an echo request or reply to `said`."""
+    if len(message) < ECHO.size:
+        raise Dropped("oam_unknown")
+    kind, flags, reserved, session, sequence, stamp = ECHO.unpack(message[: ECHO.size])
+    if kind not in ECHOES or flags or reserved:
+        raise Dropped("oam_unknown")
+    said |= {"echo": ECHOES[kind], "session": session, "sequence": sequence, "stamp": stamp}
+    said["padding"] = len(message) - ECHO.size
 
 
 def checksum(octets: bytes) -> int:

@@ -5,7 +5,7 @@ import json
 import pathlib
 import struct
 
-from decode import CIRCUIT, CIRCUIT_HEADER, HEADER, LINK, LINK_HEADER, UDP, Decoder, Dropped, Key, checksum, circuit_aad, hkdf, pcap
+from decode import CIRCUIT, CIRCUIT_HEADER, ECHO, HEADER, LINK, LINK_HEADER, OAM, UDP, Decoder, Dropped, Key, checksum, circuit_aad, hkdf, pcap
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 V4, V6 = {"outer_src": "192.0.2.1", "outer_dst": "192.0.2.2"}, {"outer_src": "2001:db8::1", "outer_dst": "2001:db8::2"}
@@ -60,9 +60,14 @@ INPUTS = [
         "name": "chacha20-poly1305, first packet",
         "suite": "chacha20-poly1305", "link_secret": secret(0xA0), "link_epoch": 0,
         "circuit_secret": secret(0xC0), "circuit_epoch": 0, "receiver_index": 1, "lane": 0, "counter": 0, "circuit_id": 1,
-        "label": 0, "hop_limit": 1, "traffic_class": 0xFD, "circuit_lane": 0, "circuit_counter": 0, "payload_type": 2,
+        "label": 3, "hop_limit": 1, "traffic_class": 0xFD, "circuit_lane": 0, "circuit_counter": 0, "payload_type": 2,
         "source_port_salt": 0,
         "inner": udp_packet("2001:db8:1::2", "2001:db8:2::2", 63, 0xFD, b""),
+    },
+    FIRST | {
+        "name": "aes-256-gcm, echo request through a circuit, with two bytes of padding",
+        "lane": 7, "counter": 0x1122334456, "circuit_counter": 0x99AABBCCDE, "traffic_class": 0x00, "payload_type": OAM,
+        "inner": (ECHO.pack(0x11, 0, 0, 0x01020304, 5, 0x1122334455667788) + b"..").hex(),
     },
 ]  # fmt: skip
 
@@ -84,6 +89,14 @@ def seal(v: dict) -> dict:
         "link_header": link_header, "udp_payload": payload, "frame": outer_frame(payload, v),
     }  # fmt: skip
     return v | {name: value.hex() for name, value in octets.items()}
+
+
+def link_echo() -> bytes:
+    """The UDP payload of an echo reply of a link: the link's own label, and no seal but the link's."""
+    link, v = Key(LINK, link_entry(FIRST)), FIRST | {"counter": 0x1122334457}
+    header = LINK_HEADER.pack(0x11, v["lane"], 0, 0, v["receiver_index"], v["counter"])
+    message = CIRCUIT_HEADER.pack(0, 1, 0, 0, OAM << 4, 0) + ECHO.pack(0x12, 0, 0, 0x01020304, 5, 0x1122334455667788)
+    return header + link.seal(v["lane"], v["counter"], header, message)
 
 
 def link_entry(v: dict) -> dict:
@@ -152,6 +165,10 @@ def self_test() -> int:
             round_trip(v, decoder.frame(frame, whole))
     for v in computed:
         refuses(v)
+    check("a link's echo in protocol.md", link_echo().hex() in page, True)
+    said = {}
+    Decoder({"links": [link_entry(FIRST)]}).payload(link_echo(), said)
+    check("a link's echo", (said["echo"], said["session"], said["sequence"], said["padding"]), ("reply", 0x01020304, 5, 0))
     print(f"{len(computed)} vectors are as computed, shown in protocol.md, open, and do not open when changed")
     return 0
 
@@ -178,10 +195,14 @@ def round_trip(v: dict, said: dict) -> None:
     for field in same:
         check(f"{v['name']}: {field}", said[field], v[field])
     check("receiver", said["receiver"], v["receiver_index"])
-    check("payload type", said["payload_type"], f"ipv{v['payload_type'] * 2 + 2}")
+    oam = v["payload_type"] == OAM
+    check("payload type", said["payload_type"], "oam" if oam else f"ipv{v['payload_type'] * 2 + 2}")
     check("outer traffic class", said["outer_traffic_class"], v["traffic_class"])
     check("source port", said["source_port"], 49152 + (v["source_port_salt"] + v["lane"]) % 16384)
-    check("inner protocol", said["inner_proto"], UDP)
+    if oam:
+        check("echo", (said["echo"], said["session"], said["sequence"], said["padding"]), ("request", 0x01020304, 5, 2))
+    else:
+        check("inner protocol", said["inner_proto"], UDP)
 
 
 def refuses(v: dict) -> None:

@@ -3,7 +3,7 @@
 mod common;
 
 use std::os::unix::fs::FileTypeExt;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use common::{FAMILIES, PATIENCE, Path, options, route_by_edge_port};
@@ -13,7 +13,7 @@ use twinseal_lab::traffic::Until;
 use twinseal_lab::{PingConfig, VethConfig, ping};
 use twinseal_testbed::items::{install, keys, set, transmit};
 use twinseal_testbed::kernel::netdev;
-use twinseal_testbed::plan::{CIRCUIT, EDGE_PORT, Host, Router, Underlay, VRF, WEST};
+use twinseal_testbed::plan::{CIRCUIT, EAST, EDGE_PORT, Host, Router, Underlay, VRF, WEST};
 use v1::item::Item;
 
 #[test]
@@ -451,6 +451,127 @@ fn delete_route(prefix: &str) -> v1::Change {
             item: Some(v1::item_ref::Item::Route(route)),
         })),
     }
+}
+
+/// What `ctl ping` begins to ask, as JSON.
+#[track_caller]
+fn begin_ping(path: &Path, router: Router, whom: [&str; 2], more: &[&str]) -> Child {
+    let mut ping = path.ctl(router);
+    ping.arg("ping").args(whom).args(["--json"]).args(more);
+    ping.stdout(Stdio::piped()).spawn().expect("it starts")
+}
+
+/// Whether it ends well, and how many were sent and answered by its last line, which each request's lines must bear out.
+#[track_caller]
+fn pinged(ping: Child) -> (bool, u64, u64) {
+    let output = ping.wait_with_output().expect("it ends");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let lines = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(line));
+    let mut lines: Vec<serde_json::Value> = lines.collect();
+    let sums = lines.pop().unwrap_or_else(|| panic!("nothing was told"));
+    let answered = lines.iter().filter(|line| line["answered"] == true);
+    assert!(
+        answered
+            .clone()
+            .all(|line| line["rtt_nanos"].as_u64() > Some(0))
+    );
+    let number = |field: &str| sums[field].as_u64().unwrap_or_else(|| panic!("{sums}"));
+    let (sent, all) = (number("sent"), number("answered"));
+    assert_eq!((lines.len() as u64, answered.count() as u64), (sent, all));
+    (output.status.success(), sent, all)
+}
+
+#[test]
+fn the_far_ends_of_links_and_circuits_answer_and_a_cut_transit_is_loss() {
+    let mut options = options();
+    options.workers = 2;
+    let Some(mut path) = Path::start(options) else {
+        return;
+    };
+    let (circuit, west, east) = (["circuit", CIRCUIT], ["link", WEST], ["link", EAST]);
+    let carried = |path: &mut Path| {
+        let mut stats = path.controller.stats(Router::EdgeA).expect("counters");
+        let circuit = stats.circuits.remove(0);
+        (circuit.sent_packets, circuit.received_packets)
+    };
+    let before = carried(&mut path);
+    let quick = ["--count", "10", "--interval", "0.05", "--timeout", "10"];
+    for (router, whom) in [
+        (Router::EdgeA, circuit),
+        (Router::EdgeB, circuit),
+        (Router::EdgeA, west),
+        (Router::Transit, west),
+        (Router::Transit, east),
+    ] {
+        let told = pinged(begin_ping(&path, router, whom, &quick));
+        assert_eq!(
+            told,
+            (true, 10, 10),
+            "{router:?} {whom:?}: {:?}",
+            path.drops()
+        );
+    }
+    assert_eq!(carried(&mut path), before, "no circuit carried anything");
+    let stats = path.controller.stats(Router::EdgeA).expect("counters");
+    let echoes = stats.echoes.iter().map(|it| (&*it.name, it.value));
+    assert_eq!(
+        echoes.collect::<Vec<_>>(),
+        [
+            ("requests_sent", 20),
+            ("requests_answered", 20),
+            ("replies_received", 20)
+        ]
+    );
+
+    // The transit node loses the circuit's labels: the circuit is cut, and the links beside it are not.
+    let transit = path.controller.get(Router::Transit).expect("its state");
+    let labels = transit
+        .items
+        .into_iter()
+        .filter_map(|item| match item.item {
+            Some(Item::Label(it)) => Some(v1::item_ref::Item::Label(v1::LabelRef {
+                link: it.link,
+                label: it.label,
+            })),
+            _ => None,
+        });
+    let cut = labels.map(|label| v1::Change {
+        change: Some(v1::change::Change::Delete(v1::ItemRef {
+            item: Some(label),
+        })),
+    });
+    path.controller
+        .apply(Router::Transit, cut.collect())
+        .expect("labels go");
+    let short = ["--count", "5", "--interval", "0.05", "--timeout", "0.2"];
+    let lost = begin_ping(&path, Router::EdgeA, circuit, &short);
+    let beside = begin_ping(&path, Router::EdgeA, west, &quick);
+    assert_eq!(pinged(lost), (false, 5, 0));
+    assert_eq!(pinged(beside), (true, 10, 10));
+    assert_eq!(path.dropped(Router::Transit, "unknown_label"), 5);
+
+    let refused = |path: &Path, name: &str| {
+        let mut ping = path.ctl(Router::EdgeA);
+        let output = ping.args(["ping", "link", name, "--count", "1"]).output();
+        let output = output.expect("it ends");
+        let why = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), why)
+    };
+    let (status, why) = refused(&path, "nobody");
+    assert_eq!(status, Some(1));
+    assert!(why.contains("there is no link \"nobody\""), "{why}");
+    // A client has two at a time, and their places again when it goes.
+    let long = ["--count", "1000", "--interval", "0.05"];
+    let mut held = [(); 2].map(|()| begin_ping(&path, Router::EdgeA, west, &long));
+    wait_until(|| refused(&path, WEST).1.contains("2 pings of this client"));
+    for ping in &mut held {
+        ping.kill().expect("it runs");
+        ping.wait().expect("it ends");
+    }
+    wait_until(|| refused(&path, WEST).0 == Some(0));
+    path.finish();
 }
 
 #[test]

@@ -361,6 +361,8 @@ fn operators_may_and_viewers_may_not() {
             capture.expect_err("a viewer").code(),
             Code::PermissionDenied
         );
+        let ping = client.ping(v1::PingRequest::default()).await;
+        assert_eq!(ping.expect_err("a viewer").code(), Code::PermissionDenied);
         let explained = client.explain(v1::ExplainRequest::default()).await;
         assert_eq!(
             explained.expect_err("no vrf").code(),
@@ -379,6 +381,9 @@ fn operators_may_and_viewers_may_not() {
             }
             let trace = client.trace(v1::TraceRequest::default()).await;
             trace.expect("it may");
+            let ping = client.ping(v1::PingRequest::default()).await;
+            let nobody = ping.expect_err("it may, and names nobody");
+            assert_eq!(nobody.code(), Code::InvalidArgument, "{nobody}");
         }
     });
     node.stop();

@@ -43,7 +43,7 @@ use tls::{Identity, TlsError};
 pub enum Role {
     /// Look.
     Viewer,
-    /// Also act on the running node: drain, trace, capture.
+    /// Also act on the running node: drain, trace, capture, ping.
     Operator,
     /// Also change what it does.
     Admin,
@@ -321,7 +321,7 @@ pub fn needed(method: &str) -> Role {
         "Get" | "List" | "Stats" | "ListStats" | "Watch" | "Usage" | "Explain" => Role::Viewer,
         // Of reflection and of the health service, which has a List and a Watch too.
         "ServerReflectionInfo" | "Check" => Role::Viewer,
-        "Drain" | "Trace" | "Capture" => Role::Operator,
+        "Drain" | "Trace" | "Capture" | "Ping" => Role::Operator,
         _ => Role::Admin,
     }
 }
@@ -330,6 +330,6 @@ pub fn needed(method: &str) -> Role {
 pub fn endless(method: &str) -> bool {
     matches!(
         method,
-        "Watch" | "Trace" | "Capture" | "ServerReflectionInfo"
+        "Watch" | "Trace" | "Capture" | "Ping" | "ServerReflectionInfo"
     )
 }

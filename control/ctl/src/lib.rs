@@ -9,6 +9,7 @@ mod drain;
 mod events;
 mod output;
 mod pcapng;
+mod ping;
 pub mod print;
 mod stats;
 mod taps;
@@ -51,6 +52,8 @@ enum Command {
     Trace(taps::TraceArgs),
     /// Copy the frames of a port as they are on the wire: on an edge port in plaintext. The node's audit log has it.
     Capture(taps::CaptureArgs),
+    /// Ask the other end of a link or circuit for echoes, and tell round-trip times and loss.
+    Ping(ping::PingArgs),
     /// Tell where a packet would be led by the tables of this moment.
     Explain(taps::ExplainArgs),
     /// Print the desired state as a state file, and what became of it as comments in it.
@@ -82,6 +85,7 @@ pub fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
             Command::Undrain(undrain) => drain::undrain(args.target, undrain).await,
             Command::Trace(trace) => taps::trace(args.target.connect().await?, trace).await,
             Command::Capture(capture) => taps::capture(args.target.connect().await?, capture).await,
+            Command::Ping(ping) => ping::ping(args.target.connect().await?, ping).await,
             Command::Explain(explain) => taps::explain(args.target.connect().await?, explain).await,
             Command::Get(output) => get(args.target.connect().await?, output).await,
             Command::Stats(stats) => stats::run(args.target.connect().await?, &stats).await,

@@ -6,6 +6,7 @@ use twinseal_api::v1;
 use crate::apply::Transaction;
 use crate::audit::{Entry, Tapping, Written};
 use crate::events::{FaultKind, Log};
+use crate::pings::Pinging;
 use crate::report::{Counts, Moment};
 use crate::restore::not_stored;
 use crate::store::Stored;
@@ -24,6 +25,12 @@ pub(super) enum Command {
     Drain(v1::DrainRequest, String, Entry, Reply<Vec<v1::DrainState>>),
     Capture(v1::CaptureRequest, Tapping, TapReply<Captured>),
     Trace(v1::TraceRequest, Tapping, TapReply<Traced>),
+    Ping(
+        v1::PingRequest,
+        String,
+        Entry,
+        oneshot::Sender<(Result<Pinging, Refused>, Written)>,
+    ),
     Told(Vec<Taken>, oneshot::Sender<Vec<v1::TracedPacket>>),
     Explain(
         v1::ExplainRequest,
@@ -156,6 +163,19 @@ impl NodeHandle {
         let (tapped, written) = self.ask(trace).await?;
         written.done().await;
         Ok(tapped)
+    }
+
+    /// Begins to ask the other end of a link or circuit for echoes, for a client of this name.
+    pub async fn ping(
+        &self,
+        request: v1::PingRequest,
+        client: String,
+        entry: Entry,
+    ) -> Result<Result<Pinging, Refused>, Stopped> {
+        let ping = |reply| Command::Ping(request, client, entry, reply);
+        let (begun, written) = self.ask(ping).await?;
+        written.done().await;
+        Ok(begun)
     }
 
     /// Traces as the API tells them.

@@ -20,6 +20,7 @@ pub mod keys;
 pub mod lines;
 pub mod node;
 pub mod parts;
+pub mod pings;
 pub mod ports;
 pub mod requests;
 pub mod state_dir;

@@ -24,6 +24,7 @@ use crate::keys::{Live, SaConfig};
 use crate::limits::Watch;
 use crate::losses::Losses;
 use crate::netlink::{Changed, Netlink};
+use crate::pings::Pings;
 use crate::ports::Ports;
 use crate::requested::Requested;
 use crate::requests::Requests;
@@ -87,6 +88,7 @@ pub struct Node {
     pub(super) watch: Watch,
     pub(super) drains: Drains,
     pub(super) taps: OpenTaps,
+    pub(super) pings: Option<Pings>,
     pub(super) pending: Option<Pending>,
     pub(super) restoring: Option<Restoring>,
     /// What a rollback could not restore yet.
@@ -128,11 +130,12 @@ impl Node {
         name: String,
         sa: SaConfig,
         wanted: state_dir::Wanted,
-        pool: Pool,
+        mut pool: Pool,
         events: Events,
         accounts: Accounts,
         access: Access,
     ) -> Self {
+        let pings = pool.exchange().and_then(Pings::start);
         Self {
             audit: Audit::to_log(&name),
             name,
@@ -162,6 +165,7 @@ impl Node {
             watch: Watch::default(),
             drains: Drains::default(),
             taps: OpenTaps::default(),
+            pings,
             pending: None,
             restoring: None,
             unrestored: None,
@@ -257,6 +261,8 @@ impl Node {
             workers = self.pool.workers(),
             "stopping: gives the devices back to the kernel"
         );
+        // Whoever waits for echoes sees the end.
+        drop(self.pings);
         drop(self.ports);
         self.pool.stop();
         self.accounts.finish(&self.events);
@@ -302,6 +308,12 @@ impl Node {
             Command::Trace(request, tapping, reply) => {
                 let opened = self.trace(&request);
                 let _ = reply.send(self.tapped(opened, tapping));
+            }
+            Command::Ping(request, client, entry, reply) => {
+                let begun = self.ping(&request, &client);
+                let generation = begun.as_ref().map(|_| self.state.generation);
+                let written = self.audit.write(entry, generation.into());
+                let _ = reply.send((begun, written));
             }
             Command::Told(taken, reply) => {
                 let _ = reply.send(self.told(&taken));

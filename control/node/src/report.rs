@@ -217,6 +217,7 @@ impl Counts {
             ports: ports.collect(),
             drops: counters(&snapshot.drops),
             icmp_errors: counters(&snapshot.icmp_errors),
+            echoes: counters(&snapshot.echoes),
             provider: moment.head.provider.clone(),
             drains: drains.collect(),
             refusals: counters(refusals),

@@ -6,6 +6,7 @@ mod apply;
 mod bound;
 mod drain;
 mod get;
+mod ping;
 mod replace;
 mod run;
 mod service;

@@ -5,7 +5,7 @@ use twinseal_api::v1;
 use twinseal_api::v1::control_server::Control;
 
 use crate::status::stopped;
-use crate::{get, status, taps, usage, watch};
+use crate::{get, ping, status, taps, usage, watch};
 use twinseal_access::{Access, Caller};
 use twinseal_node::audit::Audit;
 use twinseal_node::handle::NodeHandle;
@@ -100,6 +100,18 @@ impl Control for Service {
     ) -> Result<Response<Self::CaptureStream>, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
         self.capture(caller, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    type PingStream = ping::Pings;
+
+    async fn ping(
+        &self,
+        request: Request<v1::PingRequest>,
+    ) -> Result<Response<Self::PingStream>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
+        self.ping(caller, request.into_inner())
             .await
             .map(Response::new)
     }

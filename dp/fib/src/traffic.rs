@@ -13,11 +13,22 @@ use super::prefetch::prefetch;
 pub struct Traffic {
     // Found from within the entry of the link or circuit, with no other place to look at in between.
     cells: Arc<[CachePadded<Cell>]>,
-    drops: Arc<[AtomicU64; REASONS]>,
+    rare: Arc<Rare>,
+}
+
+/// What all workers count in one place.
+#[derive(Debug)]
+struct Rare {
+    drops: [AtomicU64; REASONS],
+    /// In the low 16 bits how many answers were given, in the others the time of which they are.
+    answers: AtomicU64,
 }
 
 /// Reasons of drops that can be told apart, by their numbers.
-pub const REASONS: usize = 40;
+pub const REASONS: usize = 42;
+
+/// Answers to maintenance requests that a link or circuit gives in one unit of time, by whichever workers.
+pub const ANSWERS: u16 = 10;
 
 /// One worker's share.
 #[derive(Default, Debug)]
@@ -52,7 +63,10 @@ impl Traffic {
     pub fn new(workers: usize) -> Self {
         Self {
             cells: (0..workers).map(|_| CachePadded::default()).collect(),
-            drops: Arc::new(std::array::from_fn(|_| AtomicU64::new(0))),
+            rare: Arc::new(Rare {
+                drops: std::array::from_fn(|_| AtomicU64::new(0)),
+                answers: AtomicU64::new(0),
+            }),
         }
     }
 
@@ -63,7 +77,7 @@ impl Traffic {
 
     /// Whether nobody else has them.
     pub fn is_last(&self) -> bool {
-        Arc::strong_count(&self.cells) == 1 && Arc::strong_count(&self.drops) == 1
+        Arc::strong_count(&self.cells) == 1 && Arc::strong_count(&self.rare) == 1
     }
 
     /// Where they are: the same only for the same counters.
@@ -100,16 +114,33 @@ impl Traffic {
     /// Counts a packet that was dropped for the reason of this number. Any thread may call it.
     #[cold]
     pub fn dropped(&self, reason: usize) {
-        if let Some(drops) = self.drops.get(reason) {
+        if let Some(drops) = self.rare.drops.get(reason) {
             drops.fetch_add(1, Relaxed);
         }
     }
 
     /// How many were dropped for the reason of this number.
     pub fn drops(&self, reason: usize) -> u64 {
-        self.drops
+        self.rare
+            .drops
             .get(reason)
             .map_or(0, |drops| drops.load(Relaxed))
+    }
+
+    /// Whether one more maintenance request may be answered at time `now`, in units; if so it is taken for answered.
+    /// There are [`ANSWERS`] a unit. Any thread may call it.
+    #[cold]
+    pub fn answers(&self, now: u64) -> bool {
+        let take = |word: u64| match word as u16 {
+            // Workers look at the clock one after the other: a time that is behind gives no more.
+            _ if now > word >> 16 => Some(now << 16 | 1),
+            ANSWERS.. => None,
+            _ => Some(word + 1),
+        };
+        self.rare
+            .answers
+            .fetch_update(Relaxed, Relaxed, take)
+            .is_ok()
     }
 
     /// The sums, each no older than the call.
@@ -178,6 +209,19 @@ impl Drop for Tally<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_are_so_many_a_unit_of_time() {
+        let traffic = Traffic::new(1);
+        let given = |now| (0..100).filter(|_| traffic.answers(now)).count() as u16;
+        // The first time is the one that counting begins with.
+        assert_eq!(given(0), ANSWERS);
+        for now in [1, 2, 0x8001, 1 << 47] {
+            assert_eq!(given(now), ANSWERS, "at {now}");
+            assert_eq!(given(now), 0);
+        }
+        assert_eq!(given(3), 0, "a clock that is behind");
+    }
 
     #[test]
     fn a_tally_counts_each_packet_where_it_belongs() {

@@ -6,7 +6,7 @@ use zerocopy::FromBytes;
 
 use super::jobs::{Opened, Opening};
 use super::reason::{DropReason, Refused};
-use super::{Batch, Departure, Packet, Slot, Stage, State, at, link, refuse};
+use super::{Batch, Departure, Packet, Slot, Stage, State, at, link, oam, refuse};
 use twinseal_fib::traffic::{Tally, Traffic};
 use twinseal_fib::{Circuit, Tables};
 use twinseal_wire::ecn;
@@ -16,7 +16,7 @@ use twinseal_wire::overlay::{CircuitHeader, OVERHEAD, PayloadType};
 const HEADER: usize = size_of::<CircuitHeader>();
 
 /// Opens; afterwards the frame is the inner packet.
-pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
+pub(super) fn open(state: &mut State, tables: &Tables, batch: &mut Batch) {
     let opened = {
         let mut opening = Opening::new();
         gather(tables, batch, &mut opening);
@@ -36,11 +36,14 @@ fn gather<'a>(tables: &'a Tables, batch: &'a mut Batch, opening: &mut Opening<'a
 }
 
 #[inline(never)]
-fn accept_all(state: &State, tables: &Tables, batch: &mut Batch, opened: &Opened) {
+fn accept_all(state: &mut State, tables: &Tables, batch: &mut Batch, opened: &Opened) {
     let mut tally = Tally::new(state.worker, Traffic::received);
     for (slot, packet) in at(batch, Stage::CircuitOpen) {
         if opened.fresh(slot) {
-            accept(tables.circuit(packet.meta.from.circuit), &mut tally, packet);
+            let circuit = tables.circuit(packet.meta.from.circuit);
+            if !accept(circuit, &mut tally, packet) {
+                oam::of_circuit(state, tables, packet);
+            }
         } else {
             let replay = opened.replay(slot);
             packet.drop(replay.map_or(DropReason::CircuitAuthentication, stale));
@@ -62,10 +65,11 @@ fn decapsulate<'a>(
         .split_first_chunk_mut::<HEADER>()
         .ok_or(DropReason::Truncated)?;
     let header: CircuitHeader = zerocopy::transmute!(*header);
-    if !matches!(
+    let is_ip = matches!(
         header.payload(),
         Some(PayloadType::Ipv4 | PayloadType::Ipv6)
-    ) {
+    );
+    if !is_ip && !oam::is_oam(&header) {
         return Err(DropReason::UnsupportedPayload);
     }
     let sa = circuit.receive[usize::from(header.epoch_low())]
@@ -85,28 +89,27 @@ fn stale(said: Replay) -> DropReason {
     }
 }
 
-/// Takes header and tag off a packet that nobody sent before.
+/// Takes header and tag off a packet that nobody sent before. False if it is no IP packet of the version that the header says.
 #[inline]
-fn accept<'t>(circuit: &'t Circuit, tally: &mut Tally<'t>, packet: &mut Packet) {
+fn accept<'t>(circuit: &'t Circuit, tally: &mut Tally<'t>, packet: &mut Packet) -> bool {
     let data = packet.frame.data();
     let Ok((header, inner)) = CircuitHeader::ref_from_prefix(data) else {
-        return packet.drop(DropReason::Truncated);
+        return false;
     };
     let class = header.traffic_class;
-    let claimed = match header.payload() {
-        Some(PayloadType::Ipv4) => 4,
-        _ => 6,
-    };
+    // 4 or 6; of other payload types more than any version.
+    let claimed = 8u8.wrapping_sub((header.payload_epoch >> 4 ^ 3) << 1);
     // Of an empty packet this is the tag's.
     let version = inner.first().map_or(0, |octet| octet >> 4);
     let inside = inner.len().saturating_sub(TAG_LEN);
     if version != claimed || inside == 0 || !packet.frame.narrow(HEADER, inside) {
-        return packet.drop(DropReason::BadIpHeader);
+        return false;
     }
     tally.add(&circuit.traffic, inside);
     packet.meta.from.vrf = circuit.vrf;
     packet.meta.from.circuit_class = Some(class);
     packet.stage = Stage::Route;
+    true
 }
 
 /// Asks the processor for keys and replay windows, which a batch of one label needs not: first for where they are, then for

@@ -7,17 +7,17 @@ use zerocopy::FromBytes;
 use super::link::{self, Links};
 use super::lookups::{Found, Lookups};
 use super::reason::DropReason;
-use super::{Account, Batch, Packet, Stage, State, at, circuit};
+use super::{Account, Batch, Packet, Stage, State, at, circuit, oam};
 use twinseal_fib::trie::Number;
 use twinseal_fib::{Circuit, LabelAction, Swap, Tables, hash};
 use twinseal_wire::ecn;
 use twinseal_wire::overlay::CircuitHeader;
 
-pub(super) fn follow(state: &State, tables: &Tables, batch: &mut Batch) {
+pub(super) fn follow(state: &mut State, tables: &Tables, batch: &mut Batch) {
     let found = look_up(tables, batch);
     tables.prefetch_swaps(found.distinct());
     let many = found.distinct().len() > 1;
-    act_all(tables, batch, &found, many);
+    act_all(state, tables, batch, &found, many);
     if many {
         circuit::prefetch_receive(state, tables, batch);
     }
@@ -39,7 +39,7 @@ fn look_up(tables: &Tables, batch: &mut Batch) -> Found {
 }
 
 #[inline(never)]
-fn act_all(tables: &Tables, batch: &mut Batch, found: &Found, many: bool) {
+fn act_all(state: &mut State, tables: &Tables, batch: &mut Batch, found: &Found, many: bool) {
     let mut links = Links::of(tables);
     for (slot, packet) in at(batch, Stage::Label) {
         let action = tables.label_action(found.of(slot));
@@ -50,6 +50,7 @@ fn act_all(tables: &Tables, batch: &mut Batch, found: &Found, many: bool) {
                     prefetch_circuit(tables, packet);
                 }
             }
+            Err(DropReason::UnknownLabel) => oam::of_link(state, tables, packet),
             Err(reason) => packet.drop(reason),
         }
     }

@@ -17,6 +17,7 @@
 
 mod budget;
 mod circuit;
+pub mod echoes;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 mod flow;
@@ -25,8 +26,10 @@ mod jobs;
 mod label;
 mod link;
 mod lookups;
+mod oam;
 pub mod offloads;
 mod parse;
+pub mod punt;
 pub mod reason;
 mod route;
 pub mod told;
@@ -39,7 +42,9 @@ use twinseal_crypto::{LaneOwner, TAG_LEN};
 use twinseal_xsk::Frame;
 
 pub use budget::Budgets;
+use echoes::Echoes;
 use offloads::Offloads;
+use punt::{PuntKind, Punts};
 use reason::{DropReason, Drops};
 use twinseal_fib::{CircuitIndex, LinkIndex, NeighbourKey, PortIndex, Tables, VrfIndex, hash};
 
@@ -82,6 +87,8 @@ pub enum Disposition {
     /// As [`Disposition::Send`], once this neighbour's hardware address is known: it is to be the frame's destination,
     /// which is left blank. Whoever gives up waiting counts [`DropReason::NeighbourUnresolved`].
     Wait(Waiting),
+    /// The frame is for the node itself.
+    Punt(PuntKind),
     /// The frame is to be freed; the drop is counted already.
     Drop(DropReason),
 }
@@ -113,6 +120,8 @@ struct Meta {
     account: Account,
     /// Why a packet was dropped, if this is the ICMP error about it.
     answered: Option<DropReason>,
+    /// Whether a punted packet came out of a circuit, and not of a link alone.
+    out_of: bool,
 }
 
 /// Where a packet came from. Each field is set by the stage that learns it, and means nothing before.
@@ -185,12 +194,18 @@ pub struct State {
     pub drops: Arc<Drops>,
     /// Counters of ICMP errors.
     pub told: Arc<told::Errors>,
+    /// Counters of echo requests and replies.
+    pub echoes: Arc<Echoes>,
     /// What packets of the last batch wait for; beside it, as it would make every packet larger.
     waiting: ArrayVec<Awaited, BATCH>,
     /// ICMP errors that may still be sent; the worker adds to it by the clock.
     pub errors: Budgets,
     /// What the batches so far left to a device; the worker takes it out.
     pub offloads: Offloads,
+    /// Packets that may still be punted; the worker adds to it by the clock.
+    pub punts: Punts,
+    /// The time in units of the budgets of maintenance answers, the same for all workers of a node; the worker sets it.
+    pub now: u64,
 }
 
 /// A neighbour whose hardware address a packet waits for.
@@ -210,9 +225,12 @@ impl State {
             lanes,
             drops: Arc::default(),
             told: Arc::default(),
+            echoes: Arc::default(),
             waiting: ArrayVec::new(),
             errors: Budgets::of(0),
             offloads: Offloads::default(),
+            punts: Punts::default(),
+            now: 0,
         }
     }
 
@@ -247,6 +265,7 @@ impl Packet {
                 },
                 account: Account::Node,
                 answered: None,
+                out_of: false,
             },
         }
     }

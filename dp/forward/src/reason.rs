@@ -63,7 +63,7 @@ drop_reasons! {
     HopLimit => "hop_limit",
     /// Congestion was marked on a packet that cannot carry the mark (RFC 6040).
     EcnViolation => "ecn_violation",
-    /// A payload type that we do not forward.
+    /// A payload type that we neither forward nor answer.
     UnsupportedPayload => "unsupported_payload",
     /// The circuit has no receive key of this epoch.
     UnknownEpoch => "unknown_epoch",
@@ -108,6 +108,14 @@ drop_reasons! {
     PortGone => "port_gone",
     /// The port that it should leave by takes no more.
     TransmitFull => "transmit_full",
+    /// A maintenance message (OAM) of a version, type or flags that we do not speak.
+    OamUnknown => "oam_unknown",
+    /// A maintenance request of a link or circuit that has had all of its answers for the moment.
+    OamBudget => "oam_budget",
+    /// It is for the node itself, and more of its kind have come than the node looks at for the moment.
+    PuntBudget => "punt_budget",
+    /// It is for the node itself, which is behind with those before it.
+    PuntFull => "punt_full",
 }
 
 const _: () = assert!(

@@ -142,7 +142,7 @@ impl Trace {
             (Stage::LinkOpen, Stage::Label) => {
                 self.from.label = label(data);
             }
-            (Stage::Label, Stage::LinkSeal) => {
+            (Stage::Label | Stage::CircuitOpen, Stage::LinkSeal) => {
                 self.into.link = Some(meta.to.link);
                 self.into.label = label(data);
             }

@@ -11,6 +11,7 @@ pub mod ethernet;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 pub mod ip;
+pub mod oam;
 pub mod overlay;
 pub mod udp;
 

@@ -94,7 +94,7 @@ pub enum PayloadType {
     Ipv6 = 2,
     /// An Ethernet frame without its check sequence. Reserved: this version drops it.
     Ethernet = 3,
-    /// Operations and maintenance. Reserved: this version drops it.
+    /// Operations and maintenance of the circuit or link itself: [`oam`](super::oam).
     Oam = 4,
 }
 

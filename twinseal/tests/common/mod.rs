@@ -283,16 +283,21 @@ impl Path {
     /// What `ctl explain` says of a packet of the tenant's.
     #[track_caller]
     pub(crate) fn explain(&self, router: Router, destination: &str) -> String {
+        let mut explain = self.ctl(router);
+        explain.args(["explain", "--vrf", VRF, "--destination", destination]);
+        let output = explain.output().expect("the program starts");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// `ctl` of a router's node, without its subcommand.
+    #[track_caller]
+    pub(crate) fn ctl(&self, router: Router) -> Command {
         let mut sockets = self.network.sockets();
         let socket = sockets.find(|(known, _)| *known == router);
-        let socket = socket.expect("the router runs").1;
-        let output = Command::new(env!("CARGO_BIN_EXE_twinseal"))
-            .args(["ctl", "--socket"])
-            .arg(socket)
-            .args(["explain", "--vrf", VRF, "--destination", destination])
-            .output()
-            .expect("the program starts");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        let mut ctl = Command::new(env!("CARGO_BIN_EXE_twinseal"));
+        ctl.args(["ctl", "--socket"]);
+        ctl.arg(socket.expect("the router runs").1);
+        ctl
     }
 
     /// A router's counter of drops for one reason.

@@ -96,7 +96,7 @@ fn circuit_headers(attack: &mut Attack<'_>, east: &Forger) {
     });
     attack.dropped(DropReason::UnknownLabel, &labels.map(packet));
     let right = east.circuit_header().payload_epoch;
-    let kinds = (0..16).filter(|kind| !matches!(kind, 1 | 2));
+    let kinds = (0..16).filter(|kind| !matches!(kind, 1 | 2 | 4));
     let kinds: Vec<_> = kinds
         .map(|kind| packet(with(kind << 4 | right & 15)))
         .collect();
@@ -113,6 +113,8 @@ fn circuit_headers(attack: &mut Attack<'_>, east: &Forger) {
     attack.dropped(DropReason::CircuitTooOld, &beyond.map(packet));
 
     // What only the circuit's other end could send: both seals are good, and still there is no packet in them.
+    let oam = with(PayloadType::Oam.with_epoch(right.into()));
+    attack.dropped(DropReason::OamUnknown, &[packet(oam)]);
     let six = with(PayloadType::Ipv6.with_epoch(right.into()));
     let nothing = east.packet(east.circuit_header(), &[]);
     attack.dropped(DropReason::BadIpHeader, &[packet(six), nothing]);

@@ -15,6 +15,7 @@ use twinseal_crypto::{
 };
 use twinseal_fib::outer::Outer;
 use twinseal_wire::ethernet::Mac;
+use twinseal_wire::oam::{ECHO_REPLY, Echo, LINK_LABEL};
 use twinseal_wire::overlay::{CircuitHeader, DEFAULT_PORT, LinkHeader, PayloadType, TYPE_DATA};
 use zerocopy::IntoBytes;
 
@@ -189,6 +190,36 @@ fn packets_made_of_their_parts_are_the_published_octets() {
                 v.name
             );
         }
+    }
+}
+
+#[test]
+fn a_links_echo_made_of_its_parts_is_on_the_page() {
+    let page = include_str!("../../../docs/protocol.md");
+    let page: String = page.split_whitespace().collect();
+    let mut v = vectors().remove(0);
+    v.counter += 2;
+    let header = CircuitHeader {
+        label: LINK_LABEL.into(),
+        hop_limit: 1,
+        traffic_class: 0,
+        lane: 0,
+        payload_epoch: PayloadType::Oam.with_epoch(0),
+        counter: 0.into(),
+    };
+    let reply = Echo {
+        kind: ECHO_REPLY,
+        stamp: 0x1122_3344_5566_7788.into(),
+        ..Echo::request(0x0102_0304, 5)
+    };
+    for provider in providers() {
+        let lane = only_lane(v.lane);
+        let sa = v.seal_sa(*provider, Layer::Link, &lane);
+        let link = v.link_header();
+        let plain = [header.as_bytes(), reply.as_bytes()].concat();
+        let sealed = seal(&sa, (v.lane, v.counter), link.aad(), &plain);
+        let payload = hex(&[link.as_bytes(), &sealed].concat());
+        assert!(page.contains(&payload), "{payload}");
     }
 }
 

@@ -11,11 +11,15 @@ use twinseal_fib::{
 use twinseal_forward::fixture::{
     EAST, EDGE, EPOCH, LABEL_AT_TRANSIT, Node, Path, RECEIVER_AT_TRANSIT, Seal, WEST, host_mac, mac,
 };
-use twinseal_forward::{Disposition, State};
+use twinseal_forward::punt::{Towards, inject};
+use twinseal_forward::reason::DropReason;
+use twinseal_forward::{Batch, Disposition, State};
 use twinseal_wire::ip::checksum;
 
 use crate::{RECEIVER, Vector, hex, only_lane, unhex, vectors};
 
+/// The payload type of maintenance.
+const OAM: u8 = 4;
 /// Ethernet and IPv4 headers, and UDP's.
 const OUTER_V4: usize = 14 + 20 + 8;
 
@@ -54,10 +58,14 @@ fn nodes_send_the_published_frames() {
         circuit.id = v.circuit_id;
         circuit.transmit = Some(Arc::new(v.seal_sa(provider, Layer::Circuit, &edge)));
         path.a.state = State::new(0, edge.1);
-        let frame = host_frame(&v);
-        let sent = if by_transit {
+        let sent = if v.payload_type == OAM {
+            circuit.hop_limit = v.hop_limit;
+            circuit.label = v.label;
+            path.a.tables.links[0] = far;
+            injected(&mut path.a, &unhex(&v.inner))
+        } else if by_transit {
             circuit.hop_limit = v.hop_limit + 1;
-            let frame = sent(&mut path.a, EDGE, frame);
+            let frame = sent(&mut path.a, EDGE, host_frame(&v));
             let link = LinkIndex(1);
             path.transit.state = State::new(0, transit.1);
             path.transit.tables.links[1] = Link { port: EAST, ..far };
@@ -72,7 +80,7 @@ fn nodes_send_the_published_frames() {
             circuit.hop_limit = v.hop_limit;
             circuit.label = v.label;
             path.a.tables.links[0] = far;
-            sent(&mut path.a, EDGE, frame)
+            sent(&mut path.a, EDGE, host_frame(&v))
         };
         assert_eq!(hex(&sent), v.frame, "{}", v.name);
     }
@@ -99,6 +107,12 @@ fn nodes_open_the_published_frames() {
         let epoch = v.circuit_epoch as usize & 15;
         circuit.receive[epoch] = Some(Arc::new(v.open_sa(provider, Layer::Circuit)));
 
+        if v.payload_type == OAM {
+            // It is a request, and would be answered if there were a key for that.
+            let (disposition, _) = b.run(WEST, &[unhex(&v.frame)]).remove(0);
+            assert_eq!(disposition, Disposition::Drop(DropReason::NoTransmitKey));
+            continue;
+        }
         let frame = sent(&mut b, WEST, unhex(&v.frame));
         assert_eq!(frame[..6], host_mac(3).0);
         let marks = v.traffic_class & 3;
@@ -184,6 +198,24 @@ fn congested(mut frame: Vec<u8>, traffic_class: u8) -> Vec<u8> {
     let sum = checksum(&frame[14..OUTER_V4 - 8]);
     frame[24..26].copy_from_slice(&sum.to_be_bytes());
     frame
+}
+
+/// What a node sends for a message of its own into its circuit.
+fn injected(node: &mut Node, message: &[u8]) -> Vec<u8> {
+    let mut frame = node.memory.alloc().expect("a frame");
+    assert!(frame.copy_from(message));
+    let mut batch = Batch::new();
+    let towards = Towards::Circuit(CircuitIndex(0));
+    inject(
+        &mut node.state,
+        &node.tables,
+        [(frame, towards)],
+        &mut batch,
+    );
+    let packet = batch.pop().expect("it was put in");
+    let sent = packet.frame.data().to_vec();
+    node.memory.free(packet.frame);
+    sent
 }
 
 fn sent(node: &mut Node, port: PortIndex, frame: Vec<u8>) -> Vec<u8> {

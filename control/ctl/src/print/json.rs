@@ -145,6 +145,7 @@ pub(crate) fn stats_json(stats: &v1::StatsResponse) -> Value {
         "circuits": stats.circuits.iter().map(traffic).collect::<Vec<_>>(),
         "drops": counters(&stats.drops),
         "icmp_errors": counters(&stats.icmp_errors),
+        "echoes": counters(&stats.echoes),
         "refusals": counters(&stats.refusals),
         "drains": stats.drains.iter().map(drain).collect::<Vec<_>>(),
         "workers": stats.workers.iter().map(worker).collect::<Vec<_>>(),

@@ -245,6 +245,7 @@ pub(super) fn stats(out: &mut impl Write, stats: &v1::StatsResponse) -> io::Resu
     table.print(out)?;
     counters(out, "DROPS", &stats.drops)?;
     counters(out, "ICMP ERRORS", &stats.icmp_errors)?;
+    counters(out, "ECHOES", &stats.echoes)?;
     counters(out, "REFUSED CLIENTS", &stats.refusals)?;
     for port in &stats.ports {
         counters(
@@ -350,5 +351,6 @@ pub(super) fn rates(
         provider: now.provider.clone(),
         drains: now.drains.clone(),
         refusals: by_name(&now.refusals, &before.refusals),
+        echoes: by_name(&now.echoes, &before.echoes),
     }
 }

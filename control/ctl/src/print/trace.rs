@@ -45,6 +45,7 @@ pub(crate) fn traced(it: &v1::TracedPacket) -> String {
                 it.reason, it.out_port
             )
         }
+        v1::PacketFate::Punted => "; for the node itself".to_owned(),
         v1::PacketFate::Unspecified => "; its fate is of a later version".to_owned(),
     };
     text
@@ -119,6 +120,7 @@ pub(crate) fn traced_json(it: &v1::TracedPacket) -> Value {
         v1::PacketFate::Held => "held",
         v1::PacketFate::Dropped => "dropped",
         v1::PacketFate::Answered => "answered",
+        v1::PacketFate::Punted => "punted",
         v1::PacketFate::Unspecified => "unknown",
     };
     json!({

@@ -242,7 +242,7 @@ impl Node {
     }
 }
 
-fn missing(item: &str, field: &str, kind: &str, name: &str) -> Refused {
+pub(super) fn missing(item: &str, field: &str, kind: &str, name: &str) -> Refused {
     let why = match name {
         "" => format!("it names no {kind}"),
         name => format!("there is no {kind} {name:?}"),

@@ -42,6 +42,7 @@ impl Node {
             (Disposition::Wait(_), reason) => (v1::PacketFate::Held, reason, None),
             (Disposition::Send(port), None) => (v1::PacketFate::Sent, None, Some(port)),
             (Disposition::Send(port), reason) => (v1::PacketFate::Answered, reason, Some(port)),
+            (Disposition::Punt(_), _) => (v1::PacketFate::Punted, None, None),
             (Disposition::Pending, _) => (v1::PacketFate::Unspecified, None, None),
         };
         let stages = STAGES.iter().enumerate();

@@ -1,5 +1,6 @@
 //! Workers: pinned threads that run packets to completion, and the control thread's handle of them.
 
+pub mod exchange;
 mod sched;
 pub mod stats;
 pub mod taps;
@@ -13,13 +14,14 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{self, Receiver, Sender};
 use rustix::event::{EventfdFlags, eventfd};
 use twinseal_crypto::LaneOwner;
 use twinseal_xsk::{HugePages, Pages, Umem, UmemConfig};
 
+use self::exchange::{Crossing, Exchange};
 use crate::ports::afxdp::{self, Opened, Opener};
 use crate::ports::{
     Device, Fit, Outcome, PortError, PortSpec, Steering, check_device, memory, tap,
@@ -31,6 +33,7 @@ use taps::trace::Tracing;
 use taps::{AnyTap, Open};
 use twinseal_fib::publish::Publisher;
 use twinseal_fib::{MAX_PORTS, PortIndex, Tables};
+use twinseal_forward::echoes::{Counted, Echoes};
 use twinseal_forward::reason::{DropReason, Drops};
 use twinseal_forward::told::{self, Told};
 use twinseal_forward::{FRAME_HEADROOM, State};
@@ -83,6 +86,10 @@ pub struct Pool {
     requests: Receiver<NeighbourRequest>,
     /// Both ends of what tells of requests.
     requested: (Arc<UnixDatagram>, Option<UnixDatagram>),
+    /// When the workers began, and what tells of packets for the node itself.
+    began: Instant,
+    punted: Arc<OwnedFd>,
+    exchange: Option<Exchange>,
     /// All that workers may still have.
     taps: Vec<Arc<dyn AnyTap>>,
     pages: Pages,
@@ -95,6 +102,8 @@ struct Handle {
     cells: Arc<Cells>,
     drops: Arc<Drops>,
     told: Arc<told::Errors>,
+    echoes: Arc<Echoes>,
+    crossing: Arc<Crossing>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -117,6 +126,9 @@ impl Pool {
             publisher,
             requests,
             requested: (Arc::new(tell), Some(told)),
+            began: Instant::now(),
+            punted: Arc::new(new_event()?),
+            exchange: None,
             taps: Vec::new(),
             config,
         };
@@ -133,6 +145,10 @@ impl Pool {
                 pool.start_worker(State::new(number, lanes), number, memory, ask.clone())?;
             pool.handles.push(handle);
         }
+        let ends = pool.handles.iter();
+        let ends = ends.map(|it| (Arc::clone(&it.crossing), Arc::clone(&it.event)));
+        let (began, punted) = (pool.began, Arc::clone(&pool.punted));
+        pool.exchange = Some(Exchange::new(began, punted, ends.collect()));
         Ok(pool)
     }
 
@@ -148,6 +164,8 @@ impl Pool {
         let cells = Arc::new(Cells::default());
         let drops = Arc::clone(&state.drops);
         let told = Arc::clone(&state.told);
+        let echoes = Arc::clone(&state.echoes);
+        let crossing = Crossing::new(number, Arc::clone(&self.punted));
         let worker = Worker::new(
             state,
             memory,
@@ -159,6 +177,8 @@ impl Pool {
                 requests,
                 requested: Arc::clone(&self.requested.0),
                 cells: Arc::clone(&cells),
+                crossing: Arc::clone(&crossing),
+                began: self.began,
             },
             self.config.idle,
         );
@@ -179,6 +199,8 @@ impl Pool {
             cells,
             drops,
             told,
+            echoes,
+            crossing,
             thread: Some(thread),
         })
     }
@@ -418,6 +440,11 @@ impl Pool {
         self.requested.1.take()
     }
 
+    /// What is punted to the node, and what it injects. It can be taken once.
+    pub fn exchange(&mut self) -> Option<Exchange> {
+        self.exchange.take()
+    }
+
     /// All counters.
     pub fn stats(&self) -> Snapshot {
         let answers: Vec<Receiver<Vec<PortTotals>>> = self
@@ -440,6 +467,7 @@ impl Pool {
         Snapshot {
             drops: self.drops(),
             icmp_errors: self.icmp_errors(),
+            echoes: self.echoes(),
             ports,
             workers: self
                 .handles
@@ -456,6 +484,15 @@ impl Pool {
             (reason.name(), count)
         };
         DropReason::ALL.iter().map(of).collect()
+    }
+
+    /// Echo requests and replies so far.
+    fn echoes(&self) -> Vec<(&'static str, u64)> {
+        let of = |what: Counted| {
+            let count = self.handles.iter().map(|h| h.echoes.get(what)).sum();
+            (what.name(), count)
+        };
+        Counted::ALL.map(of).to_vec()
     }
 
     /// ICMP errors so far by what became of them.

@@ -106,6 +106,8 @@ pub struct Snapshot {
     pub drops: Vec<(&'static str, u64)>,
     /// ICMP errors by what became of them, summed over workers.
     pub icmp_errors: Vec<(&'static str, u64)>,
+    /// Echo requests and replies of maintenance, summed over workers.
+    pub echoes: Vec<(&'static str, u64)>,
     /// By port.
     pub ports: Vec<PortTotals>,
     /// By worker.

@@ -1,5 +1,6 @@
 //! One worker's thread: receive, process, send, and outside of that loop what keeps it running.
 
+mod own;
 mod waiters;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,6 +16,7 @@ use rustix::thread::sched_yield;
 use twinseal_xsk::{Frame, Umem};
 
 use super::NeighbourRequest;
+use super::exchange::Crossing;
 use super::stats::{Cells, PortTotals};
 use super::taps::capture::Way;
 use super::taps::{self, Taps};
@@ -27,6 +29,7 @@ use twinseal_fib::publish::Reader;
 use twinseal_fib::traffic::add;
 use twinseal_fib::{MAX_PORTS, PortIndex};
 use twinseal_forward::offloads::Offloads;
+use twinseal_forward::punt::Punts;
 use twinseal_forward::reason::DropReason;
 use twinseal_forward::trace::Tracer;
 use twinseal_forward::{BATCH, Batch, Budgets, Disposition, Packet, State};
@@ -64,6 +67,10 @@ pub(super) struct Wires {
     /// Tells the control thread that there is a request.
     pub(super) requested: Arc<UnixDatagram>,
     pub(super) cells: Arc<Cells>,
+    /// What is for the node itself, and of its own.
+    pub(super) crossing: Arc<Crossing>,
+    /// When the workers began, of all the same.
+    pub(super) began: Instant,
 }
 
 /// Loops with packets between two looks at clock and commands.
@@ -114,6 +121,7 @@ impl Worker {
         idle: Idle,
     ) -> Self {
         state.errors.add(Budgets::MOST);
+        state.punts.add(Punts::MOST);
         let now = Instant::now();
         let room = |frames: usize| Room::new((frames / HELD_OF).min(HELD), now);
         Self {
@@ -183,6 +191,9 @@ impl Worker {
         if self.tables.tables().generation != self.seen {
             self.look_around::<TAPPED>();
         }
+        if self.wires.crossing.waiting() {
+            any |= self.inject::<TAPPED>();
+        }
         for place in 0..self.queues.len() {
             let (index, queue) = &mut self.queues[place];
             let index = *index;
@@ -225,7 +236,12 @@ impl Worker {
         if offloads != Offloads::default() {
             self.wires.cells.ports[usize::from(index.0)].left_to_us(offloads);
         }
-        let mut asked = false;
+        self.sort();
+    }
+
+    /// Sorts a batch by where its packets go.
+    fn sort(&mut self) {
+        let (mut asked, mut punted) = (false, false);
         for packet in self.batch.drain(..) {
             match packet.disposition {
                 Disposition::Send(port) => {
@@ -236,8 +252,15 @@ impl Worker {
                     let of = self.state.awaited(waiting);
                     asked |= hold(rooms, memory, &self.state, &self.wires, packet.frame, of);
                 }
+                Disposition::Punt(kind) => {
+                    punted |= self.wires.punt(kind, &packet, &self.state);
+                    self.memory.free(packet.frame);
+                }
                 Disposition::Drop(_) | Disposition::Pending => self.memory.free(packet.frame),
             }
+        }
+        if punted {
+            self.wires.crossing.tell();
         }
         if asked {
             self.wires.tell_requests();

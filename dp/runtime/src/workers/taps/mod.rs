@@ -9,7 +9,7 @@
 
 pub mod capture;
 mod filter;
-mod ring;
+pub(super) mod ring;
 pub mod trace;
 
 use std::sync::Arc;

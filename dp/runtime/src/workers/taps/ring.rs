@@ -1,4 +1,5 @@
-//! A ring of records between one worker and one reader: filled ones go one way, empty ones back.
+//! A ring of records between one writer and one reader, as a rule a worker and another thread: filled ones go one way, empty
+//! ones back.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -6,15 +7,15 @@ use crossbeam::queue::ArrayQueue;
 
 use twinseal_fib::traffic::add;
 
-pub(super) struct Ring<T> {
+pub(in crate::workers) struct Ring<T> {
     full: ArrayQueue<T>,
     empty: ArrayQueue<T>,
-    /// Written by the worker alone.
+    /// Written by the writer alone.
     lost: AtomicU64,
 }
 
 impl<T> Ring<T> {
-    pub(super) fn new(depth: usize, make: impl Fn() -> T) -> Self {
+    pub(in crate::workers) fn new(depth: usize, make: impl Fn() -> T) -> Self {
         let depth = depth.max(1);
         let ring = Self {
             full: ArrayQueue::new(depth),
@@ -29,7 +30,7 @@ impl<T> Ring<T> {
     }
 
     /// False if the reader is behind: one is lost.
-    pub(super) fn put(&self, fill: impl FnOnce(&mut T)) -> bool {
+    pub(in crate::workers) fn put(&self, fill: impl FnOnce(&mut T)) -> bool {
         let Some(mut record) = self.empty.pop() else {
             add(&self.lost, 1);
             return false;
@@ -41,7 +42,7 @@ impl<T> Ring<T> {
     }
 
     /// False if there is none.
-    pub(super) fn take(&self, read: impl FnOnce(&mut T)) -> bool {
+    pub(in crate::workers) fn take(&self, read: impl FnOnce(&mut T)) -> bool {
         let Some(mut record) = self.full.pop() else {
             return false;
         };

@@ -15,6 +15,9 @@ use twinseal_wire::ip;
 
 /// Batches that a queue may be emptied of at once.
 const EMPTIED: usize = 256;
+/// How many packets of a kind may be punted in the same time, and the unit of the budgets of maintenance answers.
+const PUNTS: u16 = 8;
+const ANSWERS_PERIOD: Duration = Duration::from_millis(100);
 /// How often a VRF may send another ICMP error about a size, another of the others, and ten more echo replies.
 const ICMP_PERIOD: Duration = Duration::from_millis(10);
 
@@ -108,12 +111,15 @@ impl Worker {
         }
     }
 
-    /// Adds to the budgets of ICMP errors and echo replies what is due.
+    /// Adds to the budgets of ICMP errors, echo replies, punts and answers what is due.
     pub(super) fn refill(&mut self, now: Instant) {
+        let since = now.saturating_duration_since(self.wires.began);
+        self.state.now = (since.as_nanos() / ANSWERS_PERIOD.as_nanos()) as u64;
         let periods = (now - self.icmp_refilled).as_nanos() / ICMP_PERIOD.as_nanos();
         if periods > 0 {
             let errors = periods.min(Budgets::MOST.into()) as u16;
             self.state.errors.add(errors);
+            self.state.punts.add(errors * PUNTS);
             self.icmp_refilled = match errors {
                 Budgets::MOST => now,
                 errors => self.icmp_refilled + ICMP_PERIOD * errors.into(),

@@ -7,6 +7,7 @@ use twinseal_crypto::{DEFAULT_PROVIDER, Suite, provider};
 use super::super::Command;
 use super::*;
 use crate::ports::memory::{End, EndQueue};
+use crate::workers::exchange::Crossing;
 use crate::workers::stats::Cells;
 use crate::workers::{Idle, new_event};
 use twinseal_fib::publish::Publisher;
@@ -46,6 +47,8 @@ impl Bench {
             requests: ask,
             requested: Arc::new(tell),
             cells: Arc::new(Cells::default()),
+            crossing: Crossing::new(0, Arc::new(new_event().unwrap())),
+            began: Instant::now(),
         };
         let mut worker = Worker::new(state, memory, publisher.reader(), wires, Idle::Sleep);
         let end = || End::open(&format!("{name}-{}", std::process::id()), 1).unwrap();
