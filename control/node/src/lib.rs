@@ -50,4 +50,5 @@ pub mod taps;
 mod tests;
 pub mod unopened;
 pub mod usage;
-pub mod warnings;
+pub mod waiting;
+mod warnings;
