@@ -102,15 +102,19 @@ pub fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// Keeps an owner's items, in a form that can be given back for any.
+fn keep_owned(items: &mut Vec<v1::Item>, owner: &str) {
+    items.retain(|item| owners::shown(&item.owner) == owners::shown(owner));
+    for item in items {
+        item.owner.clear();
+    }
+}
+
 async fn get(mut client: Client, options: GetArgs) -> anyhow::Result<ExitCode> {
     let GetArgs { owner, output } = options;
     let mut got = client.state().await.map_err(client::advise)?;
     if let Some(owner) = owner {
-        let owns = |item: &v1::Item| *owners::shown(&item.owner) == *owners::shown(&owner);
-        got.items.retain(owns);
-        for item in &mut got.items {
-            item.owner.clear();
-        }
+        keep_owned(&mut got.items, &owner);
     }
     let mut out = io::stdout().lock();
     if !output.table() {
@@ -148,4 +152,22 @@ async fn get(mut client: Client, options: GetArgs) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_owner_has_its_own_items() {
+        let vrf = |name: &str, owner: &str| v1::Item {
+            item: Some(v1::item::Item::Vrf(v1::Vrf { name: name.into() })),
+            owner: owner.into(),
+        };
+        for (owner, name) in [("bgp", "a"), ("", "b"), ("controller", "b")] {
+            let mut items = vec![vrf("a", "bgp"), vrf("b", ""), vrf("c", "etcd")];
+            keep_owned(&mut items, owner);
+            assert_eq!(items, [vrf(name, "")]);
+        }
+    }
 }

@@ -56,6 +56,15 @@ impl LeftOut {
         }
     }
 
+    /// With what was left out before.
+    fn and(mut self, before: Option<Self>) -> Self {
+        if let Some(before) = before {
+            self.why = format!("{}; {}", before.why, self.why);
+            self.items.extend(before.items);
+        }
+        self
+    }
+
     /// As people read it.
     fn report(&self, tried: bool) -> String {
         let names: Vec<_> = self
@@ -196,10 +205,12 @@ impl Node {
             generation: back.generation,
             not_restored: back.why.items().to_vec(),
         };
-        self.left_out = None;
+        // What other owners miss is not there yet.
+        self.decided(&pending.touched, Some(owner));
         if !back.missing.is_empty() {
             let why = back.why.to_string();
-            self.left_out = Some(LeftOut::new(why, &back.missing, &pending.state));
+            let left_out = LeftOut::new(why, &back.missing, &pending.state);
+            self.left_out = Some(left_out.and(self.left_out.take()));
             // What others wait with could not be told from what is tried again.
             let again = self.waiting.is_empty();
             let then = match again {

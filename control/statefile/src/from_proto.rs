@@ -215,3 +215,33 @@ fn transmit(transmit: v1::Transmit) -> schema::Transmit {
         epoch: transmit.epoch,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{StateFile, render};
+
+    #[test]
+    fn whose_an_entry_is_goes_there_and_back() {
+        let vrf = |name: &str, owner: &str| v1::Item {
+            item: Some(v1::item::Item::Vrf(v1::Vrf { name: name.into() })),
+            owner: owner.into(),
+        };
+        let items = [vrf("red", ""), vrf("blue", "bgp")];
+        let text = render(&items);
+        assert_eq!(text.matches("owner: bgp").count(), 1, "{text}");
+        let read = StateFile::parse(Path::new("s.yaml"), &text).expect("sound");
+        let read = read.changes.into_iter().map(|it| match it.change {
+            Some(v1::change::Change::Set(item)) => item,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(read.collect::<Vec<_>>(), items);
+        // Of a store all is its reader's.
+        let Err(mistakes) = StateFile::parse_fragment(Path::new("key"), &text) else {
+            panic!("a fragment has no owner");
+        };
+        assert_eq!((mistakes.len(), &*mistakes[0].field), (1, "owner"));
+    }
+}
