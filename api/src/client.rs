@@ -269,7 +269,10 @@ fn refusal_text(refusal: &v1::Refusal) -> String {
 
 /// A change that makes an item, or replaces the one of its name.
 pub fn set(item: v1::item::Item) -> v1::Change {
-    let item = v1::Item { item: Some(item) };
+    let item = v1::Item {
+        item: Some(item),
+        ..Default::default()
+    };
     v1::Change {
         change: Some(v1::change::Change::Set(item)),
     }
@@ -641,6 +644,7 @@ mod tests {
             item: Some(v1::item::Item::Vrf(v1::Vrf {
                 name: format!("{n:064}"),
             })),
+            ..Default::default()
         };
         let items: Vec<_> = (0..40_000).map(vrf).collect();
         let chunks = super::chunks(items.clone());

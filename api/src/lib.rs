@@ -45,6 +45,7 @@ mod tests {
         };
         let item = v1::Item {
             item: Some(v1::item::Item::Key(key)),
+            ..Default::default()
         };
         let shown = format!("{item:?}");
         assert!(shown.contains("epoch: 7"), "{shown}");

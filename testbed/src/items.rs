@@ -10,7 +10,10 @@ pub use twinseal_base::random;
 /// A change that sets an item.
 pub fn set(item: Item) -> v1::Change {
     v1::Change {
-        change: Some(Of::Set(v1::Item { item: Some(item) })),
+        change: Some(Of::Set(v1::Item {
+            item: Some(item),
+            ..Default::default()
+        })),
     }
 }
 

@@ -145,6 +145,7 @@ fn a_log_that_cannot_be_read_back_is_said_to_be_none_to_compare_with() {
 fn vrf(name: &str) -> v1::Item {
     v1::Item {
         item: Some(Item::Vrf(v1::Vrf { name: name.into() })),
+        ..Default::default()
     }
 }
 
@@ -348,7 +349,12 @@ fn what_was_answered_is_in_the_audit_log_and_on_the_disk() {
             let mut client = daemon.anew().await;
             let answer = client.apply(to_confirm(&name("confirmed"))).await;
             answer.expect("sound");
-            let answer = client.confirm(v1::ConfirmRequest { generation: 0 }).await;
+            let answer = client
+                .confirm(v1::ConfirmRequest {
+                    generation: 0,
+                    ..Default::default()
+                })
+                .await;
             daemon.kill();
             let confirmed = answer.expect("it waits").into_inner().generation;
             daemon.done("Confirm", confirmed, "");
@@ -372,7 +378,12 @@ fn what_was_answered_is_in_the_audit_log_and_on_the_disk() {
 
             let answer = client.apply(to_confirm(&name("taken-back"))).await;
             answer.expect("sound");
-            let answer = client.rollback(v1::RollbackRequest { generation: 0 }).await;
+            let answer = client
+                .rollback(v1::RollbackRequest {
+                    generation: 0,
+                    ..Default::default()
+                })
+                .await;
             daemon.kill();
             let back = answer.expect("it waits").into_inner().generation;
             daemon.done("Rollback", back, "");

@@ -120,6 +120,7 @@ fn a_lost_answer_is_asked_for_again_and_nothing_is_applied_twice() {
         // A whole state too.
         let items = ["green", "grey"].map(|name| v1::Item {
             item: Some(Item::Vrf(v1::Vrf { name: name.into() })),
+            ..Default::default()
         });
         wire.lose_answer.store(true, SeqCst);
         let third = client.replace(Default::default(), items.to_vec()).await;

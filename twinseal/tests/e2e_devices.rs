@@ -366,6 +366,7 @@ fn moved_link(path: &Path) -> (v1::Change, SocketAddr, SocketAddr) {
     let mut links = items.filter_map(|change| match change.change {
         Some(v1::change::Change::Set(v1::Item {
             item: Some(v1::item::Item::Link(link)),
+            ..
         })) => Some(link),
         _ => None,
     });

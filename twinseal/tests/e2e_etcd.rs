@@ -66,11 +66,15 @@ async fn nodes_follow_etcd_whatever_happens() {
     store.delete("state/b/more").await;
     store.wait("b", "applied").await;
 
-    // Somebody else's hand does not stay.
-    let foreign = net.folder().join("foreign.yaml");
-    std::fs::write(&foreign, "vrfs:\n- name: foreign\n").expect("a file");
-    ctl(&net, "t", &["apply", "-f", &foreign.display().to_string()]);
+    // Somebody else's hand does not stay in what is the agent's own; what another owner sets does.
+    for (owner, name) in [("controller", "theirs"), ("etcd", "foreign")] {
+        let file = net.folder().join(name);
+        std::fs::write(&file, format!("vrfs:\n- name: {name}\n")).expect("a file");
+        let file = file.display().to_string();
+        ctl(&net, "t", &["apply", "-f", &file, "--owner", owner]);
+    }
     store.wait_until(&net, "t", "foreign", false).await;
+    store.wait_until(&net, "t", "theirs", true).await;
 
     // A killed node has lost its keys: the old ones are refused, new ones are taken.
     net.restart("b");

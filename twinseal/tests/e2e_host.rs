@@ -421,6 +421,7 @@ fn a_start_goes_on_without_devices_that_are_not_there() {
     let mut underlay = af_xdp("more", "lo");
     if let Some(v1::change::Change::Set(v1::Item {
         item: Some(Item::Port(port)),
+        ..
     })) = &mut underlay.change
     {
         (port.role, port.vrf) = (v1::PortRole::Underlay.into(), String::new());
@@ -523,6 +524,7 @@ fn another_device_needs_no_new_keys() {
         let mut change = port(netdev, 0);
         if let Some(v1::change::Change::Set(v1::Item {
             item: Some(Item::Port(port)),
+            ..
         })) = &mut change.change
             && let Some(v1::port::Device::AfXdp(device)) = &mut port.device
         {

@@ -208,7 +208,10 @@ fn secrets_are_nowhere_once_they_are_loaded() {
         let message = v1::ReplaceRequest {
             items: keys(&third, 40)
                 .into_iter()
-                .map(|item| v1::Item { item: Some(item) })
+                .map(|item| v1::Item {
+                    item: Some(item),
+                    ..Default::default()
+                })
                 .collect(),
             ..Default::default()
         };

@@ -21,6 +21,7 @@ fn green(commit: Option<u64>) -> v1::ReplaceRequest {
             item: Some(Item::Vrf(v1::Vrf {
                 name: "green".into(),
             })),
+            ..Default::default()
         }])
     }
 }
@@ -469,6 +470,7 @@ fn a_wrong_request_id_and_time_are_told_with_all_mistakes_of_items() {
         let mut items: Vec<_> = items.collect();
         items.push(v1::Item {
             item: Some(vrf("red")),
+            ..Default::default()
         });
         let head = v1::ReplaceRequest {
             request_id: wrong.request_id,

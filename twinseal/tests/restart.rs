@@ -130,7 +130,10 @@ fn tables_are_restored_and_packets_flow_once_the_keys_are_there() {
         let mut items = edge(&tag, v1::End::A);
         items.retain(|item| !matches!(item, Item::Key(_) | Item::Transmit(_)));
         items.extend(keys(3, 201).into_iter().chain(switch(3)));
-        let items = items.into_iter().map(|item| v1::Item { item: Some(item) });
+        let items = items.into_iter().map(|item| v1::Item {
+            item: Some(item),
+            ..Default::default()
+        });
         let whole = whole(items.collect());
         let answer = client
             .replace(futures::stream::iter([whole]))
@@ -389,12 +392,18 @@ fn what_was_not_confirmed_is_not_restored() {
         assert!(got.pending.is_none());
         client.apply(waits("two")).await.expect("sound");
         client
-            .confirm(v1::ConfirmRequest { generation: 5 })
+            .confirm(v1::ConfirmRequest {
+                generation: 5,
+                ..Default::default()
+            })
             .await
             .expect("it waits");
         client.apply(waits("three")).await.expect("sound");
         client
-            .rollback(v1::RollbackRequest { generation: 6 })
+            .rollback(v1::RollbackRequest {
+                generation: 6,
+                ..Default::default()
+            })
             .await
             .expect("it waits");
         get(&mut client).await.items
@@ -496,6 +505,7 @@ fn tables_wait_for_their_devices_and_a_whole_state_does_not() {
     let whole = |name: &str| {
         whole(vec![v1::Item {
             item: Some(Item::Vrf(v1::Vrf { name: name.into() })),
+            ..Default::default()
         }])
     };
     let node = Node::start(config.clone()).expect("it starts again");
@@ -802,7 +812,12 @@ fn what_waits_after_a_restart_is_taken_back() {
             };
             client.apply(load).await.expect("sound");
             if n == 101 {
-                let answer = client.rollback(v1::RollbackRequest { generation: 0 }).await;
+                let answer = client
+                    .rollback(v1::RollbackRequest {
+                        generation: 0,
+                        ..Default::default()
+                    })
+                    .await;
                 assert_eq!(answer.expect("all of it").into_inner().not_restored, []);
             }
             while get(&mut client).await.pending.is_some() {
@@ -825,6 +840,7 @@ fn a_rollback_restores_what_can_be_had_and_tells_the_rest() {
     let node = Node::start(config.clone()).expect("it starts");
     let vrf = |name: &str| v1::Item {
         item: Some(Item::Vrf(v1::Vrf { name: name.into() })),
+        ..Default::default()
     };
     let got = on_runtime(async {
         let mut client = connect(&config).await;
@@ -849,7 +865,12 @@ fn a_rollback_restores_what_can_be_had_and_tells_the_rest() {
             answer.expect("sound");
             let taken = take();
             if within == 600 {
-                let answer = client.rollback(v1::RollbackRequest { generation: 0 }).await;
+                let answer = client
+                    .rollback(v1::RollbackRequest {
+                        generation: 0,
+                        ..Default::default()
+                    })
+                    .await;
                 let answer = answer.expect("as far as can be").into_inner();
                 assert_eq!(answer.not_restored.len(), 1);
                 assert_eq!(answer.not_restored[0].item, "port \"under\"");
@@ -883,7 +904,12 @@ fn a_rollback_restores_what_can_be_had_and_tells_the_rest() {
         let answer = client.replace(futures::stream::iter([replace(600)])).await;
         answer.expect("sound");
         let taken = take();
-        let answer = client.rollback(v1::RollbackRequest { generation: 0 }).await;
+        let answer = client
+            .rollback(v1::RollbackRequest {
+                generation: 0,
+                ..Default::default()
+            })
+            .await;
         answer.expect("as far as can be");
         let green = Item::Vrf(v1::Vrf {
             name: "green".into(),

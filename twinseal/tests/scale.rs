@@ -54,7 +54,10 @@ fn halved(generation: u32, route: u32) -> bool {
 fn generation(generation: u32) -> v1::ApplyRequest {
     let mut changes = Vec::new();
     let mut set = |item| {
-        let item = v1::Item { item: Some(item) };
+        let item = v1::Item {
+            item: Some(item),
+            ..Default::default()
+        };
         changes.push(Change::Set(item));
     };
     for n in 0..ROUTES {

@@ -1,6 +1,7 @@
 //! What a controller relies on: requests that apply once, transactions that go unless confirmed, whole states.
 
 mod node;
+mod owners;
 
 use std::time::Duration;
 
@@ -65,10 +66,10 @@ async fn replace(
     };
     let mut messages = vec![head];
     for chunk in items.chunks(3) {
-        let items = chunk
-            .iter()
-            .cloned()
-            .map(|item| v1::Item { item: Some(item) });
+        let items = chunk.iter().cloned().map(|item| v1::Item {
+            item: Some(item),
+            ..Default::default()
+        });
         messages.push(v1::ReplaceRequest {
             items: items.collect(),
             ..Default::default()
@@ -178,7 +179,10 @@ fn a_request_applies_once_under_its_id() {
         let within = confirmed([blackhole("10.8.0.0/16")], 600);
         client.apply(within).await.expect("sound");
         for _ in 0..2 {
-            let confirm = v1::ConfirmRequest { generation: 3 };
+            let confirm = v1::ConfirmRequest {
+                generation: 3,
+                ..Default::default()
+            };
             client.confirm(confirm).await.expect("it waited");
         }
     });
@@ -437,7 +441,10 @@ fn what_waits_is_extended_confirmed_or_taken_back() {
             .await
             .expect("sound");
         let before = get(&mut client).await.items;
-        let confirm = |generation| v1::ConfirmRequest { generation };
+        let confirm = |generation| v1::ConfirmRequest {
+            generation,
+            ..Default::default()
+        };
         let status = client.confirm(confirm(0)).await.expect_err("nothing waits");
         assert_eq!(code(&status), RefusalCode::NotPending);
         let status = client
@@ -477,9 +484,12 @@ fn what_waits_is_extended_confirmed_or_taken_back() {
         assert_eq!(code(&status), RefusalCode::NotPending);
 
         // Both are taken back together.
-        let rollback = v1::RollbackRequest { generation: 3 };
+        let rollback = v1::RollbackRequest {
+            generation: 3,
+            ..Default::default()
+        };
         let answer = client
-            .rollback(rollback)
+            .rollback(rollback.clone())
             .await
             .expect("it waits")
             .into_inner();
@@ -534,8 +544,14 @@ fn a_port_that_was_deleted_comes_back() {
         let ends =
             [0, 1].map(|_| twinseal_runtime::ports::memory::End::open(&format!("{tag}-one"), 1));
         assert!(ends.iter().all(Result::is_ok));
-        let rollback = v1::RollbackRequest { generation: 0 };
-        let answer = client.rollback(rollback).await.expect("as far as can be");
+        let rollback = v1::RollbackRequest {
+            generation: 0,
+            ..Default::default()
+        };
+        let answer = client
+            .rollback(rollback.clone())
+            .await
+            .expect("as far as can be");
         assert_eq!(answer.into_inner().not_restored.len(), 1);
         let got = get(&mut client).await;
         assert!(got.pending.is_none() && got.ports.is_empty());
@@ -557,7 +573,10 @@ fn a_port_that_was_deleted_comes_back() {
             .expect("sound");
         let _ends =
             [0, 1].map(|_| twinseal_runtime::ports::memory::End::open(&format!("{tag}-one"), 1));
-        client.rollback(rollback).await.expect("as far as can be");
+        client
+            .rollback(rollback.clone())
+            .await
+            .expect("as far as can be");
         assert_ne!(get(&mut client).await.rollback_incomplete, "");
         let vrf = vec![Item::Vrf(v1::Vrf { name: "red".into() })];
         replace(&mut client, vrf, v1::ReplaceRequest::default())

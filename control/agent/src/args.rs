@@ -45,6 +45,12 @@ pub(super) struct EtcdArgs {
     /// Speak http:// with members elsewhere too: the password and the node's secrets pass the network in the clear.
     #[arg(long)]
     plain_http: bool,
+    /// Whose the items are at the node. What another owner has there is refused.
+    #[arg(long, value_name = "NAME", default_value = "etcd")]
+    pub(super) owner: String,
+    /// Take over what another owner has, as after an agent of an earlier version, whose items are the controller's.
+    #[arg(long)]
+    pub(super) take_over: bool,
     /// How long the status stays in etcd after the agent was last there.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(2..=3600))]
     pub(super) lease: u64,

@@ -55,7 +55,13 @@ impl Desired {
                 let ids = items.into_iter().map(|item| {
                     let id = id(&item);
                     let of = self.items.entry(id.clone()).or_default();
-                    of.insert(key.to_owned(), v1::Item { item: Some(item) });
+                    of.insert(
+                        key.to_owned(),
+                        v1::Item {
+                            item: Some(item),
+                            ..Default::default()
+                        },
+                    );
                     self.changed.insert(id.clone());
                     id
                 });
@@ -203,7 +209,7 @@ fn parse(key: &str, value: &[u8], state: bool) -> Result<Vec<Item>, Vec<Reason>>
         .changes
         .into_iter()
         .filter_map(|change| match change.change {
-            Some(Of::Set(v1::Item { item })) => item,
+            Some(Of::Set(v1::Item { item, .. })) => item,
             // The reader takes none of a store.
             _ => None,
         });

@@ -9,7 +9,7 @@ use twinseal_etcd::{Change, Client, EtcdError, Lease, Watch};
 
 use super::args::EtcdArgs;
 use super::desired::Desired;
-use super::node::{Node, NotDone};
+use super::node::{By, Node, NotDone};
 use super::status::{MAX_REASONS, Progress, Reason, Status};
 use twinseal_base::text::sentence;
 use twinseal_base::{forbid_dumps, signals};
@@ -49,6 +49,7 @@ struct Agent {
     prefixes: [String; 2],
     status_key: String,
     target: Target,
+    by: By,
     ttl: Duration,
     desired: Desired,
     /// The revision that `desired` is of; none before it was read.
@@ -75,6 +76,10 @@ impl Agent {
             bail!("--node {:?}: give a name without /", args.node);
         }
         let config = args.config()?;
+        let by = By {
+            owner: args.owner.clone(),
+            take_over: args.take_over,
+        };
         let prefix = args.prefix.trim_end_matches('/');
         let under = |kind: &str| format!("{prefix}/{kind}/{}", args.node);
         let prefixes = ["state", "keys"].map(|kind| under(kind) + "/");
@@ -85,6 +90,7 @@ impl Agent {
             prefixes,
             status_key: under("status"),
             target: args.target,
+            by,
             ttl: Duration::from_secs(args.lease),
             revision: None,
             watch: None,
@@ -257,7 +263,7 @@ impl Agent {
             Some(node) => node,
             None => {
                 self.whole = true;
-                let node = Node::connect(self.target.clone()).await?;
+                let node = Node::connect(self.target.clone(), self.by.clone()).await?;
                 self.node.insert(node)
             }
         };

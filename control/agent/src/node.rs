@@ -9,12 +9,23 @@ use super::status::Reason;
 use twinseal_ctl::client;
 use twinseal_ctl::client::{Client, Target};
 
+/// Who we are at the node.
+#[derive(Clone)]
+pub(super) struct By {
+    /// Whose items ours are.
+    pub(super) owner: String,
+    /// Whether what another owner has becomes ours.
+    pub(super) take_over: bool,
+}
+
 /// A connection to the node.
 pub(super) struct Node {
     client: Client,
     events: Streaming<v1::Event>,
     /// The generation that we left the tables at.
     generation: u64,
+    /// Whose items these are.
+    by: By,
 }
 
 /// Why the node did not do it.
@@ -24,7 +35,7 @@ pub(super) enum NotDone {
     Refused {
         /// Why.
         reasons: Vec<Reason>,
-        /// Whether somebody else changed the tables meanwhile, so that changes are of no use and the whole is needed.
+        /// Whether somebody else changed our items meanwhile, so that changes are of no use and the whole is needed.
         moved: bool,
     },
     /// It cannot be reached.
@@ -33,7 +44,7 @@ pub(super) enum NotDone {
 
 impl Node {
     /// Connects, and listens before anything else: no change of the tables is missed.
-    pub(super) async fn connect(target: Target) -> Result<Self, NotDone> {
+    pub(super) async fn connect(target: Target, by: By) -> Result<Self, NotDone> {
         let gone = |error: anyhow::Error| NotDone::Gone(format!("{error:#}"));
         let mut client = target.connect().await.map_err(gone)?;
         let events = client
@@ -47,14 +58,17 @@ impl Node {
             client,
             events: events.into_inner(),
             generation: 0,
+            by,
         })
     }
 
-    /// Makes this the node's whole state; tells the generation.
+    /// Makes this all that the node has of ours; tells the generation.
     pub(super) async fn replace(&mut self, items: Vec<v1::Item>) -> Result<u64, NotDone> {
         let head = v1::ReplaceRequest {
             // `Desired` takes no fragments at all for a mistake, so an empty state is one that somebody wrote.
             allow_empty: true,
+            owner: self.by.owner.clone(),
+            take_over: self.by.take_over,
             ..v1::ReplaceRequest::default()
         };
         let answer = self.client.replace(head, items).await;
@@ -66,6 +80,8 @@ impl Node {
         let request = v1::ApplyRequest {
             changes,
             expected_generation: Some(self.generation),
+            owner: self.by.owner.clone(),
+            take_over: self.by.take_over,
             ..v1::ApplyRequest::default()
         };
         let answer = self.client.apply(request).await;
@@ -82,7 +98,7 @@ impl Node {
         }
     }
 
-    /// Waits until somebody else has changed the tables, `Ok`, or the node is gone.
+    /// Waits until somebody else has changed what is ours, `Ok`, or the node is gone.
     ///
     /// Cancelling the call loses nothing.
     pub(super) async fn disturbed(&mut self) -> Result<(), NotDone> {
@@ -91,6 +107,7 @@ impl Node {
                 Ok(Some(event)) => {
                     if let Some(Of::Table(table)) = event.event
                         && table.generation > self.generation
+                        && concerns(&table, &self.by.owner)
                     {
                         return Ok(());
                     }
@@ -100,6 +117,12 @@ impl Node {
             }
         }
     }
+}
+
+/// Whether a change of the tables may be one of this owner's items.
+fn concerns(table: &v1::TableEvent, owner: &str) -> bool {
+    let of = |it: &String| it == owner;
+    table.owner.is_empty() || of(&table.owner) || table.taken_from.iter().any(of)
 }
 
 /// A node that answers is there, whatever it answers.
@@ -163,5 +186,23 @@ mod tests {
         }
         let gone = not_done(Status::unavailable("it went").into());
         assert!(matches!(gone, NotDone::Gone(_)), "{gone:?}");
+    }
+
+    #[test]
+    fn what_others_do_with_their_own_is_no_disturbance() {
+        for (owner, taken_from, is) in [
+            ("etcd", &[][..], true),
+            ("", &[], true),
+            ("controller", &["etcd"], true),
+            ("controller", &["bgp"], false),
+            ("controller", &[], false),
+        ] {
+            let table = v1::TableEvent {
+                owner: owner.into(),
+                taken_from: taken_from.iter().map(ToString::to_string).collect(),
+                ..Default::default()
+            };
+            assert_eq!(concerns(&table, "etcd"), is, "{table:?}");
+        }
     }
 }

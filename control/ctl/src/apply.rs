@@ -25,7 +25,7 @@ pub(super) struct ApplyArgs {
     /// Check everything and print what would change; change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Refuse if the node's tables are not at this generation.
+    /// Refuse if the owner's items have changed since the node's tables were at this generation.
     #[arg(long, value_name = "N")]
     expect_generation: Option<u64>,
     /// Roll back unless `ctl confirm` follows within so many seconds.
@@ -34,6 +34,17 @@ pub(super) struct ApplyArgs {
     /// A name for this request: the same again under it is answered but not applied again.
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     request_id: String,
+    /// Whose becomes what the file sets, and whose else is replaced; without it: the controller's.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    owner: String,
+    /// Also what another owner has: it becomes this one's.
+    #[arg(long)]
+    take_over: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -58,6 +69,8 @@ pub(super) async fn apply(target: Target, args: ApplyArgs) -> anyhow::Result<Exi
         expected_generation: args.expect_generation,
         request_id: args.request_id.clone(),
         confirm_within_seconds: args.confirm_within.unwrap_or(0),
+        owner: args.owner.clone(),
+        take_over: args.take_over,
         ..Default::default()
     };
     let answer = client.apply(request).await;
@@ -95,6 +108,8 @@ pub(super) async fn replace(target: Target, args: ReplaceArgs) -> anyhow::Result
         dry_run: args.dry_run,
         expected_generation: args.expect_generation,
         confirm_within_seconds: args.confirm_within.unwrap_or(0),
+        owner: args.owner.clone(),
+        take_over: args.take_over,
         ..Default::default()
     };
     let answer = client.replace(head, items).await;
@@ -209,11 +224,20 @@ fn end(
         let until = time::rfc3339(pending.until_unix_nanos);
         writeln!(
             out,
-            "rolled back at {until} unless `twinseal ctl confirm {}` comes first",
-            pending.generation
+            "rolled back at {until} unless `twinseal ctl confirm {}{}` comes first",
+            pending.generation,
+            of_owner(&args.owner)
         )?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The option that says for which owner.
+fn of_owner(owner: &str) -> String {
+    match owner {
+        "" => String::new(),
+        owner => format!(" --owner {owner}"),
+    }
 }
 
 /// What would go, with -, and what would come, with +, in the words of state files.

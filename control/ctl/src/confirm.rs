@@ -21,6 +21,14 @@ pub(super) struct PendingArgs {
         hide_default_value = true
     )]
     generation: u64,
+    /// Whose transaction it is; without it: the controller's.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    owner: String,
     #[command(flatten)]
     output: Output,
 }
@@ -29,6 +37,7 @@ pub(super) async fn confirm(target: Target, args: PendingArgs) -> anyhow::Result
     let mut client = target.connect().await?;
     let request = v1::ConfirmRequest {
         generation: args.generation,
+        owner: args.owner.clone(),
     };
     let answer = client.confirm(request).await;
     let answer = answer.map_err(|status| client::explain(&status))?;
@@ -47,6 +56,7 @@ pub(super) async fn rollback(target: Target, args: PendingArgs) -> anyhow::Resul
     let mut client = target.connect().await?;
     let request = v1::RollbackRequest {
         generation: args.generation,
+        owner: args.owner.clone(),
     };
     let answer = client.rollback(request).await;
     let answer = answer.map_err(|status| client::explain(&status))?;

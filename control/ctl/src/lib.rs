@@ -21,6 +21,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::json;
+use twinseal_api::v1;
+use twinseal_model::owners;
 
 use self::output::Output;
 use crate::client::{Client, Target};
@@ -38,7 +40,7 @@ pub struct CtlArgs {
 enum Command {
     /// Apply a state file as one transaction: whole or not at all.
     Apply(apply::ApplyArgs),
-    /// Make the node's state what a state file says: what is not in the file is deleted, what is equal stays untouched.
+    /// Make an owner's items what a state file says: what is not in the file is deleted, what is equal stays untouched.
     Replace(apply::ReplaceArgs),
     /// Make a transaction stay that was applied with --confirm-within.
     Confirm(confirm::PendingArgs),
@@ -57,13 +59,22 @@ enum Command {
     /// Tell where a packet would be led by the tables of this moment.
     Explain(taps::ExplainArgs),
     /// Print the desired state as a state file, and what became of it as comments in it.
-    Get(Output),
+    Get(GetArgs),
     /// Print all counters.
     Stats(stats::StatsArgs),
     /// Print events, a line each.
     Watch(events::WatchArgs),
     /// Print what circuits carried, minute by minute.
     Usage(usage::UsageArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+struct GetArgs {
+    /// Only this owner's items, in a form that `apply --owner` takes.
+    #[arg(long, value_name = "NAME")]
+    owner: Option<String>,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// Runs it.
@@ -87,7 +98,7 @@ pub fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
             Command::Capture(capture) => taps::capture(args.target.connect().await?, capture).await,
             Command::Ping(ping) => ping::ping(args.target.connect().await?, ping).await,
             Command::Explain(explain) => taps::explain(args.target.connect().await?, explain).await,
-            Command::Get(output) => get(args.target.connect().await?, output).await,
+            Command::Get(options) => get(args.target.connect().await?, options).await,
             Command::Stats(stats) => stats::run(args.target.connect().await?, &stats).await,
             Command::Watch(watch) => events::run(args.target.connect().await?, watch).await,
             Command::Usage(usage) => usage::run(args.target.connect().await?, usage).await,
@@ -95,8 +106,20 @@ pub fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-async fn get(mut client: Client, output: Output) -> anyhow::Result<ExitCode> {
-    let got = client.state().await.map_err(client::advise)?;
+/// Keeps an owner's items, in a form that can be given back for any.
+fn keep_owned(items: &mut Vec<v1::Item>, owner: &str) {
+    items.retain(|item| owners::shown(&item.owner) == owners::shown(owner));
+    for item in items {
+        item.owner.clear();
+    }
+}
+
+async fn get(mut client: Client, options: GetArgs) -> anyhow::Result<ExitCode> {
+    let GetArgs { owner, output } = options;
+    let mut got = client.state().await.map_err(client::advise)?;
+    if let Some(owner) = owner {
+        keep_owned(&mut got.items, &owner);
+    }
     let mut out = io::stdout().lock();
     if !output.table() {
         let state = twinseal_statefile::json(&got.items)?;
@@ -117,6 +140,7 @@ async fn get(mut client: Client, output: Output) -> anyhow::Result<ExitCode> {
                 "generation": it.generation,
                 "until_unix_nanos": it.until_unix_nanos,
             })),
+            "owners": got.owners.iter().map(print::owner_json).collect::<Vec<_>>(),
             "drains": got.drains.iter().map(print::drain_json).collect::<Vec<_>>(),
             "state": state,
             "ports": got.ports.iter().map(print::port_json).collect::<Vec<_>>(),
@@ -132,4 +156,22 @@ async fn get(mut client: Client, output: Output) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_owner_has_its_own_items() {
+        let vrf = |name: &str, owner: &str| v1::Item {
+            item: Some(v1::item::Item::Vrf(v1::Vrf { name: name.into() })),
+            owner: owner.into(),
+        };
+        for (owner, name) in [("bgp", "a"), ("", "b"), ("controller", "b")] {
+            let mut items = vec![vrf("a", "bgp"), vrf("b", ""), vrf("c", "etcd")];
+            keep_owned(&mut items, owner);
+            assert_eq!(items, [vrf(name, "")]);
+        }
+    }
 }

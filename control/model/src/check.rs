@@ -189,8 +189,17 @@ impl Checker<'_> {
     ) {
         match self.touched.get(to) {
             Some(&change) if !self.touched.contains_key(from) => {
-                let why = format!("{from} still refers to it by {field}: {why}");
-                let fix = "change or delete what refers to it in the same transaction";
+                let (whose, fix) = match self.new.owners.other(from, &self.old.owners.of(to)) {
+                    None => (
+                        String::new(),
+                        "change or delete what refers to it in the same transaction",
+                    ),
+                    Some(other) => (
+                        format!(", an item of owner {other:?},"),
+                        "have that owner change or delete what refers to it first",
+                    ),
+                };
+                let why = format!("{from}{whose} still refers to it by {field}: {why}");
                 self.refused
                     .push(reason(Code::InUse, Some(change), to, "", why, fix));
             }

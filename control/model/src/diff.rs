@@ -6,9 +6,9 @@ use prost::Message;
 use twinseal_api::v1;
 
 use crate::items::proto;
-use crate::parse::{Item, ItemKey};
-use crate::state::State;
-use crate::transaction::Touched;
+use crate::parse::{Action, Item, ItemKey};
+use crate::state::{OwnerName, State};
+use crate::transaction::{self, Touched};
 
 /// Items that a summary names.
 const NAMED: usize = 100;
@@ -85,6 +85,14 @@ impl Fate {
     }
 
     fn of(old: &State, new: &State, key: &ItemKey) -> Option<Self> {
+        let moved = || {
+            let moves = !old.owners.same(&new.owners) && old.has(key) && new.has(key);
+            (moves && old.owners.of(key) != new.owners.of(key)).then_some(Self::Updated)
+        };
+        Self::of_item(old, new, key).or_else(moved)
+    }
+
+    fn of_item(old: &State, new: &State, key: &ItemKey) -> Option<Self> {
         match key {
             ItemKey::Port(name) => Self::between(old.ports.get(name), new.ports.get(name)),
             ItemKey::Vrf(name) => Self::between(old.vrfs.get(name), new.vrfs.get(name)),
@@ -138,6 +146,15 @@ impl Summary {
     }
 }
 
+/// Makes these items in `state` what they are in `other`, whose they are among it.
+pub fn follow(state: &mut State, other: &State, items: &Touched) {
+    let changes = items.keys().map(|key| match other.item(key) {
+        Some(item) => (Action::Set(item), Some(other.owners.of(key))),
+        None => (Action::Delete(key.clone()), None),
+    });
+    transaction::replay(state, changes);
+}
+
 /// What differs of what was touched.
 pub fn summary(old: &State, new: &State, touched: &Touched) -> Summary {
     let mut summary = Summary::default();
@@ -157,6 +174,8 @@ pub struct Difference {
     pub old: Option<Item>,
     /// As it will be, `None` if it is deleted.
     pub new: Option<Item>,
+    /// Whose it was and will be.
+    pub owners: (OwnerName, OwnerName),
 }
 
 /// The items that differ, of those that were touched, in the order of their changes.
@@ -167,8 +186,10 @@ pub fn differences(old: &State, new: &State, touched: &Touched) -> Vec<Differenc
         key: key.clone(),
         old: old.item(key),
         new: new.item(key),
+        owners: (old.owners.of(key), new.owners.of(key)),
     });
-    differences.filter(|it| it.old != it.new).collect()
+    let differs = |it: &Difference| it.old != it.new || it.owners.0 != it.owners.1;
+    differences.filter(differs).collect()
 }
 
 /// As the API tells it, cut to what fits.
@@ -179,9 +200,15 @@ pub fn report(differences: &[Difference], counts: Counts) -> v1::Diff {
         if changes.len() >= MAX_CHANGES || size >= MAX_SIZE {
             break;
         }
+        let Difference {
+            old,
+            new,
+            owners: (was, is),
+            ..
+        } = difference;
         let change = v1::ItemChange {
-            old: difference.old.as_ref().map(proto),
-            new: difference.new.as_ref().map(proto),
+            old: old.as_ref().map(|item| proto(item, was)),
+            new: new.as_ref().map(|item| proto(item, is)),
         };
         size += change.encoded_len();
         changes.push(change);

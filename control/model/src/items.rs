@@ -10,7 +10,7 @@ use crate::parse::{Item, ItemKey};
 use crate::port::{BindMode, Device, XdpMode};
 use crate::state::{
     Checksum, Circuit, End, Hop, Key, KeyId, LabelAction, Limits, Link, LinkName, Member, Owner,
-    Port, PortName, Prefix, Role, State, Table, Target, Via, VrfName,
+    OwnerName, Port, PortName, Prefix, Role, State, Table, Target, Via, VrfName,
 };
 use twinseal_wire::ethernet::Mac;
 use twinseal_wire::ip::Dscp;
@@ -43,6 +43,42 @@ impl State {
             ItemKey::Transmit(owner) => Item::Transmit(owner.clone(), *self.transmits.get(owner)?),
         })
     }
+
+    /// Whether there is such an item.
+    pub fn has(&self, key: &ItemKey) -> bool {
+        match key {
+            ItemKey::Port(name) => self.ports.contains_key(name),
+            ItemKey::Vrf(name) => self.vrfs.contains_key(name),
+            ItemKey::Link(name) => self.links.contains_key(name),
+            ItemKey::Circuit(name) => self.circuits.contains_key(name),
+            ItemKey::Label(link, label) => self.labels.contains_key(&(link.clone(), *label)),
+            ItemKey::Group(name) => self.groups.contains_key(name),
+            ItemKey::Route(vrf, prefix) => {
+                let routes = self.routes.get(vrf);
+                routes.is_some_and(|routes| routes.contains_key(prefix))
+            }
+            ItemKey::Neighbour(port, address) => {
+                self.neighbours.contains_key(&(port.clone(), *address))
+            }
+            ItemKey::Key(id) => self.keys.contains_key(id),
+            ItemKey::Transmit(owner) => self.transmits.contains_key(owner),
+        }
+    }
+
+    /// How many items there are.
+    pub fn count(&self) -> usize {
+        let routes: usize = self.routes.values().map(Table::len).sum();
+        routes
+            + self.ports.len()
+            + self.vrfs.len()
+            + self.links.len()
+            + self.circuits.len()
+            + self.labels.len()
+            + self.groups.len()
+            + self.neighbours.len()
+            + self.keys.len()
+            + self.transmits.len()
+    }
 }
 
 /// All items of a state; given back to Replace they make the same state.
@@ -66,7 +102,16 @@ pub fn each_after(
     last: Option<&ItemKey>,
     mut take: impl FnMut(v1::Item) -> bool,
 ) -> Option<ItemKey> {
-    let mut take = |item| take(v1::Item { item: Some(item) });
+    let owners = &state.owners;
+    let mut take = |item, id: &dyn Fn() -> ItemKey| {
+        take(v1::Item {
+            item: Some(item),
+            owner: match owners.are_one() {
+                true => String::new(),
+                false => owners.told(&id()),
+            },
+        })
+    };
     let mut begun = last.is_none();
     // One table: from its beginning, or after `last` if that is of it.
     macro_rules! each {
@@ -80,7 +125,7 @@ pub fn each_after(
             };
             if begun {
                 for ($key, $value) in after(&state.$table, from.as_ref()) {
-                    if !take($item) {
+                    if !take($item, &|| $id) {
                         return Some($id);
                     }
                 }
@@ -105,16 +150,18 @@ pub fn each_after(
         of = Some(vrf);
         let routes = state.routes.get(vrf).into_iter();
         for (prefix, target) in routes.flat_map(|routes| after(routes, Some(prefix))) {
-            if !take(route(vrf, prefix, target)) {
-                return Some(ItemKey::Route(vrf.clone(), *prefix));
+            let id = || ItemKey::Route(vrf.clone(), *prefix);
+            if !take(route(vrf, prefix, target), &id) {
+                return Some(id());
             }
         }
     }
     if begun {
         for (vrf, routes) in after(&state.routes, of) {
             for (prefix, target) in routes.iter() {
-                if !take(route(vrf, prefix, target)) {
-                    return Some(ItemKey::Route(vrf.clone(), *prefix));
+                let id = || ItemKey::Route(vrf.clone(), *prefix);
+                if !take(route(vrf, prefix, target), &id) {
+                    return Some(id());
                 }
             }
         }
@@ -171,8 +218,8 @@ pub fn reference(key: &ItemKey) -> v1::ItemRef {
     v1::ItemRef { item: Some(item) }
 }
 
-/// One item.
-pub fn proto(item: &Item) -> v1::Item {
+/// One item of an owner.
+pub fn proto(item: &Item, owner: &OwnerName) -> v1::Item {
     let item = match item {
         Item::Port(name, it) => port(name, it),
         Item::Vrf(name) => vrf(name),
@@ -183,9 +230,12 @@ pub fn proto(item: &Item) -> v1::Item {
         Item::Route(vrf, prefix, target) => route(vrf, prefix, target),
         Item::Neighbour(port, address, mac) => neighbour(port, *address, *mac),
         Item::Key(id, it) => key(id, it),
-        Item::Transmit(owner, epoch) => transmit(owner, *epoch),
+        Item::Transmit(of, epoch) => transmit(of, *epoch),
     };
-    v1::Item { item: Some(item) }
+    v1::Item {
+        item: Some(item),
+        owner: owner.told(),
+    }
 }
 
 fn vrf(name: &VrfName) -> Proto {

@@ -73,6 +73,8 @@ fn table(it: &v1::TableEvent) -> Map<String, Value> {
         "changes": it.changes,
         "cause": it.cause,
         "pending": it.pending.is_some(),
+        "owner": it.owner,
+        "taken_from": it.taken_from,
     });
     fields("twinseal.table", "committed", more)
 }

@@ -8,6 +8,7 @@ mod check_keys;
 pub mod diff;
 pub mod items;
 pub mod json;
+pub mod owners;
 pub mod parse;
 pub mod port;
 pub mod prune;

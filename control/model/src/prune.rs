@@ -50,7 +50,7 @@ pub fn prune(state: &mut State, refused: &Refused) -> Touched {
             Action::Install(..) | Action::Keep(..) => None,
         })
         .collect();
-    transaction::replay(state, actions.into_iter());
+    transaction::replay(state, actions.into_iter().map(|action| (action, None)));
     touched
 }
 

@@ -49,6 +49,7 @@ impl From<Code> for Kind {
             | Code::Pending
             | Code::NotPending
             | Code::Restoring
+            | Code::Owner
             | Code::Draining => Self::Precondition,
             Code::NoRoom => Self::Exhausted,
         }

@@ -12,6 +12,7 @@ use smol_str::SmolStr;
 use twinseal_api::v1;
 use twinseal_crypto::{Direction, Fingerprint, Layer, Suite};
 
+use crate::owners::Owners;
 use crate::port::PortSpec;
 pub use crate::table::Table;
 use twinseal_wire::ethernet::Mac;
@@ -43,6 +44,8 @@ pub struct State {
     pub keys: Table<KeyId, Key>,
     /// Which epoch transmits.
     pub transmits: Table<Owner, u32>,
+    /// Whose each of them is.
+    pub owners: Owners,
 }
 
 /// A name of 1 to 64 of `A-Z a-z 0-9 _ . -`, of a thing of one kind.
@@ -67,6 +70,14 @@ impl<K> Name<K> {
             text: SmolStr::new(text),
             kind: PhantomData,
         })
+    }
+
+    /// A name that the program itself gives.
+    pub(crate) const fn fixed(text: &'static str) -> Self {
+        Self {
+            text: SmolStr::new_static(text),
+            kind: PhantomData,
+        }
     }
 
     /// The text.
@@ -103,7 +114,8 @@ kinds! {
     VrfKind VrfName "VRF",
     LinkKind LinkName "link",
     CircuitKind CircuitName "circuit",
-    GroupKind GroupName "group"
+    GroupKind GroupName "group",
+    OwnerKind OwnerName "owner of item"
 }
 
 /// A port.

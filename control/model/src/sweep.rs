@@ -1,4 +1,4 @@
-//! Mark and sweep: what must change for a state to become what Replace says.
+//! Mark and sweep: what must change for an owner's items to become what its Replace says.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,7 +8,7 @@ use crate::state::{Prefix, State, VrfName};
 /// The place of changes that no item of the request asked for.
 const NOWHERE: usize = usize::MAX;
 
-/// Leaves out what is there already, and adds the deletion of what is not named.
+/// Leaves out what is there already, and adds the deletion of what is the owner's and not named.
 pub fn sweep(state: &State, parsed: &mut Parsed) {
     let mut named = Named::default();
     // The last of several changes to one item wins, so it is not enough that one of them is equal to what is there.
@@ -24,10 +24,13 @@ pub fn sweep(state: &State, parsed: &mut Parsed) {
             Action::Install(id, key, _) => state.keys.get(id) == Some(key),
             Action::Keep(..) | Action::Delete(_) => false,
         };
+        // What another owner has as well is not this one's.
+        let same = same && state.owners.is(&key_of(&change.action), &parsed.by.owner);
         !same || (!twice.is_empty() && twice.contains(&key_of(&change.action)))
     });
     for item in gone(state, &named) {
-        if !parsed.broken.may_mean(&item) {
+        let own = state.owners.is(&item, &parsed.by.owner);
+        if own && !parsed.broken.may_mean(&item) {
             parsed.changes.push(Change {
                 index: NOWHERE,
                 action: Action::Delete(item),

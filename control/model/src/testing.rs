@@ -17,7 +17,10 @@ pub fn secret(n: u8) -> Vec<u8> {
 /// The change that sets an item.
 pub fn set(item: Item) -> v1::Change {
     v1::Change {
-        change: Some(Change::Set(v1::Item { item: Some(item) })),
+        change: Some(Change::Set(v1::Item {
+            item: Some(item),
+            ..Default::default()
+        })),
     }
 }
 

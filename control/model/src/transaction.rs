@@ -11,8 +11,8 @@ use twinseal_crypto::{Fingerprint, Secret};
 use crate::diff::Summary;
 use crate::parse::{Action, Item, ItemKey, Kept, Parsed, Reference};
 use crate::refusal::{Code, Refused, reason};
-use crate::state::{Key, KeyId, Owner, State};
-use crate::{check, diff};
+use crate::state::{Key, KeyId, Owner, OwnerName, State};
+use crate::{check, diff, owners};
 
 /// Which change touched an item last.
 pub type Touched = HashMap<ItemKey, usize>;
@@ -43,8 +43,10 @@ impl Outcome {
         }
     }
 
-    /// Back to `new`, which was a state before.
-    pub fn back(old: &State, new: State, touched: Touched) -> Self {
+    /// Back to `new`, which was a state before, for this owner.
+    pub fn back(old: &State, mut new: State, touched: Touched, by: &OwnerName) -> Self {
+        new.generation = old.generation + 1;
+        owners::back(old, &mut new, &touched, by);
         let mut starts = starts(old, &new, &touched);
         // The others were burned before it was stored.
         starts.retain(|start| start.installed);
@@ -77,18 +79,21 @@ pub fn apply(old: &State, parsed: Parsed) -> Result<Outcome, Refused> {
     refused.unless(outcome)
 }
 
-/// Applies changes that have been judged before, when they were made.
-pub fn replay(state: &mut State, changes: impl Iterator<Item = Action>) {
+/// Applies changes that have been judged before, when they were made. What is set becomes the owner's that is given, or else
+/// stays whose it is.
+pub fn replay(state: &mut State, changes: impl Iterator<Item = (Action, Option<OwnerName>)>) {
     // Nothing asks what was before; kept, it would have every table copied that changes.
     let old = State::default();
     let mut draft = Draft {
         old: &old,
+        owner: None,
         state: std::mem::take(state),
         secrets: HashMap::new(),
         touched: Touched::new(),
         missing: HashMap::new(),
     };
-    for change in changes {
+    for (change, owner) in changes {
+        draft.owner = owner;
         match change {
             Action::Set(item) => draft.set(0, item),
             Action::Delete(item) => draft.delete(0, item),
@@ -107,9 +112,11 @@ pub fn judge(old: &State, parsed: Parsed) -> (Outcome, Refused) {
         mut broken,
         mut references,
         mut refused,
+        by,
     } = parsed;
     let mut draft = Draft {
         old,
+        owner: Some(by.owner.clone()),
         state: old.clone(),
         secrets: HashMap::new(),
         touched: Touched::with_capacity(changes.len()),
@@ -149,6 +156,7 @@ pub fn judge(old: &State, parsed: Parsed) -> (Outcome, Refused) {
         }
     }
     draft.remove_orphans();
+    owners::check(old, &draft.touched, &by, &mut refused);
     let mut missing: Vec<_> = draft.missing.iter().collect();
     missing.sort_by_key(|(_, index)| **index);
     for (item, index) in missing {
@@ -175,6 +183,7 @@ pub fn judge(old: &State, parsed: Parsed) -> (Outcome, Refused) {
     let had = |id: &KeyId| old.keys.get(id).is_some_and(|key| key.installed);
     secrets.retain(|id, _| state.keys.contains_key(id) && !had(id));
     state.generation += 1;
+    owners::tally(old, &mut state, &touched, &by.owner, &mut refused);
     let outcome = Outcome {
         changes: diff::summary(old, &state, &touched),
         state,
@@ -187,6 +196,8 @@ pub fn judge(old: &State, parsed: Parsed) -> (Outcome, Refused) {
 
 struct Draft<'a> {
     old: &'a State,
+    /// Whose becomes what is set; `None`: it stays whose it is.
+    owner: Option<OwnerName>,
     state: State,
     secrets: HashMap<KeyId, Secret>,
     touched: Touched,
@@ -251,6 +262,9 @@ impl Draft<'_> {
                 ItemKey::Transmit(owner)
             }
         };
+        if let Some(owner) = &self.owner {
+            self.state.owners.set(&key, owner);
+        }
         self.missing.remove(&key);
         self.touched.insert(key, index);
     }
@@ -306,6 +320,9 @@ impl Draft<'_> {
             ItemKey::Key(id) => state.keys.remove(id),
             ItemKey::Transmit(owner) => state.transmits.remove(owner),
         };
+        if was {
+            self.state.owners.remove(&item);
+        }
         // Deleted twice is deleted once.
         if !was && !self.touched.contains_key(&item) {
             self.missing.insert(item.clone(), index);

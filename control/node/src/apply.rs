@@ -10,6 +10,7 @@ use crate::keys::Live;
 use crate::node::{Node, sources};
 use crate::ports::IfAbsent;
 use crate::requests::{Digest, Digester};
+use twinseal_model::owners::By;
 use twinseal_model::parse::{ItemKey, Parsed};
 use twinseal_model::refusal::{Code, Refused, reason};
 use twinseal_model::sweep::sweep;
@@ -27,6 +28,8 @@ pub struct Options {
     pub expected_generation: Option<u64>,
     /// 0, or how long it waits for its confirmation.
     pub confirm_within_seconds: u32,
+    /// Who asks.
+    pub by: By,
 }
 
 impl Options {
@@ -37,6 +40,8 @@ impl Options {
             dry_run: self.dry_run,
             expected_generation: self.expected_generation,
             confirm_within_seconds: self.confirm_within_seconds,
+            owner: self.by.owner.told(),
+            take_over: self.by.take_over,
             ..Default::default()
         });
         if replace {
@@ -65,7 +70,11 @@ impl From<v1::ApplyRequest> for Transaction {
                 digest.add(change);
             }
         }
+        let (by, unfit) = By::parse(&request.owner, request.take_over);
+        let mut parsed = parse::changes_by(by.clone(), request.changes);
+        parsed.refused.append(unfit);
         let options = Options {
+            by,
             request_id: request.request_id,
             dry_run: request.dry_run,
             expected_generation: request.expected_generation,
@@ -74,7 +83,7 @@ impl From<v1::ApplyRequest> for Transaction {
         options.add_to(&mut digest, false);
         Self {
             digest: digest.finish(),
-            parsed: parse::changes(request.changes),
+            parsed,
             options,
             replace: false,
         }
@@ -99,7 +108,7 @@ impl Node {
             Err(why) => refused.append(why),
         }
         let within = refused.sound(Within::new(options.confirm_within_seconds));
-        if let Err(why) = self.check_restored(replace && within == Some(None)) {
+        if let Err(why) = self.check_restored(replace && within == Some(None), &options.by) {
             refused.append(why);
             refused.sound(self.check_generation(&options));
             // How the changes fit tables that are not there would only confuse.
@@ -107,9 +116,10 @@ impl Node {
             return Err(refused);
         }
         let moved = self.check_generation(&options).err();
+        let owner = options.by.owner.clone();
         // All that is looked at here a dry run has looked at, too: else it would promise what is refused then.
         if let Some(within) = within {
-            refused.sound(self.check_pending(within));
+            refused.sound(self.check_pending(&owner, within));
         }
         let sound = refused.is_empty() && parsed.refused.is_empty();
         if replace {
@@ -117,6 +127,8 @@ impl Node {
         }
         let (outcome, of_changes) = transaction::judge(&self.state, parsed);
         refused.append(of_changes);
+        let stays = within == Some(None);
+        self.waiting.check(&owner, stays, &outcome, &mut refused);
         self.burned.check(&outcome, &mut refused);
         self.served
             .check(&self.burned, &self.state, &outcome, &mut refused);
@@ -160,6 +172,7 @@ impl Node {
         let commit = Commit {
             outcome,
             cause,
+            owner: owner.clone(),
             within: within.flatten(),
         };
         let Committed {
@@ -169,7 +182,7 @@ impl Node {
         let answer = v1::ApplyResponse {
             generation,
             diff: Some(changes.report()),
-            pending: self.pending(),
+            pending: self.waiting.report(&owner),
             warnings,
             ..Default::default()
         };
@@ -179,20 +192,27 @@ impl Node {
     }
 
     fn check_generation(&self, options: &Options) -> Result<(), Refused> {
-        if let Some(expected) = options.expected_generation
-            && expected != self.state.generation
-        {
-            return Err(Refused::whole(
-                Code::Generation,
-                "expected_generation",
-                format!(
-                    "the tables are at generation {}, not {expected}",
-                    self.state.generation
-                ),
-                "get the state and apply the change to that",
-            ));
+        let Some(expected) = options.expected_generation else {
+            return Ok(());
+        };
+        let owner = &options.by.owner;
+        let (now, own) = (self.state.generation, self.state.owners.generation(owner));
+        // What others changed since is none of its business.
+        if (own..=now).contains(&expected) {
+            return Ok(());
         }
-        Ok(())
+        let why = match own < now && expected < own {
+            true => {
+                format!("items of owner {owner:?} changed in generation {own}, after {expected}")
+            }
+            false => format!("the tables are at generation {now}, not {expected}"),
+        };
+        Err(Refused::whole(
+            Code::Generation,
+            "expected_generation",
+            why,
+            "get the state and apply the change to that",
+        ))
     }
 
     fn check_burned(&self, outcome: &Outcome, refused: &mut Refused) {

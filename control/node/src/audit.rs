@@ -28,6 +28,7 @@ use twinseal_access::Caller;
 use twinseal_base::text::{hide_secrets, word};
 use twinseal_base::time::{rfc3339, unix_nanos};
 use twinseal_model::diff::Summary;
+use twinseal_model::owners;
 use twinseal_model::refusal::{Refused, text};
 
 /// Items of a transaction that are named; the others are counted.
@@ -47,6 +48,7 @@ pub struct Entry {
     method: &'static str,
     items: Vec<String>,
     count: usize,
+    owner: String,
     /// What became of the tables.
     changed: Option<Summary>,
     /// The request's name, empty for none.
@@ -112,6 +114,7 @@ impl Entry {
             method,
             items: Vec::new(),
             count: 0,
+            owner: String::new(),
             changed: None,
             request_id: String::new(),
             repeated: false,
@@ -122,6 +125,11 @@ impl Entry {
     /// Takes down the name that the client gave its request.
     pub fn request(&mut self, id: &str) {
         self.request_id = named(id);
+    }
+
+    /// Takes down for whom it is, as the request says it.
+    pub fn owner(&mut self, told: &str) {
+        self.owner = named(&owners::shown(told));
     }
 
     /// Takes down what became of the tables, which may be more than was asked for by name: Replace deletes what it does not
@@ -174,6 +182,9 @@ impl Entry {
         object.insert("method".into(), self.method.into());
         if !self.request_id.is_empty() {
             object.insert("request_id".into(), self.request_id.into());
+        }
+        if !self.owner.is_empty() {
+            object.insert("owner".into(), self.owner.into());
         }
         object.insert("dry_run".into(), self.dry_run.into());
         object.insert("changes".into(), self.count.into());

@@ -12,9 +12,10 @@ use crate::mtu;
 use crate::node::{Node, sources};
 use crate::ports::{IfAbsent, Prepared};
 use twinseal_fib::Tables;
+use twinseal_model::owners::taken_from;
 use twinseal_model::parse::ItemKey;
 use twinseal_model::refusal::{Code, Refused};
-use twinseal_model::state::{KeyId, State};
+use twinseal_model::state::{KeyId, OwnerName, State};
 use twinseal_model::transaction::{Outcome, Start, Touched};
 
 /// Why the tables change, as events tell it.
@@ -43,6 +44,8 @@ impl Cause {
 pub(super) struct Commit {
     pub(super) outcome: Outcome,
     pub(super) cause: Cause,
+    /// Whose it is.
+    pub(super) owner: OwnerName,
     pub(super) within: Option<Within>,
 }
 
@@ -85,6 +88,7 @@ impl Node {
         let Commit {
             outcome,
             cause,
+            owner,
             within,
         } = commit;
         let Outcome {
@@ -95,7 +99,7 @@ impl Node {
             changes,
         } = outcome;
         let before = within
-            .filter(|_| self.pending.is_none())
+            .filter(|_| self.waiting.of(&owner).is_none())
             .map(|within| Pending::new(self.state.clone(), self.live.clone(), within));
         let view = &self.netlink.view;
         let if_absent = match cause {
@@ -133,20 +137,31 @@ impl Node {
 
         let generation = self.state.generation;
         let mtus = mtu::concerned(&old, &self.state, &touched);
-        self.pending = before.or(self.pending.take());
-        match (&mut self.pending, within) {
-            (Some(pending), Some(within)) => {
-                pending.extend(generation, touched, within, cause);
-                self.store_waiting();
+        let others = taken_from(&old, &touched, &owner);
+        let told = match cause {
+            Cause::Restored => String::new(),
+            _ => owner.to_string(),
+        };
+        match within {
+            Some(within) => {
+                self.waiting
+                    .follow(&owner, false, &self.state, &self.live, &touched);
+                let pending = self.waiting.begin(&owner, &old, before);
+                if let Some(pending) = pending {
+                    pending.extend(generation, touched, within, cause);
+                }
+                self.store_waiting(&owner);
             }
             // Who rolls back knows what of it was stored.
             _ if cause == Cause::RolledBack => {}
             _ if cause == Cause::Restored => self.store_restored(),
             _ => {
-                self.decided(&touched, cause == Cause::Replace);
+                self.waiting
+                    .follow(&owner, true, &self.state, &self.live, &touched);
+                self.decided(&touched, (cause == Cause::Replace).then_some(&owner));
                 match self.restoring.take() {
                     Some(_) => self.store_all(),
-                    None => self.store_changes(&old, &touched),
+                    None => self.store_changes(&old, &touched, &owner),
                 }
             }
         }
@@ -161,7 +176,9 @@ impl Node {
         let change = Change {
             changes: all,
             cause: cause.as_str(),
-            pending: self.pending(),
+            pending: self.waiting.report(&owner),
+            owner: told,
+            taken_from: others.iter().map(ToString::to_string).collect(),
         };
         self.health.changed(&self.events, &old, &self.state, change);
         self.accounts.changed(&old, &self.state, &self.live);

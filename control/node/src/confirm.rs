@@ -1,13 +1,15 @@
 //! Commit-confirm: a transaction that goes by itself unless its controller says, over the network that it changed, that
 //! it shall stay.
 //!
-//! What will be restored is kept as it was: the state, which shares all that did not change, and its live things. So a
+//! What will be restored is kept as it was: the state, which shares all that did not change, and its live things. What
+//! others do meanwhile is done there as well ([`waiting`](crate::waiting)). So a
 //! key that the transaction deleted keeps its counters and windows until the transaction is confirmed, and may go on.
 
 use std::time::Duration;
 
 use twinseal_api::v1;
 
+use crate::audit::Entry;
 use crate::commit::Cause;
 use crate::events::changes;
 use crate::events::changes::Change;
@@ -15,13 +17,13 @@ use crate::keys::Live;
 use crate::node::Node;
 use twinseal_base::time::{since_boot, unix};
 use twinseal_model::refusal::{Code, Refused};
-use twinseal_model::state::State;
+use twinseal_model::state::{OwnerName, State};
 use twinseal_model::transaction::Touched;
 
 /// The longest time to confirm in.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
-/// A transaction, or several, that wait for their confirmation.
+/// A transaction of an owner's, or several, that wait for their confirmation.
 pub(super) struct Pending {
     /// What is restored.
     pub(super) state: State,
@@ -29,12 +31,12 @@ pub(super) struct Pending {
     pub(super) live: Live,
     /// What differs since then.
     pub(super) touched: Touched,
-    /// Whether one of them said what the whole state is.
-    whole: bool,
+    /// Whether one of them said what all of the owner's is.
+    pub(super) whole: bool,
     /// Of the last transaction.
     pub(super) generation: u64,
     /// When it is rolled back, since the machine's start: who suspends it with its network cut off waits no longer.
-    deadline: Duration,
+    pub(super) deadline: Duration,
     /// The same by the system's clock, in nanoseconds.
     until_unix_nanos: u64,
 }
@@ -108,14 +110,13 @@ impl Pending {
 }
 
 impl Node {
-    /// What waits for its confirmation.
-    pub(super) fn pending(&self) -> Option<v1::Pending> {
-        self.pending.as_ref().map(Pending::report)
-    }
-
-    /// Only what waits itself may follow what waits: else nobody could say what a rollback takes back.
-    pub(super) fn check_pending(&self, within: Option<Within>) -> Result<(), Refused> {
-        match &self.pending {
+    /// Only what waits itself may follow what waits of the same owner: else nobody could say what a rollback takes back.
+    pub(super) fn check_pending(
+        &self,
+        owner: &OwnerName,
+        within: Option<Within>,
+    ) -> Result<(), Refused> {
+        match self.waiting.of(owner) {
             Some(pending) if within.is_none() => Err(Refused::whole(
                 Code::Pending,
                 "confirm_within_seconds",
@@ -130,37 +131,60 @@ impl Node {
         }
     }
 
-    /// Makes what waits stay. Tells the generation.
-    pub fn confirm(&mut self, generation: u64) -> Result<u64, Refused> {
-        if self.pending.is_none() && generation != 0 && self.confirmed == Some(generation) {
+    /// Makes what waits of an owner's stay. Tells the generation.
+    pub fn confirm(
+        &mut self,
+        request: &v1::ConfirmRequest,
+        entry: &mut Entry,
+    ) -> Result<u64, Refused> {
+        let owner = OwnerName::parse(&request.owner)?;
+        let generation = request.generation;
+        entry.repeated = self.waiting.of(&owner).is_none();
+        let before = self.confirmed.get(&owner) == Some(&generation);
+        if entry.repeated && generation != 0 && before {
             // Whoever lost the answer asks again.
             return Ok(self.state.generation);
         }
-        self.check_waits(generation)?;
-        if let Some(pending) = self.pending.take() {
-            self.store_changes(&pending.state, &pending.touched);
-            self.decided(&pending.touched, pending.whole);
+        self.check_waits(&owner, generation)?;
+        if let Some(pending) = self.waiting.take(&owner) {
+            if pending.generation != self.state.generation {
+                // Others have stored generations since, and what is stored now must follow them.
+                self.state.generation += 1;
+                let generation = self.state.generation;
+                self.state.owners.changed(&owner, generation);
+            }
+            self.store_changes(&pending.state, &pending.touched, &owner);
+            self.decided(&pending.touched, pending.whole.then_some(&owner));
+            self.waiting.settle(&self.state, &pending.touched);
+            self.confirmed.insert(owner.clone(), pending.generation);
         }
-        self.confirmed = Some(self.state.generation);
+        let known = |owner: &OwnerName| self.state.owners.generation(owner) != 0;
+        self.confirmed.retain(|owner, _| known(owner));
         tracing::info!(generation = self.state.generation, "transaction confirmed");
         let change = Change {
             changes: 0,
             cause: Cause::Confirmed.as_str(),
             pending: None,
+            owner: owner.to_string(),
+            taken_from: Vec::new(),
         };
         changes::tables(&self.events, self.state.generation, change);
         Ok(self.state.generation)
     }
 
-    pub(super) fn check_waits(&self, generation: u64) -> Result<(), Refused> {
-        let waits = self.pending.as_ref().map(|pending| pending.generation);
+    pub(super) fn check_waits(&self, owner: &OwnerName, generation: u64) -> Result<(), Refused> {
+        let waits = self.waiting.of(owner).map(|pending| pending.generation);
+        let of = match owner.is_controller() {
+            true => String::new(),
+            false => format!(" of owner {owner:?}"),
+        };
         let why = match waits {
             Some(waits) if generation == 0 || generation == waits => return Ok(()),
             Some(waits) => {
-                format!("generation {waits} waits for its confirmation, not {generation}")
+                format!("generation {waits}{of} waits for its confirmation, not {generation}")
             }
             None => format!(
-                "no transaction waits for its confirmation; the tables are at generation {}",
+                "no transaction{of} waits for its confirmation; the tables are at generation {}",
                 self.state.generation
             ),
         };

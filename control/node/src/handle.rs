@@ -20,8 +20,8 @@ use twinseal_runtime::workers::taps::trace::Traced;
 /// may have gone by then.
 pub(super) enum Command {
     Apply(Box<Transaction>, Entry, Reply<v1::ApplyResponse>),
-    Confirm(u64, Entry, Reply<u64>),
-    Rollback(u64, Entry, Reply<v1::RollbackResponse>),
+    Confirm(v1::ConfirmRequest, Entry, Reply<u64>),
+    Rollback(v1::RollbackRequest, Entry, Reply<v1::RollbackResponse>),
     Drain(v1::DrainRequest, String, Entry, Reply<Vec<v1::DrainState>>),
     Capture(v1::CaptureRequest, Tapping, TapReply<Captured>),
     Trace(v1::TraceRequest, Tapping, TapReply<Traced>),
@@ -102,20 +102,20 @@ impl NodeHandle {
     /// Makes what waits for its confirmation stay, and tells the generation.
     pub async fn confirm(
         &self,
-        generation: u64,
+        request: v1::ConfirmRequest,
         entry: Entry,
     ) -> Result<Result<u64, Refused>, Stopped> {
-        let confirm = |reply| Command::Confirm(generation, entry, reply);
+        let confirm = |reply| Command::Confirm(request, entry, reply);
         Ok(self.settled(confirm).await?.0)
     }
 
     /// Takes back what waits for its confirmation, and tells how far.
     pub async fn rollback(
         &self,
-        generation: u64,
+        request: v1::RollbackRequest,
         entry: Entry,
     ) -> Result<Result<v1::RollbackResponse, Refused>, Stopped> {
-        let rollback = |reply| Command::Rollback(generation, entry, reply);
+        let rollback = |reply| Command::Rollback(request, entry, reply);
         Ok(self.settled(rollback).await?.0)
     }
 

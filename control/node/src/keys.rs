@@ -126,6 +126,25 @@ impl Live {
         Ok(next)
     }
 
+    /// Has of these items what `other` has, and is of `state` then.
+    pub fn follow(&mut self, other: &Self, state: &State, items: &Touched) {
+        fn same<K: Ord + Clone, V: Clone>(own: &mut Table<K, V>, other: &Table<K, V>, key: &K) {
+            match other.get(key) {
+                Some(value) => _ = own.insert(key.clone(), value.clone()),
+                None => _ = own.remove(key),
+            }
+        }
+        for item in items.keys() {
+            match item {
+                ItemKey::Key(id) => same(&mut self.sas, &other.sas, id),
+                ItemKey::Link(name) => same(&mut self.links, &other.links, name),
+                ItemKey::Circuit(name) => same(&mut self.circuits, &other.circuits, name),
+                _ => {}
+            }
+        }
+        self.of = state.clone();
+    }
+
     /// The transmit SA of this key.
     pub fn seal(&self, id: &KeyId) -> Option<&Arc<SealSa>> {
         match self.sas.get(id) {

@@ -52,4 +52,5 @@ mod take_up;
 #[cfg(test)]
 mod tests;
 mod unopened;
+mod waiting;
 mod warnings;

@@ -1,6 +1,6 @@
 //! The node: it owns everything, and all happens on its one control thread.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -13,7 +13,6 @@ use crate::accounts::Accounts;
 use crate::audit::{Audit, Tapping, Written};
 use crate::burned::Burned;
 use crate::compile::{Compiler, Sources};
-use crate::confirm::Pending;
 use crate::down::{Down, Members};
 use crate::drain::Drains;
 use crate::events::security::Security;
@@ -36,13 +35,14 @@ use crate::state_dir;
 use crate::state_dir::{Lock, StateDirError};
 use crate::store::{Store, Stored};
 use crate::taps::{OpenTaps, Opened};
+use crate::waiting::Waiting;
 use crate::warnings::Warnings;
 use twinseal_access::Access;
 use twinseal_base::time::since_boot;
 use twinseal_forward::reason::DropReason;
 use twinseal_model::diff::Summary;
 use twinseal_model::refusal::Refused;
-use twinseal_model::state::{Limits, State};
+use twinseal_model::state::{Limits, OwnerName, State};
 use twinseal_runtime::workers::Pool;
 
 /// How often the house is kept.
@@ -89,7 +89,8 @@ pub struct Node {
     pub(super) drains: Drains,
     pub(super) taps: OpenTaps,
     pub(super) pings: Option<Pings>,
-    pub(super) pending: Option<Pending>,
+    /// What waits for its confirmation.
+    pub(super) waiting: Waiting,
     pub(super) restoring: Option<Restoring>,
     /// What a rollback could not restore yet.
     pub(super) unrestored: Option<Unrestored>,
@@ -116,8 +117,8 @@ pub struct Node {
     pub(super) recorded: Option<Receiver<Stored>>,
     /// What the last transaction or dry run changed, until it is taken down.
     pub(super) changed: Option<Summary>,
-    /// The generation that was confirmed last.
-    pub(super) confirmed: Option<u64>,
+    /// The generation that each owner confirmed last.
+    pub(super) confirmed: BTreeMap<OwnerName, u64>,
     /// The SAs that began to transmit in this run, by the secrets that were burned for them.
     pub(super) began: HashMap<Fingerprint, Weak<SealSa>>,
     /// How many of them were alive when last looked at.
@@ -166,7 +167,7 @@ impl Node {
             drains: Drains::default(),
             taps: OpenTaps::default(),
             pings,
-            pending: None,
+            waiting: Waiting::default(),
             restoring: None,
             unrestored: None,
             left_out: None,
@@ -181,7 +182,7 @@ impl Node {
             stored: None,
             changed: None,
             recorded: None,
-            confirmed: None,
+            confirmed: BTreeMap::new(),
             began: HashMap::new(),
             began_alive: 0,
         }
@@ -281,16 +282,15 @@ impl Node {
                 let written = self.take_down(entry, generation.into());
                 self.settle(answer, written, reply);
             }
-            Command::Confirm(generation, mut entry, reply) => {
+            Command::Confirm(request, mut entry, reply) => {
                 self.forget_stored();
-                entry.repeated = self.pending.is_none();
-                let answer = self.confirm(generation);
+                let answer = self.confirm(&request, &mut entry);
                 let written = self.take_down(entry, answer.as_ref().copied().into());
                 self.settle(answer, written, reply);
             }
-            Command::Rollback(generation, entry, reply) => {
+            Command::Rollback(request, entry, reply) => {
                 self.forget_stored();
-                let answer = self.rollback(generation);
+                let answer = self.rollback(&request);
                 let written = self.rolled_back(entry, &answer);
                 self.settle(answer, written, reply);
             }
@@ -438,9 +438,8 @@ impl Node {
             self.ports
                 .share_neighbours(&self.netlink.view, &thinned, now);
         }
-        let over = |pending: &Pending| pending.is_over(since_boot());
-        if self.pending.as_ref().is_some_and(over) {
-            self.expired();
+        for owner in self.waiting.over(since_boot()) {
+            self.expired(&owner);
         }
         self.try_restore(now);
         self.try_rest(now);

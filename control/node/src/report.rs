@@ -15,7 +15,9 @@ use crate::node::Node;
 use twinseal_fib::traffic::TrafficTotals;
 use twinseal_model::items::{after, key_ref, suite};
 use twinseal_model::parse::ItemKey;
-use twinseal_model::state::{CircuitName, Key, KeyId, LinkName, Name, PortName, Role, State};
+use twinseal_model::state::{
+    CircuitName, Key, KeyId, LinkName, Name, OwnerName, PortName, Role, State,
+};
 use twinseal_model::table::Table;
 use twinseal_runtime::workers::stats::Snapshot;
 
@@ -56,7 +58,8 @@ impl Node {
                 workers: self.pool.workers() as u32,
                 provider: self.sa.provider.label().to_owned(),
                 memory: self.pool.memory().to_owned(),
-                pending: self.pending(),
+                pending: self.waiting.report(&OwnerName::default()),
+                owners: self.owners(),
                 restoring: self.restoring(),
                 rollback_incomplete: self.rollback_incomplete(),
                 secrets_refused: self.burned.refuses().unwrap_or_default(),
@@ -74,6 +77,18 @@ impl Node {
             drains: self.drains.clone(),
             warnings: self.warnings.links(),
         }
+    }
+
+    /// Who has items, or had some.
+    fn owners(&self) -> Vec<v1::OwnerState> {
+        let owners = self.state.owned();
+        let owners = owners.map(|(owner, generation, items)| v1::OwnerState {
+            owner: owner.to_string(),
+            generation,
+            items: items as u64,
+            pending: self.waiting.report(owner),
+        });
+        owners.collect()
     }
 
     /// Of the node itself, and of what it has.

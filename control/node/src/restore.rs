@@ -10,8 +10,9 @@ use crate::events::FaultKind;
 use crate::node::Node;
 use crate::store::{Store, Stored, Told};
 use twinseal_model::diff::differences;
+use twinseal_model::owners::By;
 use twinseal_model::refusal::{Code, Refused};
-use twinseal_model::state::State;
+use twinseal_model::state::{OwnerName, State};
 use twinseal_model::transaction::Touched;
 use twinseal_model::{check, transaction};
 
@@ -40,19 +41,19 @@ pub(super) async fn not_stored(stored: Option<oneshot::Receiver<Stored>>) -> boo
 
 impl Node {
     /// Takes up what was stored before the restart.
-    pub(super) fn restore(
-        &mut self,
-        state: Option<State>,
-        waiting: Option<u64>,
-        damage: Vec<String>,
-    ) {
+    pub(super) fn restore(&mut self, state: Option<State>, waiting: Vec<u64>, damage: Vec<String>) {
         self.damage = damage.join("; ");
         for damage in damage {
             tracing::error!("stored tables were refused: {damage}");
             self.events.fault(FaultKind::StoredTablesDamaged, damage);
         }
-        let stored = waiting.or(state.as_ref().map(|state| state.generation));
-        let mut differs = self.differs(stored.unwrap_or(0), waiting);
+        // Of what waited there were lines, too.
+        let waited = |state: &State| match waiting.is_empty() {
+            true => state.generation,
+            false => state.generation - 1,
+        };
+        let stored = state.as_ref().map_or(0, waited);
+        let mut differs = self.differs(stored, &waiting);
         match state {
             None => {
                 if self.store.is_some() && !differs.is_empty() {
@@ -67,6 +68,7 @@ impl Node {
                 }
                 // A controller's expectations hold on, whatever becomes of the rest.
                 self.state.generation = state.generation;
+                self.state.owners.changed_as(&state.owners);
                 self.restoring = Some(Restoring {
                     state,
                     differs,
@@ -107,9 +109,9 @@ impl Node {
 
     /// What is restored and has no line in the audit log, as the program was killed before it was written, and the other
     /// way round.
-    fn differs(&self, stored: u64, waiting: Option<u64>) -> Vec<String> {
+    fn differs(&self, stored: u64, waiting: &[u64]) -> Vec<String> {
         let mut differs = Vec::new();
-        if let Some(waiting) = waiting {
+        for waiting in waiting {
             let lost =
                 format!("generation {waiting}, which waited for its confirmation, is not restored");
             tracing::warn!("{lost}");
@@ -190,14 +192,30 @@ impl Node {
         let commit = Commit {
             outcome,
             cause: Cause::Restored,
+            owner: OwnerName::default(),
             within: None,
         };
         self.commit(commit, live).map(drop)
     }
 
-    /// Changes to tables that are not there yet make no sense; a whole state that stays does.
-    pub(super) fn check_restored(&self, stays: bool) -> Result<(), Refused> {
+    /// Changes to tables that are not there yet make no sense; a whole state that stays does, unless others have items there.
+    pub(super) fn check_restored(&self, stays: bool, by: &By) -> Result<(), Refused> {
+        let lost = |restoring: &Restoring| match by.take_over {
+            true => Vec::new(),
+            false => restoring.state.others(&by.owner),
+        };
         match &self.restoring {
+            Some(restoring) if stays && !lost(restoring).is_empty() => Err(Refused::whole(
+                Code::Restoring,
+                "owner",
+                format!(
+                    "the tables of generation {} are not restored yet: {}; and what the owners {:?} have in them would be lost",
+                    self.state.generation,
+                    restoring.why,
+                    lost(restoring)
+                ),
+                "mend that, or say take_over to drop what those have",
+            )),
             Some(restoring) if !stays => Err(Refused::whole(
                 Code::Restoring,
                 "",
@@ -228,30 +246,45 @@ impl Node {
             .unwrap_or_default()
     }
 
-    /// Stores what differs from a state.
-    pub(super) fn store_changes(&mut self, old: &State, touched: &Touched) {
+    /// Stores what differs from a state, as this owner's transaction.
+    pub(super) fn store_changes(&mut self, old: &State, touched: &Touched, owner: &OwnerName) {
         let told = self.store.as_mut().map(|store| {
             let differences = differences(old, &self.state, touched);
-            store.commit(self.state.generation, self.burned.mark(), differences)
+            store.commit(&self.state, self.burned.mark(), owner, differences)
         });
         self.is_being_stored(told);
     }
 
-    /// Stores that the last generation waits for its confirmation.
-    pub(super) fn store_waiting(&mut self) {
-        if let Some(pending) = &self.pending {
+    /// Stores that the last generation waits for this owner's confirmation.
+    pub(super) fn store_waiting(&mut self, owner: &OwnerName) {
+        if let Some(pending) = self.waiting.of(owner) {
             let (generation, burned) = (pending.generation, self.burned.mark());
             let told = self.store.as_mut();
-            let told = told.map(|store| store.wait(generation, burned));
+            let told = told.map(|store| store.wait(generation, burned, owner));
             self.is_being_stored(told);
         }
     }
 
-    /// Stores all.
+    /// Stores all that does not wait for a confirmation, and that the rest does.
     pub(super) fn store_all(&mut self) {
-        let store = self.store.as_mut();
-        let told = store.map(|store| store.begin(&self.state, self.burned.mark()));
+        let settled = self.waiting.settled(&self.state);
+        let burned = self.burned.mark();
+        let told = self
+            .store
+            .as_mut()
+            .map(|store| store.begin(settled, burned));
+        self.announce();
         self.is_being_stored(told);
+    }
+
+    /// Stores again what waits.
+    fn announce(&mut self) {
+        let burned = self.burned.mark();
+        for (owner, pending) in self.waiting.iter() {
+            if let Some(store) = &mut self.store {
+                drop(store.wait(pending.generation, burned, owner));
+            }
+        }
     }
 
     /// Stores all anew that was restored just now.
@@ -291,16 +324,11 @@ impl Node {
             return;
         }
         let burned = self.burned.mark();
-        let base = match &self.pending {
-            Some(pending) => &pending.state,
-            None => &self.state,
-        };
+        let settled = self.waiting.settled(&self.state);
         match failing {
-            true => drop(store.begin(base, burned)),
-            false => store.follow(base, burned),
+            true => drop(store.begin(settled, burned)),
+            false => store.follow(settled, burned),
         }
-        if let Some(pending) = &self.pending {
-            drop(store.wait(pending.generation, burned));
-        }
+        self.announce();
     }
 }

@@ -3,7 +3,7 @@
 //! What stands in the way is a port that cannot be opened again, or an address that is not there any more. It is left out
 //! with all that needs it, and told; it is tried again every second until something else changes the tables.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use twinseal_api::v1;
@@ -16,7 +16,7 @@ use crate::node::Node;
 use twinseal_model::parse::ItemKey;
 use twinseal_model::prune::prune;
 use twinseal_model::refusal::{Refused, text};
-use twinseal_model::state::State;
+use twinseal_model::state::{OwnerName, State};
 use twinseal_model::transaction::{Outcome, Touched};
 
 /// What could not be restored is tried again after this.
@@ -26,6 +26,8 @@ const SHOWN: usize = 20;
 
 /// A state that was restored in part.
 pub(super) struct Unrestored {
+    /// Whose rollback it was.
+    owner: OwnerName,
     /// All of it.
     state: State,
     live: Live,
@@ -39,22 +41,35 @@ pub(super) struct Unrestored {
 /// What the last rollback left out, as long as nobody has decided what becomes of it.
 pub(super) struct LeftOut {
     why: String,
-    items: BTreeSet<ItemKey>,
+    /// With whose they were.
+    items: BTreeMap<ItemKey, OwnerName>,
 }
 
 impl LeftOut {
-    fn new(why: String, items: &Touched) -> Self {
+    fn new(why: String, items: &Touched, of: &State) -> Self {
+        let items = items.keys();
         Self {
             why,
-            items: items.keys().cloned().collect(),
+            items: items
+                .map(|item| (item.clone(), of.owners.of(item)))
+                .collect(),
         }
+    }
+
+    /// With what was left out before.
+    fn and(mut self, before: Option<Self>) -> Self {
+        if let Some(before) = before {
+            self.why = format!("{}; {}", before.why, self.why);
+            self.items.extend(before.items);
+        }
+        self
     }
 
     /// As people read it.
     fn report(&self, tried: bool) -> String {
         let names: Vec<_> = self
             .items
-            .iter()
+            .keys()
             .take(SHOWN)
             .map(ToString::to_string)
             .collect();
@@ -104,18 +119,23 @@ struct Back {
 }
 
 impl Node {
-    /// Takes back what waits, as far as can be.
-    pub fn rollback(&mut self, generation: u64) -> Result<v1::RollbackResponse, Refused> {
-        self.check_waits(generation)?;
-        self.roll_back()
+    /// Takes back what waits of an owner's, as far as can be.
+    pub fn rollback(
+        &mut self,
+        request: &v1::RollbackRequest,
+    ) -> Result<v1::RollbackResponse, Refused> {
+        let owner = OwnerName::parse(&request.owner)?;
+        self.check_waits(&owner, request.generation)?;
+        self.roll_back(&owner)
     }
 
     /// The time is up.
-    pub(super) fn expired(&mut self) {
-        let Some(pending) = &self.pending else {
+    pub(super) fn expired(&mut self, owner: &OwnerName) {
+        let Some(pending) = self.waiting.of(owner) else {
             return;
         };
         let mut entry = Entry::new(None, "Rollback");
+        entry.owner(owner.as_str());
         entry.item(format!(
             "generation {}, which was not confirmed in time",
             pending.generation
@@ -123,7 +143,7 @@ impl Node {
         tracing::warn!("the transaction was not confirmed and is rolled back");
         // What could not be done is told as an event, too; nobody waits for either.
         self.forget_stored();
-        let rolled_back = self.roll_back();
+        let rolled_back = self.roll_back(owner);
         self.rolled_back(entry, &rolled_back);
     }
 
@@ -147,24 +167,36 @@ impl Node {
         self.take_down(entry, generation.into())
     }
 
-    fn roll_back(&mut self) -> Result<v1::RollbackResponse, Refused> {
-        let Some(pending) = self.pending.take() else {
+    fn roll_back(&mut self, owner: &OwnerName) -> Result<v1::RollbackResponse, Refused> {
+        let Some(pending) = self.waiting.take(owner) else {
             return Ok(v1::RollbackResponse {
                 generation: self.state.generation,
                 ..Default::default()
             });
         };
-        let back = match self.go_back(&pending.state, &pending.live, &pending.touched, None) {
+        let (state, live, touched) = (&pending.state, &pending.live, &pending.touched);
+        let back = match self.go_back(owner, state, live, touched, None) {
             Ok(back) => back,
             // What is there stays, and nobody waits any more.
             Err(refused) => {
-                self.store_changes(&pending.state, &pending.touched);
+                if pending.generation != self.state.generation {
+                    // As with a confirmation.
+                    self.state.generation += 1;
+                    let generation = self.state.generation;
+                    self.state.owners.changed(owner, generation);
+                }
+                self.store_changes(&pending.state, &pending.touched, owner);
+                self.waiting.settle(&self.state, &pending.touched);
                 let detail = format!(
                     "nothing could be rolled back, and generation {} stays: {refused}",
                     self.state.generation
                 );
                 tracing::error!("{detail}");
-                self.left_out = Some(LeftOut::new(detail.clone(), &pending.touched));
+                self.left_out = Some(LeftOut::new(
+                    detail.clone(),
+                    &pending.touched,
+                    &pending.state,
+                ));
                 self.events.fault(FaultKind::RollbackFailed, detail);
                 return Err(refused);
             }
@@ -173,17 +205,27 @@ impl Node {
             generation: back.generation,
             not_restored: back.why.items().to_vec(),
         };
-        self.left_out = None;
+        // What other owners miss is not there yet.
+        self.decided(&pending.touched, Some(owner));
         if !back.missing.is_empty() {
-            self.left_out = Some(LeftOut::new(back.why.to_string(), &back.missing));
+            let why = back.why.to_string();
+            let left_out = LeftOut::new(why, &back.missing, &pending.state);
+            self.left_out = Some(left_out.and(self.left_out.take()));
+            // What others wait with could not be told from what is tried again.
+            let again = self.waiting.is_empty();
+            let then = match again {
+                true => "are tried again every second until something else changes the tables",
+                false => "are not tried again, as transactions of other owners wait",
+            };
             let detail = format!(
-                "{}; {} items are not restored, and are tried again every second until something else changes the tables",
+                "{}; {} items are not restored, and {then}",
                 back.why,
                 back.missing.len()
             );
             tracing::error!("the rollback is not complete: {detail}");
             self.events.fault(FaultKind::RollbackIncomplete, detail);
-            self.unrestored = Some(Unrestored {
+            self.unrestored = again.then(|| Unrestored {
+                owner: owner.clone(),
                 state: pending.state,
                 live: pending.live,
                 missing: back.missing,
@@ -200,15 +242,16 @@ impl Node {
         left_out.map_or_else(String::new, |it| it.report(self.unrestored.is_some()))
     }
 
-    /// Somebody changed these, or said what the whole state is: what of it was left out is not missing any more.
-    pub(super) fn decided(&mut self, touched: &Touched, whole: bool) {
+    /// Somebody changed these, or an owner said what all of its is: what of it was left out is not missing any more.
+    pub(super) fn decided(&mut self, touched: &Touched, whole: Option<&OwnerName>) {
         let Some(left_out) = &mut self.left_out else {
             return;
         };
         for item in touched.keys() {
             left_out.items.remove(item);
         }
-        if whole || left_out.items.is_empty() {
+        left_out.items.retain(|_, owner| Some(&*owner) != whole);
+        if left_out.items.is_empty() {
             self.left_out = None;
         }
     }
@@ -216,7 +259,7 @@ impl Node {
     /// Tries again what could not be restored, if it is time and nobody has changed anything since.
     pub(super) fn try_rest(&mut self, now: Instant) {
         let untouched = |rest: &Unrestored| rest.generation == self.state.generation;
-        if self.pending.is_some() || !self.unrestored.as_ref().is_some_and(untouched) {
+        if !self.waiting.is_empty() || !self.unrestored.as_ref().is_some_and(untouched) {
             self.unrestored = None;
             return;
         }
@@ -225,7 +268,8 @@ impl Node {
         };
         rest.again = now + RETRY;
         self.forget_stored();
-        match self.go_back(&rest.state, &rest.live, &rest.missing, Some(&rest.missing)) {
+        let (state, live, missing) = (&rest.state, &rest.live, &rest.missing);
+        match self.go_back(&rest.owner, state, live, missing, Some(missing)) {
             Ok(back) if back.missing.is_empty() => {
                 tracing::info!(generation = back.generation, "the rollback is complete");
                 self.left_out = None;
@@ -236,7 +280,8 @@ impl Node {
             Ok(back) => {
                 rest.generation = back.generation;
                 rest.missing = back.missing;
-                self.left_out = Some(LeftOut::new(back.why.to_string(), &rest.missing));
+                let why = back.why.to_string();
+                self.left_out = Some(LeftOut::new(why, &rest.missing, &rest.state));
                 let mut entry = Entry::new(None, "Rollback");
                 entry.item("more of what could not be restored before".to_owned());
                 rest.name_missing(&mut entry, &HashSet::new());
@@ -251,6 +296,7 @@ impl Node {
     /// `touched` differs from what is there. If `missing` is what is not there yet, less must be missing afterwards.
     fn go_back(
         &mut self,
+        owner: &OwnerName,
         to: &State,
         live: &Live,
         touched: &Touched,
@@ -267,21 +313,31 @@ impl Node {
         loop {
             let mut touched = touched.clone();
             touched.extend(left_out.clone());
-            state.generation = self.state.generation + 1;
-            let outcome = Outcome::back(&self.state, state.clone(), touched);
+            let outcome = Outcome::back(&self.state, state.clone(), touched.clone(), owner);
             let live = live
                 .next(&outcome.state, &outcome.secrets, &self.sa)
                 .map_err(|error| error.refused(&outcome.touched))?;
             let commit = Commit {
                 outcome,
                 cause: Cause::RolledBack,
+                owner: owner.clone(),
                 within: None,
             };
             match self.commit(commit, live) {
                 Ok(committed) => {
+                    let others_lost = !left_out.is_empty() && !self.waiting.is_empty();
+                    if others_lost {
+                        self.waiting.prune(&why);
+                    }
+                    self.waiting
+                        .follow(owner, true, &self.state, &self.live, &touched);
                     let mut differs = left_out.clone();
                     differs.extend(missing.cloned().unwrap_or_default());
-                    self.store_changes(&stored, &differs);
+                    match others_lost {
+                        // It may be some of what others wait with, of which nothing is stored.
+                        true => self.store_all(),
+                        false => self.store_changes(&stored, &differs, owner),
+                    }
                     return Ok(Back {
                         generation: committed.generation,
                         why,

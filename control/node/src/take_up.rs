@@ -103,7 +103,7 @@ impl Node {
 
     /// Looks whether there is one by now, if it is time.
     pub(super) fn try_state_dir(&mut self, now: Instant) {
-        if self.look_again.is_none_or(|again| now < again) || self.pending.is_some() {
+        if self.look_again.is_none_or(|again| now < again) || !self.waiting.is_empty() {
             return;
         }
         match StateDir::open(&self.wanted) {

@@ -25,6 +25,7 @@ impl Service {
         let mut entry = Entry::new(caller, "Apply");
         entry.changes(&request.changes);
         entry.request(&request.request_id);
+        entry.owner(&request.owner);
         entry.dry_run = request.dry_run;
         let in_response = request.refusal_in_response;
         let secrets = request
@@ -73,14 +74,11 @@ impl Service {
     pub(crate) async fn confirm(
         &self,
         caller: Option<Caller>,
-        generation: u64,
+        request: v1::ConfirmRequest,
     ) -> Result<v1::ConfirmResponse, Status> {
-        let entry = Entry::new(caller, "Confirm");
-        let settled = self
-            .node
-            .confirm(generation, entry)
-            .await
-            .map_err(stopped)?;
+        let mut entry = Entry::new(caller, "Confirm");
+        entry.owner(&request.owner);
+        let settled = self.node.confirm(request, entry).await.map_err(stopped)?;
         let generation = settled.map_err(|refused| status(&refused, ""))?;
         Ok(v1::ConfirmResponse { generation })
     }
@@ -89,14 +87,11 @@ impl Service {
     pub(crate) async fn rollback(
         &self,
         caller: Option<Caller>,
-        generation: u64,
+        request: v1::RollbackRequest,
     ) -> Result<v1::RollbackResponse, Status> {
-        let entry = Entry::new(caller, "Rollback");
-        let settled = self
-            .node
-            .rollback(generation, entry)
-            .await
-            .map_err(stopped)?;
+        let mut entry = Entry::new(caller, "Rollback");
+        entry.owner(&request.owner);
+        let settled = self.node.rollback(request, entry).await.map_err(stopped)?;
         settled.map_err(|refused| status(&refused, ""))
     }
 }

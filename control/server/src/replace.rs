@@ -12,6 +12,7 @@ use crate::apply::holds_secret;
 use crate::service::Service;
 use twinseal_access::Caller;
 use twinseal_access::words::{UNREADABLE, unreadable};
+use twinseal_model::owners::By;
 use twinseal_model::parse::Parsed;
 use twinseal_model::refusal::{Code, Refused};
 use twinseal_node::apply::{Options, Transaction};
@@ -151,6 +152,7 @@ impl Streamed {
                 entry.items(&message.items);
                 if self.head.is_none() {
                     entry.request(&message.request_id);
+                    entry.owner(&message.owner);
                     entry.dry_run = message.dry_run;
                 }
             }
@@ -178,7 +180,10 @@ impl Streamed {
             }
             None => {
                 let named = !message.request_id.is_empty();
-                self.head = Some(Head::of(&message));
+                let (by, unfit) = By::parse(&message.owner, message.take_over);
+                self.refused.append(unfit);
+                self.parsed.by = by.clone();
+                self.head = Some(Head::of(&message, by));
                 named
             }
         };
@@ -202,9 +207,10 @@ struct Head {
 }
 
 impl Head {
-    fn of(message: &v1::ReplaceRequest) -> Self {
+    fn of(message: &v1::ReplaceRequest, by: By) -> Self {
         Self {
             options: Options {
+                by,
                 request_id: message.request_id.clone(),
                 dry_run: message.dry_run,
                 expected_generation: message.expected_generation,
@@ -250,6 +256,8 @@ fn late(message: &v1::ReplaceRequest) -> impl Iterator<Item = &'static str> {
         refusal_in_response,
         allow_empty,
         commit: _,
+        owner,
+        take_over,
     } = message;
     let fields = [
         ("request_id", !request_id.is_empty()),
@@ -258,6 +266,8 @@ fn late(message: &v1::ReplaceRequest) -> impl Iterator<Item = &'static str> {
         ("confirm_within_seconds", *confirm_within_seconds != 0),
         ("refusal_in_response", *refusal_in_response),
         ("allow_empty", *allow_empty),
+        ("owner", !owner.is_empty()),
+        ("take_over", *take_over),
     ];
     let given = fields.into_iter().filter(|(_, given)| *given);
     given.map(|(field, _)| field)

@@ -57,8 +57,8 @@ impl Control for Service {
         request: Request<v1::ConfirmRequest>,
     ) -> Result<Response<v1::ConfirmResponse>, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
-        let generation = request.into_inner().generation;
-        self.confirm(caller, generation).await.map(Response::new)
+        let request = request.into_inner();
+        self.confirm(caller, request).await.map(Response::new)
     }
 
     async fn rollback(
@@ -66,8 +66,8 @@ impl Control for Service {
         request: Request<v1::RollbackRequest>,
     ) -> Result<Response<v1::RollbackResponse>, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
-        let generation = request.into_inner().generation;
-        self.rollback(caller, generation).await.map(Response::new)
+        let request = request.into_inner();
+        self.rollback(caller, request).await.map(Response::new)
     }
 
     async fn drain(

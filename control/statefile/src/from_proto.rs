@@ -11,21 +11,29 @@ use super::schema::{
 pub(super) fn file(items: &[v1::Item]) -> File {
     use v1::item::Item;
     let mut file = File::default();
-    for item in items.iter().cloned().filter_map(|item| item.item) {
+    for v1::Item { item, owner } in items.iter().cloned() {
+        macro_rules! push {
+            ($section:ident, $entry:expr) => {
+                file.$section.push(schema::Owned {
+                    entry: $entry,
+                    owner,
+                })
+            };
+        }
         match item {
-            Item::Port(it) => file.ports.push(port(it)),
-            Item::Vrf(it) => file.vrfs.push(schema::Vrf { name: it.name }),
-            Item::Link(it) => file.links.push(link(it)),
-            Item::Circuit(it) => file.circuits.push(circuit(it)),
-            Item::Label(it) => file.labels.push(label(it)),
-            Item::Group(it) => file.groups.push(group(it)),
-            Item::Route(it) => file.routes.push(route(it)),
-            Item::Neighbour(v1::Neighbour { port, address, mac }) => {
-                file.neighbours
-                    .push(schema::Neighbour { port, address, mac });
+            Some(Item::Port(it)) => push!(ports, port(it)),
+            Some(Item::Vrf(it)) => push!(vrfs, schema::Vrf { name: it.name }),
+            Some(Item::Link(it)) => push!(links, link(it)),
+            Some(Item::Circuit(it)) => push!(circuits, circuit(it)),
+            Some(Item::Label(it)) => push!(labels, label(it)),
+            Some(Item::Group(it)) => push!(groups, group(it)),
+            Some(Item::Route(it)) => push!(routes, route(it)),
+            Some(Item::Neighbour(v1::Neighbour { port, address, mac })) => {
+                push!(neighbours, schema::Neighbour { port, address, mac });
             }
-            Item::Key(it) => file.keys.push(key(it)),
-            Item::Transmit(it) => file.transmit.push(transmit(it)),
+            Some(Item::Key(it)) => push!(keys, key(it)),
+            Some(Item::Transmit(it)) => push!(transmit, transmit(it)),
+            None => {}
         }
     }
     file
@@ -205,5 +213,35 @@ fn transmit(transmit: v1::Transmit) -> schema::Transmit {
         link,
         circuit,
         epoch: transmit.epoch,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{StateFile, render};
+
+    #[test]
+    fn whose_an_entry_is_goes_there_and_back() {
+        let vrf = |name: &str, owner: &str| v1::Item {
+            item: Some(v1::item::Item::Vrf(v1::Vrf { name: name.into() })),
+            owner: owner.into(),
+        };
+        let items = [vrf("red", ""), vrf("blue", "bgp")];
+        let text = render(&items);
+        assert_eq!(text.matches("owner: bgp").count(), 1, "{text}");
+        let read = StateFile::parse(Path::new("s.yaml"), &text).expect("sound");
+        let read = read.changes.into_iter().map(|it| match it.change {
+            Some(v1::change::Change::Set(item)) => item,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(read.collect::<Vec<_>>(), items);
+        // Of a store all is its reader's.
+        let Err(mistakes) = StateFile::parse_fragment(Path::new("key"), &text) else {
+            panic!("a fragment has no owner");
+        };
+        assert_eq!((mistakes.len(), &*mistakes[0].field), (1, "owner"));
     }
 }

@@ -34,13 +34,19 @@ pub(super) fn judge(
     }
 }
 
-/// The change without its secret, of which no second copy is needed to judge the rest.
+/// The change without its secret, of which no second copy is needed to judge the rest, and without its owner: whose request it
+/// comes in is not known here.
 fn bare(change: &v1::Change) -> v1::Change {
     let Some(Of::Set(v1::Item {
         item: Some(v1::item::Item::Key(key)),
+        ..
     })) = &change.change
     else {
-        return change.clone();
+        let mut bare = change.clone();
+        if let Some(Of::Set(item)) = &mut bare.change {
+            item.owner.clear();
+        }
+        return bare;
     };
     let key = v1::Key {
         owner: key.owner.clone(),
@@ -55,7 +61,10 @@ fn bare(change: &v1::Change) -> v1::Change {
     };
     let item = Some(v1::item::Item::Key(key));
     v1::Change {
-        change: Some(Of::Set(v1::Item { item })),
+        change: Some(Of::Set(v1::Item {
+            item,
+            ..v1::Item::default()
+        })),
     }
 }
 

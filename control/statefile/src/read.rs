@@ -251,11 +251,20 @@ impl Reader<'_> {
                     secrets,
                     ..
                 } = self;
-                let read = |f: &mut Fields<'_, '_, '_>| key(f, path, *origin, secrets);
-                let key = self.mistakes.entry(node, "", read);
-                key.map(|key| set(Item::Key(key)))
+                let read = |f: &mut Fields<'_, '_, '_>| {
+                    let owner = owner(f, *origin);
+                    set(Item::Key(key(f, path, *origin, secrets)), owner)
+                };
+                self.mistakes.entry(node, "", read)
             }
-            _ => self.mistakes.entry(node, "", |f| item(section, f)).map(set),
+            _ => {
+                let origin = self.origin;
+                let read = |f: &mut Fields<'_, '_, '_>| {
+                    let owner = owner(f, origin);
+                    set(item(section, f), owner)
+                };
+                self.mistakes.entry(node, "", read)
+            }
         };
         self.mistakes.private = false;
         if let Some(told @ [_, ..]) = self.mistakes.all.get(before..) {
@@ -317,6 +326,17 @@ fn no_name(at: At) -> Broken {
     Broken { at, reason }
 }
 
-fn set(item: Item) -> v1::change::Change {
-    v1::change::Change::Set(v1::Item { item: Some(item) })
+/// Whose it is, as `ctl get` prints it. What a store has is its reader's.
+fn owner(f: &mut Fields<'_, '_, '_>, origin: Origin) -> String {
+    match origin {
+        Origin::File => f.text("owner"),
+        Origin::Store | Origin::StoredKeys => String::new(),
+    }
+}
+
+fn set(item: Item, owner: String) -> v1::change::Change {
+    v1::change::Change::Set(v1::Item {
+        item: Some(item),
+        owner,
+    })
 }

@@ -16,25 +16,34 @@ pub(super) const NEEDED: &str = "needed";
 #[derive(Debug, Default, Serialize)]
 pub(super) struct File {
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) ports: Vec<Port>,
+    pub(super) ports: Vec<Owned<Port>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) vrfs: Vec<Vrf>,
+    pub(super) vrfs: Vec<Owned<Vrf>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) links: Vec<Link>,
+    pub(super) links: Vec<Owned<Link>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) circuits: Vec<Circuit>,
+    pub(super) circuits: Vec<Owned<Circuit>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) labels: Vec<Label>,
+    pub(super) labels: Vec<Owned<Label>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) groups: Vec<Group>,
+    pub(super) groups: Vec<Owned<Group>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) routes: Vec<Route>,
+    pub(super) routes: Vec<Owned<Route>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) neighbours: Vec<Neighbour>,
+    pub(super) neighbours: Vec<Owned<Neighbour>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) keys: Vec<Key>,
+    pub(super) keys: Vec<Owned<Key>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) transmit: Vec<Transmit>,
+    pub(super) transmit: Vec<Owned<Transmit>>,
+}
+
+/// An entry, with whose it is if that is not the controller.
+#[derive(Debug, Serialize)]
+pub(super) struct Owned<T> {
+    #[serde(flatten)]
+    pub(super) entry: T,
+    #[serde(skip_serializing_if = "is_default")]
+    pub(super) owner: String,
 }
 
 /// Fields that have their protocol's default are not written.

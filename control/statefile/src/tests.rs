@@ -98,7 +98,9 @@ delete:
         .into_iter()
         .map(|change| change.change.unwrap());
     let set = |change| match change {
-        v1::change::Change::Set(v1::Item { item: Some(item) }) => item,
+        v1::change::Change::Set(v1::Item {
+            item: Some(item), ..
+        }) => item,
         other => panic!("{other:?}"),
     };
     assert_eq!(
@@ -848,7 +850,7 @@ fn section(item: &v1::Item) -> usize {
 proptest! {
     #[test]
     fn what_is_written_reads_back(all in vec(item(), 0..12)) {
-        let mut all: Vec<_> = all.into_iter().map(|item| v1::Item { item: Some(item) }).collect();
+        let mut all: Vec<_> = all.into_iter().map(|item| v1::Item { item: Some(item), ..Default::default() }).collect();
         all.sort_by_key(section);
         // What is named twice is refused, in whichever sections.
         let mut named = std::collections::HashSet::new();

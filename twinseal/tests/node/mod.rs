@@ -240,7 +240,10 @@ pub fn request(items: impl IntoIterator<Item = Item>) -> v1::ApplyRequest {
         changes: items
             .into_iter()
             .map(|item| v1::Change {
-                change: Some(Change::Set(v1::Item { item: Some(item) })),
+                change: Some(Change::Set(v1::Item {
+                    item: Some(item),
+                    ..Default::default()
+                })),
             })
             .collect(),
         ..Default::default()

@@ -1,6 +1,7 @@
 //! Events for people, a line each.
 
 use twinseal_api::v1;
+use twinseal_model::owners;
 
 use super::{drain_name, key_name};
 use twinseal_base::time;
@@ -18,8 +19,13 @@ pub(crate) fn event(event: &v1::Event) -> String {
                 Some(_) => ", waits for its confirmation",
                 None => "",
             };
+            let of = match it.owner == owners::shown("") {
+                true => String::new(),
+                false if it.owner.is_empty() => String::new(),
+                false => format!(", of owner {}", it.owner),
+            };
             format!(
-                "tables: generation {}, {} changes{cause}{waits}",
+                "tables: generation {}, {} changes{of}{cause}{waits}",
                 it.generation, it.changes
             )
         }

@@ -21,6 +21,18 @@ pub(crate) fn port_json(it: &v1::PortState) -> Value {
     })
 }
 
+pub(crate) fn owner_json(it: &v1::OwnerState) -> Value {
+    json!({
+        "owner": it.owner,
+        "generation": it.generation,
+        "items": it.items,
+        "pending": it.pending.as_ref().map(|it| json!({
+            "generation": it.generation,
+            "until_unix_nanos": it.until_unix_nanos,
+        })),
+    })
+}
+
 pub(crate) fn link_json(it: &v1::LinkState) -> Value {
     json!({
         "link": it.link,

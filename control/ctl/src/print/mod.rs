@@ -15,12 +15,13 @@ use twinseal_api::v1;
 
 pub(super) use event::event;
 pub(super) use json::{
-    drain_json, draining_json, key_json, link_json, neighbour_json, port_json, refused_json,
-    stats_json,
+    drain_json, draining_json, key_json, link_json, neighbour_json, owner_json, port_json,
+    refused_json, stats_json,
 };
 pub(super) use trace::{explained, explained_json, frame, frame_json, traced, traced_json};
 
 use table::Table;
+use twinseal_model::owners;
 use twinseal_statefile::{direction_word, suite_word};
 
 /// What became of the desired state: comments before the state file that `get` prints.
@@ -37,6 +38,29 @@ pub(super) fn outcome(out: &mut impl Write, got: &v1::GetResponse) -> io::Result
             pending.generation,
             twinseal_base::time::rfc3339(pending.until_unix_nanos)
         )?;
+    }
+    // One that is alone owns all.
+    let others = |it: &&v1::OwnerState| got.owners.len() > 1 || it.owner != owners::shown("");
+    for it in got.owners.iter().filter(others) {
+        let v1::OwnerState {
+            owner,
+            generation,
+            items,
+            pending,
+        } = it;
+        write!(
+            out,
+            "# owner {owner}: {items} items, changed in generation {generation}"
+        )?;
+        match pending {
+            Some(pending) => writeln!(
+                out,
+                ", generation {} waits for its confirmation until {}",
+                pending.generation,
+                twinseal_base::time::rfc3339(pending.until_unix_nanos)
+            )?,
+            None => writeln!(out)?,
+        }
     }
     if !got.restoring.is_empty() {
         writeln!(out, "# the tables are not restored yet: {}", got.restoring)?;

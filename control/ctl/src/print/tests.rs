@@ -113,8 +113,10 @@ fn events_have_a_line_and_an_object() {
                 changes: 2,
                 cause: "rolled_back".into(),
                 pending: None,
+                owner: "bgp".into(),
+                taken_from: Vec::new(),
             }),
-            "tables: generation 3, 2 changes, rolled back",
+            "tables: generation 3, 2 changes, of owner bgp, rolled back",
         ),
         (
             Event::Link(v1::LinkEvent {
@@ -256,12 +258,31 @@ fn the_outcome_is_comments() {
             since_unix_nanos: 0,
             by: "user 0 (group 0)".into(),
         }],
+        owners: vec![
+            v1::OwnerState {
+                owner: "controller".into(),
+                generation: 1,
+                items: 7,
+                pending: None,
+            },
+            v1::OwnerState {
+                owner: "etcd".into(),
+                generation: 2,
+                items: 3,
+                pending: Some(v1::Pending {
+                    generation: 2,
+                    until_unix_nanos: 0,
+                }),
+            },
+        ],
     };
     assert_eq!(
         text(|out| outcome(out, &got)),
         "\
 # node a, version 1, generation 2, workers 1, ring, ordinary pages
 # generation 2 waits for its confirmation until 1970-01-01T00:00:00.000Z
+# owner controller: 7 items, changed in generation 1
+# owner etcd: 3 items, changed in generation 2, generation 2 waits for its confirmation until 1970-01-01T00:00:00.000Z
 # the rollback is not complete: a port is missing
 # WARNING: it can't work
 # what applies is not stored, and is lost with a restart: no room

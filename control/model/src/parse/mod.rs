@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use twinseal_api::v1;
 use twinseal_crypto::{Fingerprint, Secret, Suite};
 
+use crate::owners::By;
 use crate::refusal::{Code, Refused, place};
 use crate::state::{
     Circuit, CircuitName, GroupName, Key, KeyId, LabelAction, Limits, Link, LinkName, Member,
@@ -18,6 +19,7 @@ use crate::state::{
 };
 pub use names::Broken;
 use names::BrokenName;
+use twinseal_base::text::quoted;
 use twinseal_wire::ethernet::Mac;
 
 /// One change, with its place in the request.
@@ -174,11 +176,19 @@ pub struct Parsed {
     pub references: Vec<Reference>,
     /// What is wrong with them.
     pub refused: Refused,
+    /// Who asks.
+    pub by: By,
 }
 
 /// Parses all changes and wipes every secret from the request. All that is wrong is reported, not only the first.
 pub fn changes(request: Vec<v1::Change>) -> Parsed {
+    changes_by(By::default(), request)
+}
+
+/// The same of an owner's.
+pub fn changes_by(by: By, request: Vec<v1::Change>) -> Parsed {
     let mut parsed = Parsed {
+        by,
         changes: Vec::with_capacity(request.len()),
         ..Parsed::default()
     };
@@ -208,6 +218,11 @@ impl Parsed {
     /// Parses one item that is to be set.
     pub fn set(&mut self, index: usize, item: v1::Item) {
         let name = BrokenName::of(&item);
+        let owned = self.by.owns(&item.owner);
+        let owner = match owned {
+            true => String::new(),
+            false => item.owner.clone(),
+        };
         let before = self.references.len();
         let mut parser = Parser {
             index,
@@ -215,7 +230,12 @@ impl Parsed {
             references: &mut self.references,
             refused: &mut self.refused,
         };
-        match parser.item(item) {
+        let action = parser.item(item);
+        if !owned {
+            let why = format!("{} is another owner than the request's", quoted(&owner));
+            parser.refuse::<()>("owner", why, "leave it out, or ask as that owner");
+        }
+        match action.filter(|_| owned) {
             Some(action) => {
                 self.changes.push(Change { index, action });
                 // It is judged itself, with all that it refers to.

@@ -1,5 +1,6 @@
 //! What is refused and what becomes of a state.
 
+mod owners;
 mod refusals;
 mod transactions;
 

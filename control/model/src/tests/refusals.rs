@@ -71,7 +71,7 @@ fn items_that_are_wrong_in_themselves() {
         (vec![v1::Change { change: None }], "change", "change"),
         (
             vec![v1::Change {
-                change: Some(v1::change::Change::Set(v1::Item { item: None })),
+                change: Some(v1::change::Change::Set(v1::Item::default())),
             }],
             "change",
             "item",

@@ -21,6 +21,10 @@ pub struct Change {
     pub cause: &'static str,
     /// If it must be confirmed.
     pub pending: Option<v1::Pending>,
+    /// Whose transaction it is.
+    pub owner: String,
+    /// Whose items it changed besides.
+    pub taken_from: Vec<String>,
 }
 
 /// Tells of a transaction that turned `old` into `new`.
@@ -37,6 +41,8 @@ pub fn tables(events: &Events, generation: u64, change: Change) {
         changes: u32::try_from(change.changes).unwrap_or(u32::MAX),
         cause: change.cause.to_owned(),
         pending: change.pending,
+        owner: change.owner,
+        taken_from: change.taken_from,
     };
     events.emit(EventKind::Configuration, Body::Table(body));
 }

@@ -49,7 +49,7 @@ pub struct StateDir {
     pub(super) store: Option<Store>,
     pub(super) tables: Option<State>,
     /// The generation of a transaction that waited for its confirmation, and is not in them.
-    pub(super) waiting: Option<u64>,
+    pub(super) waiting: Vec<u64>,
     /// What was refused of what is there.
     pub(super) damage: Vec<String>,
     pub(super) usage: usage::Store,

@@ -8,6 +8,7 @@ use twinseal_crypto::Fingerprint;
 
 use super::*;
 use crate::store::{FOLDER, KEY_FILE, newest};
+use twinseal_model::state::OwnerName;
 use twinseal_model::testing::edge;
 
 /// What may become of a file.
@@ -54,7 +55,8 @@ fn go_on(path: &Path, keep_tables: bool, generation: u64, burn: &[(Fingerprint, 
         state.generation = generation;
         let mark = dir.burned.mark();
         drop(store.begin(&state, mark));
-        let (stored, _) = store.commit(generation + 1, mark, Vec::new());
+        state.generation += 1;
+        let (stored, _) = store.commit(&state, mark, &OwnerName::default(), Vec::new());
         assert_eq!(stored.blocking_recv(), Ok(Ok(())));
     }
 }

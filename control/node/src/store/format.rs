@@ -19,6 +19,8 @@ use prost::Message;
 use twinseal_api::v1;
 use twinseal_crypto::BurnMark;
 
+use super::changed::Changed;
+
 const MAGIC: &[u8; 16] = b"twinseal tables\n";
 /// The version that is written, and the only one that is read.
 const VERSION: u32 = 2;
@@ -43,6 +45,12 @@ pub(super) struct Record {
     pub(super) burned: u64,
     #[prost(bytes = "vec", tag = "5")]
     pub(super) burned_head: Vec<u8>,
+    /// Of a transaction: whose it is. As items have it, empty for the controller's, whose all is that earlier versions wrote.
+    #[prost(string, tag = "6")]
+    pub(super) owner: String,
+    /// Of a transaction, and of the end of a snapshot: in which generation each owner changed something last.
+    #[prost(message, repeated, tag = "7")]
+    pub(super) owners: Vec<Changed>,
 }
 
 impl Record {
@@ -58,6 +66,8 @@ impl Record {
             changes,
             burned: burned.count,
             burned_head: burned.head.to_vec(),
+            owner: String::new(),
+            owners: Vec::new(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Reading back what was stored: the newest snapshot that is whole, and every transaction since.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use aws_lc_rs::hmac;
@@ -10,7 +11,7 @@ use super::format::{FileError, Kind, Reader, Record};
 use super::{FOLDER, Name, files, newest};
 use twinseal_model::parse::{Action, Change, Item};
 use twinseal_model::refusal::Refused;
-use twinseal_model::state::{Key, State};
+use twinseal_model::state::{Key, OwnerName, State};
 use twinseal_model::{parse, transaction};
 
 /// What was found.
@@ -20,8 +21,8 @@ pub(crate) struct Loaded {
     pub(crate) state: Option<State>,
     /// What was refused, and why. What is in `state` came before it.
     pub(crate) damage: Vec<String>,
-    /// The generation of a transaction that waited for its confirmation, and is not in `state`.
-    pub(crate) waiting: Option<u64>,
+    /// The generations of transactions that waited for their confirmation, and are not in `state`.
+    pub(crate) waiting: Vec<u64>,
     /// Why the file that tells how far all went tells nothing.
     pub(crate) newest_lost: Option<String>,
     /// What that file tells.
@@ -110,7 +111,7 @@ fn tables(dir: &Path, key: &hmac::Key) -> std::io::Result<Loaded> {
     }
     let mut replay = Replay {
         state: state.unwrap_or_default(),
-        waiting: None,
+        waiting: BTreeMap::new(),
         burned: None,
     };
     for (generation, path) in journals {
@@ -135,11 +136,14 @@ fn tables(dir: &Path, key: &hmac::Key) -> std::io::Result<Loaded> {
     }
     loaded.burned(replay.burned);
     let mut state = replay.state;
-    if let Some(waiting) = replay.waiting {
-        // It was not confirmed: what it would have changed is not here. That is a change of the tables too.
-        state.generation = waiting + 1;
-        loaded.waiting = Some(waiting);
+    // What was not confirmed is not here. That is a change of the tables too.
+    if let Some(last) = replay.waiting.values().max() {
+        state.generation = state.generation.max(*last) + 1;
     }
+    for owner in replay.waiting.keys() {
+        state.owners.changed(owner, state.generation);
+    }
+    loaded.waiting = replay.waiting.into_values().collect();
     loaded.state = Some(state);
     Ok(loaded)
 }
@@ -156,6 +160,8 @@ fn snapshot(
             Kind::Items => replay(&mut state, record).map_err(|refused| unsound(path, &refused))?,
             Kind::End if reader.generation == generation && record.generation == generation => {
                 state.generation = generation;
+                let heard = record.hear(&mut state.owners);
+                heard.map_err(|refused| unsound(path, &refused))?;
                 return Ok((state, record.mark()));
             }
             _ => {
@@ -179,8 +185,8 @@ fn unsound(path: &Path, refused: &Refused) -> FileError {
 
 struct Replay {
     state: State,
-    /// The generation of a transaction that waits for its confirmation.
-    waiting: Option<u64>,
+    /// The generations of transactions that wait for their confirmation.
+    waiting: BTreeMap<OwnerName, u64>,
     /// How far the burned secrets went, as the last record says.
     burned: Option<BurnMark>,
 }
@@ -194,7 +200,8 @@ impl Replay {
     /// Whether a journal that begins at this generation goes on here.
     fn follows(&self, generation: u64) -> bool {
         let here = self.state.generation;
-        generation <= here || self.waiting.is_some_and(|waits| generation == waits + 1)
+        let waits = self.waiting.values().max();
+        generation <= here || waits.is_some_and(|waits| generation == here.max(*waits) + 1)
     }
 
     fn journal(&mut self, generation: u64, path: &Path, key: &hmac::Key) -> Result<(), FileError> {
@@ -210,19 +217,22 @@ impl Replay {
             )));
         }
         self.state.generation = generation;
-        self.waiting = None;
+        self.waiting.clear();
         while let Some(record) = reader.next()? {
-            if record.generation <= self.state.generation {
-                return Err(gap(format!("generation {} comes twice", record.generation)));
-            }
             self.burned = record.mark();
+            let owner = OwnerName::parse(&record.owner);
+            let owner = owner.map_err(|refused| unsound(path, &refused))?;
             match record.kind() {
-                Kind::Waiting => self.waiting = Some(record.generation),
+                // Others may have gone on since.
+                Kind::Waiting => _ = self.waiting.insert(owner, record.generation),
                 Kind::Commit => {
                     let generation = record.generation;
+                    if generation <= self.state.generation {
+                        return Err(gap(format!("generation {generation} comes twice")));
+                    }
                     replay(&mut self.state, record).map_err(|refused| unsound(path, &refused))?;
                     self.state.generation = generation;
-                    self.waiting = None;
+                    self.waiting.remove(&owner);
                 }
                 kind => return Err(gap(format!("it holds a record of kind {kind:?}"))),
             }
@@ -232,10 +242,26 @@ impl Replay {
 }
 
 /// Applies what was applied before.
-fn replay(state: &mut State, record: Record) -> Result<(), Refused> {
+fn replay(state: &mut State, mut record: Record) -> Result<(), Refused> {
+    if record.kind() == Kind::Commit {
+        record.hear(&mut state.owners)?;
+    }
+    // Each item says whose it is; to the parser that would be another's.
+    let mut owners = Vec::with_capacity(record.changes.len());
+    for change in &mut record.changes {
+        let told = match &mut change.change {
+            Some(v1::change::Change::Set(item)) => std::mem::take(&mut item.owner),
+            _ => String::new(),
+        };
+        owners.push(OwnerName::parse(&told)?);
+    }
     let parsed = parse::changes(record.changes);
     let changes = parsed.refused.unless(parsed.changes)?;
-    transaction::replay(state, changes.into_iter().map(known));
+    let changes = changes.into_iter().map(|change| {
+        let owner = owners.get(change.index).cloned();
+        (known(change), owner)
+    });
+    transaction::replay(state, changes);
     Ok(())
 }
 

@@ -14,6 +14,7 @@
 //! Each record says how far the [burned secrets](twinseal_crypto::BurnGuard) went: so a file of these that was cut, lost
 //! or put back is found out, as long as the tables were not put back with it.
 
+mod changed;
 mod format;
 mod key;
 mod load;
@@ -41,8 +42,9 @@ use key::key;
 pub(super) use load::Loaded;
 use newest::{Newest, Reached};
 use twinseal_model::diff::Difference;
+use twinseal_model::owners::Owners;
 use twinseal_model::parse::{Item, ItemKey};
-use twinseal_model::state::State;
+use twinseal_model::state::{OwnerName, State};
 use writer::{Entry, Order, Reply, Signals, Thread, Whole, lock};
 
 /// The folder of the state directory.
@@ -97,7 +99,7 @@ pub enum StoreError {
 
 /// Something to be stored.
 enum Change {
-    Set(Item),
+    Set(Item, OwnerName),
     Delete(ItemKey),
 }
 
@@ -214,35 +216,40 @@ impl Store {
         std::mem::take(&mut lock(&self.signals.lost))
     }
 
-    /// Stores a transaction that brought the tables to this generation.
+    /// Stores an owner's transaction that brought the tables to this state.
     pub(super) fn commit(
         &mut self,
-        generation: u64,
+        state: &State,
         burned: BurnMark,
+        owner: &OwnerName,
         differences: Vec<Difference>,
     ) -> Told {
         let changes = differences
             .into_iter()
             .map(|difference| match difference.new {
-                Some(item) => Change::Set(item),
+                Some(item) => Change::Set(item, difference.owners.1),
                 None => Change::Delete(difference.key),
             });
         self.append(Entry {
             kind: Kind::Commit,
-            generation,
+            generation: state.generation,
             changes: changes.collect(),
             burned,
+            owner: owner.clone(),
+            owners: state.owners.clone(),
         })
     }
 
-    /// Stores that a generation is used by a transaction that waits for its confirmation.
+    /// Stores that a generation is used by an owner's transaction that waits for its confirmation.
     /// What it would change comes with [`commit`](Self::commit) when it stays; until then what is stored holds.
-    pub(super) fn wait(&mut self, generation: u64, burned: BurnMark) -> Told {
+    pub(super) fn wait(&mut self, generation: u64, burned: BurnMark, owner: &OwnerName) -> Told {
         self.append(Entry {
             kind: Kind::Waiting,
             generation,
             changes: Vec::new(),
             burned,
+            owner: owner.clone(),
+            owners: Owners::default(),
         })
     }
 

@@ -57,12 +57,9 @@ fn write_items(path: &Path, key: &hmac::Key, whole: &Whole) -> io::Result<u64> {
     });
     result?;
     writer.write(&record)?;
-    writer.write(&Record::new(
-        Kind::End,
-        state.generation,
-        burned,
-        Vec::new(),
-    ))?;
+    let mut end = Record::new(Kind::End, state.generation, burned, Vec::new());
+    end.say(&state.owners);
+    writer.write(&end)?;
     writer.get_mut().flush()?;
     writer.get_mut().get_ref().sync_data()?;
     Ok(writer.written)

@@ -10,6 +10,7 @@ use twinseal_api::v1::{Blackhole, Neighbour, item::Item, route::Target};
 
 use super::*;
 use twinseal_model::diff::differences;
+use twinseal_model::owners::By;
 use twinseal_model::testing::{apply, edge, route, set, sets};
 
 /// How far the burned secrets are said to go.
@@ -43,11 +44,15 @@ fn restarted(state: &State) -> State {
     state
 }
 
+fn controller() -> OwnerName {
+    OwnerName::default()
+}
+
 /// Stores one more route; tells the state after it.
 fn commit(store: &mut Store, state: &State, n: u32) -> State {
     let outcome = apply(state, vec![set(blackhole(n))]);
     let differences = differences(state, &outcome.state, &outcome.touched);
-    let (stored, _) = store.commit(outcome.state.generation, BURNED, differences);
+    let (stored, _) = store.commit(&outcome.state, BURNED, &controller(), differences);
     assert_eq!(stored.blocking_recv(), Ok(Ok(())));
     outcome.state
 }
@@ -116,8 +121,9 @@ fn deletions_are_stored_and_so_is_everything_that_goes_with_an_owner() {
     });
     let outcome = twinseal_model::transaction::apply(&state, wanted).expect("sound");
     let (stored, _) = store.commit(
-        outcome.state.generation,
+        &outcome.state,
         BURNED,
+        &controller(),
         differences(&state, &outcome.state, &outcome.touched),
     );
     assert_eq!(stored.blocking_recv(), Ok(Ok(())));
@@ -270,12 +276,12 @@ fn a_disk_that_failed_for_a_moment_is_written_anew() {
     drop(store.begin(&state, BURNED));
     let outcome = apply(&state, vec![set(blackhole(1))]);
     let differences = differences(&state, &outcome.state, &outcome.touched);
-    let (stored, _) = store.commit(outcome.state.generation, BURNED, differences);
+    let (stored, _) = store.commit(&outcome.state, BURNED, &controller(), differences);
     assert!(matches!(stored.blocking_recv(), Ok(Err(_))));
     assert!(store.is_failing());
     // How far the burned secrets went is known all the same.
     let more = BurnMark { count: 6, ..BURNED };
-    let (stored, _) = store.wait(outcome.state.generation + 1, more);
+    let (stored, _) = store.wait(outcome.state.generation + 1, more, &controller());
     assert!(matches!(stored.blocking_recv(), Ok(Err(_))));
     let key = key(dir.path()).expect("it is there");
     let told = newest::read(dir.path(), &key).expect("it is there");
@@ -352,7 +358,7 @@ fn what_is_taken_away_while_the_node_runs_is_missed_and_written_anew() {
             }
             if n == 0 {
                 // Who does is told.
-                let (stored, _) = store.wait(1000, BURNED);
+                let (stored, _) = store.wait(1000, BURNED, &controller());
                 assert!(matches!(stored.blocking_recv(), Ok(Err(_))));
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -511,7 +517,7 @@ fn what_an_earlier_version_took_is_named_and_what_was_before_it_used() {
     let differences = differences(&state, &later, &touched);
     let (mut store, _) = open(dir.path());
     drop(store.begin(&state, BURNED));
-    let (stored, _) = store.commit(later.generation, BURNED, differences);
+    let (stored, _) = store.commit(&later, BURNED, &controller(), differences);
     assert_eq!(stored.blocking_recv(), Ok(Ok(())));
     drop(store);
     let damage = || {
@@ -565,23 +571,67 @@ fn what_waited_is_not_there_but_its_generation_is_used() {
     let state = edge();
     drop(store.begin(&state, BURNED));
     for generation in [2, 3] {
-        let (stored, _) = store.wait(generation, BURNED);
+        let (stored, _) = store.wait(generation, BURNED, &controller());
         assert_eq!(stored.blocking_recv(), Ok(Ok(())));
     }
     drop(store);
     let found = open(dir.path()).1.state.expect("stored");
     assert_eq!(found.generation, 4, "going back is a change too");
-    assert_eq!(open(dir.path()).1.waiting, Some(3));
+    assert_eq!(open(dir.path()).1.waiting, [3]);
     assert_eq!(found.routes, state.routes);
 
     // Once it stays it is there, under its own generation.
     let (mut store, _) = open(dir.path());
     drop(store.begin(&found, BURNED));
-    drop(store.wait(5, BURNED));
+    drop(store.wait(5, BURNED, &controller()));
     let state = commit(&mut store, &found, 1);
     assert_eq!(state.generation, 5);
     drop(store);
     assert_eq!(open(dir.path()).1.state, Some(restarted(&state)));
+}
+
+#[test]
+fn whose_items_are_is_stored_and_who_waits_is_told_apart() {
+    let dir = TempDir::new().expect("a folder");
+    let (mut store, _) = open(dir.path());
+    let bgp = OwnerName::new("bgp").expect("a name");
+    let by = |owner: &OwnerName| By {
+        owner: owner.clone(),
+        take_over: false,
+    };
+    let add = |state: &State, owner: &OwnerName, n: u32| {
+        let changes = twinseal_model::parse::changes_by(by(owner), vec![set(blackhole(n))]);
+        twinseal_model::transaction::apply(state, changes).expect("sound")
+    };
+    let state = edge();
+    drop(store.begin(&state, BURNED));
+    // What waits of one is announced; the other goes on, and what it did is there.
+    drop(store.wait(2, BURNED, &controller()));
+    let mut outcome = add(&state, &bgp, 1);
+    outcome.state.generation = 3;
+    let differs = differences(&state, &outcome.state, &outcome.touched);
+    drop(store.commit(&outcome.state, BURNED, &bgp, differs));
+    drop(store);
+    let loaded = open(dir.path()).1;
+    let found = loaded.state.expect("stored");
+    assert_eq!((loaded.waiting, found.generation), (vec![2], 4));
+    assert_eq!(found.owners, outcome.state.owners);
+    assert_eq!(found.owners.generation(&controller()), 4);
+    assert_eq!(
+        found.owners.generation(&bgp),
+        outcome.state.owners.generation(&bgp)
+    );
+
+    // A snapshot behind what waits: it is announced anew.
+    let (mut store, _) = open(dir.path());
+    drop(store.begin(&found, BURNED));
+    drop(store.wait(2, BURNED, &controller()));
+    drop(store);
+    let loaded = open(dir.path()).1;
+    assert!(loaded.damage.is_empty(), "{:?}", loaded.damage);
+    let again = loaded.state.expect("stored");
+    assert_eq!((loaded.waiting, again.generation), (vec![2], 5));
+    assert_eq!(again.owners, found.owners);
 }
 
 #[test]

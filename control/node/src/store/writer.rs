@@ -22,7 +22,8 @@ use super::newest::{self, Newest, Reached};
 use super::snapshot::{clear, create, write_snapshot};
 use super::{Change, Name, Stored, Told, files, name};
 use twinseal_model::items;
-use twinseal_model::state::State;
+use twinseal_model::owners::Owners;
+use twinseal_model::state::{OwnerName, State};
 
 /// A journal of so many octets, or as many as the last snapshot if that is more, is followed by a snapshot.
 const JOURNAL: u64 = 16 << 20;
@@ -59,6 +60,10 @@ pub(super) struct Entry {
     pub(super) generation: u64,
     pub(super) changes: Vec<Change>,
     pub(super) burned: BurnMark,
+    /// Whose it is.
+    pub(super) owner: OwnerName,
+    /// When each owner changed something.
+    pub(super) owners: Owners,
 }
 
 /// A whole state.
@@ -203,14 +208,18 @@ impl Thread {
             return Err(io::Error::other(self.failure.clone()));
         };
         let changes = entry.changes.iter().map(|change| match change {
-            Change::Set(item) => set(items::proto(item)),
+            Change::Set(item, owner) => set(items::proto(item, owner)),
             Change::Delete(key) => v1::Change {
                 change: Some(v1::change::Change::Delete(items::reference(key))),
             },
         });
         let (generation, burned) = (entry.generation, entry.burned);
-        let record = Record::new(entry.kind, generation, &burned, changes.collect());
+        let mut record = Record::new(entry.kind, generation, &burned, changes.collect());
+        record.owner = entry.owner.told();
+        record.say(&entry.owners);
         journal.write(&record)?;
+        // What waits may be announced again, behind what others did since.
+        let generation = generation.max(self.reached.generation);
         self.reached = Reached { generation, burned };
         Ok(())
     }

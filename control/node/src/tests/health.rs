@@ -65,6 +65,8 @@ impl Watched {
             changes: 0,
             cause: "apply",
             pending: None,
+            owner: String::new(),
+            taken_from: Vec::new(),
         };
         self.health.changed(&self.events, &seen, &self.seen, change);
         self.health.update(&self.events, &sources, &self.view);

@@ -10,12 +10,18 @@ use twinseal_api::v1::{self, item::Item, item_ref::Item as Ref};
 
 use super::compile::{open, sa_config};
 use super::*;
+use crate::commit::Cause;
 use crate::compile::{Compiler, HostAddress, KernelNeighbours, Sources, Standing};
+use crate::confirm::{Pending, Within};
 use crate::down::Down;
 use crate::keys::Live;
+use crate::waiting::Waiting;
 use twinseal_model::check::check_whole;
+use twinseal_model::owners::By;
 use twinseal_model::refusal::Refused;
-use twinseal_model::state::{Hop, Name};
+use twinseal_model::state::{Hop, Name, OwnerName};
+use twinseal_model::transaction::Outcome;
+use twinseal_model::{items, parse, transaction};
 
 /// Few enough names that references hit, and some that are none.
 fn name() -> impl Strategy<Value = String> {
@@ -293,12 +299,31 @@ fn check_state(compiler: &mut Compiler, state: &State, live: &Live) {
     }
 }
 
+fn owner() -> impl Strategy<Value = OwnerName> {
+    let names = prop::sample::select(vec!["controller", "a", "b"]);
+    names.prop_map(|name| Name::new(name).expect("a name"))
+}
+
+/// Each item has one owner and is counted once; what others than `by` have is what it was.
+fn check_owners(old: &State, new: &State, by: Option<&OwnerName>) {
+    let items = items::all(new);
+    for (owner, _, count) in new.owned() {
+        let told = owner.told();
+        let own = items.iter().filter(|item| item.owner == told).count();
+        assert_eq!(own, count, "{owner}");
+    }
+    for item in by.into_iter().flat_map(|_| items::all(old)) {
+        let others = by.is_some_and(|by| item.owner != by.told());
+        assert!(!others || items.contains(&item), "{item:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn transactions_apply_whole_or_not_at_all(
-        transactions in vec(vec(change(), 0..6), 1..12),
+        transactions in vec((vec(change(), 0..6), owner(), prop::bool::weighted(0.2)), 1..12),
         populated in any::<bool>(),
     ) {
         let start = if populated { sets(edge_items()) } else { Vec::new() };
@@ -306,9 +331,10 @@ proptest! {
         let mut live = Live::default().next(&outcome.state, &outcome.secrets, &sa_config()).expect("sound");
         let mut state = outcome.state;
         let mut compiler = Compiler::default();
-        for changes in transactions {
+        for (changes, owner, take_over) in transactions {
             let before = state.clone();
-            match try_apply(&state, changes) {
+            let by = By { owner: owner.clone(), take_over };
+            match transaction::apply(&state, parse::changes_by(by, changes)) {
                 Err(refused) => {
                     prop_assert!(!refused.items().is_empty());
                     prop_assert_eq!(&before, &state);
@@ -322,7 +348,58 @@ proptest! {
                     check_whole(&state, &mut wrong);
                     prop_assert!(wrong.is_empty(), "{wrong}");
                     check_state(&mut compiler, &state, &live);
+                    check_owners(&before, &state, (!take_over).then_some(&owner));
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn what_waits_stays_or_goes_in_any_order(
+        steps in vec((owner(), 0..5, vec(change(), 0..5)), 1..20),
+    ) {
+        let outcome = apply(&State::default(), sets(edge_items()));
+        let mut live = Live::default().next(&outcome.state, &outcome.secrets, &sa_config()).expect("sound");
+        let mut state = outcome.state;
+        let mut compiler = Compiler::default();
+        let mut waiting = Waiting::default();
+        let within = Within::new(600).expect("ten minutes").expect("not 0");
+        for (owner, what, changes) in steps {
+            match what {
+                0 => if let Some(pending) = waiting.take(&owner) {
+                    waiting.settle(&state, &pending.touched);
+                },
+                1 => if let Some(pending) = waiting.take(&owner) {
+                    let back = Outcome::back(&state, pending.state, pending.touched, &owner);
+                    live = pending.live.next(&back.state, &back.secrets, &sa_config()).expect("sound");
+                    state = back.state;
+                    waiting.follow(&owner, true, &state, &live, &back.touched);
+                },
+                _ => {
+                    let stays = what == 2;
+                    let by = By { owner: owner.clone(), take_over: false };
+                    let (outcome, mut refused) = transaction::judge(&state, parse::changes_by(by, changes));
+                    waiting.check(&owner, stays, &outcome, &mut refused);
+                    if !refused.is_empty() || (stays && waiting.of(&owner).is_some()) {
+                        continue;
+                    }
+                    let before = Pending::new(state.clone(), live.clone(), within);
+                    let before = waiting.of(&owner).is_none().then_some(before);
+                    live = live.next(&outcome.state, &outcome.secrets, &sa_config()).expect("sound");
+                    let old = std::mem::replace(&mut state, outcome.state);
+                    waiting.follow(&owner, stays, &state, &live, &outcome.touched);
+                    if !stays && let Some(pending) = waiting.begin(&owner, &old, before) {
+                        pending.extend(state.generation, outcome.touched, within, Cause::Apply);
+                    }
+                }
+            }
+            check_state(&mut compiler, &state, &live);
+            let back = waiting.iter().map(|(_, pending)| &pending.state);
+            for state in back.chain([waiting.settled(&state), &state]) {
+                let mut wrong = Refused::default();
+                check_whole(state, &mut wrong);
+                prop_assert!(wrong.is_empty(), "{wrong}");
+                check_owners(state, state, None);
             }
         }
     }
