@@ -36,3 +36,35 @@ impl Record {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use twinseal_crypto::BurnMark;
+
+    use super::*;
+    use crate::store::format::Kind;
+
+    #[test]
+    fn what_an_earlier_version_wrote_is_the_controllers() {
+        // It wrote no more than these fields, and nothing is what an empty one encodes to.
+        let mut record = Record::new(Kind::Commit, 7, &BurnMark::default(), Vec::new());
+        record.burned_head.clear();
+        assert_eq!(record.encode_to_vec(), [8, 3, 16, 7]);
+        let controller = OwnerName::default();
+        let mut owners = Owners::default();
+        record.hear(&mut owners).expect("sound");
+        assert_eq!(owners.generation(&controller), 7);
+
+        let bgp = OwnerName::parse("bgp").expect("a name");
+        owners.changed(&bgp, 9);
+        record.say(&owners);
+        let mut again = Owners::default();
+        let record = Record::decode(&*record.encode_to_vec()).expect("whole");
+        record.hear(&mut again).expect("sound");
+        assert_eq!(
+            (again.generation(&controller), again.generation(&bgp)),
+            (7, 9)
+        );
+    }
+}
