@@ -32,7 +32,8 @@ pub const BUDGET_NS: u64 = 5_000_000_000;
 /// [`BUDGET_NS`]: ten. Hosts ask for their gateway once a second at most, so this is for those that do not stop.
 pub const KNOWN_NS: u64 = BUDGET_NS / 10;
 
-/// The budgets of an edge port, each a place in the map `BUDGETS`: frames that make the kernel learn a neighbour. They are
+/// The budgets of an edge port, each a place in the map `BUDGETS`, and behind these once more for IPv6, as the kernel has a
+/// table of neighbours for each family: frames that make the kernel learn a neighbour. They are
 /// apart, so that none of these uses up what another needs. What hosts of the map `KNOWN` ask and tell uses none of them up.
 pub mod budget {
     /// ARP requests and neighbour solicitations for the port's own addresses.
@@ -41,7 +42,7 @@ pub mod budget {
     pub const TOLD: u32 = 1;
     /// Packets to the kernel from senders that have not been heard lately: it answers them, and so asks for them.
     pub const SENDERS: u32 = 2;
-    /// How many there are.
+    /// How many a family has.
     pub const COUNT: u32 = 3;
 }
 
@@ -148,8 +149,9 @@ pub struct Config {
     pub owned: u8,
     /// The port's own MAC address (edge and bridge).
     pub mac: [u8; 6],
-    /// The time in which one more frame of [`budget::ASKED`] may pass, half a frame of the others. 0: no budget (edge).
-    pub interval_ns: u64,
+    /// The time in which one more frame of [`budget::ASKED`] may pass, half a frame of the others: over IPv4, and over IPv6. 0:
+    /// no budget (edge).
+    pub interval_ns: [u64; 2],
 }
 
 /// The interval with which an edge port's hosts can make this many neighbours in any [`BUDGET_NS`]: half of them by
@@ -209,7 +211,8 @@ verdicts! {
     /// Neither IPv4 nor IPv6: ARP, LLDP, LACP, MPLS and so on.
     PassNotIp = "pass_not_ip" or "drop_not_ip",
     /// Carries an 802.1Q or 802.1ad tag: the kernel's VLAN devices have these. (A tag of VLAN 0 only tells a priority: it is
-    /// looked through, but on a bridge port.)
+    /// looked through, but on a bridge port. Of several tags, and of another type's, the first must not be of VLAN 0 on an edge
+    /// port: the kernel would not see it.)
     PassVlan = "pass_vlan" or "drop_vlan",
     /// Underlay: not UDP to one of our endpoints.
     PassNotOurs = "pass_not_ours" or "drop_not_ours",
@@ -237,4 +240,6 @@ verdicts! {
     Repeated = "" or "drop_repeated",
     /// Owned edge: a router advertisement or a redirect, by which a host would tell this router its routes.
     RouterClaim = "" or "drop_router_claim",
+    /// Edge: a packet to a unicast address that is not the port's own, in a frame to a multicast or broadcast MAC address.
+    UnicastInMulticast = "" or "drop_unicast_in_multicast",
 }

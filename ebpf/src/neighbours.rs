@@ -1,24 +1,26 @@
 //! What the hosts of an edge port can have the kernel learn.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use crate::layout::{Config, HostKey, MAX_KNOWN, Verdict, interval_ns, mac_key, role};
+use crate::layout::{
+    Config, HostKey, MAX_KNOWN, MAX_LOCAL_ADDRESSES, Verdict, interval_ns, mac_key, role,
+};
 use crate::set::local_key;
 use crate::{SteerError, Steering};
 
 impl Steering {
-    /// Sets how many neighbours the hosts of an edge port can have the kernel learn in five seconds, by ARP and neighbour
+    /// Sets how many neighbours of each family the hosts of an edge port can have the kernel learn in five seconds, by ARP and neighbour
     /// discovery that nobody asked them for and by talking to the kernel. What would make more is dropped, as
     /// [`Verdict::NeighbourShare`]. Hosts that [it knows](Self::set_known) make none. Answers to what the kernel asked have no such limit.
     ///
     /// # Errors
     /// [`SteerError::Kernel`].
-    pub fn set_neighbours(&mut self, most: u32) -> Result<(), SteerError> {
+    pub fn set_neighbours(&mut self, v4: u32, v6: u32) -> Result<(), SteerError> {
         if self.config.role != role::EDGE {
             return Ok(());
         }
         let config = Config {
-            interval_ns: interval_ns(most),
+            interval_ns: [interval_ns(v4), interval_ns(v6)],
             ..self.config
         };
         self.config_map.set(0, config, 0).map_err(|error| {
@@ -48,6 +50,21 @@ impl Steering {
             mac: mac_key(mac),
         };
         self.known.replace(known.map(key).collect())
+    }
+
+    /// Sets the broadcast addresses of the subnets that the machine has on an edge port's device: in frames to all, packets
+    /// to these are left to the kernel on ports that are not owned, and such to other addresses dropped. Those beyond
+    /// [`MAX_LOCAL_ADDRESSES`] are others. Only the difference to what was set before is written.
+    ///
+    /// # Errors
+    /// [`SteerError::Kernel`] (setting again mends what was left undone).
+    pub fn set_broadcasts(
+        &mut self,
+        addresses: impl Iterator<Item = Ipv4Addr>,
+    ) -> Result<(), SteerError> {
+        let addresses = addresses.take(MAX_LOCAL_ADDRESSES as usize);
+        let keys = addresses.map(|it| local_key(&it.into()));
+        self.broadcasts.replace(keys.collect())
     }
 
     /// Frames that were dropped for [`Verdict::NeighbourShare`] since the program was attached.

@@ -88,8 +88,8 @@ impl Role {
             owned: owned.into(),
             mac,
             interval_ns: match self {
-                Self::Edge { .. } => interval_ns(NEIGHBOURS),
-                Self::Bridge { .. } | Self::Underlay => 0,
+                Self::Edge { .. } => [interval_ns(NEIGHBOURS); 2],
+                Self::Bridge { .. } | Self::Underlay => [0; 2],
             },
         }
     }

@@ -28,6 +28,7 @@ pub struct Steering {
     pub(crate) config_map: Array<MapData, Config>,
     sockets: XskMap<MapData>,
     local: Set<LocalKey>,
+    pub(crate) broadcasts: Set<LocalKey>,
     macs: Set<MacKey>,
     endpoints: Set<EndpointKey>,
     pub(crate) known: Set<HostKey, HostSpent>,
@@ -91,6 +92,11 @@ impl Steering {
             local: Set::new(
                 take_map(&mut program, "LOCAL")?,
                 "local addresses",
+                MAX_LOCAL_ADDRESSES,
+            ),
+            broadcasts: Set::new(
+                take_map(&mut program, "BROADCASTS")?,
+                "broadcast addresses",
                 MAX_LOCAL_ADDRESSES,
             ),
             macs: Set::new(take_map(&mut program, "MACS")?, "MAC addresses", MAX_MACS),
@@ -237,7 +243,10 @@ impl Steering {
         let dropped = Verdict::ALL.iter().filter_map(|it| {
             let name = it.dropped_name()?;
             let counts = match it {
-                Verdict::NeighbourShare | Verdict::Repeated => self.config.role == role::EDGE,
+                Verdict::NeighbourShare
+                | Verdict::Repeated
+                | Verdict::UnicastInMulticast
+                | Verdict::PassVlan => self.config.role == role::EDGE,
                 _ => self.config.owned != 0,
             };
             counts.then_some((*it as u32 + Verdict::COUNT as u32, name))

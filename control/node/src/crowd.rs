@@ -2,12 +2,12 @@
 //!
 //! A table is one for all devices (see [`asked`](crate::asked)), and the kernel learns whoever sends it an ARP request or a
 //! neighbour solicitation. Two bounds keep a port's hosts from filling it. The port's steering program lets only so many
-//! new ones through ([`in_five_seconds`](Crowd::in_five_seconds)), so the kernel may forget others in time. It is told whom
+//! new ones through ([`most`](Crowd::most)), so the kernel may forget others in time. It is told whom
 //! the kernel knows ([`share_neighbours`](crate::ports::Ports::share_neighbours)), so that these do not count. And as the
 //! kernel never forgets those that tell it something new again and again, [`excess`](Crowd::excess) names those to take out
 //! where a table is half full; to the program they are new ones then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use crate::asked::Key;
@@ -44,25 +44,50 @@ impl Crowd {
         self.v4.min(self.v6)
     }
 
-    /// How many neighbours the hosts of each of so many edge ports may make in any five seconds: all together three eighths
-    /// of a table. With the half that may stay and the quarter that packets may ask for that seems to be more than there is,
-    /// but half of these come within one second, after which the excess goes.
-    pub(super) fn in_five_seconds(self, ports: usize) -> u32 {
-        let share = self.least() / 8 * 3 / ports.max(1);
-        u32::try_from(share.max(LEAST)).unwrap_or(u32::MAX)
+    /// How many neighbours of each family the hosts of one of so many edge ports may make in any five seconds, if so many are
+    /// in the tables, and so many of these by this port.
+    pub(super) fn most(self, taken: [usize; 2], here: [usize; 2], ports: usize) -> [u32; 2] {
+        let of_family = |nth: usize| {
+            let room = [self.v4, self.v6][nth];
+            let most = match self.is_filled(nth, taken) {
+                // A network of two hundred hosts comes up at once. One port cannot fill a table with these and the quarter
+                // that is there before it is held to less, which is within a second.
+                false => room,
+                // Whoever did not fill it finds room.
+                true if !self.fills(nth, here, ports) => room / 8 * 3,
+                // All of them together as much. With the half that may stay and the quarter that packets may ask for that
+                // seems to be more than there is, but half of these come within one second, after which the excess goes.
+                true => room / 8 * 3 / ports.max(1),
+            };
+            u32::try_from(most.max(LEAST)).unwrap_or(u32::MAX)
+        };
+        [of_family(0), of_family(1)]
     }
 
-    /// Whether no table is as much as a quarter full: nobody needs to be held to a share then.
-    pub(super) fn is_calm(self, known: &KernelNeighbours) -> bool {
-        let v4 = known.keys().filter(|key| key.1.is_ipv4()).count();
-        v4 < self.v4 / 4 && known.len() - v4 < self.v6 / 4
+    /// Whether others than this port fill a table that is more than a quarter full; it is the nth family's.
+    pub(super) fn filled_by_others(
+        self,
+        taken: [usize; 2],
+        here: [usize; 2],
+        ports: usize,
+    ) -> Option<usize> {
+        let mut filled = (0..2).filter(|nth| self.is_filled(*nth, taken));
+        let first = filled.next()?;
+        let none = ![first]
+            .into_iter()
+            .chain(filled)
+            .any(|nth| self.fills(nth, here, ports));
+        none.then_some(first)
     }
 
-    /// How many neighbours the hosts of each edge port may make in any five seconds while it [`is_calm`](Self::is_calm): so
-    /// a network of two hundred hosts comes up at once. One port cannot fill a table with these and the quarter that may be
-    /// there before it is not calm any more, which is within a second.
-    pub(super) fn in_calm(self) -> u32 {
-        u32::try_from(self.least()).unwrap_or(u32::MAX)
+    /// Whether a table is a quarter full: until then nobody needs to be held to a share.
+    fn is_filled(self, nth: usize, taken: [usize; 2]) -> bool {
+        taken[nth] >= [self.v4, self.v6][nth] / 4
+    }
+
+    /// Whether a port has more than its part of that quarter.
+    pub(super) fn fills(self, nth: usize, here: [usize; 2], ports: usize) -> bool {
+        here[nth] > ([self.v4, self.v6][nth] / 4 / ports.max(1)).max(LEAST)
     }
 
     /// Whom to take out of the tables: where one is half full, of the devices that have more than their share of this half
@@ -98,6 +123,33 @@ impl Crowd {
             }
         }
         excess
+    }
+}
+
+/// How many entries the kernel's tables have, of IPv4 and of IPv6.
+pub(super) struct Taken {
+    pub(super) all: [usize; 2],
+    on: HashMap<u32, [usize; 2]>,
+}
+
+impl Taken {
+    pub(super) fn count(known: &KernelNeighbours) -> Self {
+        let mut taken = Self {
+            all: [0; 2],
+            on: HashMap::new(),
+        };
+        for (device, address) in known.keys() {
+            let nth = usize::from(address.is_ipv6());
+            taken.all[nth] += 1;
+            taken.on.entry(*device).or_default()[nth] += 1;
+        }
+        taken
+    }
+
+    /// Those of some devices.
+    pub(super) fn on(&self, devices: impl Iterator<Item = u32>) -> [usize; 2] {
+        let counts = devices.filter_map(|it| self.on.get(&it));
+        counts.fold([0; 2], |sum, it| [sum[0] + it[0], sum[1] + it[1]])
     }
 }
 
@@ -144,18 +196,39 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_calm_until_a_quarter_of_it_is_taken() {
-        let calm = |v4, v6| CROWD.is_calm(&known(hosts(1, v4, false).chain(hosts(2, v6, true))));
-        assert!(calm(255, 511));
-        assert!(!calm(256, 0) && !calm(0, 512));
-        assert_eq!(CROWD.in_calm(), 1024);
+    fn a_port_is_held_to_a_share_of_the_table_that_it_fills() {
+        let calm = [1024, 2048];
+        assert_eq!(CROWD.most([255, 511], [255, 511], 4), calm);
+        // Each family by its own table.
+        assert_eq!(CROWD.most([256, 0], [256, 0], 4), [96, 2048]);
+        assert_eq!(CROWD.most([0, 512], [0, 512], 4), [1024, 192]);
+        assert_eq!(CROWD.most([256, 0], [256, 0], 0), [384, 2048]);
+        assert_eq!(CROWD.most([256, 0], [256, 0], 64), [16, 2048]);
+        // And who did not fill it is not.
+        assert_eq!(CROWD.most([512, 0], [64, 0], 4), [384, 2048]);
+        assert_eq!(CROWD.most([512, 0], [65, 0], 4), [96, 2048]);
     }
 
     #[test]
-    fn ports_share_what_hosts_may_make() {
-        assert_eq!(CROWD.in_five_seconds(1), 384);
-        assert_eq!(CROWD.in_five_seconds(4), 96);
-        assert_eq!(CROWD.in_five_seconds(0), 384);
-        assert_eq!(CROWD.in_five_seconds(64), LEAST as u32);
+    fn whoever_has_no_more_than_its_part_is_not_to_blame() {
+        let others = |taken, here| CROWD.filled_by_others(taken, here, 4);
+        assert_eq!(others([255, 511], [0, 0]), None, "nobody fills it");
+        assert_eq!(others([512, 0], [64, 0]), Some(0));
+        assert_eq!(others([0, 1024], [500, 128]), Some(1));
+        assert_eq!(others([512, 0], [65, 0]), None);
+        assert_eq!(others([512, 1024], [64, 129]), None);
+    }
+
+    #[test]
+    fn entries_are_counted_by_family_and_device() {
+        let known = known(
+            hosts(1, 3, false)
+                .chain(hosts(2, 4, false))
+                .chain(hosts(2, 5, true)),
+        );
+        let taken = Taken::count(&known);
+        assert_eq!(taken.all, [7, 5]);
+        assert_eq!(taken.on([2].into_iter()), [4, 5]);
+        assert_eq!(taken.on([1, 2, 3].into_iter()), [7, 5]);
     }
 }

@@ -42,12 +42,27 @@ pub(crate) fn network(frame: &Frame, ethernet: &Ethernet) -> Result<([u8; 2], us
         return Ok((ethernet.ether_type, start));
     }
     let tag = frame.at::<Tag>(start).ok_or(Verdict::PassTruncated)?;
-    let [high, low] = tag.control;
-    let priority = ethernet.ether_type == VLAN[0] && high & 0x0f == 0 && low == 0;
+    let priority = ethernet.ether_type == VLAN[0] && has_no_vlan(tag);
     if !priority || VLAN.contains(&tag.ether_type) {
         return Err(Verdict::PassVlan);
     }
     Ok((tag.ether_type, start + size_of::<Tag>()))
+}
+
+/// Whether the first tag of a frame is one of VLAN 0. Linux takes all such tags off, of 802.1Q and of 802.1ad, and reads what
+/// is behind as if they were not there.
+#[inline(always)]
+pub(crate) fn begins_with_vlan_0(frame: &Frame, ethernet: &Ethernet) -> bool {
+    VLAN.contains(&ethernet.ether_type)
+        && frame
+            .at::<Tag>(size_of::<Ethernet>())
+            .is_some_and(has_no_vlan)
+}
+
+#[inline(always)]
+fn has_no_vlan(tag: &Tag) -> bool {
+    let [high, low] = tag.control;
+    high & 0x0f == 0 && low == 0
 }
 
 /// Ours is unfragmented UDP to one of our endpoints.

@@ -8,13 +8,15 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 
-use crate::classify::{ARP, IPV4, IPV6, ipv4, ipv6, is_link_control, network, upper_layer};
+use crate::classify::{
+    ARP, IPV4, IPV6, begins_with_vlan_0, ipv4, ipv6, is_link_control, network, upper_layer,
+};
 use crate::layout::{
     BUDGET_NS, Config, HostKey, KNOWN_NS, LocalKey, SENDER_NS, Verdict, budget, is_mapped, mac_key,
     v4_key, v6_key,
 };
 use crate::packet::{Arp, Ethernet, Frame, Neighbour};
-use crate::{BUDGETS, KNOWN, SENDERS, is_local, is_own_mac};
+use crate::{BUDGETS, KNOWN, SENDERS, is_broadcast, is_local, is_own_mac};
 
 const ICMP: u8 = 1;
 /// ICMP type (RFC 792).
@@ -48,29 +50,38 @@ pub(crate) fn admit(frame: &Frame, config: &Config, verdict: Verdict) -> Result<
     let Some(ethernet) = frame.at::<Ethernet>(0) else {
         return rest;
     };
-    if is_link_control(ethernet.destination) {
-        return Ok(());
-    }
-    let Ok((ether_type, start)) = network(frame, ethernet) else {
-        return rest;
+    let (ether_type, start) = match network(frame, ethernet) {
+        Ok(it) => it,
+        // To the kernel it would be another frame than it is here. No host sends such.
+        Err(why) if begins_with_vlan_0(frame, ethernet) => return Err(why),
+        Err(_) => return rest,
     };
     let made = match ether_type {
         ARP => arp(frame, start, ethernet, rest)?,
-        IPV4 => over_v4(frame, start, rest)?,
+        IPV4 => over_v4(frame, start, ethernet, rest)?,
         IPV6 => over_v6(frame, start, ethernet, rest)?,
+        // Only what is of no other kind: the kernel reads ARP and IP whatever group they are sent to.
+        _ if is_link_control(ethernet.destination) => return Ok(()),
         _ => return rest,
     };
     // The kernel reads no frames to other stations.
     let to = ethernet.destination;
-    if to[0] & 1 == 0 && to != config.mac && !is_own_mac(to) {
+    if !is_group(ethernet) && to != config.mac && !is_own_mac(to) {
         return Ok(());
     }
+    let v6 = ether_type == IPV6;
     match made {
         Made::Nobody => Ok(()),
-        Made::Anybody => charge(budget::TOLD, config),
-        Made::By(budget, host) => charge_host(budget, &host, config),
-        Made::Sender(sender) => charge_sender(&sender, config),
+        Made::Anybody => charge(budget::TOLD, v6, config),
+        Made::By(budget, host) => charge_host(budget, v6, &host, config),
+        Made::Sender(sender) => charge_sender(&sender, v6, config),
     }
+}
+
+/// Whether a frame is to a multicast or broadcast MAC address.
+#[inline(always)]
+fn is_group(ethernet: &Ethernet) -> bool {
+    ethernet.destination[0] & 1 != 0
 }
 
 /// Whom the kernel would learn.
@@ -110,7 +121,7 @@ fn arp(
     let sender = host(v4_key(arp.sender), arp.sender_mac);
     match arp.operation {
         REQUEST if own => Ok(Made::By(budget::ASKED, sender)),
-        REPLY if ethernet.destination[0] & 1 == 0 => Ok(Made::Nobody),
+        REPLY if !is_group(ethernet) => Ok(Made::Nobody),
         REPLY => Ok(Made::By(budget::TOLD, sender)),
         // Of hosts that tell of a new MAC address (RFC 5227).
         REQUEST if arp.sender == arp.target => Ok(Made::By(budget::TOLD, sender)),
@@ -122,7 +133,12 @@ fn arp(
 }
 
 #[inline(always)]
-fn over_v4(frame: &Frame, start: usize, rest: Result<(), Verdict>) -> Result<Made, Verdict> {
+fn over_v4(
+    frame: &Frame,
+    start: usize,
+    ethernet: &Ethernet,
+    rest: Result<(), Verdict>,
+) -> Result<Made, Verdict> {
     let Ok((ip, payload)) = ipv4(frame, start) else {
         rest?;
         return Ok(Made::Nobody);
@@ -130,6 +146,11 @@ fn over_v4(frame: &Frame, start: usize, rest: Result<(), Verdict>) -> Result<Mad
     match ip.destination {
         [224, 0, 0, _] | [255, 255, 255, 255] => {}
         to if is_local(&v4_key(to)) => {}
+        [224..=239, ..] => rest?,
+        // In a frame to all the kernel takes what is for any address of the machine, whose tenant's it is (RFC 1122, 3.3.6).
+        to if is_group(ethernet) && !is_broadcast(&v4_key(to)) => {
+            return Err(Verdict::UnicastInMulticast);
+        }
         _ => rest?,
     }
     // The type is in the first fragment.
@@ -162,9 +183,13 @@ fn over_v6(
     };
     match ip.destination {
         [0xff, flags, ..] if matches!(flags & 0x0f, 1 | 2) => {}
+        [0xff, ..] => rest?,
         to => {
             let key = v6_key(to);
             if is_mapped(&key) || !is_local(&key) {
+                if is_group(ethernet) {
+                    return Err(Verdict::UnicastInMulticast);
+                }
                 rest?;
             }
         }
@@ -183,8 +208,12 @@ fn over_v6(
             };
         }
     };
+    // Behind long headers it may be in a part of the frame that the program does not see, and the kernel does.
     let Some(&[kind, _]) = frame.at::<TypeCode>(offset) else {
-        return Ok(Made::Sender(source));
+        return match rest {
+            Ok(()) => Ok(Made::Anybody),
+            Err(_) => Err(Verdict::PassTruncated),
+        };
     };
     match kind {
         ROUTER_ADVERTISEMENT | REDIRECT_V6 if rest.is_err() => Err(Verdict::RouterClaim),
@@ -193,11 +222,10 @@ fn over_v6(
         ROUTER_SOLICITATION | ROUTER_ADVERTISEMENT => Ok(Made::By(budget::TOLD, sender)),
         NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT => {
             let Some(message) = frame.at::<Neighbour>(offset) else {
-                return Ok(Made::Nobody);
+                return Ok(Made::Anybody);
             };
-            let one = ethernet.destination[0] & 1 == 0;
             if kind == NEIGHBOUR_ADVERTISEMENT {
-                let answers = one && message.flags[0] & SOLICITED != 0;
+                let answers = !is_group(ethernet) && message.flags[0] & SOLICITED != 0;
                 // It is of its target, whoever sends it.
                 return Ok(match answers {
                     true => Made::Nobody,
@@ -213,15 +241,20 @@ fn over_v6(
     }
 }
 
-/// A frame of a budget.
+/// A frame of a budget of a family.
 #[inline(always)]
-fn charge(budget: u32, config: &Config) -> Result<(), Verdict> {
-    let interval = match budget {
-        _ if config.interval_ns == 0 => return Ok(()),
-        budget::ASKED => config.interval_ns,
-        _ => 2 * config.interval_ns,
+fn charge(budget: u32, v6: bool, config: &Config) -> Result<(), Verdict> {
+    let [of_v4, of_v6] = config.interval_ns;
+    let (interval, place) = match v6 {
+        false => (of_v4, budget),
+        true => (of_v6, budget + budget::COUNT),
     };
-    let Some(spent) = BUDGETS.get_ptr_mut(budget) else {
+    let interval = match budget {
+        _ if interval == 0 => return Ok(()),
+        budget::ASKED => interval,
+        _ => 2 * interval,
+    };
+    let Some(spent) = BUDGETS.get_ptr_mut(place) else {
         return Ok(());
     };
     match spend(spent, interval) {
@@ -232,9 +265,9 @@ fn charge(budget: u32, config: &Config) -> Result<(), Verdict> {
 
 /// A frame by which a host asks or tells, of its own budget if the kernel knows it.
 #[inline(always)]
-fn charge_host(budget: u32, host: &HostKey, config: &Config) -> Result<(), Verdict> {
+fn charge_host(budget: u32, v6: bool, host: &HostKey, config: &Config) -> Result<(), Verdict> {
     let Some(spent) = KNOWN.get_ptr_mut(host) else {
-        return charge(budget, config);
+        return charge(budget, v6, config);
     };
     let spent = spent.cast::<u64>();
     let spent = match budget {
@@ -251,7 +284,7 @@ fn charge_host(budget: u32, host: &HostKey, config: &Config) -> Result<(), Verdi
 /// A packet of a sender, which costs nothing if one of it was let through a short while ago. One that the kernel knows on
 /// this device costs as much: the answer may go to another, as where tenants have the same addresses.
 #[inline(always)]
-fn charge_sender(sender: &LocalKey, config: &Config) -> Result<(), Verdict> {
+fn charge_sender(sender: &LocalKey, v6: bool, config: &Config) -> Result<(), Verdict> {
     // SAFETY: it reads a clock.
     let now = unsafe { bpf_ktime_get_ns() };
     if let Some(since) = SENDERS.get_ptr(sender) {
@@ -261,7 +294,7 @@ fn charge_sender(sender: &LocalKey, config: &Config) -> Result<(), Verdict> {
             return Ok(());
         }
     }
-    charge(budget::SENDERS, config)?;
+    charge(budget::SENDERS, v6, config)?;
     // What is not remembered costs again.
     let _ = SENDERS.insert(sender, &now, 0);
     Ok(())

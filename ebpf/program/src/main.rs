@@ -1,7 +1,7 @@
 //! The XDP steering program: hands our frames to AF_XDP, everything else to the kernel, and counts what it did.
 //!
 //! It changes no frame. It drops none but on owned ports and, on edge ports, those that would fill the kernel's table of
-//! neighbours or ask it without end; so whatever else goes wrong here, the host still hears.
+//! neighbours, ask it without end or be another frame to it than to us; so whatever else goes wrong here, the host still hears.
 
 #![no_std]
 #![no_main]
@@ -41,6 +41,11 @@ static XSKS: XskMap = XskMap::with_max_entries(MAX_QUEUES, 0);
 static LOCAL: HashMap<LocalKey, u8> =
     HashMap::with_max_entries(MAX_LOCAL_ADDRESSES, BPF_F_NO_PREALLOC);
 
+/// The broadcast addresses of the host's subnets on the device (edge).
+#[map]
+static BROADCASTS: HashMap<LocalKey, u8> =
+    HashMap::with_max_entries(MAX_LOCAL_ADDRESSES, BPF_F_NO_PREALLOC);
+
 /// The device's MAC addresses besides its own (edge).
 #[map]
 static MACS: HashMap<MacKey, u8> = HashMap::with_max_entries(MAX_MACS, BPF_F_NO_PREALLOC);
@@ -50,9 +55,9 @@ static MACS: HashMap<MacKey, u8> = HashMap::with_max_entries(MAX_MACS, BPF_F_NO_
 static ENDPOINTS: HashMap<EndpointKey, u8> =
     HashMap::with_max_entries(MAX_ENDPOINTS, BPF_F_NO_PREALLOC);
 
-/// Up to when each budget is spent (edge).
+/// Up to when each budget of each family is spent (edge).
 #[map]
-static BUDGETS: Array<u64> = Array::with_max_entries(budget::COUNT, 0);
+static BUDGETS: Array<u64> = Array::with_max_entries(2 * budget::COUNT, 0);
 
 /// The hosts that the kernel knows as neighbours on this device, and what they have spent (edge).
 #[map]
@@ -102,6 +107,11 @@ pub fn twinseal(context: XdpContext) -> u32 {
 #[inline(always)]
 fn is_local(address: &LocalKey) -> bool {
     LOCAL.get_ptr(address).is_some()
+}
+
+#[inline(always)]
+fn is_broadcast(address: &LocalKey) -> bool {
+    BROADCASTS.get_ptr(address).is_some()
 }
 
 #[inline(always)]

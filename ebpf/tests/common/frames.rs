@@ -20,6 +20,9 @@ pub(crate) const UDP_PORT: u16 = 51_820;
 /// The machine's own addresses, for the edge port.
 pub(crate) const LOCAL: [&str; 3] = ["10.0.0.1", "192.0.2.1", "2001:db8:1::1"];
 
+/// The broadcast address of the machine's subnet there.
+pub(crate) const SUBNET_BROADCAST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 255);
+
 /// A MAC address that the edge port has besides its own.
 pub(crate) const VIRTUAL: [u8; 6] = [0, 0, 0x5e, 0, 1, 7];
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use twinseal_ebpf::{Role, Verdict};
 
-use super::frames::{ENDPOINTS, LOCAL, VIRTUAL};
+use super::frames::{ENDPOINTS, LOCAL, SUBNET_BROADCAST, VIRTUAL};
 
 /// The verdict on a frame, on a port whose queue has a socket.
 pub(crate) fn verdict(role: Role, frame: &[u8]) -> Verdict {
@@ -28,13 +28,45 @@ pub(crate) fn verdict(role: Role, frame: &[u8]) -> Verdict {
             _ => Verdict::Redirected,
         },
         _ if ether_type != 0x0800 && ether_type != 0x86dd => Verdict::PassNotIp,
-        Role::Edge { .. } if destination[0] % 2 == 1 => Verdict::PassMulticast,
+        Role::Edge { .. } if destination[0] % 2 == 1 => to_all(ether_type, packet),
         Role::Edge { mac, .. } if destination != mac && destination != VIRTUAL => {
             Verdict::PassOtherMac
         }
         Role::Edge { .. } => edge(ether_type, packet),
         Role::Underlay if ether_type == 0x0800 => underlay4(packet),
         Role::Underlay => underlay6(packet),
+    }
+}
+
+/// The verdict on an IP packet in a frame to a group, or to all.
+fn to_all(ether_type: u16, packet: &[u8]) -> Verdict {
+    let to = match ether_type {
+        0x0800 => ipv4(packet).map(|it| IpAddr::V4(it.0)),
+        _ => ipv6(packet).map(|it| IpAddr::V6(it.0)),
+    };
+    let all = [Ipv4Addr::BROADCAST, SUBNET_BROADCAST];
+    match to {
+        Ok(to) if to.is_multicast() || own(to) => Verdict::PassMulticast,
+        Ok(IpAddr::V4(to)) if all.contains(&to) => Verdict::PassMulticast,
+        Ok(_) => Verdict::UnicastInMulticast,
+        Err(_) => Verdict::PassMulticast,
+    }
+}
+
+fn own(it: IpAddr) -> bool {
+    LOCAL.iter().any(|own| own.parse::<IpAddr>().unwrap() == it)
+}
+
+/// Why an edge port, owned or not, does not let the kernel have this frame of this verdict, but for budgets.
+pub(crate) fn never(because: Verdict, frame: &[u8]) -> bool {
+    let tags = || {
+        let tag = u16::from_be_bytes([frame[14], frame[15]]);
+        tag % 0x1000 == 0
+    };
+    match because {
+        Verdict::UnicastInMulticast => true,
+        Verdict::PassVlan => tags(),
+        _ => false,
     }
 }
 
@@ -66,10 +98,10 @@ pub(crate) fn refused(frame: &[u8]) -> Option<Verdict> {
     let Some((ethernet, packet)) = frame.split_at_checked(14) else {
         return Some(because);
     };
-    if ethernet[..5] == [1, 0x80, 0xc2, 0, 0] && ethernet[5] < 16 {
-        return None;
+    if never(because, frame) {
+        return Some(because);
     }
-    let own = |it: IpAddr| LOCAL.iter().any(|own| own.parse::<IpAddr>().unwrap() == it);
+    let link_control = ethernet[..5] == [1, 0x80, 0xc2, 0, 0] && ethernet[5] < 16;
     match inside(ethernet, packet) {
         Ok((0x0806, arp)) => {
             let wanted = arp.get(..28).is_some_and(|arp| {
@@ -105,12 +137,14 @@ pub(crate) fn refused(frame: &[u8]) -> Option<Verdict> {
                 match (link || own(to.into()), behind(next, rest)) {
                     (false, _) => Some(because),
                     (true, Ok((58, [134 | 137, _, ..]))) => Some(Verdict::RouterClaim),
+                    (true, Ok((58, [] | [_]))) => Some(Verdict::PassTruncated),
                     (true, Ok(_) | Err(Verdict::PassFragment)) => None,
                     (true, Err(why)) => Some(why),
                 }
             }
             Err(_) => Some(because),
         },
+        Ok(_) if link_control => None,
         _ => Some(because),
     }
 }
@@ -135,14 +169,11 @@ fn edge(ether_type: u16, packet: &[u8]) -> Verdict {
                 || to.to_ipv4_mapped().is_some()
         }
     };
-    let local = LOCAL
-        .iter()
-        .any(|own| own.parse::<IpAddr>().unwrap() == destination);
     if destination.is_multicast() || destination == IpAddr::V4(Ipv4Addr::BROADCAST) {
         Verdict::PassMulticast
     } else if scoped {
         Verdict::PassScope
-    } else if local {
+    } else if own(destination) {
         Verdict::PassLocal
     } else {
         Verdict::Redirected

@@ -83,7 +83,7 @@ impl Drop for Flood {
     }
 }
 
-fn gateway_mac(tenants: &Tenants, host: Host) -> [u8; 6] {
+pub(crate) fn gateway_mac(tenants: &Tenants, host: Host) -> [u8; 6] {
     let router = tenants.path.network.router(edge_of(host));
     router.mac("edge1").expect("the gateway's address")
 }
@@ -210,7 +210,7 @@ fn packets_that_run_out_of_hops_take_no_icmp_error_from_another_tenant() {
 
 /// What makes the router's kernel learn the sender.
 #[derive(Clone, Copy, Debug)]
-enum Claim {
+pub(crate) enum Claim {
     ArpRequest,
     NeighbourSolicitation,
     RouterSolicitation,
@@ -220,7 +220,7 @@ enum Claim {
 
 impl Claim {
     /// From the nth of so many senders, each with an address and a MAC address of its own. ARP's are of no network.
-    fn frame(self, tenants: &Tenants, from: Host, nth: u16) -> Vec<u8> {
+    pub(crate) fn frame(self, tenants: &Tenants, from: Host, nth: u16) -> Vec<u8> {
         let [high, low] = nth.to_be_bytes();
         let mac = [2, 0, 0, 0x77, high, low];
         let frame = |to: [u8; 6], ether_type: u16, payload: &[u8]| {
@@ -267,7 +267,7 @@ impl Claim {
     }
 }
 
-fn icmpv6_checksum(source: &[u8], to: &[u8], message: &[u8]) -> u16 {
+pub(crate) fn icmpv6_checksum(source: &[u8], to: &[u8], message: &[u8]) -> u16 {
     let rest = [0, 0, 0, message.len() as u8, 0, 0, 0, 58];
     let all = [source, to, &rest, message].concat();
     let words = all

@@ -5,6 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod disguised;
 mod floods;
 mod neighbours;
 mod network;

@@ -28,6 +28,7 @@ pub(crate) use missing::Missing;
 use missing::OrMissing;
 pub(crate) use names::{Names, Wanted};
 use own::Own;
+pub(crate) use own::subnet_ends;
 use places::Places;
 use ports::neighbours;
 pub(crate) use sources::{KernelNeighbours, OpenPort, Sources};

@@ -132,7 +132,7 @@ impl Sources<'_> {
 
 /// The first and the last address of an IPv4 subnet, which no host has (RFC 1122, 3.2.1.3); of two or one all are
 /// hosts' (RFC 3021).
-fn subnet_ends(own: &HostAddress) -> impl Iterator<Item = IpAddr> {
+pub(crate) fn subnet_ends(own: &HostAddress) -> impl Iterator<Item = IpAddr> {
     let ends = match own.address {
         IpAddr::V4(v4) if own.len < 31 => {
             let hosts = u32::MAX >> own.len;

@@ -1,13 +1,13 @@
 //! What hosts of an edge port can do to this machine by its kernel: what is bounded, and what is told.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use super::{Handle, Ports};
 use crate::asked::Key;
-use crate::compile::KernelNeighbours;
-use crate::crowd::Crowd;
+use crate::compile::{HostAddress, KernelNeighbours, subnet_ends};
+use crate::crowd::{Crowd, Taken};
 use crate::netlink::View;
 use crate::warnings::Found;
 use twinseal_model::parse::ItemKey;
@@ -23,10 +23,12 @@ const TOLD: Duration = Duration::from_secs(10);
 pub(super) struct Guard {
     /// By what the kernel forwards, or believes, in words.
     warnings: Vec<String>,
-    /// The neighbours that the program was told of, and how many frames it had dropped above that.
-    share: Option<u32>,
+    /// The neighbours of each family that the program was told of, and how many frames it had dropped above that.
+    share: Option<[u32; 2]>,
     above: u64,
     exceeded: Option<Instant>,
+    /// Who fills the table, if not hosts of this port.
+    others: Option<String>,
 }
 
 impl Guard {
@@ -44,9 +46,9 @@ impl Guard {
     }
 
     /// Tells the program its share, and sees whether hosts would have exceeded it.
-    fn share(&mut self, steering: &mut Steering, share: u32, now: Instant) {
+    fn share(&mut self, steering: &mut Steering, share: [u32; 2], now: Instant) {
         if self.share != Some(share) {
-            match steering.set_neighbours(share) {
+            match steering.set_neighbours(share[0], share[1]) {
                 Ok(()) => self.share = Some(share),
                 Err(error) => {
                     tracing::debug!(%error, "a port's share of neighbours cannot be set")
@@ -64,9 +66,7 @@ impl Guard {
     fn found(&self, netdev: &str) -> Vec<String> {
         let mut found = self.warnings.clone();
         if self.exceeded.is_some() {
-            found.push(format!(
-                "hosts on {netdev} make more neighbours than the port's share of the kernel's table: their further ARP requests and neighbour solicitations are dropped (drop_neighbour_share), so that other ports find room; look with `ctl capture` or `ip neighbour show dev {netdev}` who it is, and if all of them are to be there raise net.ipv4.neigh.default.gc_thresh1, 2 and 3, and those of ipv6"
-            ));
+            found.push(exceeded(netdev, self.others.as_deref()));
         }
         found
     }
@@ -80,11 +80,30 @@ impl Ports {
         let known = &view.neighbours;
         let mut at = on_devices(known, leaving);
         let crowd = Crowd::by_kernel();
-        let share = match crowd.is_calm(known) {
-            true => crowd.in_calm(),
-            false => crowd.in_five_seconds(edges.len()),
+        let taken = Taken::count(known);
+        let devices = |handle: &Handle| {
+            let above = |it| view.devices.above(it).map(|(index, _)| index);
+            let device = handle.outcome.ifindex.into_iter();
+            device.flat_map(move |it| std::iter::once(it).chain(above(it)))
         };
+        let ports = edges.len();
+        let fullest = [0, 1].map(|nth| {
+            let most = edges.iter().max_by_key(|it| taken.on(devices(it))[nth])?;
+            let fills = crowd.fills(nth, taken.on(devices(most)), ports);
+            most.netdev.clone().filter(|_| fills)
+        });
         for handle in &mut edges {
+            let here = taken.on(devices(handle));
+            let share = crowd.most(taken.all, here, ports);
+            let others = crowd.filled_by_others(taken.all, here, ports);
+            let others = others.and_then(|nth| fullest[nth].clone());
+            let all: HashSet<_> = devices(handle).collect();
+            let addresses = view.addresses.keys();
+            let addresses = addresses.filter(|it| all.contains(&it.ifindex));
+            let broadcasts = addresses.filter_map(broadcast);
+            if let Err(error) = handle.steering.set_broadcasts(broadcasts) {
+                tracing::debug!(%error, "a port's broadcast addresses cannot be set");
+            }
             let Handle {
                 steering,
                 following,
@@ -92,6 +111,7 @@ impl Ports {
                 ..
             } = &mut **handle;
             following.guard.share(steering, share, now);
+            following.guard.others = others;
             let here = outcome.ifindex.map(|device| {
                 let above = view.devices.above(device).map(|(index, _)| index);
                 let here = at.remove(&device).unwrap_or_default();
@@ -138,8 +158,29 @@ fn on_all(
     here
 }
 
+/// The broadcast address of the subnet of an address, by which hosts of the subnet talk to all of them.
+fn broadcast(own: &HostAddress) -> Option<Ipv4Addr> {
+    match subnet_ends(own).last() {
+        Some(IpAddr::V4(last)) => Some(last),
+        _ => None,
+    }
+}
+
 fn edge(handle: &Handle) -> bool {
     handle.port.spec.edge && matches!(handle.port.spec.device, Device::AfXdp { .. })
+}
+
+/// That the program drops what would have made neighbours.
+fn exceeded(netdev: &str, others: Option<&str>) -> String {
+    let fix = "if all of them are to be there raise net.ipv4.neigh.default.gc_thresh1, 2 and 3, and those of ipv6";
+    match others {
+        None => format!(
+            "hosts on {netdev} make more neighbours than the port's share of the kernel's table: their further ARP requests and neighbour solicitations are dropped (drop_neighbour_share), so that other ports find room; look with `ctl capture` or `ip neighbour show dev {netdev}` who it is, and {fix}"
+        ),
+        Some(others) => format!(
+            "hosts on {netdev} make more neighbours at once than there is room for while others, most of them on {others}, fill the kernel's table: their further ARP requests and neighbour solicitations are dropped (drop_neighbour_share); look with `ip neighbour show dev {others}` who it is, and {fix}"
+        ),
+    }
 }
 
 /// That the kernel may send packets of hosts on as they came.
@@ -185,6 +226,32 @@ mod tests {
         let here = |above: &[u32]| on_all(at[&1].clone(), &known, above);
         assert_eq!(here(&[]), at[&1]);
         assert_eq!(here(&[2]), []);
+    }
+
+    #[test]
+    fn the_broadcast_address_is_the_subnets_last() {
+        let of = |address: [u8; 4], len| {
+            let address = address.into();
+            let ifindex = 1;
+            broadcast(&HostAddress {
+                ifindex,
+                address,
+                len,
+            })
+        };
+        assert_eq!(of([10, 1, 0, 1], 24), Some([10, 1, 0, 255].into()));
+        assert_eq!(of([10, 1, 0, 1], 30), Some([10, 1, 0, 3].into()));
+        assert_eq!(of([10, 1, 0, 1], 31), None);
+        assert_eq!(of([10, 1, 0, 1], 32), None);
+    }
+
+    #[test]
+    fn the_warning_names_whose_hosts_fill_the_table() {
+        let own = exceeded("eth2", None);
+        assert!(own.contains("`ip neighbour show dev eth2`"), "{own}");
+        let others = exceeded("eth2", Some("eth3"));
+        assert!(others.starts_with("hosts on eth2 "), "{others}");
+        assert!(others.contains("`ip neighbour show dev eth3`"), "{others}");
     }
 
     #[test]

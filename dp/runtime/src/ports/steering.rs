@@ -1,7 +1,7 @@
 //! The control thread's handle of an open port.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use super::PortError;
 use twinseal_wire::ethernet::Mac;
@@ -72,10 +72,21 @@ impl Steering {
         Ok(())
     }
 
-    /// How many neighbours hosts of an edge port can have the kernel learn in five seconds.
-    pub fn set_neighbours(&mut self, most: u32) -> Result<(), PortError> {
+    /// The broadcast addresses of the subnets that the host has on an edge port's device.
+    pub fn set_broadcasts(
+        &mut self,
+        addresses: impl Iterator<Item = Ipv4Addr>,
+    ) -> Result<(), PortError> {
         if let Some(program) = &mut self.program {
-            program.set_neighbours(most)?;
+            program.set_broadcasts(addresses)?;
+        }
+        Ok(())
+    }
+
+    /// How many neighbours of each family hosts of an edge port can have the kernel learn in five seconds.
+    pub fn set_neighbours(&mut self, v4: u32, v6: u32) -> Result<(), PortError> {
+        if let Some(program) = &mut self.program {
+            program.set_neighbours(v4, v6)?;
         }
         Ok(())
     }
