@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 
 use crate::caps::{self, lacking};
+use crate::files::too_many;
 
 /// Why steering could not be set up or changed.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +82,15 @@ pub enum SteerError {
         max: u32,
     },
 
+    /// The process, or the system, has too many open files.
+    #[error("{action}: {why}")]
+    TooManyFiles {
+        /// What was attempted.
+        action: String,
+        /// Whose files they are, and what to do.
+        why: String,
+    },
+
     /// The committed object is not what this crate expects: a broken build.
     #[error("the embedded BPF object is unusable: {detail}. Rebuild it with ci/build-ebpf")]
     Object {
@@ -102,6 +112,9 @@ impl SteerError {
     /// The kernel's answer to `action`, sorted.
     pub(crate) fn kernel(action: impl Into<String>, source: io::Error) -> Self {
         let action = action.into();
+        if let Some(why) = too_many(&source) {
+            return Self::TooManyFiles { action, why };
+        }
         match source.raw_os_error() {
             Some(libc::EPERM) => Self::NoPermission {
                 action,

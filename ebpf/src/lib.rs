@@ -36,6 +36,7 @@
 mod attached;
 mod caps;
 mod error;
+mod files;
 pub mod layout;
 mod neighbours;
 mod role;
@@ -45,6 +46,7 @@ mod sys;
 
 pub use caps::{lacking, missing as missing_capabilities};
 pub use error::SteerError;
+pub use files::too_many as too_many_files;
 pub use layout::Verdict;
 pub use role::{Action, Role, XdpMode, XdpOutcome};
 pub use steering::Steering;

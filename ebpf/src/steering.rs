@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 
 use aya::maps::{Array, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 
 use crate::layout::{
     Config, EndpointKey, HostKey, HostSpent, LocalKey, MAX_ENDPOINTS, MAX_KNOWN,
@@ -15,7 +15,7 @@ use crate::layout::{
 };
 use crate::role::{Action, Role, XdpMode, XdpOutcome};
 use crate::set::{Set, endpoint_key, local_key};
-use crate::{OBJECT, SteerError, attached, caps, sys};
+use crate::{OBJECT, SteerError, attached, caps, files, sys};
 
 /// The steering program on one network device. Dropping it detaches the program.
 pub struct Steering {
@@ -47,9 +47,7 @@ impl Steering {
     /// [`SteerError::NativeUnsupported`] (only with [`XdpMode::Native`]), [`SteerError::Verifier`], or
     /// [`SteerError::Kernel`].
     pub fn attach(ifname: &str, role: Role, mode: XdpMode) -> Result<Self, SteerError> {
-        let if_index = sys::if_index(ifname).ok_or_else(|| SteerError::NoSuchDevice {
-            name: ifname.to_owned(),
-        })?;
+        let if_index = if_index(ifname)?;
         let mut program = load()?;
         let config = role.config();
         let mut config_map: Array<_, Config> = take_map(&mut program, "CONFIG")?;
@@ -116,11 +114,11 @@ impl Steering {
     /// # Errors
     /// [`SteerError::NoSuchDevice`], [`SteerError::AlreadyAttached`].
     pub fn look(ifname: &str) -> Result<(), SteerError> {
-        let name = || ifname.to_owned();
-        let if_index =
-            sys::if_index(ifname).ok_or_else(|| SteerError::NoSuchDevice { name: name() })?;
-        match attached::found(if_index) {
-            Some(by) => Err(SteerError::AlreadyAttached { name: name(), by }),
+        match attached::found(if_index(ifname)?) {
+            Some(by) => Err(SteerError::AlreadyAttached {
+                name: ifname.to_owned(),
+                by,
+            }),
             None => Ok(()),
         }
     }
@@ -301,9 +299,35 @@ const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_REDIRECT: u32 = 4;
 
+fn if_index(ifname: &str) -> Result<u32, SteerError> {
+    sys::if_index(ifname).map_err(|error| match files::too_many(&error) {
+        Some(_) => SteerError::kernel(format!("looking for {ifname}"), error),
+        None => SteerError::NoSuchDevice {
+            name: ifname.to_owned(),
+        },
+    })
+}
+
+/// Files that a load may need: maps, the program, its types, its link, and what aya finds out about the kernel with.
+const FILES: usize = 24;
+
 /// Parses the object, makes its maps and has the verifier look at the program.
 fn load() -> Result<Ebpf, SteerError> {
+    // The verifier works before the kernel looks for a free descriptor, and what aya cannot find out about the kernel now it
+    // takes to be missing for good.
+    sys::room_for_files(FILES)
+        .map_err(|error| SteerError::kernel("loading the steering program", error))?;
+    // aya asks again after any failure, with room for the log, and again until there is room enough. The whole log is long, and
+    // only of use if the verifier said no.
+    match load_with(VerifierLogLevel::STATS) {
+        Err(SteerError::Verifier { .. }) => load_with(VerifierLogLevel::default()),
+        loaded => loaded,
+    }
+}
+
+fn load_with(log: VerifierLogLevel) -> Result<Ebpf, SteerError> {
     let mut ebpf = EbpfLoader::new()
+        .verifier_log_level(log)
         .load(OBJECT)
         .map_err(|error| SteerError::aya("loading the steering program's maps", &error))?;
     let program: &mut Xdp = ebpf
@@ -313,7 +337,6 @@ fn load() -> Result<Ebpf, SteerError> {
         .map_err(|error: ProgramError| SteerError::aya("loading the steering program", &error))?;
     match program.load() {
         Ok(()) => Ok(ebpf),
-        // The verifier's no is EACCES or EINVAL with a log; without one, the kernel did not come to verifying.
         Err(ProgramError::LoadError {
             io_error,
             verifier_log,
@@ -325,14 +348,30 @@ fn load() -> Result<Ebpf, SteerError> {
                 let action = "loading the steering program".to_owned();
                 return Err(SteerError::NoPermission { action, missing });
             }
-            if log.trim().is_empty() || io_error.raw_os_error() == Some(libc::EPERM) {
-                Err(SteerError::kernel("loading the steering program", io_error))
-            } else {
+            if is_rejected(&io_error) && !log.trim().is_empty() {
                 Err(SteerError::Verifier { log })
+            } else {
+                Err(SteerError::kernel("loading the steering program", io_error))
             }
         }
         Err(error) => Err(SteerError::aya("loading the steering program", &error)),
     }
+}
+
+/// Whether the verifier said no, if it left a log: other errors come after it, or before. `ENOSPC` is a log that is too long.
+fn is_rejected(error: &io::Error) -> bool {
+    let errno = error.raw_os_error();
+    matches!(
+        errno,
+        Some(
+            libc::EACCES
+                | libc::EINVAL
+                | libc::E2BIG
+                | libc::EFAULT
+                | libc::EOPNOTSUPP
+                | libc::ENOSPC
+        )
+    )
 }
 
 const PROGRAM: &str = "twinseal";

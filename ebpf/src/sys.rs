@@ -19,11 +19,33 @@ const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETH_FLAG_RXVLAN: u32 = 1 << 8;
 
 /// The index of the device of that name in the calling thread's network namespace.
-pub(crate) fn if_index(name: &str) -> Option<u32> {
-    let name = CString::new(name).ok()?;
+pub(crate) fn if_index(name: &str) -> io::Result<u32> {
+    let name = CString::new(name)?;
+    // glibc asks by a socket, and does not say why it has none.
+    drop(netlink_socket()?);
     // SAFETY: a string that ends in NUL and lives until the call returns.
-    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-    (index != 0).then_some(index)
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()),
+        index => Ok(index),
+    }
+}
+
+/// How many files the process may have open.
+pub(crate) fn most_files() -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel writes two integers, which live until the call returns. It cannot fail.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    limit.rlim_cur
+}
+
+/// Whether the process can open so many files more.
+pub(crate) fn room_for_files(count: usize) -> io::Result<()> {
+    let socket = netlink_socket()?;
+    let copies: io::Result<Vec<_>> = (1..count).map(|_| socket.try_clone()).collect();
+    copies.map(drop)
 }
 
 /// An XDP program's hold on a device. It ends on drop, or when the process ends in any way.

@@ -161,6 +161,55 @@ fn errors_say_what_to_do() {
     });
 }
 
+/// In a process of its own, of which it takes nearly all descriptors.
+#[test]
+fn too_many_open_files_are_told_as_that() {
+    const FEW: &str = "TWINSEAL_TEST_FEW_FILES";
+    if std::env::var_os(FEW).is_none() {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args([
+            "--exact",
+            "too_many_open_files_are_told_as_that",
+            "--nocapture",
+        ]);
+        assert!(child.env(FEW, "").status().unwrap().success());
+        return;
+    }
+    in_namespace(&[], || {
+        // SAFETY: takes no pointers; the copy is closed at once.
+        let next = unsafe {
+            let next = libc::dup(0);
+            libc::close(next);
+            libc::rlim_t::try_from(next).unwrap()
+        };
+        for spare in 0..64 {
+            let limit = libc::rlimit {
+                rlim_cur: next + spare,
+                rlim_max: 1024,
+            };
+            // SAFETY: points to a limit that outlives the call.
+            let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+            if set != 0 {
+                let why = std::io::Error::last_os_error();
+                eprintln!("SKIPPED: cannot set the limit of open files: {why}");
+                return;
+            }
+            match Steering::attach(PORT, EDGE, XdpMode::Native) {
+                Ok(_) => {
+                    assert!(spare > 8, "it has maps, a program and a link");
+                    return;
+                }
+                Err(SteerError::TooManyFiles { why, .. }) => {
+                    let told = format!("(limit {}): raise LimitNOFILE=", next + spare);
+                    assert!(why.contains(&told), "{spare}: {why}");
+                }
+                Err(other) => panic!("{spare}: {other}"),
+            }
+        }
+        panic!("it opens never");
+    });
+}
+
 #[test]
 fn an_edge_port_takes_what_is_routed_and_the_host_hears_its_own() {
     in_namespace(NEIGHBOUR, || {

@@ -567,6 +567,13 @@ fn prints_counters() {
     for words in ["PORT ", "LINK ", "CIRCUIT ", "WORKER ", "RX PACKETS"] {
         assert!(tables.contains(words), "{words:?} in {tables}");
     }
+    // One that is there has usage, if only none yet.
+    node.ctl_ok(&["usage", "--circuit", "c"]);
+    node.ctl_ok(&["usage", "--closed", "--circuit", "c"]);
+    let none = node.ctl(&["usage", "--circuit", "c", "--circuit", "nope"]);
+    assert_eq!(none.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&none.stderr);
+    assert!(told.contains("there is no circuit \"nope\""), "{told}");
     let json = node.json("stats");
     assert_eq!(json["generation"], 1);
     assert_eq!(json["links"][0]["name"], "to-b");

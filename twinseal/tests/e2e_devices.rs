@@ -207,6 +207,28 @@ fn a_program_that_takes_a_live_ports_place_is_told_and_outlasted() {
     drop(other);
     path.wait_for_port(WEST, |it| it.up && it.reason.is_empty());
     path.settle();
+
+    // A bridge takes no program off, but the kernel hands it what hosts ask the device.
+    let (router, edge) = (path.network.router(Router::EdgeA), netdev(EDGE_PORT));
+    let lab = path.network.lab();
+    lab.bridge(router, "br0", &[edge]).expect("a bridge");
+    let member = format!("{edge} is a member of br0");
+    path.wait_for_port(EDGE_PORT, |it| it.up && it.reason.starts_with(&member));
+    let warned = |it: &String| it.contains(&member) && it.contains("nomaster");
+    let begin = std::time::Instant::now();
+    // What the kernel tells is gathered for a moment before anybody is warned.
+    loop {
+        let got = path.controller.get(Router::EdgeA).expect("the state");
+        if got.warnings.iter().any(warned) {
+            break;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{:?}", got.warnings);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let router = path.network.router(Router::EdgeA);
+    router.delete_link("br0").expect("it goes");
+    path.wait_for_port(EDGE_PORT, |it| it.up && it.reason.is_empty());
+    path.settle();
     path.finish();
 }
 

@@ -551,6 +551,8 @@ fn another_device_needs_no_new_keys() {
         .apply(Router::EdgeA, vec![port("west9", 1480)])
         .expect("a port takes another device");
     path.wait_for_port(WEST, |it| it.up && it.reason.is_empty() && it.mtu == 1480);
+    let warned = |(_, log): &(_, String)| log.contains("closed until its device can be opened");
+    assert!(!logs(&path.network).iter().any(warned), "it went well");
     path.settle();
     path.finish();
 }

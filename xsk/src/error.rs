@@ -147,6 +147,16 @@ pub enum XskError {
         /// The device.
         name: String,
     },
+    /// The process, or the system, has too many open files.
+    #[error(
+        "{call}: {source}: raise the limit of open files (`ulimit -n`, LimitNOFILE=; `sysctl fs.file-max` for the system's)"
+    )]
+    TooManyFiles {
+        /// The call that failed.
+        call: &'static str,
+        /// Whose limit it is: `EMFILE` or `ENFILE`.
+        source: io::Error,
+    },
     /// A system call failed in another way.
     #[error("{call} failed: {source}")]
     Kernel {
@@ -162,6 +172,7 @@ impl XskError {
     pub(crate) fn kernel(call: &'static str, source: io::Error) -> Self {
         match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Self::NoPermission { call },
+            Some(libc::EMFILE | libc::ENFILE) => Self::TooManyFiles { call, source },
             _ => Self::Kernel { call, source },
         }
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::config::{BindMode, Outcome, SocketConfig, ZeroCopy};
 use crate::error::XskError;
 use crate::ledger::Descriptor;
+use crate::release::ReleaseProbe;
 use crate::ring::{Consumer, Parts, Producer};
 use crate::sys::{self, Mapping};
 use crate::umem::Layout;
@@ -37,11 +38,11 @@ pub(crate) const MAX_FRAME_SIZE: usize = 4096;
 /// long before it believes that a queue is in use.
 const BUSY_PATIENCE: Duration = Duration::from_millis(300);
 
-/// Makes a bound socket.
+/// Makes a bound socket, and what tells when its queue is free again.
 pub(crate) fn open(
     layout: &Layout,
     request: &Request<'_>,
-) -> Result<(OwnedFd, Rings, Outcome), XskError> {
+) -> Result<(OwnedFd, Rings, Outcome, ReleaseProbe), XskError> {
     let config = request.config;
     let fd = sys::xdp_socket().map_err(|source| match source.raw_os_error() {
         Some(libc::EAFNOSUPPORT) => XskError::KernelCannot { what: "AF_XDP" },
@@ -57,6 +58,8 @@ pub(crate) fn open(
         config.tx_size,
     );
     busy_poll(&fd, config)?;
+    // Before the queue is taken: it is free again only some time after its socket is closed.
+    let probe = ReleaseProbe::new(request.ifindex, request.queue)?;
     bind(&fd, request)?;
     let options: libc::xdp_options = sys::xdp_option(fd.as_fd(), libc::XDP_OPTIONS)
         .map_err(|source| XskError::kernel("getsockopt(XDP_OPTIONS)", source))?;
@@ -69,7 +72,7 @@ pub(crate) fn open(
         need_wakeup: config.need_wakeup,
         multi_buffer: config.multi_buffer,
     };
-    Ok((fd, rings, outcome))
+    Ok((fd, rings, outcome, probe))
 }
 
 fn register(fd: &OwnedFd, layout: &Layout) -> Result<(), XskError> {

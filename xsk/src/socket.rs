@@ -71,8 +71,13 @@ impl Socket {
                 value: umem.frame_size() as u32,
             });
         }
-        let ifindex = sys::ifindex(ifname).ok_or_else(|| XskError::NoSuchDevice {
-            name: ifname.to_owned(),
+        let ifindex = sys::ifindex(ifname).map_err(|source| {
+            match XskError::kernel("if_nametoindex", source) {
+                few @ XskError::TooManyFiles { .. } => few,
+                _ => XskError::NoSuchDevice {
+                    name: ifname.to_owned(),
+                },
+            }
         })?;
         let request = Request {
             name: ifname,
@@ -80,11 +85,11 @@ impl Socket {
             queue,
             config,
         };
-        let (fd, rings, outcome) = kernel::open(umem.layout(), &request)?;
+        let (fd, rings, outcome, probe) = kernel::open(umem.layout(), &request)?;
         Ok(Self {
             rings,
             fd,
-            probe: ReleaseProbe::new(ifindex, queue)?,
+            probe,
             ledger: Ledger::new(umem.layout()),
             outcome,
             busy_poll: config.busy_poll.is_some(),

@@ -238,11 +238,15 @@ pub(crate) fn kick_rx(fd: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// The index of a device in this thread's network namespace.
-pub(crate) fn ifindex(name: &str) -> Option<u32> {
-    let name = CString::new(name).ok()?;
+pub(crate) fn ifindex(name: &str) -> io::Result<u32> {
+    let name = CString::new(name)?;
+    // glibc asks by a socket, and does not say why it has none.
+    drop(socket(libc::AF_UNIX, libc::SOCK_DGRAM)?);
     // SAFETY: the name ends with a zero byte and outlives the call.
-    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-    (index != 0).then_some(index)
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()),
+        index => Ok(index),
+    }
 }
 
 /// How many queues the device of this name receives on, if its driver says so (`ETHTOOL_GCHANNELS`).

@@ -142,11 +142,12 @@ fn handshakes() -> usize {
 }
 
 async fn accept_unix(door: Arc<Door>, mut bound: impl Listen) {
+    let mut logged = Lines::default();
     loop {
         let stream = match bound.accept().await {
             Ok(stream) => stream,
             Err(error) => {
-                tracing::warn!(%error, "the control socket takes no connection");
+                troubled(&mut logged, "the control socket", &error);
                 tokio::time::sleep(BREATH).await;
                 continue;
             }
@@ -166,12 +167,13 @@ async fn accept_unix(door: Arc<Door>, mut bound: impl Listen) {
 
 async fn accept_tls(door: Arc<Door>, listener: TcpListener) {
     let mut handshakes = JoinSet::new();
+    let mut logged = Lines::default();
     loop {
         let (stream, address) = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "the TLS listener takes no connection");
+                    troubled(&mut logged, "the TLS listener", &error);
                     tokio::time::sleep(BREATH).await;
                     continue;
                 }
@@ -200,6 +202,13 @@ async fn accept_tls(door: Arc<Door>, listener: TcpListener) {
                 Err(error) => door.refused_tls(address, &error),
             }
         });
+    }
+}
+
+/// Says that nobody can come in, once a minute: it is tried again all the time.
+fn troubled(logged: &mut Lines, listener: &str, error: &io::Error) {
+    if logged.note(Instant::now().into_std(), listener).is_some() {
+        tracing::warn!(%error, "{listener} takes no connection");
     }
 }
 

@@ -11,6 +11,7 @@ use tonic::{Code, Status};
 pub use twinseal_api::client::Client;
 use twinseal_api::client::{Address, Error as CallError, Tls, untrusted};
 
+use twinseal_base::text::word;
 use twinseal_base::{SOCKET_DIR, private};
 
 /// How long a call goes on trying to reach a node that went away: a planned restart takes one second on a busy machine, and
@@ -189,10 +190,28 @@ pub(super) fn explain(status: &Status) -> anyhow::Error {
             anyhow!("the node does not know this call: it is of another version than this program")
         }
         // The transport reports a connection that broke in a call so.
-        Code::Unknown if status.source().is_some() => {
-            anyhow!("the node went away: {}; see its log", status.message())
-        }
+        Code::Unknown if status.source().is_some() => ended(status),
         _ => anyhow!("{}", status.message()),
+    }
+}
+
+/// That a connection ended in a call: for the reason that the node gave, as far as the transport hands that on.
+fn ended(status: &Status) -> anyhow::Error {
+    let mut last = None;
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        last = Some(error.to_string());
+        cause = error.source();
+    }
+    let last = last.unwrap_or_default();
+    // HTTP/2's GOAWAY, as `h2` writes it: its text in brackets, as a literal of bytes.
+    let given = last.split_once(" (b\"");
+    match given.and_then(|(_, text)| text.strip_suffix("\")")) {
+        Some(why) => anyhow!("the node ended the connection: {}", word(why)),
+        None => anyhow!(
+            "the node ended the connection, or is gone: its log says why, at level info ({})",
+            word(&last)
+        ),
     }
 }
 
@@ -222,6 +241,24 @@ mod tests {
         assert!(
             several.contains("a.sock") && several.contains("b.sock"),
             "{several}"
+        );
+    }
+
+    #[test]
+    fn why_a_connection_ended_is_told_as_the_node_gave_it() {
+        let told = |error: &str| {
+            let mut status = Status::unknown("h2 protocol error: http2 error");
+            status.set_source(std::sync::Arc::new(io::Error::other(error.to_owned())));
+            explain(&status).to_string()
+        };
+        assert_eq!(
+            told("connection error received: detected excessive load (b\"its place was needed\")"),
+            "the node ended the connection: its place was needed"
+        );
+        let broken = told("stream closed because of a broken pipe");
+        assert!(
+            broken.contains("its log says why") && broken.contains("broken pipe"),
+            "{broken}"
         );
     }
 

@@ -1,8 +1,10 @@
 //! `twinseal ctl usage`.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anyhow::bail;
 use serde_json::Value;
 use twinseal_api::v1;
 
@@ -40,6 +42,7 @@ pub(super) struct UsageArgs {
 }
 
 pub(super) async fn run(mut client: Client, args: UsageArgs) -> anyhow::Result<ExitCode> {
+    let mut unseen: BTreeSet<_> = args.circuit.iter().cloned().collect();
     let request = v1::UsageRequest {
         circuits: args.circuit,
         from_unix: args.from,
@@ -60,6 +63,7 @@ pub(super) async fn run(mut client: Client, args: UsageArgs) -> anyhow::Result<E
         .await
         .map_err(|status| client::explain(&status))?
     {
+        unseen.remove(&record.circuit);
         if args.sum {
             let sum = sums.entry(record.circuit.clone()).or_default();
             add(sum, &record);
@@ -70,7 +74,32 @@ pub(super) async fn run(mut client: Client, args: UsageArgs) -> anyhow::Result<E
     for sum in sums.values() {
         print(args.output, sum)?;
     }
+    // One that was deleted has its records still, and one that is there may have none in that time.
+    if !unseen.is_empty() {
+        forget_existing(&mut client, &mut unseen).await?;
+    }
+    if let Some(name) = unseen.first() {
+        bail!("there is no circuit {name:?}, and no usage of one that was in that time");
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes the circuits that there are out of these.
+async fn forget_existing(client: &mut Client, names: &mut BTreeSet<String>) -> anyhow::Result<()> {
+    let parts = client.list_stats(v1::StatsRequest {}).await;
+    let mut parts = parts
+        .map_err(|status| client::explain(&status))?
+        .into_inner();
+    while let Some(part) = parts
+        .message()
+        .await
+        .map_err(|status| client::explain(&status))?
+    {
+        for circuit in part.circuits {
+            names.remove(&circuit.name);
+        }
+    }
+    Ok(())
 }
 
 fn print(output: Output, record: &v1::UsageRecord) -> io::Result<()> {

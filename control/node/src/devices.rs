@@ -22,6 +22,10 @@ pub struct Netdev {
     pub carrier: bool,
     /// The device that it stands on, if it is a macvlan.
     pub below: Option<u32>,
+    /// The device that it is a member of, such as a bridge or a bond.
+    pub master: Option<u32>,
+    /// Whether it is a VRF, which takes no frames of its members'.
+    pub vrf: bool,
 }
 
 /// Where a device went that is no more.
@@ -60,6 +64,16 @@ impl Devices {
         self.there.is_empty()
     }
 
+    /// What is wrong with a device as a port's whose frames another takes, as a bridge its members'.
+    pub fn taken(&self, ifindex: u32) -> Option<String> {
+        let device = self.there.get(&ifindex)?;
+        let master = self.there.get(&device.master?).filter(|it| !it.vrf)?;
+        let (member, master) = (&device.name, &master.name);
+        Some(format!(
+            "{member} is a member of {master}, which takes its frames: name {master}, or take {member} out (`ip link set {member} nomaster`)"
+        ))
+    }
+
     /// The macvlans that stand on a device, by index.
     pub fn above(&self, ifindex: u32) -> impl Iterator<Item = (u32, &Netdev)> {
         let there = self.there.iter();
@@ -92,7 +106,8 @@ impl Devices {
         }
         // A port of a bridge is one no more; its device stays.
         if message.header.interface_family == AddressFamily::Bridge {
-            return false;
+            let device = self.there.get_mut(&index);
+            return device.is_some_and(|it| it.master.take().is_some());
         }
         let moved = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::NewNetnsId(_));
         let departure = match message.attributes.iter().any(moved) {
@@ -116,6 +131,10 @@ fn device(message: &LinkMessage) -> Netdev {
             LinkAttribute::Carrier(it) => carrier = Some(*it != 0),
             LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
             LinkAttribute::Link(index) => link = Some(*index),
+            // A bridge that tells of itself says that it is its own.
+            LinkAttribute::Controller(index) if *index != message.header.index => {
+                device.master = Some(*index).filter(|it| *it != 0);
+            }
             // That index is then of another namespace.
             LinkAttribute::LinkNetNsId(_) => foreign = true,
             LinkAttribute::Address(address) => {
@@ -126,6 +145,7 @@ fn device(message: &LinkMessage) -> Netdev {
                     matches!(info, LinkInfo::Kind(InfoKind::MacVlan | InfoKind::MacVtap))
                 };
                 macvlan = all.iter().any(is_macvlan);
+                device.vrf = all.contains(&LinkInfo::Kind(InfoKind::Vrf));
             }
             _ => {}
         }

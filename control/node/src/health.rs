@@ -72,6 +72,11 @@ pub fn port(from: &Sources<'_>, view: &View, name: &PortName) -> Status {
         Some(device) if netdev.is_some_and(|netdev| netdev != device.name) => {
             Status::Degraded(format!("its device is called {} now", device.name).into())
         }
+        // The kernel hands its frames to another, and answers no host on it.
+        Some(_) if spec.is_some_and(|spec| matches!(spec.device, Device::AfXdp { .. })) => {
+            let taken = view.devices.taken(ifindex);
+            taken.map_or_else(|| open.device.clone(), |why| Status::Degraded(why.into()))
+        }
         Some(_) => open.device.clone(),
     }
 }

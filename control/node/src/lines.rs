@@ -1,8 +1,8 @@
 //! A file of JSON objects, one a line: appended to, opened anew when it was moved away, and turned over when it grows.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -46,6 +46,37 @@ impl Reopen {
     }
 }
 
+/// Opens a regular file and nothing else: to open a FIFO, and to write to one that nobody reads, may take for ever.
+pub(crate) fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let refused = |kind: FileType| {
+        let what = match () {
+            () if kind.is_fifo() => "a FIFO",
+            () if kind.is_socket() => "a socket",
+            () if kind.is_dir() => "a folder",
+            () => "a device",
+        };
+        io::Error::other(format!(
+            "it is {what}, and only a regular file will do: remove it, or name another file"
+        ))
+    };
+    // It makes no difference to a regular file.
+    let file = match options.custom_flags(libc::O_NONBLOCK).open(path) {
+        // A FIFO that nobody reads, or a socket.
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
+            let kind = std::fs::metadata(path).map(|it| it.file_type());
+            return Err(kind.map_or(error, refused));
+        }
+        opened => opened?,
+    };
+    // Of the file that is open: the name may become another's meanwhile.
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() {
+        Ok(file)
+    } else {
+        Err(refused(kind))
+    }
+}
+
 /// The writing end.
 pub struct Lines {
     output: Output,
@@ -73,11 +104,10 @@ impl Lines {
 
     fn open_file(&mut self) -> io::Result<()> {
         if let Output::File { path, .. } = &self.output {
-            let file = OpenOptions::new()
-                .create(true)
-                .append(true)
-                .mode(0o640)
-                .open(path)?;
+            let file = open_regular(
+                OpenOptions::new().create(true).append(true).mode(0o640),
+                path,
+            )?;
             self.size = file.metadata()?.len();
             self.file = Some(file);
         }
@@ -225,5 +255,50 @@ mod tests {
         write(&[2]);
         assert_eq!(read(&path), "2\n");
         assert_eq!(read(&dir.path().join("moved")), "8\n9\n1\n");
+    }
+    #[test]
+    fn only_a_regular_file_is_opened_and_no_other_is_waited_for() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("log");
+        let reopen = Reopen::default();
+        let open = || {
+            let output = Output::File {
+                path: path.clone(),
+                max_bytes: 0,
+                keep: 0,
+            };
+            Lines::open(output, reopen.clone())
+        };
+        let fifo = || rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).expect("a FIFO");
+        fifo();
+        let error = open().err().expect("refused").to_string();
+        assert!(error.starts_with("it is a FIFO"), "{error}");
+        assert_eq!(crate::audit::last_generation(&path), 0);
+        // Nor one that somebody reads.
+        let reader = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&path)
+            .expect("a reader");
+        let error = open().err().expect("refused").to_string();
+        assert!(error.starts_with("it is a FIFO"), "{error}");
+        drop(reader);
+        std::fs::remove_file(&path).expect("it goes");
+        let socket = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+        let error = open().err().expect("refused").to_string();
+        assert!(error.starts_with("it is a socket"), "{error}");
+        drop(socket);
+        std::fs::remove_file(&path).expect("it goes");
+        // One that comes later, and goes again.
+        let mut lines = open().expect("it opens");
+        std::fs::remove_file(&path).expect("it goes");
+        fifo();
+        reopen.ask();
+        let error = lines.write(&[1.into()]).expect_err("told").to_string();
+        assert!(error.starts_with("it is a FIFO"), "{error}");
+        std::fs::remove_file(&path).expect("it goes");
+        reopen.ask();
+        lines.write(&[2.into()]).expect("it writes");
+        assert_eq!(read(&path), "2\n");
     }
 }

@@ -394,7 +394,8 @@ impl Node {
             // Told before a port is open again: that it was closed may have cost packets.
             self.update_health();
         }
-        self.warnings.of_devices(self.ports.guarded());
+        let devices = &self.netlink.view.devices;
+        self.warnings.of_devices(self.ports.guarded(devices));
         let view = &self.netlink.view;
         if self.ports.reopen(&self.pool, &self.state, view, !thorough) {
             self.republish();

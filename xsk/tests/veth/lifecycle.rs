@@ -272,6 +272,55 @@ fn a_device_that_is_down_or_gone_is_told_apart() {
     });
 }
 
+/// In a process of its own, of which it takes nearly all descriptors.
+#[test]
+fn too_many_open_files_are_told_as_that() {
+    const FEW: &str = "TWINSEAL_TEST_FEW_FILES";
+    if std::env::var_os(FEW).is_none() {
+        let mut child = std::process::Command::new(std::env::current_exe().expect("a program"));
+        child.args([
+            "--exact",
+            "lifecycle::too_many_open_files_are_told_as_that",
+            "--nocapture",
+        ]);
+        let status = child.env(FEW, "").status().expect("it runs");
+        assert!(status.success());
+        return;
+    }
+    in_namespace(|| {
+        veth("a", "b", 1);
+        let umem = umem();
+        // SAFETY: takes no pointers; the copy is closed at once.
+        let next = unsafe {
+            let next = libc::dup(0);
+            libc::close(next);
+            next as libc::rlim_t
+        };
+        for spare in 0..16 {
+            let limit = libc::rlimit {
+                rlim_cur: next + spare,
+                rlim_max: 1024,
+            };
+            // SAFETY: points to a limit that outlives the call.
+            let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+            if set != 0 {
+                let why = std::io::Error::last_os_error();
+                eprintln!("SKIPPED: cannot set the limit of open files: {why}");
+                return;
+            }
+            match Socket::open(&umem, "a", 0, &config()) {
+                Ok(_) => {
+                    assert!(spare >= 2, "it has two descriptors");
+                    return;
+                }
+                Err(XskError::TooManyFiles { .. }) => {}
+                Err(other) => panic!("{spare}: {other}"),
+            }
+        }
+        panic!("it opens never");
+    });
+}
+
 #[test]
 fn says_which_privilege_is_missing() {
     in_namespace(|| {

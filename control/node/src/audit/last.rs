@@ -1,10 +1,12 @@
 //! How far an audit log went that is there at a start.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use serde_json::Value;
+
+use crate::lines::open_regular;
 
 /// Bytes at a file's end that are looked at for its last generation: more than any two lines have.
 const TAIL: u64 = 256 << 10;
@@ -19,10 +21,7 @@ pub fn last_generation(path: &Path) -> u64 {
 }
 
 fn last_of(path: &Path) -> Option<u64> {
-    let mut file = File::open(path).ok().filter(|file| {
-        let metadata = file.metadata();
-        metadata.is_ok_and(|metadata| metadata.is_file())
-    })?;
+    let mut file = open_regular(OpenOptions::new().read(true), path).ok()?;
     let length = file.metadata().ok()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))
         .ok()?;

@@ -156,10 +156,17 @@ impl Ports {
 
     /// Closes a port's queues and lets go of its device; the port stays.
     pub(super) fn park(&mut self, pool: &Pool, name: &PortName, why: Cow<'static, str>) {
+        if self.open.contains_key(name) {
+            tracing::warn!(port = %name, %why, "the port is closed until its device can be opened again");
+        }
+        self.let_go(pool, name, why);
+    }
+
+    /// The same, and no news.
+    pub(super) fn let_go(&mut self, pool: &Pool, name: &PortName, why: Cow<'static, str>) {
         let Some((open, handle)) = self.open.get_mut(name).zip(self.handles.get_mut(name)) else {
             return;
         };
-        tracing::warn!(port = %name, %why, "the port is closed until its device can be opened again");
         handle.steering.detach();
         pool.remove_port(open.index);
         handle.following = Following {

@@ -8,6 +8,7 @@ use super::{Handle, Ports};
 use crate::asked::Key;
 use crate::compile::{HostAddress, KernelNeighbours, subnet_ends};
 use crate::crowd::{Crowd, Taken};
+use crate::devices::Devices;
 use crate::netlink::View;
 use crate::warnings::Found;
 use twinseal_model::parse::ItemKey;
@@ -123,11 +124,15 @@ impl Ports {
         }
     }
 
-    /// What is to be told of edge ports' devices, as was found last.
-    pub(crate) fn guarded(&self) -> Found {
+    /// What is to be told of ports' devices, as was found last.
+    pub(crate) fn guarded(&self, devices: &Devices) -> Found {
         let handles = self.handles.iter();
         let found = handles.filter_map(|(name, handle)| {
-            let found = handle.following.guard.found(handle.netdev.as_deref()?);
+            let mut found = handle.following.guard.found(handle.netdev.as_deref()?);
+            if matches!(handle.port.spec.device, Device::AfXdp { .. }) {
+                let ifindex = handle.outcome.ifindex;
+                found.extend(ifindex.and_then(|it| devices.taken(it)));
+            }
             (!found.is_empty()).then(|| (ItemKey::Port(name.clone()), found))
         });
         found.collect()

@@ -64,7 +64,8 @@ impl Ports {
                 continue;
             };
             let begin = Instant::now();
-            self.park(pool, &name, CLOSED.into());
+            tracing::info!(port = %name, why = CLOSED, "the port is closed, to be opened anew");
+            self.let_go(pool, &name, CLOSED.into());
             let opened = self.open_again(pool, &name, &port, view);
             let closed = begin.elapsed();
             if opened.is_ok() {

@@ -635,6 +635,17 @@ fn whose_items_are_is_stored_and_who_waits_is_told_apart() {
 }
 
 #[test]
+fn snapshots_are_gone_only_where_somebody_could_look() {
+    let of = |files| writer::may_hold_snapshots(&files);
+    let named = |name| Ok(vec![(name, std::path::PathBuf::new())]);
+    assert!(of(named(Name::Snapshot(1))));
+    assert!(!of(named(Name::Journal(1))));
+    assert!(!of(Ok(Vec::new())));
+    assert!(of(Err(std::io::Error::from_raw_os_error(libc::EMFILE))));
+    assert!(!of(Err(std::io::ErrorKind::NotADirectory.into())));
+}
+
+#[test]
 fn old_files_go_and_the_last_two_snapshots_stay() {
     let dir = TempDir::new().expect("a folder");
     let (mut store, _) = open(dir.path());

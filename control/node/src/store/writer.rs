@@ -255,10 +255,7 @@ impl Thread {
         let whole = newest::is_whole(journal.get_mut(), &self.path, written);
         let snapshots = !thorough
             || self.background.as_ref().is_some_and(|it| !it.is_finished())
-            || files(&self.dir).is_ok_and(|files| {
-                let mut files = files.iter();
-                files.any(|(name, _)| matches!(name, Name::Snapshot(_)))
-            });
+            || may_hold_snapshots(&files(&self.dir));
         let mut lost = Vec::new();
         if matches!(whole, Ok(false)) || !snapshots {
             let what = match whole {
@@ -358,5 +355,15 @@ impl Thread {
             }
         })?);
         Ok(())
+    }
+}
+
+/// Whether there are snapshots among a folder's files. Who could not look, as for too many open files, has not found them gone.
+pub(super) fn may_hold_snapshots(files: &io::Result<Vec<(Name, PathBuf)>>) -> bool {
+    match files {
+        Ok(files) => files
+            .iter()
+            .any(|(name, _)| matches!(name, Name::Snapshot(_))),
+        Err(error) => error.kind() != io::ErrorKind::NotADirectory,
     }
 }

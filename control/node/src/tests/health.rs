@@ -11,7 +11,7 @@ use crate::events::{Events, Reader, Start};
 use crate::health::{Health, Status};
 use crate::keys::SaConfig;
 use crate::netlink::View;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use twinseal_model::state::PortName;
 
 use super::compile::{Bench, lanes, open, sa_config};
@@ -205,9 +205,30 @@ fn a_port_and_its_links_say_what_is_wrong_with_the_device() {
         assert!(watched.update().is_empty(), "told once");
         watched.ports.pop().expect("the port's")
     };
+    // A VRF takes no frames; a bridge does.
+    for (kind, status, why) in [
+        (
+            InfoKind::Bridge,
+            "Degraded",
+            "eth1 is a member of m0, which takes its frames: name m0, or take eth1 out (`ip link set eth1 nomaster`)",
+        ),
+        (InfoKind::Vrf, "Up", ""),
+    ] {
+        let mut master = device(20, "m0", true, true);
+        let kind = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]);
+        master.attributes.push(kind);
+        watched.view.devices.hear(&master, true);
+        let mut member = eth1(true, true);
+        member.attributes.push(LinkAttribute::Controller(20));
+        watched.view.devices.hear(&member, true);
+        assert!(watched.update().is_empty(), "the link may go on");
+        let told = watched.ports.last().expect("the port's");
+        assert_eq!(*told, format!("under {status} {under} {why}"));
+    }
     // It leaves a bridge, of which the kernel says so in these words.
     let mut left = eth1(true, true);
     left.header.interface_family = rtnetlink::packet_route::AddressFamily::Bridge;
+    assert!(watched.view.devices.hear(&left, false));
     assert!(!watched.view.devices.hear(&left, false));
     watched.view.devices.hear(&eth1(false, false), true);
     let port = link(&mut watched, "Down port under: its device is set down");

@@ -142,14 +142,12 @@ impl Opener {
             multi_buffer: self.jumbo,
         };
         let mut socket = Socket::open(memory, &self.netdev, queue, &config)?;
-        socket.fill(memory, self.ring as usize);
+        // Before it has frames, which would be lost with it.
         let duplicate = socket
             .fd()
             .try_clone_to_owned()
-            .map_err(|source| PortError::System {
-                call: "dup(AF_XDP socket)",
-                source,
-            })?;
+            .map_err(PortError::system("dup(AF_XDP socket)"))?;
+        socket.fill(memory, self.ring as usize);
         let mode = socket.mode();
         Ok(Opened {
             queue: Some(Box::new(AfXdpQueue {

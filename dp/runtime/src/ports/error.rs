@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use twinseal_ebpf::{SteerError, lacking, missing_capabilities};
+use twinseal_ebpf::{SteerError, lacking, missing_capabilities, too_many_files};
 use twinseal_xsk::XskError;
 
 use twinseal_fib::MAX_PORTS;
@@ -106,6 +106,14 @@ pub enum PortError {
         /// Frames that are free.
         free: usize,
     },
+    /// The process, or the system, has too many open files.
+    #[error("{call}: {why}")]
+    TooManyFiles {
+        /// The call that failed.
+        call: &'static str,
+        /// Whose files they are, and what to do.
+        why: String,
+    },
     /// A thread or descriptor could not be had from the system.
     #[error("{call}: {source}")]
     System {
@@ -119,6 +127,25 @@ pub enum PortError {
     Stopped,
 }
 
+impl PortError {
+    /// Of a call that takes a descriptor, whose other errors mean this.
+    pub(crate) fn of(
+        call: &'static str,
+        source: io::Error,
+        other: impl FnOnce(io::Error) -> Self,
+    ) -> Self {
+        match too_many_files(&source) {
+            Some(why) => Self::TooManyFiles { call, why },
+            None => other(source),
+        }
+    }
+
+    /// Of one whose errors are the system's.
+    pub(crate) fn system(call: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::of(call, source, |source| Self::System { call, source })
+    }
+}
+
 impl From<XskError> for PortError {
     /// `xsk` knows what was refused; which capability is missing is looked up, as for the steering program.
     fn from(error: XskError) -> Self {
@@ -127,6 +154,7 @@ impl From<XskError> for PortError {
                 call,
                 missing: missing_capabilities(),
             },
+            XskError::TooManyFiles { call, source } => Self::system(call)(source),
             error => Self::Socket(error),
         }
     }

@@ -109,12 +109,8 @@ impl Inbox {
             full: ArrayQueue::new(DEPTH),
             empty: ArrayQueue::new(DEPTH),
             armed: AtomicBool::new(false),
-            event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(
-                |source| PortError::System {
-                    call: "eventfd",
-                    source: source.into(),
-                },
-            )?,
+            event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+                .map_err(|source| PortError::system("eventfd")(source.into()))?,
             overflows: AtomicU64::new(0),
         };
         for _ in 0..DEPTH {

@@ -200,10 +200,7 @@ fn device_error(name: &str, call: &'static str, source: io::Error, fix: &'static
 fn control_socket() -> Result<std::net::UdpSocket, PortError> {
     std::net::UdpSocket::bind("127.0.0.1:0")
         .or_else(|_| std::net::UdpSocket::bind("0.0.0.0:0"))
-        .map_err(|source| PortError::System {
-            call: "socket(AF_INET)",
-            source,
-        })
+        .map_err(PortError::system("socket(AF_INET)"))
 }
 
 /// A `struct ifreq` with a name.

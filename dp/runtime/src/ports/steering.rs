@@ -149,8 +149,12 @@ impl Steering {
 }
 
 fn reserve(endpoint: SocketAddr) -> Result<UdpSocket, PortError> {
-    let socket =
-        UdpSocket::bind(endpoint).map_err(|source| PortError::Endpoint { endpoint, source })?;
+    let socket = UdpSocket::bind(endpoint).map_err(|source| {
+        PortError::of("socket(UDP)", source, |source| PortError::Endpoint {
+            endpoint,
+            source,
+        })
+    })?;
     // Nobody reads it; the least buffer holds the least rubbish. That it is small is a courtesy, so no error.
     let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 0);
     Ok(socket)

@@ -61,11 +61,14 @@ pub(crate) fn check(name: &str) -> Result<(), PortError> {
 fn open_tun(name: &str) -> Result<OwnedFd, PortError> {
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let tun = rustix::fs::open("/dev/net/tun", flags, rustix::fs::Mode::empty());
-    tun.map_err(|source| PortError::Device {
-        netdev: name.to_owned(),
-        call: "open(/dev/net/tun)",
-        source: source.into(),
-        fix: "load the module tun, and run with CAP_NET_ADMIN",
+    let call = "open(/dev/net/tun)";
+    tun.map_err(|source| {
+        PortError::of(call, source.into(), |source| PortError::Device {
+            netdev: name.to_owned(),
+            call,
+            source,
+            fix: "load the module tun, and run with CAP_NET_ADMIN",
+        })
     })
 }
 

@@ -112,13 +112,10 @@ impl Pool {
     pub fn start(config: PoolConfig, lanes: Vec<LaneOwner>) -> Result<Self, PortError> {
         let publisher = Publisher::new(Tables::default());
         let (ask, requests) = channel::bounded(REQUESTS);
-        let system = |source| PortError::System {
-            call: "socketpair",
-            source,
-        };
-        let (tell, told) = UnixDatagram::pair().map_err(system)?;
+        let system = PortError::system("socketpair");
+        let (tell, told) = UnixDatagram::pair().map_err(&system)?;
         for end in [&tell, &told] {
-            end.set_nonblocking(true).map_err(system)?;
+            end.set_nonblocking(true).map_err(&system)?;
         }
         let mut pool = Self {
             pages: Pages::Ordinary,
@@ -189,10 +186,7 @@ impl Pool {
                 sched::prepare(cpu, slice);
                 worker.run();
             })
-            .map_err(|source| PortError::System {
-                call: "starting a worker's thread",
-                source,
-            })?;
+            .map_err(PortError::system("starting a worker's thread"))?;
         Ok(Handle {
             commands,
             event,
@@ -517,10 +511,8 @@ impl Pool {
 }
 
 fn new_event() -> Result<OwnedFd, PortError> {
-    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|source| PortError::System {
-        call: "eventfd",
-        source: source.into(),
-    })
+    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        .map_err(|source| PortError::system("eventfd")(source.into()))
 }
 
 impl Drop for Pool {
