@@ -38,6 +38,7 @@ mod caps;
 mod error;
 mod files;
 pub mod layout;
+mod load;
 mod neighbours;
 mod role;
 mod set;

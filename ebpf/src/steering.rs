@@ -5,17 +5,18 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 
+use aya::Ebpf;
 use aya::maps::{Array, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 
 use crate::layout::{
     Config, EndpointKey, HostKey, HostSpent, LocalKey, MAX_ENDPOINTS, MAX_KNOWN,
     MAX_LOCAL_ADDRESSES, MAX_MACS, MAX_QUEUES, MacKey, Verdict, mac_key, role,
 };
+use crate::load::load;
 use crate::role::{Action, Role, XdpMode, XdpOutcome};
 use crate::set::{Set, endpoint_key, local_key};
-use crate::{OBJECT, SteerError, attached, caps, files, sys};
+use crate::{SteerError, attached, files, sys};
 
 /// The steering program on one network device. Dropping it detaches the program.
 pub struct Steering {
@@ -308,73 +309,7 @@ fn if_index(ifname: &str) -> Result<u32, SteerError> {
     })
 }
 
-/// Files that a load may need: maps, the program, its types, its link, and what aya finds out about the kernel with.
-const FILES: usize = 24;
-
-/// Parses the object, makes its maps and has the verifier look at the program.
-fn load() -> Result<Ebpf, SteerError> {
-    // The verifier works before the kernel looks for a free descriptor, and what aya cannot find out about the kernel now it
-    // takes to be missing for good.
-    sys::room_for_files(FILES)
-        .map_err(|error| SteerError::kernel("loading the steering program", error))?;
-    // aya asks again after any failure, with room for the log, and again until there is room enough. The whole log is long, and
-    // only of use if the verifier said no.
-    match load_with(VerifierLogLevel::STATS) {
-        Err(SteerError::Verifier { .. }) => load_with(VerifierLogLevel::default()),
-        loaded => loaded,
-    }
-}
-
-fn load_with(log: VerifierLogLevel) -> Result<Ebpf, SteerError> {
-    let mut ebpf = EbpfLoader::new()
-        .verifier_log_level(log)
-        .load(OBJECT)
-        .map_err(|error| SteerError::aya("loading the steering program's maps", &error))?;
-    let program: &mut Xdp = ebpf
-        .program_mut(PROGRAM)
-        .ok_or_else(|| missing("program", PROGRAM))?
-        .try_into()
-        .map_err(|error: ProgramError| SteerError::aya("loading the steering program", &error))?;
-    match program.load() {
-        Ok(()) => Ok(ebpf),
-        Err(ProgramError::LoadError {
-            io_error,
-            verifier_log,
-        }) => {
-            let log = verifier_log.to_string();
-            let missing = caps::missing();
-            // What the verifier then says is of pointers and registers, and of no use to anyone.
-            if missing.contains(&"CAP_PERFMON") || missing.contains(&"CAP_BPF") {
-                let action = "loading the steering program".to_owned();
-                return Err(SteerError::NoPermission { action, missing });
-            }
-            if is_rejected(&io_error) && !log.trim().is_empty() {
-                Err(SteerError::Verifier { log })
-            } else {
-                Err(SteerError::kernel("loading the steering program", io_error))
-            }
-        }
-        Err(error) => Err(SteerError::aya("loading the steering program", &error)),
-    }
-}
-
-/// Whether the verifier said no, if it left a log: other errors come after it, or before. `ENOSPC` is a log that is too long.
-fn is_rejected(error: &io::Error) -> bool {
-    let errno = error.raw_os_error();
-    matches!(
-        errno,
-        Some(
-            libc::EACCES
-                | libc::EINVAL
-                | libc::E2BIG
-                | libc::EFAULT
-                | libc::EOPNOTSUPP
-                | libc::ENOSPC
-        )
-    )
-}
-
-const PROGRAM: &str = "twinseal";
+pub(crate) const PROGRAM: &str = "twinseal";
 
 fn xdp(ebpf: &Ebpf) -> Result<&Xdp, SteerError> {
     ebpf.program(PROGRAM)
@@ -391,7 +326,7 @@ where
     M::try_from(map).map_err(|error| SteerError::aya(format!("opening the map {name}"), &error))
 }
 
-fn missing(kind: &str, name: &str) -> SteerError {
+pub(crate) fn missing(kind: &str, name: &str) -> SteerError {
     SteerError::Object {
         detail: format!("it has no {kind} {name}"),
     }
