@@ -4,7 +4,7 @@
 //! to the same item wins, and only then [`check`](mod@crate::check) looks whether everything that is pointed at exists.
 //! When a link or circuit is deleted, its keys and its transmit epoch go with it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use twinseal_crypto::{Fingerprint, Secret};
 
@@ -102,11 +102,21 @@ pub fn replay(state: &mut State, changes: impl Iterator<Item = Action>) {
 /// Applies changes to a copy of `old`, with all that is wrong with them. Of changes that could not be parsed the outcome
 /// knows nothing, and nothing is said of what may be missing because of them; what they refer to is looked at.
 pub fn judge(old: &State, parsed: Parsed) -> (Outcome, Refused) {
+    judge_beside(old, parsed, &BTreeSet::new())
+}
+
+/// The same where these are wanted, but could not be had: to delete one of them is no mistake.
+pub fn judge_beside(
+    old: &State,
+    parsed: Parsed,
+    not_had: &BTreeSet<ItemKey>,
+) -> (Outcome, Refused) {
     let Parsed {
         changes,
         mut broken,
         mut references,
         mut refused,
+        equal,
     } = parsed;
     let mut draft = Draft {
         old,
@@ -148,8 +158,9 @@ pub fn judge(old: &State, parsed: Parsed) -> (Outcome, Refused) {
             Action::Delete(item) => draft.delete(change.index, item),
         }
     }
-    draft.remove_orphans();
-    let mut missing: Vec<_> = draft.missing.iter().collect();
+    draft.remove_orphans(&equal);
+    let missing = draft.missing.iter();
+    let mut missing: Vec<_> = missing.filter(|(it, _)| !not_had.contains(it)).collect();
     missing.sort_by_key(|(_, index)| **index);
     for (item, index) in missing {
         refused.push(reason(
@@ -167,7 +178,8 @@ pub fn judge(old: &State, parsed: Parsed) -> (Outcome, Refused) {
         touched,
         ..
     } = draft;
-    check::check(old, &state, &touched, &broken, &mut refused);
+    let places = (&touched, &equal);
+    check::check(old, &state, places, &broken, &mut refused);
     check::check_references(&state, &references, &broken, &mut refused);
     let mut starts = starts(old, &state, &touched);
     starts.sort_by_key(|start| start.change);
@@ -313,8 +325,9 @@ impl Draft<'_> {
         self.touched.insert(item, index);
     }
 
-    /// Keys and transmit epochs go with their owner, unless this very transaction set them: that is a mistake to report.
-    fn remove_orphans(&mut self) {
+    /// Keys and transmit epochs go with their owner, unless this very transaction set them or named them as they are: that
+    /// is a mistake to report.
+    fn remove_orphans(&mut self, equal: &Touched) {
         let owners_are_there =
             self.state.links.same(&self.old.links) && self.state.circuits.same(&self.old.circuits);
         if owners_are_there {
@@ -325,7 +338,7 @@ impl Draft<'_> {
             Owner::Circuit(name) => self.state.circuits.contains_key(name),
         };
         let touched = &self.touched;
-        let of_transaction = |item: &ItemKey| touched.contains_key(item);
+        let of_transaction = |it: &ItemKey| touched.contains_key(it) || equal.contains_key(it);
         let keys = self.state.keys.keys().filter(|id| !lives(&id.owner));
         let transmits = self.state.transmits.keys().filter(|owner| !lives(owner));
         let orphans: Vec<_> = keys

@@ -16,6 +16,7 @@ use crate::state::{
     Circuit, CircuitName, GroupName, Key, KeyId, LabelAction, Limits, Link, LinkName, Member,
     Owner, Port, PortName, Prefix, Target, VrfName,
 };
+use crate::transaction::Touched;
 pub use names::Broken;
 use names::BrokenName;
 use twinseal_wire::ethernet::Mac;
@@ -174,6 +175,8 @@ pub struct Parsed {
     pub references: Vec<Reference>,
     /// What is wrong with them.
     pub refused: Refused,
+    /// Where a whole state names what is there already, if it leaves out what that may refer to.
+    pub equal: Touched,
 }
 
 /// Parses all changes and wipes every secret from the request. All that is wrong is reported, not only the first.
