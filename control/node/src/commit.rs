@@ -142,13 +142,10 @@ impl Node {
             // Who rolls back knows what of it was stored.
             _ if cause == Cause::RolledBack => {}
             _ if cause == Cause::Restored => self.store_restored(),
-            _ => {
-                self.decided(&touched, cause == Cause::Replace);
-                match self.restoring.take() {
-                    Some(_) => self.store_all(),
-                    None => self.store_changes(&old, &touched),
-                }
-            }
+            _ => match self.restoring.take() {
+                Some(_) => self.store_all(),
+                None => self.stays(&old, &touched, cause == Cause::Replace),
+            },
         }
         let all = changes.counts.all();
         self.changed = Some(changes);

@@ -291,9 +291,11 @@ impl Node {
             return;
         }
         let burned = self.burned.mark();
-        let base = match &self.pending {
-            Some(pending) => &pending.state,
-            None => &self.state,
+        // What a restart comes to: with what a rollback could not restore yet, and without what waits.
+        let base = match (&self.unrestored, &self.pending) {
+            (Some(rest), _) => &rest.state,
+            (None, Some(pending)) => &pending.state,
+            (None, None) => &self.state,
         };
         match failing {
             true => drop(store.begin(base, burned)),
