@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use twinseal_api::v1;
 
 use crate::commit::{Cause, Commit, Committed};
+use crate::compile::Sources;
 use crate::confirm::Within;
 use crate::keys::Live;
 use crate::node::{Node, sources};
@@ -146,7 +147,12 @@ impl Node {
         if options.dry_run {
             let differences = diff::differences(&self.state, &outcome.state, &outcome.touched);
             let down = self.members.down();
-            let sources = sources(&outcome.state, &live, &self.ports, &self.netlink, down);
+            let view = &self.netlink.view;
+            let ports = self.ports.would_be(&self.pool, &outcome.state, view);
+            let sources = Sources {
+                ports: &ports,
+                ..sources(&outcome.state, &live, &self.ports, &self.netlink, down)
+            };
             let diff = diff::report(&differences, outcome.changes.counts);
             self.changed = Some(outcome.changes);
             return Ok(v1::ApplyResponse {
