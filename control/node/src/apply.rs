@@ -1,6 +1,6 @@
 //! Transactions on the node: judged, then [committed](crate::commit).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 
 use twinseal_api::v1;
@@ -58,6 +58,8 @@ pub struct Transaction {
     pub digest: Digest,
     /// Whether it says all that shall be, so that the rest goes.
     pub replace: bool,
+    /// Why it cannot be what it says it is: it is refused, with all else that is wrong with the request as such.
+    pub unfit: Refused,
 }
 
 impl From<v1::ApplyRequest> for Transaction {
@@ -80,6 +82,7 @@ impl From<v1::ApplyRequest> for Transaction {
             parsed: parse::changes(request.changes),
             options,
             replace: false,
+            unfit: Refused::default(),
         }
     }
 }
@@ -94,11 +97,13 @@ impl Node {
             options,
             digest,
             replace,
+            unfit,
         } = transaction;
-        let mut refused = Refused::default();
+        let fit = unfit.is_empty();
+        let mut refused = unfit;
         match self.requests.answer(&options.request_id, &digest) {
-            Ok(Some(answer)) => return Ok(answer),
-            Ok(None) => {}
+            Ok(Some(answer)) if fit => return Ok(answer),
+            Ok(_) => {}
             Err(why) => refused.append(why),
         }
         let within = refused.sound(Within::new(options.confirm_within_seconds));
@@ -114,6 +119,12 @@ impl Node {
         if let Some(within) = within {
             refused.sound(self.check_pending(within));
         }
+        if !fit {
+            // How its items fit would only confuse: there may be others.
+            refused.append(parsed.refused);
+            refused.sound(moved.map_or(Ok(()), Err));
+            return Err(refused);
+        }
         let sound = refused.is_empty() && parsed.refused.is_empty();
         if replace {
             sweep(&self.state, &mut parsed);
@@ -126,6 +137,7 @@ impl Node {
         self.served
             .check(&self.burned, &self.state, &outcome, &mut refused);
         self.check_burned(&outcome, &mut refused);
+        self.check_epochs(&outcome, &mut refused);
         self.drains
             .check(&self.state, &outcome.state, &outcome.touched, &mut refused);
         if options.dry_run || !refused.is_empty() {
@@ -224,6 +236,42 @@ impl Node {
                 );
                 refused.push(item);
             }
+        }
+    }
+
+    /// Epochs do not go back by way of deleting which one transmits: a key that has sealed tells that it did as long as it is
+    /// there.
+    fn check_epochs(&self, outcome: &Outcome, refused: &mut Refused) {
+        let before = |start: &&Start| self.state.transmits.get(&start.key.owner).copied();
+        let begins: HashMap<_, _> = outcome
+            .starts
+            .iter()
+            .filter(|start| before(start).is_none())
+            .map(|start| (&start.key.owner, start))
+            .collect();
+        if begins.is_empty() {
+            return;
+        }
+        let mut highest: BTreeMap<_, u32> = BTreeMap::new();
+        for (id, key) in outcome.state.keys.iter() {
+            let Some(start) = begins.get(&id.owner) else {
+                continue;
+            };
+            let above = id.direction == start.key.direction && id.epoch > start.key.epoch;
+            if above && self.burned.is_burned(&key.fingerprint) {
+                let highest = highest.entry((start.change, &id.owner)).or_default();
+                *highest = id.epoch.max(*highest);
+            }
+        }
+        for ((change, owner), epoch) in highest {
+            refused.push(reason(
+                Code::Epoch,
+                Some(change),
+                &ItemKey::Transmit(owner.clone()),
+                "epoch",
+                format!("epoch {epoch} has transmitted, and epochs do not go back"),
+                "use a new, higher epoch",
+            ));
         }
     }
 
