@@ -1,6 +1,6 @@
 //! Transactions on the node: judged, then [committed](crate::commit).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 
 use twinseal_api::v1;
@@ -12,7 +12,6 @@ use crate::keys::Live;
 use crate::node::{Node, sources};
 use crate::ports::IfAbsent;
 use crate::requests::{Digest, Digester};
-use crate::rollback::LeftOut;
 use twinseal_model::parse::{ItemKey, Parsed};
 use twinseal_model::refusal::{Code, Refused, reason};
 use twinseal_model::sweep::sweep;
@@ -129,9 +128,7 @@ impl Node {
         if replace {
             sweep(&self.state, &mut parsed);
         }
-        let nothing = BTreeSet::new();
-        let not_restored = self.left_out.as_ref().map_or(&nothing, LeftOut::items);
-        let (outcome, of_changes) = transaction::judge_beside(&self.state, parsed, not_restored);
+        let (outcome, of_changes) = transaction::judge(&self.state, parsed);
         refused.append(of_changes);
         self.burned.check(&outcome, &mut refused);
         self.served

@@ -142,10 +142,13 @@ impl Node {
             // Who rolls back knows what of it was stored.
             _ if cause == Cause::RolledBack => {}
             _ if cause == Cause::Restored => self.store_restored(),
-            _ => match self.restoring.take() {
-                Some(_) => self.store_all(),
-                None => self.stays(&old, &touched, cause == Cause::Replace),
-            },
+            _ => {
+                self.decided(&touched, cause == Cause::Replace);
+                match self.restoring.take() {
+                    Some(_) => self.store_all(),
+                    None => self.store_changes(&old, &touched),
+                }
+            }
         }
         let all = changes.counts.all();
         self.changed = Some(changes);

@@ -11,7 +11,6 @@ use twinseal_api::v1;
 use crate::commit::Cause;
 use crate::events::changes;
 use crate::events::changes::Change;
-use crate::handle::Commands;
 use crate::keys::Live;
 use crate::node::Node;
 use twinseal_base::time::{since_boot, unix};
@@ -21,11 +20,6 @@ use twinseal_model::transaction::Touched;
 
 /// The longest time to confirm in.
 const LONGEST: Duration = Duration::from_secs(86_400);
-
-/// The control thread looks at the time far more often, unless something keeps it busy, as ports that open.
-const BUSY: Duration = Duration::from_millis(100);
-/// After that it takes no longer to hear what was said meanwhile.
-const LISTEN: Duration = Duration::from_millis(500);
 
 /// A transaction, or several, that wait for their confirmation.
 pub(super) struct Pending {
@@ -41,9 +35,7 @@ pub(super) struct Pending {
     pub(super) generation: u64,
     /// When it is rolled back, since the machine's start: who suspends it with its network cut off waits no longer.
     deadline: Duration,
-    /// Whether more time was given to hear who confirmed it while nobody listened.
-    listened: bool,
-    /// The deadline by the system's clock, in nanoseconds.
+    /// The same by the system's clock, in nanoseconds.
     until_unix_nanos: u64,
 }
 
@@ -82,7 +74,6 @@ impl Pending {
             touched: Touched::new(),
             whole: false,
             deadline: since_boot() + within.0,
-            listened: false,
             until_unix_nanos: within.end(),
         }
     }
@@ -99,25 +90,12 @@ impl Pending {
         self.whole |= cause == Cause::Replace;
         self.touched.extend(touched);
         self.deadline = since_boot() + within.0;
-        self.listened = false;
         self.until_unix_nanos = within.end();
     }
 
     /// Whether its time is over.
-    fn is_over(&self, since_boot: Duration) -> bool {
+    pub(super) fn is_over(&self, since_boot: Duration) -> bool {
         since_boot >= self.deadline
-    }
-
-    /// Whether its time is over, and those were heard who said in time what becomes of it. While the control thread is busy
-    /// nothing is read; so when it was, since it `looked` last, it listens once more.
-    pub(super) fn ends(&mut self, looked: Duration, since_boot: Duration) -> bool {
-        let over = self.is_over(since_boot);
-        if over && !self.listened && since_boot.saturating_sub(looked) > BUSY {
-            self.listened = true;
-            self.deadline = since_boot + LISTEN;
-            return false;
-        }
-        over
     }
 
     /// As the API tells it.
@@ -160,7 +138,8 @@ impl Node {
         }
         self.check_waits(generation)?;
         if let Some(pending) = self.pending.take() {
-            self.stays(&pending.state, &pending.touched, pending.whole);
+            self.store_changes(&pending.state, &pending.touched);
+            self.decided(&pending.touched, pending.whole);
         }
         self.confirmed = Some(self.state.generation);
         tracing::info!(generation = self.state.generation, "transaction confirmed");
@@ -171,28 +150,6 @@ impl Node {
         };
         changes::tables(&self.events, self.state.generation, change);
         Ok(self.state.generation)
-    }
-
-    /// Rolls back what was not confirmed in time, once those were heard who said so in time.
-    pub(super) fn end_pending(&mut self, commands: &mut Commands) {
-        if self.pending_ends() {
-            // No more than are there: who sends without end must not keep it alive.
-            for _ in 0..commands.0.len() {
-                if let Ok(command) = commands.0.try_recv() {
-                    self.obey(command);
-                }
-            }
-            if self.pending_ends() {
-                self.expired();
-            }
-        }
-        self.looked = since_boot();
-    }
-
-    fn pending_ends(&mut self) -> bool {
-        let (looked, now) = (self.looked, since_boot());
-        let pending = self.pending.as_mut();
-        pending.is_some_and(|pending| pending.ends(looked, now))
     }
 
     pub(super) fn check_waits(&self, generation: u64) -> Result<(), Refused> {
@@ -229,23 +186,5 @@ mod tests {
         assert!(!pending.is_over(since_boot()) && pending.is_over(wakes(600)));
         pending.extend(1, Touched::new(), within, Cause::Apply);
         assert!(!pending.is_over(since_boot()) && pending.is_over(wakes(600)));
-    }
-
-    /// Ports may open for seconds, and who confirms meanwhile is not heard until then.
-    #[test]
-    fn who_confirms_while_nobody_listens_is_heard_first() {
-        let within = Within::new(600).expect("ten minutes").expect("not 0");
-        let begin = since_boot();
-        let at = |ms: u64| begin + Duration::from_millis(ms);
-        let mut pending = Pending::new(State::default(), Live::default(), within);
-        pending.deadline = at(1000);
-        assert!(!pending.ends(at(975), at(999)));
-        assert!(pending.ends(at(975), at(1000)), "nothing was missed");
-        assert!(!pending.ends(at(975), at(3000)), "it was busy");
-        assert!(!pending.ends(at(3000), at(3025)));
-        assert!(pending.ends(at(3400), at(5000)), "once is enough");
-        pending.extend(1, Touched::new(), within, Cause::Apply);
-        pending.deadline = at(6000);
-        assert!(!pending.ends(at(5000), at(7000)));
     }
 }

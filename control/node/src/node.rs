@@ -114,8 +114,6 @@ pub struct Node {
     pub(super) recorded: Option<Receiver<Stored>>,
     /// What the last transaction or dry run changed, until it is taken down.
     pub(super) changed: Option<Summary>,
-    /// When it was last looked whether what waits is to be rolled back, since the machine's start.
-    pub(super) looked: Duration,
     /// The generation that was confirmed last.
     pub(super) confirmed: Option<u64>,
     /// The SAs that began to transmit in this run, by the secrets that were burned for them.
@@ -179,7 +177,6 @@ impl Node {
             stored: None,
             changed: None,
             recorded: None,
-            looked: since_boot(),
             confirmed: None,
             began: HashMap::new(),
             began_alive: 0,
@@ -217,7 +214,6 @@ impl Node {
                 }
                 _ = tick.tick() => {
                     let now = Instant::now();
-                    self.end_pending(&mut commands);
                     self.housekeep(now);
                     self.accounts.tick(&self.events, &self.pool);
                     let thorough = now.duration_since(devices_at) >= DEVICES;
@@ -268,7 +264,7 @@ impl Node {
         drop(self.events);
     }
 
-    pub(super) fn obey(&mut self, command: Command) {
+    fn obey(&mut self, command: Command) {
         // Whoever asked may have gone; a transaction holds all the same.
         match command {
             Command::Apply(transaction, mut entry, reply) => {
@@ -429,6 +425,10 @@ impl Node {
             // In the same step: whom the kernel forgets is a new one to the port from now on.
             self.ports
                 .share_neighbours(&self.netlink.view, &thinned, now);
+        }
+        let over = |pending: &Pending| pending.is_over(since_boot());
+        if self.pending.as_ref().is_some_and(over) {
+            self.expired();
         }
         self.try_restore(now);
         self.try_rest(now);

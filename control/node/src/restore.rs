@@ -291,11 +291,9 @@ impl Node {
             return;
         }
         let burned = self.burned.mark();
-        // What a restart comes to: with what a rollback could not restore yet, and without what waits.
-        let base = match (&self.unrestored, &self.pending) {
-            (Some(rest), _) => &rest.state,
-            (None, Some(pending)) => &pending.state,
-            (None, None) => &self.state,
+        let base = match &self.pending {
+            Some(pending) => &pending.state,
+            None => &self.state,
         };
         match failing {
             true => drop(store.begin(base, burned)),

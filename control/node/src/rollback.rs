@@ -1,8 +1,7 @@
 //! Going back to a state from before: all of it, or all that can be had, and the node is free for the next transaction.
 //!
 //! What stands in the way is a port that cannot be opened again, or an address that is not there any more. It is left out
-//! with all that needs it, and told; it is tried again every second until something else changes the tables. As long as it
-//! is tried, the stored tables have it: a restart in between restores it as it restores all, with ports that wait.
+//! with all that needs it, and told; it is tried again every second until something else changes the tables.
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
@@ -14,11 +13,10 @@ use crate::commit::{Cause, Commit};
 use crate::events::FaultKind;
 use crate::keys::Live;
 use crate::node::Node;
-use twinseal_model::diff;
 use twinseal_model::parse::ItemKey;
 use twinseal_model::prune::prune;
 use twinseal_model::refusal::{Refused, text};
-use twinseal_model::state::{KeyId, State};
+use twinseal_model::state::State;
 use twinseal_model::transaction::{Outcome, Touched};
 
 /// What could not be restored is tried again after this.
@@ -26,13 +24,15 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Items that are named of what was left out.
 const SHOWN: usize = 20;
 
-/// A state that was restored in part. Nothing else differs from it, but for what waits for its confirmation.
+/// A state that was restored in part.
 pub(super) struct Unrestored {
-    /// All of it, as it is stored: at the generation of the tables without what is missing.
-    pub(super) state: State,
+    /// All of it.
+    state: State,
     live: Live,
     /// What is not there yet.
     missing: Touched,
+    /// Of the tables without that.
+    generation: u64,
     again: Instant,
 }
 
@@ -50,20 +50,6 @@ impl LeftOut {
         }
     }
 
-    /// What it is.
-    pub(super) fn items(&self) -> &BTreeSet<ItemKey> {
-        &self.items
-    }
-
-    /// Also what was left out before.
-    fn and(mut self, before: Option<Self>) -> Self {
-        if let Some(before) = before {
-            self.why = format!("{}; {}", before.why, self.why);
-            self.items.extend(before.items);
-        }
-        self
-    }
-
     /// As people read it.
     fn report(&self, tried: bool) -> String {
         let names: Vec<_> = self
@@ -79,7 +65,7 @@ impl LeftOut {
         let then = match tried {
             true => "it is tried again every second until something else changes the tables",
             false => {
-                "it is not tried any more: set what should be there, delete what should not, or replace the whole state"
+                "it is not tried any more: set what should be there, or replace the whole state"
             }
         };
         format!(
@@ -154,7 +140,7 @@ impl Node {
         }
         let generation = rolled_back.as_ref().map(|answer| answer.generation);
         if let Some(rest) = &self.unrestored
-            && !told.is_empty()
+            && generation.is_ok_and(|generation| generation == rest.generation)
         {
             rest.name_missing(&mut entry, &told);
         }
@@ -172,14 +158,13 @@ impl Node {
             Ok(back) => back,
             // What is there stays, and nobody waits any more.
             Err(refused) => {
-                self.stays(&pending.state, &pending.touched, false);
+                self.store_changes(&pending.state, &pending.touched);
                 let detail = format!(
                     "nothing could be rolled back, and generation {} stays: {refused}",
                     self.state.generation
                 );
                 tracing::error!("{detail}");
-                let left_out = LeftOut::new(detail.clone(), &pending.touched);
-                self.left_out = Some(left_out.and(self.left_out.take()));
+                self.left_out = Some(LeftOut::new(detail.clone(), &pending.touched));
                 self.events.fault(FaultKind::RollbackFailed, detail);
                 return Err(refused);
             }
@@ -188,12 +173,9 @@ impl Node {
             generation: back.generation,
             not_restored: back.why.items().to_vec(),
         };
-        if let Some(rest) = &mut self.unrestored {
-            rest.state.generation = back.generation;
-        }
+        self.left_out = None;
         if !back.missing.is_empty() {
-            let left_out = LeftOut::new(back.why.to_string(), &back.missing);
-            self.left_out = Some(left_out.and(self.left_out.take()));
+            self.left_out = Some(LeftOut::new(back.why.to_string(), &back.missing));
             let detail = format!(
                 "{}; {} items are not restored, and are tried again every second until something else changes the tables",
                 back.why,
@@ -201,19 +183,13 @@ impl Node {
             );
             tracing::error!("the rollback is not complete: {detail}");
             self.events.fault(FaultKind::RollbackIncomplete, detail);
-            // What waited may have come while an earlier rollback was not complete.
-            let mut rest = self.unrestored.take().unwrap_or_else(|| Unrestored {
-                state: State {
-                    generation: back.generation,
-                    ..pending.state
-                },
+            self.unrestored = Some(Unrestored {
+                state: pending.state,
                 live: pending.live,
-                missing: Touched::new(),
-                again: Instant::now(),
+                missing: back.missing,
+                generation: back.generation,
+                again: Instant::now() + RETRY,
             });
-            rest.missing.extend(back.missing);
-            rest.again = Instant::now() + RETRY;
-            self.unrestored = Some(rest);
         }
         Ok(answer)
     }
@@ -224,71 +200,24 @@ impl Node {
         left_out.map_or_else(String::new, |it| it.report(self.unrestored.is_some()))
     }
 
-    /// What was changed since `old` is to stay: it is stored. It may decide what becomes of what a rollback left out, and that
-    /// is not tried any more then.
-    pub(super) fn stays(&mut self, old: &State, touched: &Touched, whole: bool) {
-        let decided = self.decided(touched, whole);
-        let changes = || diff::summary(old, &self.state, touched).counts.all() > 0;
-        let ends = self.unrestored.is_some() && (decided || whole || changes());
-        match self.unrestored.take_if(|_| ends) {
-            Some(rest) => {
-                // It was stored until now.
-                let mut differs = rest.missing;
-                differs.extend(touched.clone());
-                self.store_changes(&rest.state, &differs);
-            }
-            None => {
-                if let Some(rest) = &mut self.unrestored {
-                    rest.state.generation = self.state.generation;
-                }
-                self.store_changes(old, touched);
-            }
-        }
-    }
-
-    /// Somebody changed these, or said what the whole state is: what of it was left out is not missing any more. Tells whether
-    /// something was.
-    fn decided(&mut self, touched: &Touched, whole: bool) -> bool {
-        let Some(left_out) = &mut self.left_out else {
-            return false;
-        };
-        let before = left_out.items.len();
-        let state = &self.state;
-        left_out.items.retain(|item| {
-            // Keys go with what they are of.
-            let owner = match item {
-                ItemKey::Transmit(owner) | ItemKey::Key(KeyId { owner, .. }) => {
-                    Some(ItemKey::from(owner)).filter(|owner| state.item(owner).is_none())
-                }
-                _ => None,
-            };
-            let owner_is = owner.is_some_and(|owner| touched.contains_key(&owner));
-            !owner_is && !touched.contains_key(item)
-        });
-        let decided = left_out.items.len() < before;
-        if whole || left_out.items.is_empty() {
-            self.left_out = None;
-        }
-        decided
-    }
-
-    /// That much is restored of what was left out.
-    fn found(&mut self, before: &Touched, still: &Touched, why: &Refused) {
+    /// Somebody changed these, or said what the whole state is: what of it was left out is not missing any more.
+    pub(super) fn decided(&mut self, touched: &Touched, whole: bool) {
         let Some(left_out) = &mut self.left_out else {
             return;
         };
-        let is_there = |item: &ItemKey| before.contains_key(item) && !still.contains_key(item);
-        left_out.items.retain(|item| !is_there(item));
-        if left_out.items.is_empty() {
+        for item in touched.keys() {
+            left_out.items.remove(item);
+        }
+        if whole || left_out.items.is_empty() {
             self.left_out = None;
-        } else if !why.is_empty() {
-            left_out.why = why.to_string();
         }
     }
 
-    /// Tries again what could not be restored, if it is time and nothing waits that may be rolled back itself.
+    /// Tries again what could not be restored, if it is time and nobody has changed anything since.
     pub(super) fn try_rest(&mut self, now: Instant) {
-        if self.pending.is_some() {
+        let untouched = |rest: &Unrestored| rest.generation == self.state.generation;
+        if self.pending.is_some() || !self.unrestored.as_ref().is_some_and(untouched) {
+            self.unrestored = None;
             return;
         }
         let Some(mut rest) = self.unrestored.take_if(|rest| rest.again <= now) else {
@@ -299,15 +228,15 @@ impl Node {
         match self.go_back(&rest.state, &rest.live, &rest.missing, Some(&rest.missing)) {
             Ok(back) if back.missing.is_empty() => {
                 tracing::info!(generation = back.generation, "the rollback is complete");
-                self.found(&rest.missing, &back.missing, &back.why);
+                self.left_out = None;
                 let mut entry = Entry::new(None, "Rollback");
                 entry.item("what could not be restored before".to_owned());
                 self.take_down(entry, Ok(back.generation).into());
             }
             Ok(back) => {
-                self.found(&rest.missing, &back.missing, &back.why);
-                rest.state.generation = back.generation;
+                rest.generation = back.generation;
                 rest.missing = back.missing;
+                self.left_out = Some(LeftOut::new(back.why.to_string(), &rest.missing));
                 let mut entry = Entry::new(None, "Rollback");
                 entry.item("more of what could not be restored before".to_owned());
                 rest.name_missing(&mut entry, &HashSet::new());
@@ -327,6 +256,11 @@ impl Node {
         touched: &Touched,
         missing: Option<&Touched>,
     ) -> Result<Back, Refused> {
+        // Of what waited only the generation was stored.
+        let stored = match missing {
+            Some(_) => self.state.clone(),
+            None => to.clone(),
+        };
         let mut state = to.clone();
         let mut why = Refused::default();
         let mut left_out = Touched::new();
@@ -345,8 +279,9 @@ impl Node {
             };
             match self.commit(commit, live) {
                 Ok(committed) => {
-                    // Of what waited only the generation was stored, and what is missing is stored, too.
-                    self.store_changes(to, &Touched::new());
+                    let mut differs = left_out.clone();
+                    differs.extend(missing.cloned().unwrap_or_default());
+                    self.store_changes(&stored, &differs);
                     return Ok(Back {
                         generation: committed.generation,
                         why,
