@@ -38,11 +38,15 @@ impl Controller {
 
     /// One transaction on one router.
     pub fn apply(&mut self, router: Router, changes: Vec<v1::Change>) -> anyhow::Result<u64> {
-        self.ask(router, changes, false)
+        Ok(self.ask(router, changes, false)?.generation)
     }
 
     /// Has a router judge a transaction without applying it.
-    pub fn dry_run(&mut self, router: Router, changes: Vec<v1::Change>) -> anyhow::Result<u64> {
+    pub fn dry_run(
+        &mut self,
+        router: Router,
+        changes: Vec<v1::Change>,
+    ) -> anyhow::Result<v1::ApplyResponse> {
         self.ask(router, changes, true)
     }
 
@@ -51,17 +55,16 @@ impl Controller {
         router: Router,
         changes: Vec<v1::Change>,
         dry_run: bool,
-    ) -> anyhow::Result<u64> {
+    ) -> anyhow::Result<v1::ApplyResponse> {
         let request = v1::ApplyRequest {
             changes,
             dry_run,
             ..v1::ApplyRequest::default()
         };
         let (runtime, client) = self.client(router)?;
-        let applied = runtime
+        runtime
             .block_on(client.apply(request))
-            .map_err(|error| anyhow::anyhow!("{}: {error}", router.name()))?;
-        Ok(applied.generation)
+            .map_err(|error| anyhow::anyhow!("{}: {error}", router.name()))
     }
 
     /// A router's state, and what became of it.

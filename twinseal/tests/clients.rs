@@ -381,6 +381,16 @@ fn who_only_looks_sends_little() {
             status.message().contains("Usage takes 16384 bytes"),
             "{status}"
         );
+        let usage = v1::UsageRequest {
+            from_unix: 20,
+            until_unix: 10,
+            ..Default::default()
+        };
+        let status = client
+            .usage(usage)
+            .await
+            .expect_err("there is no such time");
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
         // One that says it will send much is told at once, and what it sends is not kept.
         let mut raw = Raw::connect(node.socket(), 65_535).await;
         let (answer, mut body) = raw.call("Get").await;

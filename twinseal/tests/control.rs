@@ -110,6 +110,8 @@ fn apply_get_stats_and_watch() {
         };
         let status = client.watch(unknown).await.expect_err("no such kind");
         assert_eq!(status.code(), Code::InvalidArgument);
+        let told = status.message();
+        assert!(told.starts_with("kinds[0]: 77 is not known"), "{told}");
 
         // The stream ends with the node, and does not hold it up.
         drop(client);

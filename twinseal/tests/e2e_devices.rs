@@ -322,13 +322,53 @@ fn a_refused_transaction_leaves_live_ports_alone() {
         vec![port(WEST, edge, 0, auto), port(EDGE_PORT, west, 0, auto)],
         vec![port("renamed", edge, 0, auto), gone(EDGE_PORT)],
     ] {
+        let told = path.controller.dry_run(Router::EdgeA, changes.clone());
+        let told = told.expect_err("the device is taken").to_string();
         let refused = path.controller.apply(Router::EdgeA, changes);
         let refused = refused.expect_err("the device is taken").to_string();
-        assert!(
-            refused.contains("give each port a device of its own"),
-            "{refused}"
-        );
+        for refused in [told, refused] {
+            let own = "give each port a device of its own";
+            assert!(refused.contains(own), "{refused}");
+            // By none but the node itself.
+            assert!(!refused.contains("another XDP program"), "{refused}");
+        }
     }
+    // What links cannot hold is told of all of them, and with what ports lack.
+    let (taken, _, endpoint) = moved_link(&path);
+    let router = path.network.router(Router::EdgeA);
+    let bind = || std::net::UdpSocket::bind(endpoint).expect("it is free");
+    let other = router.run(bind).expect("inside the namespace");
+    let mut elsewhere = taken.clone();
+    if let Some(v1::change::Change::Set(item)) = &mut elsewhere.change
+        && let Some(v1::item::Item::Link(link)) = &mut item.item
+    {
+        link.name = "elsewhere".into();
+        link.local = match endpoint {
+            SocketAddr::V4(_) => "203.0.113.77".into(),
+            SocketAddr::V6(_) => "2001:db8:ffff::77".into(),
+        };
+    }
+    let changes = vec![taken, elsewhere, port("a", "no-such-dev", 0, auto)];
+    let told = path.controller.dry_run(Router::EdgeA, changes.clone());
+    let told = told.expect_err("neither can be bound").to_string();
+    let refused = path.controller.apply(Router::EdgeA, changes);
+    let refused = refused.expect_err("neither can be bound").to_string();
+    for refused in [told, refused] {
+        for words in [
+            "no network device no-such-dev",
+            &format!("cannot hold UDP {endpoint}"),
+            "link \"elsewhere\": local: cannot hold UDP",
+        ] {
+            assert!(refused.contains(words), "{refused}");
+        }
+    }
+    drop(other);
+    // A dry run warns of the MTU that the port would have.
+    let narrow = vec![port(WEST, west, 1300, auto)];
+    let told = path.controller.dry_run(Router::EdgeA, narrow);
+    let told = told.expect("it is sound").warnings;
+    let small = |it: &String| it.contains("is too small for IPv6");
+    assert!(told.iter().any(small), "{told:?}");
     assert!(!has_closed_a_port(&path));
     // Packets of another size need no other socket.
     let smaller = vec![port(WEST, west, 1480, auto)];

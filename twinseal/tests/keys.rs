@@ -231,7 +231,7 @@ fn a_secret_serves_one_key_at_one_end_once() {
         // While they live, in one transaction, and after they have gone.
         let (reused, burned) = (RefusalCode::SecretReused, RefusalCode::SecretBurned);
         let cases: Vec<(Vec<Item>, RefusalCode)> = vec![
-            (vec![key(circuit_owner(), AToB, 3, 1)], burned),
+            (vec![key(circuit_owner(), AToB, 3, 1)], reused),
             (vec![key(circuit_owner(), AToB, 3, 2)], reused),
             (vec![key(circuit_owner(), AToB, 3, 4)], reused),
             (vec![key(link_owner(), BToA, 3, 2)], reused),
@@ -260,6 +260,8 @@ fn a_secret_serves_one_key_at_one_end_once() {
             let status = apply(&mut client, items).await.expect_err("it has served");
             let codes: Vec<_> = refusal(&status).iter().map(v1::RefusedItem::code).collect();
             assert!(codes.contains(&wanted), "case {n}: {status}");
+            // What is in use has lost nothing.
+            assert!(n > 0 || !codes.contains(&burned), "{status}");
             // What is another key's here may be meant for another node.
             let hint = refusal(&status)
                 .iter()
@@ -318,5 +320,42 @@ fn a_circuit_with_both_ends_alike_is_told_by_what_it_is() {
         let explained = b.explain(request).await.expect("it answers").into_inner();
         assert_eq!(explained.warnings, [warning]);
         assert_eq!(get(&mut a).await.warnings, [""; 0], "nothing came there");
+    });
+}
+
+/// Two requests are no way round what one may not do.
+#[test]
+fn epochs_do_not_go_back_by_way_of_none() {
+    let dir = TempDir::new().expect("a folder");
+    let tag = tag("no-way-back");
+    let config = config(dir.path(), "n");
+    let _node = Node::start(config.clone()).expect("it starts");
+    on_runtime(async {
+        let mut client = connect(&config).await;
+        apply(&mut client, edge(&tag, v1::End::A))
+            .await
+            .expect("sound");
+        let to = |epoch| transmit(v1::transmit::Owner::Link("l1".into()), epoch);
+        // A key that has not transmitted yet holds nothing.
+        for epoch in [2, 3] {
+            let new = [fresh(link_owner(), epoch)];
+            apply(&mut client, new).await.expect("sound");
+        }
+        apply(&mut client, [to(2)]).await.expect("it is higher");
+        let mut none = request([]);
+        none.changes.push(v1::Change {
+            change: Some(Change::Delete(v1::ItemRef {
+                item: Some(v1::item_ref::Item::Transmit(v1::TransmitRef {
+                    owner: Some(v1::transmit_ref::Owner::Link("l1".into())),
+                })),
+            })),
+        });
+        client.apply(none).await.expect("nothing is sent then");
+        let status = apply(&mut client, [to(1)]).await.expect_err("it is lower");
+        let told = refusal(&status);
+        assert_eq!(told.len(), 1, "{status}");
+        assert_eq!(told[0].code(), RefusalCode::Epoch, "{status}");
+        assert_eq!((told[0].change, &*told[0].field), (0, "epoch"), "{status}");
+        apply(&mut client, [to(2)]).await.expect("it goes on");
     });
 }

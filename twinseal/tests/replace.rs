@@ -64,6 +64,32 @@ fn a_stream_is_whole_only_if_its_last_message_says_so() {
                 assert_eq!(told.refusal.expect("refused").items[0].field, field);
             }
         }
+        // With all else that is wrong with it as such.
+        for commit in [None, Some(0), Some(7)] {
+            let head = v1::ReplaceRequest {
+                commit,
+                expected_generation: Some(9),
+                confirm_within_seconds: 100_000,
+                request_id: "x".repeat(300),
+                ..Default::default()
+            };
+            let status = client.replace(stream::iter([head])).await;
+            let refused = refusal(&status.expect_err("it is not whole"));
+            let fields: Vec<_> = refused.iter().map(|it| it.field.as_str()).collect();
+            let unfit = if commit == Some(0) {
+                "allow_empty"
+            } else {
+                "commit"
+            };
+            for field in [
+                "request_id",
+                "confirm_within_seconds",
+                "expected_generation",
+                unfit,
+            ] {
+                assert!(fields.contains(&field), "{fields:?}");
+            }
+        }
         // What is wrong with the items is told with it.
         let bad = v1::ReplaceRequest {
             items: vec![v1::Item::default()],

@@ -10,22 +10,35 @@ use crate::refusal::{Code, Refused, RefusedItem, place, reason};
 use crate::state::{
     Circuit, CircuitName, Hop, LabelAction, LinkName, Role, State, Table, Target, Via, VrfName,
 };
+use crate::sweep::NOWHERE;
 use crate::transaction::Touched;
 
 /// What to do about a reference to what is not there.
-pub(super) const NAME_ANOTHER: &str = "set it in the same transaction, or name another";
-/// The same to a port of the other role.
+const NAME_ANOTHER: &str = "set it in the same transaction, or name another";
+/// The same if a whole state left it out.
+const LEFT_OUT: &str = "set it in the same stream, or name another";
+/// References to one item that are named.
+const NAMED: usize = 5;
+/// What to do about a reference to a port of the other role.
 const NAME_UNDERLAY: &str = "name an underlay port";
 const NAME_EDGE: &str = "name an edge port";
 
-/// Adds everything that is wrong with `new` to `refused`.
-pub fn check(old: &State, new: &State, touched: &Touched, broken: &Broken, refused: &mut Refused) {
+/// Adds everything that is wrong with `new` to `refused`. A whole state names what is `equal`, too.
+pub fn check(
+    old: &State,
+    new: &State,
+    (touched, equal): (&Touched, &Touched),
+    broken: &Broken,
+    refused: &mut Refused,
+) {
     let checker = Checker {
         old,
         new,
         whole: false,
         touched,
+        equal,
         broken,
+        in_use: BTreeMap::new(),
         refused,
     };
     run(checker);
@@ -95,7 +108,9 @@ pub fn check_whole(new: &State, refused: &mut Refused) {
         new,
         whole: true,
         touched: &Touched::new(),
+        equal: &Touched::new(),
         broken: &Broken::default(),
+        in_use: BTreeMap::new(),
         refused,
     };
     run(checker);
@@ -110,6 +125,16 @@ fn run(mut checker: Checker<'_>) {
     checker.routes();
     checker.neighbours();
     check_keys::check(&mut checker);
+    checker.tell_in_use();
+}
+
+/// References to one item that is not there any more, or is another.
+#[derive(Default)]
+struct InUse {
+    /// How many.
+    all: usize,
+    /// The first.
+    named: Vec<String>,
 }
 
 /// Whether a table has less entries of those that it had.
@@ -158,7 +183,11 @@ pub(crate) struct Checker<'a> {
     /// refers to what is gone.
     whole: bool,
     pub(crate) touched: &'a Touched,
+    /// Where a whole state names what is as it was.
+    equal: &'a Touched,
     pub(crate) broken: &'a Broken,
+    /// By what was touched, and which change did.
+    in_use: BTreeMap<(usize, ItemKey), InUse>,
     pub(crate) refused: &'a mut Refused,
 }
 
@@ -172,9 +201,15 @@ impl Checker<'_> {
         why: impl Into<String>,
         fix: &str,
     ) {
-        let change = self.touched.get(item).copied();
+        let places = self.touched.get(item).or_else(|| self.equal.get(item));
+        let change = places.copied();
         self.refused
             .push(reason(code, change, item, field, why, fix));
+    }
+
+    /// Whether the transaction names this.
+    pub(crate) fn names(&self, item: &ItemKey) -> bool {
+        self.touched.contains_key(item) || self.equal.contains_key(item)
     }
 
     /// Refuses a reference from `from` to `to`. If only `to` was touched, then that change broke it and is named.
@@ -188,20 +223,21 @@ impl Checker<'_> {
         fix: &str,
     ) {
         match self.touched.get(to) {
-            Some(&change) if !self.touched.contains_key(from) => {
-                let (whose, fix) = match self.new.owners.other(from, &self.old.owners.of(to)) {
-                    None => (
-                        String::new(),
-                        "change or delete what refers to it in the same transaction",
-                    ),
-                    Some(other) => (
-                        format!(", an item of owner {other:?},"),
-                        "have that owner change or delete what refers to it first",
-                    ),
+            Some(&change) if !self.names(from) => {
+                let whose = match self.new.owners.other(from, &self.old.owners.of(to)) {
+                    None => String::new(),
+                    Some(other) => format!(", an item of owner {other:?},"),
                 };
-                let why = format!("{from}{whose} still refers to it by {field}: {why}");
-                self.refused
-                    .push(reason(Code::InUse, Some(change), to, "", why, fix));
+                let in_use = self.in_use.entry((change, to.clone())).or_default();
+                in_use.all += 1;
+                if in_use.all <= NAMED {
+                    // That it is not there is what was asked for.
+                    let why = match code {
+                        Code::NotFound => String::new(),
+                        _ => format!(" ({why})"),
+                    };
+                    in_use.named.push(format!("{from}{whose} by {field}{why}"));
+                }
             }
             _ => self.refuse(code, from, field, why, fix),
         }
@@ -212,7 +248,29 @@ impl Checker<'_> {
             return;
         }
         let why = format!("there is no {to}");
-        self.refuse_reference(Code::NotFound, from, field, to, why, NAME_ANOTHER);
+        self.refuse_reference(Code::NotFound, from, field, to, why, self.name_another(to));
+    }
+
+    /// What to do about a reference to what is not there.
+    pub(crate) fn name_another(&self, to: &ItemKey) -> &'static str {
+        match self.touched.get(to) {
+            Some(&NOWHERE) => LEFT_OUT,
+            _ => NAME_ANOTHER,
+        }
+    }
+
+    /// One reason for each item that others still refer to, however many: a VRF may have a million routes.
+    fn tell_in_use(&mut self) {
+        for ((change, to), InUse { all, named }) in std::mem::take(&mut self.in_use) {
+            let more = match all - named.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let why = format!("still referred to: {}{more}", named.join(", "));
+            let fix = "change or delete what refers to it in the same transaction";
+            self.refused
+                .push(reason(Code::InUse, Some(change), &to, "", why, fix));
+        }
     }
 
     fn ports(&mut self) {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::check::{Checker, NAME_ANOTHER};
+use crate::check::Checker;
 use crate::parse::ItemKey;
 use crate::refusal::Code;
 use crate::state::{KeyId, Owner};
@@ -40,7 +40,8 @@ impl Checker<'_> {
                 Owner::Circuit(_) => "circuit",
             };
             let why = format!("there is no {owner}");
-            self.refuse(Code::NotFound, item, field, why, NAME_ANOTHER);
+            let fix = self.name_another(&owner.into());
+            self.refuse(Code::NotFound, item, field, why, fix);
         }
     }
 
@@ -189,7 +190,7 @@ impl Checker<'_> {
                 continue;
             }
             let key = ItemKey::Key(id);
-            if self.touched.contains_key(&key) && !self.touched.contains_key(&item) {
+            if self.touched.contains_key(&key) && !self.names(&item) {
                 self.refuse(
                     Code::InUse,
                     &key,
@@ -203,7 +204,7 @@ impl Checker<'_> {
                     &item,
                     "epoch",
                     format!("there is no {key}, which this end would transmit with"),
-                    "set that key in the same transaction or before",
+                    self.name_another(&key),
                 );
             }
         }

@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::parse::{Action, Change, ItemKey, Parsed};
+use crate::parse::{Action, Change, Item, ItemKey, Parsed};
 use crate::state::{Prefix, State, VrfName};
 
 /// The place of changes that no item of the request asked for.
-const NOWHERE: usize = usize::MAX;
+pub(crate) const NOWHERE: usize = usize::MAX;
 
 /// Leaves out what is there already, and adds the deletion of what is the owner's and not named.
 pub fn sweep(state: &State, parsed: &mut Parsed) {
@@ -18,6 +18,22 @@ pub fn sweep(state: &State, parsed: &mut Parsed) {
             twice.insert(key);
         }
     }
+    let own = |item: &ItemKey| state.owners.is(item, &parsed.by.owner);
+    let gone: Vec<_> = gone(state, &named).into_iter().filter(own).collect();
+    let may_be_referred_to = |item: &ItemKey| {
+        matches!(
+            item,
+            ItemKey::Port(_)
+                | ItemKey::Vrf(_)
+                | ItemKey::Link(_)
+                | ItemKey::Circuit(_)
+                | ItemKey::Group(_)
+        )
+    };
+    // What does can be told by its place then. Else that would only cost memory.
+    let keeps_places = gone.iter().any(may_be_referred_to);
+    let keys_go = gone.iter().any(|item| matches!(item, ItemKey::Key(_)));
+    let equal = &mut parsed.equal;
     parsed.changes.retain(|change| {
         let same = match &change.action {
             Action::Set(item) => state.item(&item.key()).as_ref() == Some(item),
@@ -26,11 +42,15 @@ pub fn sweep(state: &State, parsed: &mut Parsed) {
         };
         // What another owner has as well is not this one's.
         let same = same && state.owners.is(&key_of(&change.action), &parsed.by.owner);
-        !same || (!twice.is_empty() && twice.contains(&key_of(&change.action)))
+        let stays = !same || (!twice.is_empty() && twice.contains(&key_of(&change.action)));
+        let transmit = || matches!(change.action, Action::Set(Item::Transmit(..)));
+        if !stays && (keeps_places || (keys_go && transmit())) {
+            equal.insert(key_of(&change.action), change.index);
+        }
+        stays
     });
-    for item in gone(state, &named) {
-        let own = state.owners.is(&item, &parsed.by.owner);
-        if own && !parsed.broken.may_mean(&item) {
+    for item in gone {
+        if !parsed.broken.may_mean(&item) {
             parsed.changes.push(Change {
                 index: NOWHERE,
                 action: Action::Delete(item),

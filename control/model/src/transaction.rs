@@ -4,7 +4,7 @@
 //! to the same item wins, and only then [`check`](mod@crate::check) looks whether everything that is pointed at exists.
 //! When a link or circuit is deleted, its keys and its transmit epoch go with it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use twinseal_crypto::{Fingerprint, Secret};
 
@@ -107,12 +107,22 @@ pub fn replay(state: &mut State, changes: impl Iterator<Item = (Action, Option<O
 /// Applies changes to a copy of `old`, with all that is wrong with them. Of changes that could not be parsed the outcome
 /// knows nothing, and nothing is said of what may be missing because of them; what they refer to is looked at.
 pub fn judge(old: &State, parsed: Parsed) -> (Outcome, Refused) {
+    judge_beside(old, parsed, &BTreeSet::new())
+}
+
+/// The same where these are wanted, but could not be had: to delete one of them is no mistake.
+pub fn judge_beside(
+    old: &State,
+    parsed: Parsed,
+    not_had: &BTreeSet<ItemKey>,
+) -> (Outcome, Refused) {
     let Parsed {
         changes,
         mut broken,
         mut references,
         mut refused,
         by,
+        equal,
     } = parsed;
     let mut draft = Draft {
         old,
@@ -155,9 +165,10 @@ pub fn judge(old: &State, parsed: Parsed) -> (Outcome, Refused) {
             Action::Delete(item) => draft.delete(change.index, item),
         }
     }
-    draft.remove_orphans();
+    draft.remove_orphans(&equal);
     owners::check(old, &draft.touched, &by, &mut refused);
-    let mut missing: Vec<_> = draft.missing.iter().collect();
+    let missing = draft.missing.iter();
+    let mut missing: Vec<_> = missing.filter(|(it, _)| !not_had.contains(it)).collect();
     missing.sort_by_key(|(_, index)| **index);
     for (item, index) in missing {
         refused.push(reason(
@@ -175,7 +186,8 @@ pub fn judge(old: &State, parsed: Parsed) -> (Outcome, Refused) {
         touched,
         ..
     } = draft;
-    check::check(old, &state, &touched, &broken, &mut refused);
+    let places = (&touched, &equal);
+    check::check(old, &state, places, &broken, &mut refused);
     check::check_references(&state, &references, &broken, &mut refused);
     let mut starts = starts(old, &state, &touched);
     starts.sort_by_key(|start| start.change);
@@ -330,8 +342,9 @@ impl Draft<'_> {
         self.touched.insert(item, index);
     }
 
-    /// Keys and transmit epochs go with their owner, unless this very transaction set them: that is a mistake to report.
-    fn remove_orphans(&mut self) {
+    /// Keys and transmit epochs go with their owner, unless this very transaction set them or named them as they are: that
+    /// is a mistake to report.
+    fn remove_orphans(&mut self, equal: &Touched) {
         let owners_are_there =
             self.state.links.same(&self.old.links) && self.state.circuits.same(&self.old.circuits);
         if owners_are_there {
@@ -342,7 +355,7 @@ impl Draft<'_> {
             Owner::Circuit(name) => self.state.circuits.contains_key(name),
         };
         let touched = &self.touched;
-        let of_transaction = |item: &ItemKey| touched.contains_key(item);
+        let of_transaction = |it: &ItemKey| touched.contains_key(it) || equal.contains_key(it);
         let keys = self.state.keys.keys().filter(|id| !lives(&id.owner));
         let transmits = self.state.transmits.keys().filter(|owner| !lives(owner));
         let orphans: Vec<_> = keys

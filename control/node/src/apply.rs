@@ -1,10 +1,12 @@
 //! Transactions on the node: judged, then [committed](crate::commit).
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 
 use twinseal_api::v1;
 
 use crate::commit::{Cause, Commit, Committed};
+use crate::compile::Sources;
 use crate::confirm::Within;
 use crate::keys::Live;
 use crate::node::{Node, sources};
@@ -60,6 +62,8 @@ pub struct Transaction {
     pub digest: Digest,
     /// Whether it says all that shall be, so that the rest goes.
     pub replace: bool,
+    /// Why it cannot be what it says it is: it is refused, with all else that is wrong with the request as such.
+    pub unfit: Refused,
 }
 
 impl From<v1::ApplyRequest> for Transaction {
@@ -86,6 +90,7 @@ impl From<v1::ApplyRequest> for Transaction {
             parsed,
             options,
             replace: false,
+            unfit: Refused::default(),
         }
     }
 }
@@ -100,11 +105,13 @@ impl Node {
             options,
             digest,
             replace,
+            unfit,
         } = transaction;
-        let mut refused = Refused::default();
+        let fit = unfit.is_empty();
+        let mut refused = unfit;
         match self.requests.answer(&options.request_id, &digest) {
-            Ok(Some(answer)) => return Ok(answer),
-            Ok(None) => {}
+            Ok(Some(answer)) if fit => return Ok(answer),
+            Ok(_) => {}
             Err(why) => refused.append(why),
         }
         let within = refused.sound(Within::new(options.confirm_within_seconds));
@@ -121,6 +128,12 @@ impl Node {
         if let Some(within) = within {
             refused.sound(self.check_pending(&owner, within));
         }
+        if !fit {
+            // How its items fit would only confuse: there may be others.
+            refused.append(parsed.refused);
+            refused.sound(moved.map_or(Ok(()), Err));
+            return Err(refused);
+        }
         let sound = refused.is_empty() && parsed.refused.is_empty();
         if replace {
             sweep(&self.state, &mut parsed);
@@ -133,6 +146,7 @@ impl Node {
         self.served
             .check(&self.burned, &self.state, &outcome, &mut refused);
         self.check_burned(&outcome, &mut refused);
+        self.check_epochs(&outcome, &mut refused);
         self.drains
             .check(&self.state, &outcome.state, &outcome.touched, &mut refused);
         if options.dry_run || !refused.is_empty() {
@@ -154,7 +168,12 @@ impl Node {
         if options.dry_run {
             let differences = diff::differences(&self.state, &outcome.state, &outcome.touched);
             let down = self.members.down();
-            let sources = sources(&outcome.state, &live, &self.ports, &self.netlink, down);
+            let view = &self.netlink.view;
+            let ports = self.ports.would_be(&self.pool, &outcome.state, view);
+            let sources = Sources {
+                ports: &ports,
+                ..sources(&outcome.state, &live, &self.ports, &self.netlink, down)
+            };
             let diff = diff::report(&differences, outcome.changes.counts);
             self.changed = Some(outcome.changes);
             return Ok(v1::ApplyResponse {
@@ -234,6 +253,42 @@ impl Node {
                 );
                 refused.push(item);
             }
+        }
+    }
+
+    /// Epochs do not go back by way of deleting which one transmits: a key that has sealed tells that it did as long as it is
+    /// there.
+    fn check_epochs(&self, outcome: &Outcome, refused: &mut Refused) {
+        let before = |start: &&Start| self.state.transmits.get(&start.key.owner).copied();
+        let begins: HashMap<_, _> = outcome
+            .starts
+            .iter()
+            .filter(|start| before(start).is_none())
+            .map(|start| (&start.key.owner, start))
+            .collect();
+        if begins.is_empty() {
+            return;
+        }
+        let mut highest: BTreeMap<_, u32> = BTreeMap::new();
+        for (id, key) in outcome.state.keys.iter() {
+            let Some(start) = begins.get(&id.owner) else {
+                continue;
+            };
+            let above = id.direction == start.key.direction && id.epoch > start.key.epoch;
+            if above && self.burned.is_burned(&key.fingerprint) {
+                let highest = highest.entry((start.change, &id.owner)).or_default();
+                *highest = id.epoch.max(*highest);
+            }
+        }
+        for ((change, owner), epoch) in highest {
+            refused.push(reason(
+                Code::Epoch,
+                Some(change),
+                &ItemKey::Transmit(owner.clone()),
+                "epoch",
+                format!("epoch {epoch} has transmitted, and epochs do not go back"),
+                "use a new, higher epoch",
+            ));
         }
     }
 

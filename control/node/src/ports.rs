@@ -3,6 +3,7 @@
 mod absent;
 mod follow;
 mod guard;
+mod look;
 mod prepare;
 mod refused;
 mod reopen;

@@ -62,7 +62,14 @@ impl Served {
                 .get(id)
                 .is_some_and(|key| key.fingerprint == fingerprint && !key.installed);
             let before = self.keys.get(&fingerprint);
-            let (code, why) = if burned.is_burned(&fingerprint) {
+            let in_use = before
+                .filter(|before| before.key != *id)
+                .is_some_and(|before| {
+                    let key = old.keys.get(&before.key);
+                    key.is_some_and(|key| key.installed && key.fingerprint == fingerprint)
+                });
+            // What is in use has lost no counters.
+            let (code, why) = if burned.is_burned(&fingerprint) && !in_use {
                 let why = "has sealed before, and its counters are lost";
                 (
                     Code::SecretBurned,

@@ -59,18 +59,13 @@ impl Service {
         if let Some(unfit) = unfit(state.commit, state.items, head.allow_empty) {
             refused.append(unfit);
         }
-        if !refused.is_empty() {
-            refused.append(state.parsed.refused);
-            return self
-                .refuse(entry.take(), refused, head.refusal_in_response)
-                .await;
-        }
         head.options.add_to(&mut state.digest, true);
         let transaction = Transaction {
             parsed: state.parsed,
             options: head.options,
             digest: state.digest.finish(),
             replace: true,
+            unfit: refused,
         };
         self.transact(entry.take(), transaction, head.refusal_in_response)
             .await

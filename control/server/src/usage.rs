@@ -15,10 +15,16 @@ pub(crate) type Records = Pin<Box<dyn Stream<Item = Result<v1::UsageRecord, Stat
 impl Service {
     /// The records that are asked for. One block is in memory at a time, however slow the reader is.
     pub(crate) async fn usage(&self, request: v1::UsageRequest) -> Result<Records, Status> {
+        let (from, until) = (request.from_unix, request.until_unix);
+        if until != 0 && from > until {
+            return Err(Status::invalid_argument(format!(
+                "from_unix: {from} is after until_unix, {until}: give an earlier one, or 0 as until_unix for all since then"
+            )));
+        }
         let filter = Filter {
             circuits: request.circuits.into_iter().collect(),
-            from: request.from_unix,
-            until: request.until_unix,
+            from,
+            until,
         };
         let running = (!request.closed_only).then(|| filter.clone());
         let usage = self.node.usage(running).await.map_err(stopped)?;

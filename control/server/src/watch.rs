@@ -19,10 +19,17 @@ impl Service {
         request: v1::WatchRequest,
     ) -> Result<Response<Events>, Status> {
         let kinds: Vec<EventKind> = request.kinds().collect();
-        if kinds.contains(&EventKind::Unspecified) || kinds.len() != request.kinds.len() {
-            return Err(Status::invalid_argument(
-                "kinds: one of them is not known: give fault, configuration, accounting, performance or security",
-            ));
+        let unknown = |kind: &i32| {
+            matches!(
+                EventKind::try_from(*kind),
+                Err(_) | Ok(EventKind::Unspecified)
+            )
+        };
+        if let Some(n) = request.kinds.iter().position(unknown) {
+            return Err(Status::invalid_argument(format!(
+                "kinds[{n}]: {} is not known: give fault, configuration, accounting, performance or security",
+                request.kinds[n]
+            )));
         }
         let start = match request.from_sequence {
             None => Start::Now,

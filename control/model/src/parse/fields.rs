@@ -11,7 +11,7 @@ use zeroize::Zeroize;
 
 use super::items::owner_text;
 use super::{ItemKey, Parser, Reference};
-use crate::state::{End, KeyId, Name, Owner, Prefix, Role, Tags, Via};
+use crate::state::{End, KeyId, Name, Owner, Prefix, Tags, Via};
 use twinseal_base::text::quoted;
 use twinseal_wire::ethernet::Mac;
 use twinseal_wire::overlay::DEFAULT_PORT;
@@ -259,9 +259,9 @@ impl Parser<'_> {
     pub(super) fn local(
         &mut self,
         texts: &[String],
-        role: Option<&Role>,
+        is_underlay: bool,
     ) -> Option<BTreeSet<IpAddr>> {
-        if role == Some(&Role::Underlay) && !texts.is_empty() {
+        if is_underlay && !texts.is_empty() {
             return self.refuse(
                 "local",
                 "an underlay port has no tenants",

@@ -103,6 +103,8 @@ impl Parser<'_> {
                 "give 0 for the device's own",
             ),
         };
+        // What it may have does not depend on whether all of its role makes sense.
+        let is_underlay = port.role() == v1::PortRole::Underlay;
         let role = match v1::PortRole::try_from(port.role) {
             Ok(v1::PortRole::Edge) if port.vrf.is_empty() => {
                 self.refuse("vrf", "an edge port belongs to a VRF", "name it")
@@ -132,15 +134,16 @@ impl Parser<'_> {
                 "give one of af_xdp, tap, memory",
             ),
         };
-        if let (Some(Role::Underlay), Some(Device::AfXdp { owned: true, .. })) = (&role, &device) {
-            return self.refuse(
+        let device = match device {
+            Some(Device::AfXdp { owned: true, .. }) if is_underlay => self.refuse(
                 "af_xdp.owned",
                 "only edge ports have it",
                 "leave it out: no packet of a host comes in by an underlay port",
-            );
-        }
-        let checksum = self.checksum(port.checksum, role.as_ref());
-        let local = self.local(&port.local, role.as_ref());
+            ),
+            device => device,
+        };
+        let checksum = self.checksum(port.checksum, is_underlay);
+        let local = self.local(&port.local, is_underlay);
         let (role, mtu, device) = (role?, mtu?, device?);
         let (checksum, local) = (checksum?, local?);
         let spec = PortSpec {
@@ -167,7 +170,7 @@ impl Parser<'_> {
         }
     }
 
-    fn checksum(&mut self, number: i32, role: Option<&Role>) -> Option<Checksum> {
+    fn checksum(&mut self, number: i32, is_underlay: bool) -> Option<Checksum> {
         let checksum = match v1::Checksum::try_from(number) {
             Ok(v1::Checksum::Auto) => Checksum::Auto,
             Ok(v1::Checksum::Finish) => Checksum::Finish,
@@ -176,7 +179,7 @@ impl Parser<'_> {
                 return self.refuse("checksum", "it is not known", "give auto, finish or trust");
             }
         };
-        if role == Some(&Role::Underlay) && checksum != Checksum::Auto {
+        if is_underlay && checksum != Checksum::Auto {
             return self.refuse(
                 "checksum",
                 "an underlay port has no hosts",

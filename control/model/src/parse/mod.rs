@@ -17,6 +17,7 @@ use crate::state::{
     Circuit, CircuitName, GroupName, Key, KeyId, LabelAction, Limits, Link, LinkName, Member,
     Owner, Port, PortName, Prefix, Target, VrfName,
 };
+use crate::transaction::Touched;
 pub use names::Broken;
 use names::BrokenName;
 use twinseal_base::text::quoted;
@@ -178,6 +179,8 @@ pub struct Parsed {
     pub refused: Refused,
     /// Who asks.
     pub by: By,
+    /// Where a whole state names what is there already, if it leaves out what that may refer to.
+    pub equal: Touched,
 }
 
 /// Parses all changes and wipes every secret from the request. All that is wrong is reported, not only the first.

@@ -6,23 +6,20 @@
 //! are published.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::mem::discriminant;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::refused::{cannot_hold, cannot_open};
+use super::refused::{cannot_hold, cannot_open, link_of};
 use super::reopen::Reopened;
 use super::wanted::wanted;
 use super::{IfAbsent, Ports, local};
 use crate::events::Events;
 use crate::netlink::View;
-use twinseal_fib::MAX_PORTS;
 use twinseal_model::port::{Device, PortSpec};
 use twinseal_model::refusal::Refused;
 use twinseal_model::state::{Port, PortName, Role, State};
 use twinseal_model::transaction::Touched;
-use twinseal_runtime::ports::{PortError, ifindex_of};
+use twinseal_runtime::ports::PortError;
 use twinseal_runtime::workers::Pool;
 
 /// What a transaction has done to the ports so far, to be undone if it fails, and what is left to do.
@@ -120,70 +117,9 @@ impl Ports {
         Ok(())
     }
 
-    /// Adds why ports of `state` would not open, as far as can be known without opening them. One that waits for its device
-    /// may go on to.
-    pub(crate) fn check(
-        &self,
-        pool: &Pool,
-        state: &State,
-        touched: &Touched,
-        if_absent: IfAbsent,
-        refused: &mut Refused,
-    ) {
-        let mut room = MAX_PORTS.saturating_sub(self.open.len());
-        for (name, port) in state
-            .ports
-            .iter()
-            .filter(|(name, port)| !self.has(name, port))
-        {
-            let ours = self.is_on_its_device(name, &port.spec);
-            let mut checked = self.check_kind(name, &port.spec);
-            checked = checked.and_then(|()| pool.check_port(&wanted(&port.spec), ours));
-            if !self.handles.contains_key(name) {
-                match room.checked_sub(1) {
-                    Some(rest) => room = rest,
-                    None => checked = checked.and(Err(PortError::TooMany)),
-                }
-            }
-            match checked {
-                Err(error) if !if_absent.waits(&port.spec, &error) => {
-                    refused.push(cannot_open(name, touched, &error));
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// A TAP device goes with the port, so nothing else can be made of it.
-    fn check_kind(&self, name: &PortName, spec: &PortSpec) -> Result<(), PortError> {
-        let before = self.handles.get(name).map(|it| &it.port.spec.device);
-        match (before, &spec.device) {
-            (Some(Device::Tap { netdev: tap }), Device::AfXdp { netdev, .. }) if tap == netdev => {
-                Err(PortError::Device {
-                    netdev: netdev.clone(),
-                    call: "AF_XDP",
-                    source: io::Error::other("it is the port's own TAP device and goes with it"),
-                    fix: "make a device of another name",
-                })
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Whether a port carries packets, which closing it would cost.
     pub(super) fn carries(&self, name: &PortName) -> bool {
         self.open.get(name).is_some_and(|it| it.device.carries())
-    }
-
-    /// Whether the device of this is open as this port now, and nobody has taken our program off it.
-    fn is_on_its_device(&self, name: &PortName, spec: &PortSpec) -> bool {
-        let Some((open, handle)) = self.open.get(name).zip(self.handles.get(name)) else {
-            return false;
-        };
-        let same_kind = discriminant(&handle.port.spec.device) == discriminant(&spec.device);
-        // By the kernel's index: the device may be called otherwise by now.
-        let here = open.ifindex.is_some() && open.ifindex == spec.netdev().and_then(ifindex_of);
-        same_kind && here && handle.steering.is_attached()
     }
 
     /// Has a port take packets of another size, if that is all that it is to do and its sockets can.
@@ -295,7 +231,8 @@ impl Ports {
                 Err(error) => {
                     let before = handle.endpoints.clone();
                     prepared.endpoints.push((name.clone(), before));
-                    refused.push(cannot_hold(state, name, touched, &error));
+                    let item = link_of(state, name, &error);
+                    refused.push(cannot_hold(item, touched, &error));
                 }
             }
         }

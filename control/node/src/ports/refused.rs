@@ -19,28 +19,23 @@ pub(super) fn cannot_open(name: &PortName, touched: &Touched, error: &PortError)
 }
 
 /// That a port cannot receive on an endpoint.
-pub(super) fn cannot_hold(
-    state: &State,
-    name: &PortName,
-    touched: &Touched,
-    error: &PortError,
-) -> RefusedItem {
+pub(super) fn cannot_hold(item: ItemKey, touched: &Touched, error: &PortError) -> RefusedItem {
     let (why, fix) = split(error);
-    let link = link_of(state, name, error);
-    let item = link.unwrap_or(ItemKey::Port(name.clone()));
     let change = touched.get(&item).copied();
     reason(code(error), change, &item, "local", why, &fix)
 }
 
-/// The link whose endpoint an error is about.
-fn link_of(state: &State, port: &PortName, error: &PortError) -> Option<ItemKey> {
-    let PortError::Endpoint { endpoint, .. } = error else {
-        return None;
-    };
+/// The link whose endpoint an error is about, or its port.
+pub(super) fn link_of(state: &State, port: &PortName, error: &PortError) -> ItemKey {
     let mut links = state.links.iter();
-    links
-        .find(|(_, link)| link.port == *port && link.local == *endpoint)
-        .map(|(name, _)| ItemKey::Link(name.clone()))
+    let link = links.find(|(_, link)| match error {
+        PortError::Endpoint { endpoint, .. } => link.port == *port && link.local == *endpoint,
+        _ => false,
+    });
+    link.map_or_else(
+        || ItemKey::Port(port.clone()),
+        |(name, _)| ItemKey::Link(name.clone()),
+    )
 }
 
 fn code(error: &PortError) -> Code {

@@ -18,7 +18,7 @@ use twinseal_xsk::{Amount, BindMode, Frame, Umem};
 
 pub use error::PortError;
 pub use netdev::{believes, forwarding};
-pub use steering::Steering;
+pub use steering::{Steering, check_endpoint};
 use twinseal_wire::ethernet::Mac;
 
 /// The hardware address of the network device of this name, if there is one.

@@ -148,6 +148,14 @@ impl Steering {
     }
 }
 
+/// Whether an endpoint could be held that no port holds.
+///
+/// # Errors
+/// As [`set_endpoints`](Steering::set_endpoints) would tell it.
+pub fn check_endpoint(endpoint: SocketAddr) -> Result<(), PortError> {
+    reserve(endpoint).map(drop)
+}
+
 fn reserve(endpoint: SocketAddr) -> Result<UdpSocket, PortError> {
     let socket = UdpSocket::bind(endpoint).map_err(|source| {
         PortError::of("socket(UDP)", source, |source| PortError::Endpoint {
