@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use twinseal_bench::net::{Extent, Net};
-use twinseal_bench::{ROUND, Rig, Role, Size};
+use twinseal_bench::{Harness, ROUND, Role, Size};
 use twinseal_crypto::{Suite, default_provider};
 use twinseal_forward::BATCH;
 
@@ -19,7 +19,7 @@ fn roles(c: &mut Criterion) {
         for size in SIZES {
             let worker = &mut net.workers[0];
             let mut rig =
-                Rig::new(&net.tables, worker, &net.routes, role, size, 0).expect("memory");
+                Harness::new(&net.tables, worker, &net.routes, role, size, 0).expect("memory");
             group.bench_function(BenchmarkId::from_parameter(size), |b| {
                 b.iter_custom(|batches| time(&mut rig, batches));
             });
@@ -36,7 +36,8 @@ fn parse(c: &mut Criterion) {
     for (name, role) in [("host", Role::Ingress), ("underlay", Role::Transit)] {
         let worker = &mut net.workers[0];
         let size = Size::Octets(64);
-        let mut rig = Rig::new(&net.tables, worker, &net.routes, role, size, 0).expect("memory");
+        let mut rig =
+            Harness::new(&net.tables, worker, &net.routes, role, size, 0).expect("memory");
         group.bench_function(name, |b| {
             b.iter_custom(|batches| {
                 in_rounds(batches, || {
@@ -48,7 +49,7 @@ fn parse(c: &mut Criterion) {
     }
 }
 
-fn time(rig: &mut Rig<'_>, batches: u64) -> Duration {
+fn time(rig: &mut Harness<'_>, batches: u64) -> Duration {
     in_rounds(batches, || {
         let mut time = Duration::ZERO;
         rig.round(|work| {

@@ -5,7 +5,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use twinseal_bench::routes::{Draw, Prefix, address_in, prefixes};
 use twinseal_fib::draft::Draft;
 use twinseal_fib::trie::{Editor, Key, NO_ROUTE, Number, Tries, burst};
-use twinseal_fib::{CircuitIndex, Tables, Target, Vrf, VrfIndex};
+use twinseal_fib::{CircuitIndex, Fib, Target, Vrf, VrfIndex};
 
 const BATCH: usize = 64;
 /// Route changes of a transaction.
@@ -85,7 +85,7 @@ fn transaction(c: &mut Criterion) {
         draft.set_route(VrfIndex(0), *prefix, *len, target(nth));
     }
     let mut draw = Draw::new(5);
-    let mut before: Tables = draft.publish(0);
+    let mut before: Fib = draft.publish(0);
     let mut group = c.benchmark_group("transaction");
     group.throughput(Throughput::Elements(TRANSACTION as u64));
     group.bench_function("100 of a million routes", |b| {

@@ -9,19 +9,19 @@
 //! to send them through, [`rfc2544`] measures it, or real devices, and [`soak`] keeps it busy for hours. [`l2fwd`]
 //! measures a transit node on veths beside a forwarder that does nothing else.
 
-pub mod alone;
+pub mod aead_only;
 pub mod compare;
 pub mod cpu;
 pub mod generator;
+pub mod harness;
 pub mod l2fwd;
 pub mod load;
 pub mod machine;
 pub mod net;
-pub mod null;
+pub mod noop_aead;
 pub mod page;
 pub mod report;
 pub mod rfc2544;
-pub mod rig;
 pub mod routes;
 mod sample;
 mod scaling;
@@ -31,8 +31,8 @@ pub mod soak;
 pub mod tables;
 pub mod testbed;
 
+pub use harness::{BenchError, Harness, ROUND, Role};
 pub use machine::Machine;
 pub use report::{Line, Report};
-pub use rig::{BenchError, ROUND, Rig, Role};
 pub use sample::Sample;
 pub use size::Size;

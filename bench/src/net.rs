@@ -1,7 +1,7 @@
 //! The three nodes of a path as benches need them: tables that all workers share, and each worker's own state.
 
 use twinseal_crypto::{Provider, Suite};
-use twinseal_fib::Tables;
+use twinseal_fib::Fib;
 use twinseal_forward::State;
 use twinseal_forward::fixture::{Path, Scale};
 
@@ -40,7 +40,7 @@ impl Default for Extent {
 /// Three nodes.
 pub struct Net {
     /// Of A, the transit node and B.
-    pub tables: [Tables; 3],
+    pub tables: [Fib; 3],
     /// A worker's states on A, the transit node and B.
     pub workers: Vec<[State; 3]>,
     /// Where packets go: to any address within any of these, or to one host if there are none.

@@ -8,10 +8,10 @@ use serde::Serialize;
 use twinseal_crypto::{Provider, Suite, provider};
 use twinseal_forward::{BATCH, STAGES};
 
-use crate::alone::Alone;
+use crate::aead_only::AeadOnly;
 use crate::net::{Extent, Net};
 use crate::scaling::Scaling;
-use crate::{BenchError, Machine, ROUND, Rig, Role, Sample, Size, cpu};
+use crate::{BenchError, Harness, Machine, ROUND, Role, Sample, Size, cpu};
 
 /// The fewest runs that a median is taken of, however little time there is.
 pub(crate) const MIN_RUNS: usize = 5;
@@ -199,7 +199,7 @@ impl Nets {
             workers,
             routes,
         } = &mut self.pipeline;
-        let mut rig = Rig::new(tables, &mut workers[0], routes, role, size, 0)?;
+        let mut rig = Harness::new(tables, &mut workers[0], routes, role, size, 0)?;
         let mut alone = Calls::new(&mut self.alone, plan.provider, plan.suite, role, size)?;
         let reference = provider(REFERENCE)?;
         let mut reference = Calls::new(&mut self.reference, reference, plan.suite, role, size)?;
@@ -289,7 +289,7 @@ impl Nets {
 }
 
 /// The AEAD calls alone of all parts of a role.
-struct Calls<'n>(Vec<(Rig<'n>, Alone)>);
+struct Calls<'n>(Vec<(Harness<'n>, AeadOnly)>);
 
 impl<'n> Calls<'n> {
     fn new(
@@ -302,8 +302,8 @@ impl<'n> Calls<'n> {
         let (tables, routes) = (&net.tables, &net.routes);
         let parts = net.workers.iter_mut().zip(role.parts());
         let calls = parts.map(|(states, &part)| {
-            let rig = Rig::new(tables, states, routes, part, size, 0)?;
-            Ok((rig, Alone::new(provider, suite, part)?))
+            let rig = Harness::new(tables, states, routes, part, size, 0)?;
+            Ok((rig, AeadOnly::new(provider, suite, part)?))
         });
         let mut calls = Self(calls.collect::<Result<_, BenchError>>()?);
         calls.round()?;

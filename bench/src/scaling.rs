@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::net::Net;
 use crate::report::{MIN_RUNS, a_packet};
-use crate::{BenchError, Rig, Role, Size, cpu};
+use crate::{BenchError, Harness, Role, Size, cpu};
 
 /// Nanoseconds a packet of every run.
 #[derive(Default)]
@@ -38,7 +38,9 @@ impl Scaling {
         let (tables, routes) = (&net.tables, &net.routes);
         let mut rigs = Vec::with_capacity(workers);
         for (nth, states) in net.workers.iter_mut().enumerate() {
-            rigs.push(Rig::new(tables, states, routes, role, size, nth as u64)?);
+            rigs.push(Harness::new(
+                tables, states, routes, role, size, nth as u64,
+            )?);
         }
         let turns = Turns {
             gate: Barrier::new(workers),
@@ -78,7 +80,7 @@ impl Turns {
     fn worker(
         &self,
         nth: usize,
-        mut rig: Rig<'_>,
+        mut rig: Harness<'_>,
         cpu: usize,
     ) -> Result<(Vec<f64>, Vec<f64>), BenchError> {
         // Whatever fails, the others must be met at the gate until all stop.

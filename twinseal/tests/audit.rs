@@ -16,7 +16,7 @@ use tonic::transport::{Channel, Endpoint};
 use twinseal_api::v1::control_client::ControlClient;
 use twinseal_api::v1::{self, Direction::AToB, RefusalCode, drain_target, item::Item};
 
-use twinseal_node::lines::Output;
+use twinseal_node::jsonl::Output;
 use twinseal_runtime::ports::memory::End;
 use twinseal_server::NodeConfig;
 

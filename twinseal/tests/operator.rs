@@ -11,7 +11,7 @@ use tonic::{Code, Status, Streaming};
 use twinseal_access::{Access, AccessConfig, Role};
 use twinseal_api::v1::control_client::ControlClient;
 use twinseal_api::v1::{self, drain_target::Target, event::Event, item::Item};
-use twinseal_node::lines::Output;
+use twinseal_node::jsonl::Output;
 use twinseal_server::{NodeConfig, SocketConfig};
 
 use node::{

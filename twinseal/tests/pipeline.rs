@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use twinseal_crypto::{DEFAULT_PROVIDER, Suite, provider};
 use twinseal_fib::trie::Number;
-use twinseal_fib::{LinkIndex, PortIndex, Receiver, Target, Via, ViaIndex, VrfIndex};
+use twinseal_fib::{InboundSa, LinkIndex, NextHop, NextHopIndex, PortIndex, Target, VrfIndex};
 use twinseal_forward::Budgets;
 use twinseal_forward::Disposition::{self, Drop, Send};
 use twinseal_forward::fixture::*;
@@ -173,7 +173,7 @@ fn congestion_marked_on_the_way_reaches_the_host() {
     dropped(&mut path.transit, WEST, &outer, DropReason::EcnViolation);
 }
 
-fn receiver_at_transit(node: &Node) -> Receiver {
+fn receiver_at_transit(node: &Node) -> InboundSa {
     let tables = &node.tables;
     let key = Number(RECEIVER_AT_TRANSIT);
     let leaf = tables.tries.lookup(&tables.receiver_root, key);
@@ -258,7 +258,7 @@ fn wrong_keys_labels_and_epochs() {
     // The right index, another secret.
     let mut other = self::path();
     let sa = std::sync::Arc::new(Seal::Circuit.open_sa(provider, suite).unwrap());
-    let receiver = Receiver {
+    let receiver = InboundSa {
         sa,
         ..receiver_at_transit(&other.transit)
     };
@@ -520,7 +520,7 @@ fn neighbours_that_packets_go_to_are_marked() {
     assert_eq!(used(&path.b), []);
     // A gateway.
     let gateway = "10.2.9.9".parse().unwrap();
-    let via = Via {
+    let via = NextHop {
         port: EDGE,
         address: Some(ip::mapped(gateway)),
         neighbour: Some(host_mac(9).into()),
@@ -539,14 +539,14 @@ fn senders_hear_of_packets_that_are_too_big_or_ran_out_of_hops() {
         let mut path = path();
         path.a.state.errors = Budgets::of(1);
         // The way back to the host.
-        let via = Via {
+        let via = NextHop {
             port: EDGE,
             address: None,
             neighbour: None,
         };
         path.a.tables.vias.set(0, via);
         path.a.write(|draft| {
-            let host = Target::Via(ViaIndex(0));
+            let host = Target::NextHop(NextHopIndex(0));
             draft.set_route(VrfIndex(0), [10, 1, 0, 0], 16, host);
             draft.set_route(VrfIndex(0), host_v6(1).octets(), 48, host);
         });

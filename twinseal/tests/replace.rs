@@ -190,7 +190,7 @@ fn the_mark_commits_at_once_whatever_becomes_of_the_stream() {
     let dir = TempDir::new().expect("a folder");
     let file = dir.path().join("audit.json");
     let config = NodeConfig {
-        audit: Some(twinseal_node::lines::Output::File {
+        audit: Some(twinseal_node::jsonl::Output::File {
             path: file.clone(),
             max_bytes: 0,
             keep: 0,

@@ -161,7 +161,7 @@ fn a_disk_that_was_full_for_a_moment_needs_nobody() {
     let tag = tag("full");
     let audit = dir.path().join("audit.json");
     let config = NodeConfig {
-        audit: Some(twinseal_node::lines::Output::File {
+        audit: Some(twinseal_node::jsonl::Output::File {
             path: audit.clone(),
             max_bytes: 0,
             keep: 0,

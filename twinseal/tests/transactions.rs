@@ -14,7 +14,7 @@ use twinseal_api::v1::{
     self, Direction::AToB, RefusalCode, change::Change, event::Event as Kind, item::Item,
 };
 
-use twinseal_node::lines::Output;
+use twinseal_node::jsonl::Output;
 use twinseal_server::NodeConfig;
 
 use node::*;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use twinseal_bench::net::{Extent, Net};
-use twinseal_bench::{ROUND, Rig, Role, Size};
+use twinseal_bench::{Harness, ROUND, Role, Size};
 use twinseal_crypto::Suite;
 
 use super::provider;
@@ -28,7 +28,7 @@ impl Count {
         let provider = provider(&self.provider)?;
         let mut net = Net::new(provider, Suite::Aes256Gcm, &Extent::default())?;
         let worker = &mut net.workers[0];
-        let mut rig = Rig::new(&net.tables, worker, &net.routes, self.role, self.size, 0)?;
+        let mut rig = Harness::new(&net.tables, worker, &net.routes, self.role, self.size, 0)?;
         rig.round(counted)?;
         println!("{ROUND}");
         Ok(ExitCode::SUCCESS)

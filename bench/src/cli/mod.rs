@@ -14,7 +14,7 @@ pub(crate) mod tables;
 use std::fmt::Display;
 
 use serde::Serialize;
-use twinseal_bench::null::{self, Null};
+use twinseal_bench::noop_aead::{self, NoopAead};
 use twinseal_crypto::{CryptoError, Provider};
 
 /// Prints results for people, or as JSON.
@@ -38,7 +38,7 @@ fn positive(text: &str) -> anyhow::Result<f64> {
 /// The provider of that name; besides the real ones there is [`null`].
 fn provider(name: &str) -> Result<&'static dyn Provider, CryptoError> {
     match name {
-        null::NAME => Ok(&Null),
+        noop_aead::NAME => Ok(&NoopAead),
         name => twinseal_crypto::provider(name),
     }
 }

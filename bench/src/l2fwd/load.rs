@@ -12,7 +12,7 @@ use twinseal_wire::{ethernet, ip, udp};
 use twinseal_xsk::{BindMode, Frame, Socket, SocketConfig, Umem, UmemConfig};
 
 use super::Error;
-use super::course::{Course, END};
+use super::workload::{END, Workload};
 
 /// The core that it runs on.
 const CPU: usize = 0;
@@ -61,7 +61,7 @@ struct Sealer {
 
 impl Load {
     pub(super) fn new(
-        course: &Course,
+        course: &Workload,
         provider: &dyn Provider,
         suite: Suite,
         mode: XdpMode,

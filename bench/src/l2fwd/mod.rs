@@ -10,9 +10,9 @@
 //! thread a packet, which leaves out its sleep; the rate that one core could do follows from it.
 
 pub mod bare;
-mod course;
 mod load;
 mod transit;
+mod workload;
 
 use std::fmt;
 use std::time::Duration;
@@ -27,9 +27,9 @@ use twinseal_xsk::XskError;
 use crate::Sample;
 use crate::machine::Machine;
 use bare::Bare;
-use course::Course;
 use load::Load;
 use transit::Transit;
+use workload::Workload;
 
 /// Octets of the inner IP packets that are measured.
 pub const SIZES: [usize; 2] = [64, 1400];
@@ -143,7 +143,7 @@ pub struct Report {
 pub fn measure(options: &Options) -> Result<Report, Error> {
     let mut lines = Vec::new();
     for &mode in &options.modes {
-        let course = Course::new()?;
+        let course = Workload::new()?;
         for &octets in &options.sizes {
             lines.push(line(options, &course, mode, octets)?);
         }
@@ -156,13 +156,13 @@ pub fn measure(options: &Options) -> Result<Report, Error> {
     })
 }
 
-fn line(options: &Options, course: &Course, mode: XdpMode, octets: usize) -> Result<Line, Error> {
+fn line(options: &Options, course: &Workload, mode: XdpMode, octets: usize) -> Result<Line, Error> {
     let (mut bare, mut transit) = (Runs::default(), Runs::default());
     let mut frame = 0;
     for _ in 0..options.runs {
         let mut load = Load::new(course, options.provider, Suite::Aes256Gcm, mode, octets)?;
         frame = load.frame();
-        let node = Bare::start(course.node(), course::WEST, course::EAST, mode)?;
+        let node = Bare::start(course.node(), workload::WEST, workload::EAST, mode)?;
         bare.add(load.run("the bare forwarder", WARM_UP, options.time, || node.drops())?);
         node.stop()?;
         drop(load);

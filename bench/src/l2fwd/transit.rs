@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use twinseal_crypto::{Lanes, Provider, Suite};
 use twinseal_ebpf::XdpMode;
-use twinseal_fib::LinkTransmit;
+use twinseal_fib::OutboundSa;
 use twinseal_forward::fixture::{EAST, Path, RECEIVER_AT_B, Seal, WEST};
 use twinseal_runtime::ports::{Device, PortSpec, Steering};
 use twinseal_runtime::workers::{DEFAULT_SLICE, Idle, Pool, PoolConfig};
 use twinseal_wire::overlay::DEFAULT_PORT;
 use twinseal_xsk::{BindMode, HugePages};
 
-use super::course::{self, Course};
+use super::workload::{self, Workload};
 use super::{Error, bare};
 
 /// The node, running.
@@ -22,7 +22,7 @@ pub(super) struct Transit {
 
 impl Transit {
     pub(super) fn start(
-        course: &Course,
+        course: &Workload,
         provider: &dyn Provider,
         suite: Suite,
         mode: XdpMode,
@@ -30,7 +30,7 @@ impl Transit {
         let (lanes, owners) = Lanes::split(1, 4)?;
         let mut tables = Path::new(provider, suite)?.transit.tables;
         // The fixture's key is for lanes of its own.
-        tables.links[1].transmit = Some(LinkTransmit {
+        tables.links[1].transmit = Some(OutboundSa {
             sa: Arc::new(Seal::SecondLink.seal_sa(provider, suite, lanes)?),
             receiver: RECEIVER_AT_B,
         });
@@ -50,8 +50,8 @@ impl Transit {
         let mut pool = Pool::start(config, owners)?;
         let mut steering = Vec::new();
         for (index, netdev, address) in [
-            (WEST, course::WEST, [192, 0, 2, 2]),
-            (EAST, course::EAST, [198, 51, 100, 2]),
+            (WEST, workload::WEST, [192, 0, 2, 2]),
+            (EAST, workload::EAST, [198, 51, 100, 2]),
         ] {
             let spec = PortSpec {
                 edge: false,

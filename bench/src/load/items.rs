@@ -7,7 +7,7 @@ use twinseal_testbed::items::delete;
 use twinseal_wire::ethernet;
 
 use super::LoadSizes;
-use crate::rig::readdress;
+use crate::harness::readdress;
 use crate::routes::{Family, Route, random};
 
 /// Links reach peers in 10.128.0.0/9, and labels count from here.

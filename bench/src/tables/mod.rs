@@ -73,7 +73,7 @@ impl TablesReport {
     pub fn measure(sizes: Sizes, live: fn() -> u64) -> Self {
         let mut lines = Vec::new();
         for vrfs in [1, sizes.vrfs] {
-            let rig = |family, count| Rig::new(family, count, vrfs, sizes.rounds, live);
+            let rig = |family, count| Harness::new(family, count, vrfs, sizes.rounds, live);
             lines.extend(rig(Family::V4, sizes.v4).all::<u32>());
             lines.extend(rig(Family::V6, sizes.v6).all::<u128>());
         }
@@ -85,7 +85,7 @@ impl TablesReport {
 }
 
 /// Routes and addresses of one family and spread.
-struct Rig {
+struct Harness {
     family: Family,
     vrfs: u32,
     rounds: usize,
@@ -95,7 +95,7 @@ struct Rig {
     any: Vec<(u32, u128)>,
 }
 
-impl Rig {
+impl Harness {
     fn new(family: Family, count: usize, vrfs: u32, rounds: usize, live: fn() -> u64) -> Self {
         let routes = routes::routes(family, count, vrfs);
         Self {

@@ -8,7 +8,8 @@ use crate::parse::{Broken, ItemKey, Reference};
 use crate::port::Device;
 use crate::refusal::{Code, Refused, RefusedItem, place, reason};
 use crate::state::{
-    Circuit, CircuitName, Hop, LabelAction, LinkName, Role, State, Table, Target, Via, VrfName,
+    Circuit, CircuitName, Hop, LabelAction, LinkName, PersistentMap, Role, State, Target, Via,
+    VrfName,
 };
 use crate::sweep::NOWHERE;
 use crate::transaction::Touched;
@@ -138,7 +139,7 @@ struct InUse {
 }
 
 /// Whether a table has less entries of those that it had.
-fn lost<K: Ord, V: PartialEq>(old: &Table<K, V>, new: &Table<K, V>) -> bool {
+fn lost<K: Ord, V: PartialEq>(old: &PersistentMap<K, V>, new: &PersistentMap<K, V>) -> bool {
     let mut lost = false;
     old.diff(new, |_, _, now| lost |= now.is_none());
     lost

@@ -10,7 +10,7 @@ use crate::parse::{Item, ItemKey};
 use crate::port::{BindMode, Device, XdpMode};
 use crate::state::{
     Checksum, Circuit, End, Hop, Key, KeyId, LabelAction, Limits, Link, LinkName, Member, Owner,
-    OwnerName, Port, PortName, Prefix, Role, State, Table, Target, Via, VrfName,
+    OwnerName, PersistentMap, Port, PortName, Prefix, Role, State, Target, Via, VrfName,
 };
 use twinseal_wire::ethernet::Mac;
 use twinseal_wire::ip::Dscp;
@@ -67,7 +67,7 @@ impl State {
 
     /// How many items there are.
     pub fn count(&self) -> usize {
-        let routes: usize = self.routes.values().map(Table::len).sum();
+        let routes: usize = self.routes.values().map(PersistentMap::len).sum();
         routes
             + self.ports.len()
             + self.vrfs.len()
@@ -177,7 +177,7 @@ pub fn each_after(
 
 /// The entries of a table after a key, or all.
 pub fn after<'a, K: Ord, V>(
-    table: &'a Table<K, V>,
+    table: &'a PersistentMap<K, V>,
     last: Option<&'a K>,
 ) -> impl Iterator<Item = (&'a K, &'a V)> {
     table.range(move |key| match last {

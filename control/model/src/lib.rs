@@ -10,12 +10,12 @@ pub mod items;
 pub mod json;
 pub mod owners;
 pub mod parse;
+pub mod persistent_map;
 pub mod port;
 pub mod prune;
 pub mod refusal;
 pub mod state;
 pub mod sweep;
-pub mod table;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]

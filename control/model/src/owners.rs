@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::parse::ItemKey;
 use crate::refusal::{Code, Refused, reason};
-use crate::state::{OwnerName, State, Table};
+use crate::state::{OwnerName, PersistentMap, State};
 use crate::transaction::Touched;
 use twinseal_base::text::quoted;
 
@@ -93,8 +93,8 @@ pub struct Tally {
 #[derive(Clone, Default, Debug)]
 pub struct Owners {
     /// But for the controller's.
-    items: Table<ItemKey, OwnerName>,
-    known: Table<OwnerName, Tally>,
+    items: PersistentMap<ItemKey, OwnerName>,
+    known: PersistentMap<OwnerName, Tally>,
 }
 
 /// When something changed is no part of what a state says.

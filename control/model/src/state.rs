@@ -13,8 +13,8 @@ use twinseal_api::v1;
 use twinseal_crypto::{Direction, Fingerprint, Layer, Suite};
 
 use crate::owners::Owners;
+pub use crate::persistent_map::PersistentMap;
 use crate::port::PortSpec;
-pub use crate::table::Table;
 use twinseal_wire::ethernet::Mac;
 use twinseal_wire::ip::Dscp;
 
@@ -25,25 +25,25 @@ pub struct State {
     /// How many transactions it took.
     pub generation: u64,
     /// Ports.
-    pub ports: Table<PortName, Port>,
+    pub ports: PersistentMap<PortName, Port>,
     /// VRFs.
-    pub vrfs: Table<VrfName, ()>,
+    pub vrfs: PersistentMap<VrfName, ()>,
     /// Links.
-    pub links: Table<LinkName, Link>,
+    pub links: PersistentMap<LinkName, Link>,
     /// Circuits.
-    pub circuits: Table<CircuitName, Circuit>,
+    pub circuits: PersistentMap<CircuitName, Circuit>,
     /// Labels, by the link on which they arrive.
-    pub labels: Table<(LinkName, u32), LabelAction>,
+    pub labels: PersistentMap<(LinkName, u32), LabelAction>,
     /// Groups.
-    pub groups: Table<GroupName, Vec<Member>>,
+    pub groups: PersistentMap<GroupName, Vec<Member>>,
     /// Routes by VRF; a VRF without routes has no entry.
-    pub routes: Table<VrfName, Table<Prefix, Target>>,
+    pub routes: PersistentMap<VrfName, PersistentMap<Prefix, Target>>,
     /// Static neighbours.
-    pub neighbours: Table<(PortName, IpAddr), Mac>,
+    pub neighbours: PersistentMap<(PortName, IpAddr), Mac>,
     /// Keys, without their secrets.
-    pub keys: Table<KeyId, Key>,
+    pub keys: PersistentMap<KeyId, Key>,
     /// Which epoch transmits.
-    pub transmits: Table<Owner, u32>,
+    pub transmits: PersistentMap<Owner, u32>,
     /// Whose each of them is.
     pub owners: Owners,
 }

@@ -143,7 +143,7 @@ impl Node {
         let stays = within == Some(None);
         self.waiting.check(&owner, stays, &outcome, &mut refused);
         self.burned.check(&outcome, &mut refused);
-        self.served
+        self.secret_history
             .check(&self.burned, &self.state, &outcome, &mut refused);
         self.check_burned(&outcome, &mut refused);
         self.check_epochs(&outcome, &mut refused);

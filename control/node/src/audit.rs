@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 use twinseal_api::v1;
 
-use crate::lines::{Lines, Writer};
+use crate::jsonl::{Lines, Writer};
 use crate::store::Stored;
 use describe::{describe, diff, set};
 pub use last::last_generation;

@@ -11,7 +11,7 @@ use crate::keys::Live;
 use crate::mtu;
 use crate::node::{Node, sources};
 use crate::ports::{IfAbsent, Prepared};
-use twinseal_fib::Tables;
+use twinseal_fib::Fib;
 use twinseal_model::owners::taken_from;
 use twinseal_model::parse::ItemKey;
 use twinseal_model::refusal::{Code, Refused};
@@ -127,7 +127,7 @@ impl Node {
         let old = std::mem::replace(&mut self.state, state);
         self.begin(&live, &starts);
         self.live = live;
-        self.served.remember(&secrets, &self.state);
+        self.secret_history.remember(&secrets, &self.state);
         self.watch_switches(&old, &touched);
         self.ports.finish(&self.pool, &self.state, prepared);
         if !old.ports.same(&self.state.ports) {
@@ -210,7 +210,7 @@ impl Node {
         touched: &Touched,
         live: &Live,
         (starts, secrets): (&[Start], &HashMap<KeyId, Secret>),
-    ) -> Result<Tables, Refused> {
+    ) -> Result<Fib, Refused> {
         let mut tables = self.compile(state, live)?;
         let burned = self.burn(state, live, starts, secrets)?;
         if prepared.reopens() {
@@ -230,7 +230,7 @@ impl Node {
         Ok(tables)
     }
 
-    fn compile(&mut self, state: &State, live: &Live) -> Result<Tables, Refused> {
+    fn compile(&mut self, state: &State, live: &Live) -> Result<Fib, Refused> {
         let down = self.members.down();
         let sources = sources(state, live, &self.ports, &self.netlink, down);
         let tables = self.compiler.compile(self.publications + 1, &sources);

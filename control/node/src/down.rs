@@ -7,7 +7,7 @@ use crate::compile::Sources;
 use crate::health;
 use crate::health::Health;
 use crate::netlink::View;
-use twinseal_model::state::{CircuitName, GroupName, Hop, Member, Table, Via};
+use twinseal_model::state::{CircuitName, GroupName, Hop, Member, PersistentMap, Via};
 
 /// What does not carry packets, and why.
 #[derive(Clone, Default, PartialEq, Debug)]
@@ -44,7 +44,7 @@ impl Down {
 /// Looks at members of groups.
 #[derive(Default)]
 pub(super) struct Members {
-    groups: Table<GroupName, Vec<Member>>,
+    groups: PersistentMap<GroupName, Vec<Member>>,
     circuits: BTreeSet<CircuitName>,
     vias: BTreeSet<Via>,
     down: Arc<Down>,

@@ -14,7 +14,7 @@ use twinseal_crypto::{Context, CryptoError, Fingerprint, Lanes, OpenSa, Provider
 use twinseal_fib::traffic::Traffic;
 use twinseal_model::parse::ItemKey;
 use twinseal_model::refusal::{Code, Refused, reason};
-use twinseal_model::state::{CircuitName, KeyId, LinkName, Owner, State, Table};
+use twinseal_model::state::{CircuitName, KeyId, LinkName, Owner, PersistentMap, State};
 use twinseal_model::transaction::Touched;
 
 /// How SAs are made.
@@ -44,9 +44,9 @@ pub enum Sa {
 /// The live things of one state. Cloning shares them.
 #[derive(Clone, Default)]
 pub struct Live {
-    sas: Table<KeyId, (Fingerprint, Sa)>,
-    links: Table<LinkName, Traffic>,
-    circuits: Table<CircuitName, Traffic>,
+    sas: PersistentMap<KeyId, (Fingerprint, Sa)>,
+    links: PersistentMap<LinkName, Traffic>,
+    circuits: PersistentMap<CircuitName, Traffic>,
     /// The state that they are of.
     of: State,
 }
@@ -128,7 +128,11 @@ impl Live {
 
     /// Has of these items what `other` has, and is of `state` then.
     pub fn follow(&mut self, other: &Self, state: &State, items: &Touched) {
-        fn same<K: Ord + Clone, V: Clone>(own: &mut Table<K, V>, other: &Table<K, V>, key: &K) {
+        fn same<K: Ord + Clone, V: Clone>(
+            own: &mut PersistentMap<K, V>,
+            other: &PersistentMap<K, V>,
+            key: &K,
+        ) {
             match other.get(key) {
                 Some(value) => _ = own.insert(key.clone(), value.clone()),
                 None => _ = own.remove(key),

@@ -30,7 +30,7 @@ use crate::requests::Requests;
 use crate::resolve::Resolver;
 use crate::restore::Restoring;
 use crate::rollback::{LeftOut, Unrestored};
-use crate::secrets::Served;
+use crate::secrets::SecretHistory;
 use crate::state_dir;
 use crate::state_dir::{Lock, StateDirError};
 use crate::store::{Store, Stored};
@@ -82,7 +82,7 @@ pub struct Node {
     pub audit: Audit,
     pub(super) accounts: Accounts,
     pub(super) requests: Requests,
-    pub(super) served: Served,
+    pub(super) secret_history: SecretHistory,
     /// When a key stops to transmit, unless it says otherwise itself.
     pub key_limits: Limits,
     pub(super) watch: Watch,
@@ -161,7 +161,7 @@ impl Node {
             access,
             accounts,
             requests: Requests::default(),
-            served: Served::default(),
+            secret_history: SecretHistory::default(),
             key_limits: Limits::default(),
             watch: Watch::default(),
             drains: Drains::default(),
@@ -202,7 +202,7 @@ impl Node {
             tokio::select! {
                 () = &mut shutdown => break,
                 command = commands.0.recv() => match command {
-                    Some(command) => self.obey(command),
+                    Some(command) => self.handle_command(command),
                     None => break,
                 },
                 changed = self.netlink.changed() => {
@@ -271,7 +271,7 @@ impl Node {
         drop(self.events);
     }
 
-    fn obey(&mut self, command: Command) {
+    fn handle_command(&mut self, command: Command) {
         // Whoever asked may have gone; a transaction holds all the same.
         match command {
             Command::Apply(transaction, mut entry, reply) => {

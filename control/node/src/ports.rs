@@ -19,7 +19,7 @@ pub(super) use absent::IfAbsent;
 use follow::Following;
 pub(super) use prepare::Prepared;
 use twinseal_fib::{MAX_PORTS, PortIndex};
-use twinseal_model::state::{Link, LinkName, Port, PortName, Role, State, Table};
+use twinseal_model::state::{Link, LinkName, PersistentMap, Port, PortName, Role, State};
 use twinseal_runtime::ports::{Outcome, PortError, Steering, tap};
 use twinseal_runtime::workers::Pool;
 use wanted::wanted;
@@ -30,7 +30,7 @@ pub(super) struct Ports {
     open: BTreeMap<PortName, OpenPort>,
     handles: BTreeMap<PortName, Handle>,
     /// The links whose endpoints the handles have; none if that is not known.
-    links: Option<Table<LinkName, Link>>,
+    links: Option<PersistentMap<LinkName, Link>>,
 }
 
 struct Handle {

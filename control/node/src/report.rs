@@ -15,10 +15,10 @@ use crate::node::Node;
 use twinseal_fib::traffic::TrafficTotals;
 use twinseal_model::items::{after, key_ref, suite};
 use twinseal_model::parse::ItemKey;
+use twinseal_model::persistent_map::PersistentMap;
 use twinseal_model::state::{
     CircuitName, Key, KeyId, LinkName, Name, OwnerName, PortName, Role, State,
 };
-use twinseal_model::table::Table;
 use twinseal_runtime::workers::stats::Snapshot;
 
 /// The node at one moment, to be told at leisure and on another thread: it shares its tables with the node, which goes
@@ -274,7 +274,7 @@ impl Counts {
 }
 
 fn some<K: Ord + Clone, V>(
-    table: &Table<Name<K>, V>,
+    table: &PersistentMap<Name<K>, V>,
     last: Option<&Name<K>>,
     most: usize,
     totals: impl Fn(&Name<K>) -> Option<TrafficTotals>,

@@ -1,7 +1,7 @@
 //! Whom the kernel is asked to resolve, and when; and which neighbours are looked after.
 //!
 //! A router probes the neighbours that it sends to. The kernel does not know of what we send, so we see to it, whoever
-//! learnt them: workers mark the neighbours that they send to ([`Tables::take_used`]), and those that are in use are probed.
+//! learnt them: workers mark the neighbours that they send to ([`Fib::take_used`]), and those that are in use are probed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::asked::{Asked, Key};
 use crate::compile::{OpenPort, Sources};
 use crate::crowd::Crowd;
 use crate::netlink::Netlink;
-use twinseal_fib::{PortIndex, Tables};
+use twinseal_fib::{Fib, PortIndex};
 use twinseal_model::state::{Hop, PortName};
 use twinseal_runtime::workers::NeighbourRequest;
 use twinseal_wire::ip::unmapped;
@@ -63,7 +63,7 @@ impl Resolver {
         &mut self,
         now: Instant,
         netlink: &Netlink,
-        tables: &Tables,
+        tables: &Fib,
         ports: &BTreeMap<PortName, OpenPort>,
         requests: impl Iterator<Item = NeighbourRequest>,
     ) {
@@ -95,7 +95,7 @@ impl Resolver {
         &mut self,
         now: Instant,
         netlink: &Netlink,
-        tables: &Tables,
+        tables: &Fib,
         from: &Sources<'_>,
     ) -> Option<Vec<Key>> {
         if now - self.retried < RETRY {
@@ -132,7 +132,7 @@ impl Resolver {
     }
 
     /// Notes which of the kernel's neighbours packets went to.
-    fn mark(&mut self, now: Instant, tables: &Tables, from: &Sources<'_>) {
+    fn mark(&mut self, now: Instant, tables: &Fib, from: &Sources<'_>) {
         let used = &mut self.used;
         tables.take_used(|key| {
             let key = ifindex(from.ports, key.port).map(|it| (it, unmapped(key.address)));

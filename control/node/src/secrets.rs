@@ -19,7 +19,7 @@ const REMEMBERED: usize = 1 << 16;
 
 /// Secrets that have been loaded in this run.
 #[derive(Default)]
-pub(super) struct Served {
+pub(super) struct SecretHistory {
     keys: HashMap<Fingerprint, Service>,
     order: VecDeque<Fingerprint>,
 }
@@ -40,7 +40,7 @@ impl Service {
     }
 }
 
-impl Served {
+impl SecretHistory {
     /// Refuses secrets that have served before.
     pub(super) fn check(
         &self,

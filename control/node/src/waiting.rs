@@ -171,7 +171,13 @@ fn stands(without: &State, outcome: &Outcome, waits: &str, refused: &mut Refused
     follow(&mut new, &outcome.state, &outcome.touched);
     let mut unsound = Refused::default();
     let (touched, broken) = (&outcome.touched, Broken::default());
-    check::check(without, &new, (touched, &Touched::new()), &broken, &mut unsound);
+    check::check(
+        without,
+        &new,
+        (touched, &Touched::new()),
+        &broken,
+        &mut unsound,
+    );
     for item in unsound.items() {
         let known = |it: &RefusedItem| {
             (it.change, &it.item, &it.field) == (item.change, &item.item, &item.field)

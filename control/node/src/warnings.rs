@@ -11,7 +11,9 @@ use crate::mtu::Families;
 use crate::unopened::Unopened;
 use twinseal_model::parse::ItemKey;
 use twinseal_model::port::Device;
-use twinseal_model::state::{End, LabelAction, LinkName, Owner, Role, State, Table, VrfName};
+use twinseal_model::state::{
+    End, LabelAction, LinkName, Owner, PersistentMap, Role, State, VrfName,
+};
 
 /// Sentences in one answer: there may be one of each link, of which there may be many.
 const IN_AN_ANSWER: usize = 256;
@@ -29,7 +31,7 @@ pub(super) struct Warnings {
     unopened: Unopened,
     /// From which link to which other packets are swapped, and by which labels: these may be many.
     swaps: BTreeSet<(LinkName, LinkName)>,
-    labels: Table<(LinkName, u32), LabelAction>,
+    labels: PersistentMap<(LinkName, u32), LabelAction>,
     /// Links that are too small; to be found by a look at all circuits, and so only when something may be otherwise.
     small: Option<Found>,
     /// Ports by whose devices hosts can do what they should not.

@@ -14,7 +14,7 @@ use crate::socket::{SocketError, clear};
 use twinseal_access::listen::Listen;
 use twinseal_node::events::FaultKind;
 use twinseal_node::handle::NodeHandle;
-use twinseal_node::lines::Reopen;
+use twinseal_node::jsonl::Reopen;
 
 /// How often the file is looked for.
 const LOOK: Duration = Duration::from_secs(1);

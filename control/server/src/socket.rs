@@ -18,7 +18,7 @@ use twinseal_access::guard::Guard;
 use twinseal_access::listen::Incoming;
 use twinseal_node::audit::Audit;
 use twinseal_node::handle::NodeHandle;
-use twinseal_node::lines::Reopen;
+use twinseal_node::jsonl::Reopen;
 
 /// The socket and who may use it.
 #[derive(Clone, Debug)]

@@ -20,7 +20,7 @@ use twinseal_node::audit::{Audit, Entry, Outcome, Tapping};
 use twinseal_node::handle::{NodeHandle, Stopped, Tapped};
 use twinseal_node::taps::{Opened, Taken};
 use twinseal_runtime::workers::taps::Tap;
-use twinseal_runtime::workers::taps::capture::{Captured, Way};
+use twinseal_runtime::workers::taps::capture::{Captured, Direction};
 use twinseal_runtime::workers::taps::trace::Traced;
 
 pub(crate) type Traces = Answers<v1::TraceResponse>;
@@ -165,9 +165,9 @@ impl Source for FrameSource {
     type Message = v1::CaptureResponse;
 
     fn copy(worker: usize, record: &mut Captured) -> Option<v1::CapturedFrame> {
-        let direction = match record.way {
-            Way::In => v1::CaptureDirection::In,
-            Way::Out => v1::CaptureDirection::Out,
+        let direction = match record.direction {
+            Direction::In => v1::CaptureDirection::In,
+            Direction::Out => v1::CaptureDirection::Out,
         };
         Some(v1::CapturedFrame {
             unix_nanos: record.unix_nanos,

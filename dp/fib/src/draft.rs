@@ -1,7 +1,7 @@
 //! Tables while they are written.
 
 use super::trie::{Editor, Key, Leaf, Number};
-use super::{LabelAction, LinkIndex, Receiver, Swap, Tables, Target, VrfIndex};
+use super::{Fib, InboundSa, LabelAction, LinkIndex, Swap, Target, VrfIndex};
 
 /// The next snapshot, as the control thread makes it out of the last one.
 ///
@@ -10,7 +10,7 @@ use super::{LabelAction, LinkIndex, Receiver, Swap, Tables, Target, VrfIndex};
 #[derive(Default)]
 pub struct Draft {
     /// What is written so far. Its tries are those of the last snapshot.
-    pub tables: Tables,
+    pub tables: Fib,
     editor: Editor,
     free_receivers: Vec<u32>,
     receivers: u32,
@@ -38,7 +38,7 @@ impl Address for [u8; 16] {
 
 impl Draft {
     /// A snapshot with this number of all that was written.
-    pub fn publish(&mut self, generation: u64) -> Tables {
+    pub fn publish(&mut self, generation: u64) -> Fib {
         self.tables.generation = generation;
         self.tables.tries = self.editor.publish();
         self.tables.clone()
@@ -78,7 +78,7 @@ impl Draft {
     }
 
     /// Sets the receive key that an index names.
-    pub fn set_receiver(&mut self, index: u32, receiver: Receiver) {
+    pub fn set_receiver(&mut self, index: u32, receiver: InboundSa) {
         let root = &mut self.tables.receiver_root;
         let known = self.editor.get(root, Number(index), Number::BITS);
         let leaf = known.unwrap_or_else(|| {
@@ -135,10 +135,10 @@ impl Draft {
     }
 }
 
-impl Tables {
-    /// The receive key that a leaf of [`Tables::receiver_root`] stands for.
+impl Fib {
+    /// The receive key that a leaf of [`Fib::receiver_root`] stands for.
     #[inline(always)]
-    pub fn receiver(&self, leaf: Leaf) -> Option<&Receiver> {
+    pub fn receiver(&self, leaf: Leaf) -> Option<&InboundSa> {
         self.receivers.get(leaf)
     }
 
@@ -156,7 +156,7 @@ impl Tables {
         for &leaf in leaves {
             match Target::of(leaf) {
                 Some(Target::Circuit(circuit)) => self.circuits.prefetch(circuit.0, 0),
-                Some(Target::Via(via)) => self.vias.prefetch(via.0, 0),
+                Some(Target::NextHop(via)) => self.vias.prefetch(via.0, 0),
                 Some(Target::Group(group)) => self.groups.prefetch(group.0, 0),
                 _ => {}
             }
@@ -164,7 +164,7 @@ impl Tables {
     }
 
     /// All receive keys of links.
-    pub fn receivers(&self) -> impl Iterator<Item = &Receiver> {
+    pub fn receivers(&self) -> impl Iterator<Item = &InboundSa> {
         self.receivers.iter().map(|(_, receiver)| receiver)
     }
 
@@ -184,13 +184,13 @@ impl Tables {
 
 /// Leaves of swaps look like those of next hops, which no label has.
 fn swap_leaf(place: u32) -> Leaf {
-    Target::Via(super::ViaIndex(place)).leaf()
+    Target::NextHop(super::NextHopIndex(place)).leaf()
 }
 
 #[inline(always)]
 fn swap_place(leaf: Leaf) -> Option<u32> {
     match Target::of(leaf)? {
-        Target::Via(via) => Some(via.0),
+        Target::NextHop(via) => Some(via.0),
         _ => None,
     }
 }

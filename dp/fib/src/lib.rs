@@ -25,7 +25,7 @@ use twinseal_crypto::{OpenSa, SealSa};
 use group::Group;
 use hash::FastMap;
 use neighbour::Neighbour;
-use outer::Outer;
+use outer::OuterHeaders;
 use own::{Barred, Source};
 use paged::Paged;
 use traffic::Traffic;
@@ -34,36 +34,36 @@ use twinseal_wire::ethernet::{self, Mac};
 use twinseal_wire::ip::{Dscp, Mapped};
 use twinseal_wire::overlay::OVERHEAD;
 
-/// A port's place in [`Tables::ports`] and in every worker; the same for as long as the port lives.
+/// A port's place in [`Fib::ports`] and in every worker; the same for as long as the port lives.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Debug)]
 pub struct PortIndex(pub u8);
 
 /// How many ports a node may have.
 pub const MAX_PORTS: usize = 64;
 
-/// A link's place in [`Tables::links`]; the same for as long as the link is there.
+/// A link's place in [`Fib::links`]; the same for as long as the link is there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LinkIndex(pub u32);
 
-/// A circuit's place in [`Tables::circuits`]; the same for as long as the circuit is there.
+/// A circuit's place in [`Fib::circuits`]; the same for as long as the circuit is there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct CircuitIndex(pub u32);
 
-/// A VRF's place in [`Tables::vrfs`]; the same for as long as the VRF is there.
+/// A VRF's place in [`Fib::vrfs`]; the same for as long as the VRF is there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct VrfIndex(pub u32);
 
-/// A group's place in [`Tables::groups`]; the same for as long as the group is there.
+/// A group's place in [`Fib::groups`]; the same for as long as the group is there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct GroupIndex(pub u32);
 
-/// A next hop's place in [`Tables::vias`]; the same for as long as anything leads there.
+/// A next hop's place in [`Fib::vias`]; the same for as long as anything leads there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct ViaIndex(pub u32);
+pub struct NextHopIndex(pub u32);
 
 /// Everything that a worker needs to forward. All indices in it are valid. Cloning shares it.
 #[derive(Clone, Default)]
-pub struct Tables {
+pub struct Fib {
     /// The number of the transaction, or neighbour change, that it came from.
     pub generation: u64,
     /// By [`PortIndex`]; `None` where no port has that index.
@@ -76,12 +76,12 @@ pub struct Tables {
     pub circuits: Paged<Circuit>,
     /// By [`GroupIndex`].
     pub groups: Paged<Group>,
-    /// By [`ViaIndex`].
-    pub vias: Paged<Via>,
-    /// Where labels are swapped to; see [`Tables::label_action`].
+    /// By [`NextHopIndex`].
+    pub vias: Paged<NextHop>,
+    /// Where labels are swapped to; see [`Fib::label_action`].
     swaps: Paged<Swap>,
-    /// Receive keys of links; see [`Tables::receiver`].
-    receivers: Paged<Receiver>,
+    /// Receive keys of links; see [`Fib::receiver`].
+    receivers: Paged<InboundSa>,
     /// Finds them by the receiver index of the link header.
     pub receiver_root: burst::Root,
     /// What roots here, in links and in VRFs are looked up in.
@@ -149,7 +149,7 @@ pub enum Target {
     /// Into a circuit.
     Circuit(CircuitIndex),
     /// Out of an edge port.
-    Via(ViaIndex),
+    NextHop(NextHopIndex),
     /// To one of several of the above, by flow.
     Group(GroupIndex),
     /// To nowhere.
@@ -173,7 +173,7 @@ impl Target {
             Self::SubnetEnd => 3,
             Self::Circuit(CircuitIndex(place)) => 1 << 28 | place,
             Self::Group(GroupIndex(place)) => 2 << 28 | place,
-            Self::Via(ViaIndex(place)) => 3 << 28 | place,
+            Self::NextHop(NextHopIndex(place)) => 3 << 28 | place,
         }
     }
 
@@ -184,7 +184,7 @@ impl Target {
         match leaf >> 28 {
             1 => Some(Self::Circuit(CircuitIndex(place))),
             2 => Some(Self::Group(GroupIndex(place))),
-            3 => Some(Self::Via(ViaIndex(place))),
+            3 => Some(Self::NextHop(NextHopIndex(place))),
             _ => match leaf {
                 1 => Some(Self::Blackhole),
                 2 => Some(Self::Own),
@@ -197,12 +197,12 @@ impl Target {
 
 /// A next hop on an edge port.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Via {
+pub struct NextHop {
     /// The port.
     pub port: PortIndex,
     /// The neighbour; `None`: the packet's own destination.
     pub address: Option<Mapped>,
-    /// What [`Tables::neighbours`] has of it, which then need not be searched.
+    /// What [`Fib::neighbours`] has of it, which then need not be searched.
     pub neighbour: Option<Neighbour>,
 }
 
@@ -212,14 +212,14 @@ pub struct Link {
     /// The underlay port.
     pub port: PortIndex,
     /// Ethernet, IP and UDP headers.
-    pub outer: Outer,
+    pub outer: OuterHeaders,
     /// Octets of the largest outer IP packet.
     pub mtu: u16,
     /// What to seal with; `None` before a key transmits.
-    pub transmit: Option<LinkTransmit>,
+    pub transmit: Option<OutboundSa>,
     /// Offset of the lanes' source ports, so that links between the same nodes differ.
     pub source_port_salt: u16,
-    /// Labels that may arrive on it; see [`Tables::label_action`].
+    /// Labels that may arrive on it; see [`Fib::label_action`].
     pub labels: burst::Root,
     /// Counters.
     pub traffic: Traffic,
@@ -236,7 +236,7 @@ impl Link {
 
 /// A link's transmit key.
 #[derive(Clone)]
-pub struct LinkTransmit {
+pub struct OutboundSa {
     /// The key.
     pub sa: Arc<SealSa>,
     /// How the peer knows it.
@@ -245,7 +245,7 @@ pub struct LinkTransmit {
 
 /// A link's receive key.
 #[derive(Clone)]
-pub struct Receiver {
+pub struct InboundSa {
     /// The link that it belongs to.
     pub link: LinkIndex,
     /// The key.
@@ -296,7 +296,7 @@ pub struct Swap {
     pub label: u32,
 }
 
-/// The key of [`Tables::neighbours`].
+/// The key of [`Fib::neighbours`].
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct NeighbourKey {
     /// The port that it is on.
@@ -315,7 +315,7 @@ impl Hash for NeighbourKey {
     }
 }
 
-impl Tables {
+impl Fib {
     /// The port of this index.
     #[inline]
     pub fn port(&self, index: PortIndex) -> Option<&Port> {

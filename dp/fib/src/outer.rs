@@ -12,7 +12,7 @@ const TTL: u8 = 64;
 
 /// A link's outer headers, made ready once; what differs a packet is filled in as they are written.
 #[derive(Clone, Copy)]
-pub struct Outer {
+pub struct OuterHeaders {
     headers: Headers,
     /// Whether the neighbour's hardware address is known; packets to it are dropped otherwise.
     pub resolved: bool,
@@ -41,7 +41,7 @@ struct V6Headers {
     udp: udp::Header,
 }
 
-impl Outer {
+impl OuterHeaders {
     /// Headers from `local` to `remote`, both of one family, to UDP port `remote_port`. `next_hop` is the neighbour's
     /// hardware address, `None` while it is not known.
     ///
@@ -123,7 +123,7 @@ impl Outer {
         }
     }
 
-    /// Writes the headers of a UDP payload of `payload` octets to `room`, which has exactly [`Outer::len`].
+    /// Writes the headers of a UDP payload of `payload` octets to `room`, which has exactly [`OuterHeaders::len`].
     #[inline]
     pub fn write(&self, room: &mut [u8], payload: usize, source_port: u16, traffic_class: u8) {
         let udp_len = (payload + udp::LEN) as u16;
@@ -168,9 +168,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn outer(local: &str, remote: &str) -> Option<Outer> {
+    fn outer(local: &str, remote: &str) -> Option<OuterHeaders> {
         let [local, remote] = [local, remote].map(|text| text.parse().unwrap());
-        Outer::new(
+        OuterHeaders::new(
             Mac([2, 0, 0, 0, 0, 1]),
             Some(Mac([2, 0, 0, 0, 0, 2])),
             local,

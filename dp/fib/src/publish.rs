@@ -10,23 +10,23 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 
-use super::Tables;
+use super::Fib;
 
 /// The control thread's end.
 pub struct Publisher {
-    current: Arc<ArcSwap<Tables>>,
+    current: Arc<ArcSwap<Fib>>,
     /// Snapshots that workers may still hold.
-    retired: Vec<Arc<Tables>>,
+    retired: Vec<Arc<Fib>>,
 }
 
 /// A worker's end.
 pub struct Reader {
-    cache: Cache<Arc<ArcSwap<Tables>>, Arc<Tables>>,
+    cache: Cache<Arc<ArcSwap<Fib>>, Arc<Fib>>,
 }
 
 impl Publisher {
     /// Starts with these tables.
-    pub fn new(tables: Tables) -> Self {
+    pub fn new(tables: Fib) -> Self {
         Self {
             current: Arc::new(ArcSwap::from_pointee(tables)),
             retired: Vec::new(),
@@ -41,7 +41,7 @@ impl Publisher {
     }
 
     /// Makes these the tables of every batch that begins from now on.
-    pub fn publish(&mut self, tables: Tables) {
+    pub fn publish(&mut self, tables: Fib) {
         self.retired.push(self.current.swap(Arc::new(tables)));
         self.reclaim();
     }
@@ -61,7 +61,7 @@ impl Publisher {
 impl Reader {
     /// The newest tables. Call once a batch: it is also how the worker lets go of the last ones.
     #[inline]
-    pub fn tables(&mut self) -> &Tables {
+    pub fn tables(&mut self) -> &Fib {
         self.cache.load()
     }
 }
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn readers_see_whole_generations_in_order_and_the_publisher_frees() {
-        let mut publisher = Publisher::new(Tables::default());
+        let mut publisher = Publisher::new(Fib::default());
         let mut reader = publisher.reader();
         assert_eq!(reader.tables().generation, 0);
         let worker = std::thread::spawn({
@@ -88,9 +88,9 @@ mod tests {
             }
         });
         for generation in 1..=1000 {
-            publisher.publish(Tables {
+            publisher.publish(Fib {
                 generation,
-                ..Tables::default()
+                ..Fib::default()
             });
         }
         worker.join().unwrap();

@@ -8,7 +8,7 @@ use super::jobs::{Opened, Opening};
 use super::reason::{DropReason, Refused};
 use super::{Batch, Departure, Packet, Slot, Stage, State, at, link, oam, refuse};
 use twinseal_fib::traffic::{Tally, Traffic};
-use twinseal_fib::{Circuit, Tables};
+use twinseal_fib::{Circuit, Fib};
 use twinseal_wire::ecn;
 use twinseal_wire::ip::Dscp;
 use twinseal_wire::overlay::{CircuitHeader, OVERHEAD, PayloadType};
@@ -16,7 +16,7 @@ use twinseal_wire::overlay::{CircuitHeader, OVERHEAD, PayloadType};
 const HEADER: usize = size_of::<CircuitHeader>();
 
 /// Opens; afterwards the frame is the inner packet.
-pub(super) fn open(state: &mut State, tables: &Tables, batch: &mut Batch) {
+pub(super) fn open(state: &mut State, tables: &Fib, batch: &mut Batch) {
     let opened = {
         let mut opening = Opening::new();
         gather(tables, batch, &mut opening);
@@ -26,7 +26,7 @@ pub(super) fn open(state: &mut State, tables: &Tables, batch: &mut Batch) {
 }
 
 #[inline(never)]
-fn gather<'a>(tables: &'a Tables, batch: &'a mut Batch, opening: &mut Opening<'a>) {
+fn gather<'a>(tables: &'a Fib, batch: &'a mut Batch, opening: &mut Opening<'a>) {
     for (slot, packet) in at(batch, Stage::CircuitOpen) {
         let circuit = tables.circuit(packet.meta.from.circuit);
         if let Err(reason) = decapsulate(slot, circuit, &mut packet.frame, opening) {
@@ -36,7 +36,7 @@ fn gather<'a>(tables: &'a Tables, batch: &'a mut Batch, opening: &mut Opening<'a
 }
 
 #[inline(never)]
-fn accept_all(state: &mut State, tables: &Tables, batch: &mut Batch, opened: &Opened) {
+fn accept_all(state: &mut State, tables: &Fib, batch: &mut Batch, opened: &Opened) {
     let mut tally = Tally::new(state.worker, Traffic::received);
     for (slot, packet) in at(batch, Stage::CircuitOpen) {
         if opened.fresh(slot) {
@@ -115,7 +115,7 @@ fn accept<'t>(circuit: &'t Circuit, tally: &mut Tally<'t>, packet: &mut Packet) 
 /// Asks the processor for keys and replay windows, which a batch of one label needs not: first for where they are, then for
 /// them.
 #[inline(never)]
-pub(super) fn prefetch_receive(state: &State, tables: &Tables, batch: &mut Batch) {
+pub(super) fn prefetch_receive(state: &State, tables: &Fib, batch: &mut Batch) {
     for near in [true, false] {
         let mut last = None;
         for (_, packet) in at(batch, Stage::CircuitOpen) {
@@ -142,7 +142,7 @@ pub(super) fn prefetch_receive(state: &State, tables: &Tables, batch: &mut Batch
 
 /// As [`prefetch_receive`], for what packets are sealed with, which a batch of one destination needs not.
 #[inline(never)]
-pub(super) fn prefetch_transmit(state: &State, tables: &Tables, batch: &mut Batch) {
+pub(super) fn prefetch_transmit(state: &State, tables: &Fib, batch: &mut Batch) {
     let mut last = None;
     for (_, packet) in at(batch, Stage::CircuitEnter) {
         let to = packet.meta.to;
@@ -162,7 +162,7 @@ pub(super) fn prefetch_transmit(state: &State, tables: &Tables, batch: &mut Batc
 
 /// Makes room for the tag and puts the circuit header on; [`link::seal`](super::link::seal) seals.
 #[inline(never)]
-pub(super) fn enter(state: &State, tables: &Tables, batch: &mut Batch) {
+pub(super) fn enter(state: &State, tables: &Fib, batch: &mut Batch) {
     for (_, packet) in at(batch, Stage::CircuitEnter) {
         let Packet { frame, meta, .. } = packet;
         let circuit = meta.to.circuit.map(|circuit| tables.circuit(circuit));
@@ -179,7 +179,7 @@ pub(super) fn enter(state: &State, tables: &Tables, batch: &mut Batch) {
 /// Whether a circuit can take an inner packet of so many bytes, and its link what comes of it. It is asked as soon as the
 /// circuit is known, before any counter is taken, and nowhere else.
 #[inline(always)]
-pub(super) fn admit(tables: &Tables, circuit: &Circuit, len: usize) -> Result<(), Refused> {
+pub(super) fn admit(tables: &Fib, circuit: &Circuit, len: usize) -> Result<(), Refused> {
     let link = tables.link(circuit.link);
     link::admit(link, HEADER + len + TAG_LEN).map_err(|reason| Refused {
         reason,

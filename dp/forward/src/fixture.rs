@@ -20,9 +20,9 @@ use twinseal_fib::draft::Draft;
 use twinseal_fib::traffic::Traffic;
 use twinseal_fib::trie::burst::Root;
 use twinseal_fib::{
-    Circuit, CircuitIndex, LabelAction, Link, LinkIndex, LinkTransmit, NeighbourKey, Port,
-    PortIndex, PortRole, Receiver, Swap, Tables, Target, Via, ViaIndex, Vrf, VrfIndex,
-    outer::Outer,
+    Circuit, CircuitIndex, Fib, InboundSa, LabelAction, Link, LinkIndex, NeighbourKey, NextHop,
+    NextHopIndex, OutboundSa, Port, PortIndex, PortRole, Swap, Target, Vrf, VrfIndex,
+    outer::OuterHeaders,
 };
 use twinseal_wire::ethernet::Mac;
 use twinseal_wire::ip::Dscp;
@@ -61,7 +61,7 @@ pub struct Node {
     /// Its only worker's lanes.
     pub lanes: Lanes,
     /// Its tables: what its packets meet.
-    pub tables: Tables,
+    pub tables: Fib,
     draft: Draft,
     /// Its worker's packet memory.
     pub memory: Umem,
@@ -155,7 +155,7 @@ impl Path {
     ) -> Result<(Self, [Vec<State>; 3]), FixtureError> {
         let (mut a, further_a) = Node::new(1, workers)?;
         a.tables.links.push(Link {
-            transmit: Some(LinkTransmit {
+            transmit: Some(OutboundSa {
                 sa: Arc::new(Seal::FirstLink.seal_sa(provider, suite, a.lanes)?),
                 receiver: RECEIVER_AT_TRANSIT,
             }),
@@ -187,7 +187,7 @@ impl Path {
             [192, 0, 2, 1],
         ));
         transit.tables.links.push(Link {
-            transmit: Some(LinkTransmit {
+            transmit: Some(OutboundSa {
                 sa: Arc::new(Seal::SecondLink.seal_sa(provider, suite, transit.lanes)?),
                 receiver: RECEIVER_AT_B,
             }),
@@ -199,7 +199,7 @@ impl Path {
                 [198, 51, 100, 3],
             )
         });
-        let receiver = Receiver {
+        let receiver = InboundSa {
             link: LinkIndex(0),
             sa: Arc::new(Seal::FirstLink.open_sa(provider, suite)?),
         };
@@ -220,7 +220,7 @@ impl Path {
             [198, 51, 100, 3],
             [198, 51, 100, 2],
         ));
-        let receiver = Receiver {
+        let receiver = InboundSa {
             link: LinkIndex(0),
             sa: Arc::new(Seal::SecondLink.open_sa(provider, suite)?),
         };
@@ -232,13 +232,17 @@ impl Path {
         let mut far = circuit();
         far.receive[EPOCH as usize] = Some(Arc::new(Seal::Circuit.open_sa(provider, suite)?));
         b.tables.circuits.push(far);
-        let via = Via {
+        let via = NextHop {
             port: EDGE,
             address: None,
             neighbour: None,
         };
         b.tables.vias.set(0, via);
-        b.route([10, 2, 0, 0], "2001:db8:2::", Target::Via(ViaIndex(0)));
+        b.route(
+            [10, 2, 0, 0],
+            "2001:db8:2::",
+            Target::NextHop(NextHopIndex(0)),
+        );
         Ok((
             Self { a, transit, b },
             [further_a, further_transit, further_b],
@@ -269,7 +273,7 @@ impl Node {
                 since: 0,
             })
         };
-        let mut tables = Tables::default();
+        let mut tables = Fib::default();
         tables.ports = vec![
             port(EDGE, PortRole::Edge(VrfIndex(0))),
             port(WEST, PortRole::Underlay),
@@ -352,7 +356,7 @@ impl Node {
 fn link(port: PortIndex, source: Mac, peer: Mac, local: [u8; 4], remote: [u8; 4]) -> Link {
     Link {
         port,
-        outer: Outer::new(
+        outer: OuterHeaders::new(
             source,
             Some(peer),
             local.into(),

@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::reason::{DropReason, Refused};
 use super::told::Told;
 use super::{Arrival, Packet, State, flow};
-use twinseal_fib::{Tables, Target, Vrf, own};
+use twinseal_fib::{Fib, Target, Vrf, own};
 use twinseal_wire::ip;
 
 /// ICMP header and its second word.
@@ -40,7 +40,7 @@ const DUMMY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 /// Makes the packet into the error that its sender is to get, or says why not: `None` if none is due.
 pub(super) fn answer(
     state: &mut State,
-    tables: &Tables,
+    tables: &Fib,
     packet: &mut Packet,
     refused: Refused,
 ) -> Result<(), Option<Told>> {
@@ -76,7 +76,7 @@ fn is_told(reason: DropReason) -> bool {
 
 /// What an error comes from: an address of ours at the port that it leaves by, of the subnet that it goes to if there is
 /// one; else the VRF's.
-fn source(tables: &Tables, packet: &Packet, reason: DropReason) -> Option<IpAddr> {
+fn source(tables: &Fib, packet: &Packet, reason: DropReason) -> Option<IpAddr> {
     let vrf = &tables.vrfs[packet.meta.from.vrf.0];
     let data = packet.frame.data();
     let (from, to) = addresses(data)?;
@@ -88,7 +88,7 @@ fn source(tables: &Tables, packet: &Packet, reason: DropReason) -> Option<IpAddr
         Some(Target::Group(group)) => tables.groups[group.0].member(flow::of(data)),
         other => other,
     };
-    let Some(Target::Via(via)) = target else {
+    let Some(Target::NextHop(via)) = target else {
         return ours;
     };
     let via = &tables.vias[via.0];
@@ -102,7 +102,7 @@ fn source(tables: &Tables, packet: &Packet, reason: DropReason) -> Option<IpAddr
 }
 
 /// Whether a packet is for an address of ours.
-pub(super) fn is_for_us(tables: &Tables, packet: &Packet) -> bool {
+pub(super) fn is_for_us(tables: &Fib, packet: &Packet) -> bool {
     let vrf = &tables.vrfs[packet.meta.from.vrf.0];
     addresses(packet.frame.data())
         .is_some_and(|(_, to)| target(tables, vrf, to) == Some(Target::Own))
@@ -123,7 +123,7 @@ fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
 }
 
 /// Where a VRF's routes lead.
-fn target(tables: &Tables, vrf: &Vrf, to: IpAddr) -> Option<Target> {
+fn target(tables: &Fib, vrf: &Vrf, to: IpAddr) -> Option<Target> {
     Target::of(match to {
         IpAddr::V4(to) => tables.tries.lookup(&vrf.routes_v4, to.octets()),
         IpAddr::V6(to) => tables.tries.lookup(&vrf.routes_v6, to.octets()),
@@ -156,7 +156,7 @@ pub(super) fn echo(packet: &mut Packet) -> bool {
 }
 
 /// Whether the reply that a packet was made into may be sent now.
-pub(super) fn may_reply(state: &mut State, tables: &Tables, packet: &Packet) -> bool {
+pub(super) fn may_reply(state: &mut State, tables: &Fib, packet: &Packet) -> bool {
     let place = tables.vrfs[packet.meta.from.vrf.0].errors;
     place.is_some_and(|place| state.errors.echo(place))
 }

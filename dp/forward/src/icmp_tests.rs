@@ -10,7 +10,7 @@ use crate::fixture::{EDGE, Node, Path, WEST, host_frame_v4, host_frame_v6, host_
 use crate::reason::DropReason;
 use twinseal_fib::group::{Group, Member};
 use twinseal_fib::own::{Barred, Source};
-use twinseal_fib::{CircuitIndex, GroupIndex, Target, Via, ViaIndex, VrfIndex};
+use twinseal_fib::{CircuitIndex, GroupIndex, NextHop, NextHopIndex, Target, VrfIndex};
 use twinseal_wire::ip::{self, checksum};
 
 const OWN_V4: [u8; 4] = [10, 9, 0, 1];
@@ -21,7 +21,7 @@ fn path() -> Path {
     let mut path = Path::new(provider(DEFAULT_PROVIDER).unwrap(), Suite::Aes256Gcm).unwrap();
     for node in [&mut path.a, &mut path.b] {
         node.state.errors = Budgets::of(100);
-        let via = Via {
+        let via = NextHop {
             port: EDGE,
             address: None,
             neighbour: None,
@@ -29,7 +29,7 @@ fn path() -> Path {
         node.tables.vias.set(0, via);
         node.tables.vrfs[0].barred = Barred::new([OWN_V4.into(), OWN_V6.into()]);
         node.write(|draft| {
-            let host = Target::Via(ViaIndex(0));
+            let host = Target::NextHop(NextHopIndex(0));
             draft.set_route(VrfIndex(0), [10, 1, 0, 0], 16, host);
             draft.set_route(VrfIndex(0), host_v6(1).octets(), 48, host);
             draft.set_route(VrfIndex(0), OWN_V4, 32, Target::Own);

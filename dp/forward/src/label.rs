@@ -9,11 +9,11 @@ use super::lookups::{Found, Lookups};
 use super::reason::DropReason;
 use super::{Account, Batch, Packet, Stage, State, at, circuit, oam};
 use twinseal_fib::trie::Number;
-use twinseal_fib::{Circuit, LabelAction, Swap, Tables, hash};
+use twinseal_fib::{Circuit, Fib, LabelAction, Swap, hash};
 use twinseal_wire::ecn;
 use twinseal_wire::overlay::CircuitHeader;
 
-pub(super) fn follow(state: &mut State, tables: &Tables, batch: &mut Batch) {
+pub(super) fn follow(state: &mut State, tables: &Fib, batch: &mut Batch) {
     let found = look_up(tables, batch);
     tables.prefetch_swaps(found.distinct());
     let many = found.distinct().len() > 1;
@@ -25,7 +25,7 @@ pub(super) fn follow(state: &mut State, tables: &Tables, batch: &mut Batch) {
 
 /// Looks for what the links know of the labels.
 #[inline(never)]
-fn look_up(tables: &Tables, batch: &mut Batch) -> Found {
+fn look_up(tables: &Fib, batch: &mut Batch) -> Found {
     let mut lookups = Lookups::new();
     let mut links = Links::of(tables);
     for (slot, packet) in at(batch, Stage::Label) {
@@ -39,7 +39,7 @@ fn look_up(tables: &Tables, batch: &mut Batch) -> Found {
 }
 
 #[inline(never)]
-fn act_all(state: &mut State, tables: &Tables, batch: &mut Batch, found: &Found, many: bool) {
+fn act_all(state: &mut State, tables: &Fib, batch: &mut Batch, found: &Found, many: bool) {
     let mut links = Links::of(tables);
     for (slot, packet) in at(batch, Stage::Label) {
         let action = tables.label_action(found.of(slot));
@@ -58,7 +58,7 @@ fn act_all(state: &mut State, tables: &Tables, batch: &mut Batch, found: &Found,
 
 /// Asks the processor for what opening reads of the circuit's entry.
 #[inline]
-fn prefetch_circuit(tables: &Tables, packet: &Packet) {
+fn prefetch_circuit(tables: &Fib, packet: &Packet) {
     if let Ok((header, _)) = CircuitHeader::ref_from_prefix(packet.frame.data()) {
         let epoch = usize::from(header.epoch_low());
         let key = offset_of!(Circuit, receive) + epoch * size_of::<usize>();

@@ -46,7 +46,7 @@ use echoes::Echoes;
 use offloads::Offloads;
 use punt::{PuntKind, Punts};
 use reason::{DropReason, Drops};
-use twinseal_fib::{CircuitIndex, LinkIndex, NeighbourKey, PortIndex, Tables, VrfIndex, hash};
+use twinseal_fib::{CircuitIndex, Fib, LinkIndex, NeighbourKey, PortIndex, VrfIndex, hash};
 
 /// The most packets in a batch.
 pub const BATCH: usize = 64;
@@ -299,12 +299,12 @@ fn refuse(disposition: &mut Disposition, stage: &mut Stage, reason: DropReason) 
 /// not interested.
 pub trait Probe {
     /// The batch has passed [`STAGES`]`[stage]`.
-    fn passed(&mut self, stage: usize, tables: &Tables, batch: &Batch);
+    fn passed(&mut self, stage: usize, tables: &Fib, batch: &Batch);
 }
 
 impl Probe for () {
     #[inline]
-    fn passed(&mut self, _stage: usize, _tables: &Tables, _batch: &Batch) {}
+    fn passed(&mut self, _stage: usize, _tables: &Fib, _batch: &Batch) {}
 }
 
 /// The names of the stages, in a packet's order. Each opens or seals all of its packets with one call.
@@ -320,18 +320,13 @@ pub const STAGES: [&str; Stage::Done as usize] = [
 
 /// Runs a batch through all stages. Afterwards each packet is to be sent, held or dropped, and drops are counted. All
 /// packets of a batch came in by one port.
-pub fn process(state: &mut State, tables: &Tables, batch: &mut Batch) {
+pub fn process(state: &mut State, tables: &Fib, batch: &mut Batch) {
     process_probed(state, tables, batch, &mut ());
 }
 
 /// As [`process`]; `probe` is told of the stages that any packet of the batch went through.
 #[inline]
-pub fn process_probed(
-    state: &mut State,
-    tables: &Tables,
-    batch: &mut Batch,
-    probe: &mut impl Probe,
-) {
+pub fn process_probed(state: &mut State, tables: &Fib, batch: &mut Batch, probe: &mut impl Probe) {
     debug_assert!(batch.windows(2).all(|pair| pair[0].port == pair[1].port));
     state.waiting.clear();
     parse::parse(state, tables, batch);
@@ -368,7 +363,7 @@ pub fn process_probed(
 
 /// Counts a drop: for the worker, and for the link or circuit on whose account it is.
 #[cold]
-fn count_drop(state: &State, tables: &Tables, meta: &Meta, reason: DropReason) {
+fn count_drop(state: &State, tables: &Fib, meta: &Meta, reason: DropReason) {
     state.drops.count(reason, 1);
     let link = |link| Some(&tables.link(link).traffic);
     let circuit = |circuit| Some(&tables.circuit(circuit).traffic);

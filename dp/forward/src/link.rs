@@ -10,14 +10,14 @@ use super::reason::DropReason;
 use super::{Account, Batch, Departure, Meta, Packet, Slot, Stage, State, at, circuit, refuse};
 use twinseal_fib::traffic::{Tally, Traffic};
 use twinseal_fib::trie::Number;
-use twinseal_fib::{Link, LinkIndex, Receiver, Tables};
+use twinseal_fib::{Fib, InboundSa, Link, LinkIndex};
 use twinseal_wire::ethernet;
 use twinseal_wire::overlay::{LinkHeader, SOURCE_PORT_BASE, SOURCE_PORTS, TYPE_DATA};
 
 const HEADER: usize = size_of::<LinkHeader>();
 
 /// Opens; afterwards the frame begins with the circuit header and ends with the circuit tag.
-pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
+pub(super) fn open(state: &State, tables: &Fib, batch: &mut Batch) {
     let receivers = find_receivers(tables, batch);
     let opened = {
         let mut opening = Opening::new();
@@ -29,7 +29,7 @@ pub(super) fn open(state: &State, tables: &Tables, batch: &mut Batch) {
 
 /// Reads the link headers and looks for the keys that they name.
 #[inline(never)]
-fn find_receivers(tables: &Tables, batch: &mut Batch) -> Found {
+fn find_receivers(tables: &Fib, batch: &mut Batch) -> Found {
     let mut lookups = Lookups::new();
     for (slot, packet) in at(batch, Stage::LinkOpen) {
         match LinkHeader::ref_from_prefix(packet.frame.data()) {
@@ -49,7 +49,7 @@ fn find_receivers(tables: &Tables, batch: &mut Batch) -> Found {
 #[inline(never)]
 fn gather<'a>(
     state: &State,
-    tables: &'a Tables,
+    tables: &'a Fib,
     batch: &'a mut Batch,
     receivers: &Found,
     opening: &mut Opening<'a>,
@@ -79,7 +79,7 @@ fn note_unknown(state: &State, frame: &Frame) {
 #[inline]
 fn decapsulate<'a, 't: 'a>(
     slot: Slot,
-    receiver: Option<&'t Receiver>,
+    receiver: Option<&'t InboundSa>,
     meta: &mut Meta,
     frame: &'a mut Frame,
     opening: &mut Opening<'a>,
@@ -111,7 +111,7 @@ fn stale(said: Replay) -> DropReason {
 
 /// Takes headers and tags off packets that nobody sent before.
 #[inline(never)]
-fn accept(state: &State, tables: &Tables, batch: &mut Batch, opened: &Opened) {
+fn accept(state: &State, tables: &Fib, batch: &mut Batch, opened: &Opened) {
     let mut links = Links::of(tables);
     let mut tally = Tally::new(state.worker, Traffic::received);
     for (slot, packet) in at(batch, Stage::LinkOpen) {
@@ -132,13 +132,13 @@ fn accept(state: &State, tables: &Tables, batch: &mut Batch, opened: &Opened) {
 
 /// The links of packets in turn: that of the packet before, which most have in common, is at hand.
 pub(super) struct Links<'t> {
-    tables: &'t Tables,
+    tables: &'t Fib,
     last: Option<(LinkIndex, &'t Link)>,
 }
 
 impl<'t> Links<'t> {
     #[inline]
-    pub(super) fn of(tables: &'t Tables) -> Self {
+    pub(super) fn of(tables: &'t Fib) -> Self {
         Self { tables, last: None }
     }
 
@@ -172,7 +172,7 @@ pub(super) fn admit(link: &Link, len: usize) -> Result<(), DropReason> {
 }
 
 /// Seals what begins with a circuit header, for the circuit too if it enters one here, and puts the outer headers on.
-pub(super) fn seal(state: &State, tables: &Tables, batch: &mut Batch) {
+pub(super) fn seal(state: &State, tables: &Fib, batch: &mut Batch) {
     let sealed = {
         let mut sealing = Sealing::new();
         gather_to_seal(state, tables, batch, &mut sealing);
@@ -184,7 +184,7 @@ pub(super) fn seal(state: &State, tables: &Tables, batch: &mut Batch) {
 #[inline(never)]
 fn gather_to_seal<'a>(
     state: &State,
-    tables: &'a Tables,
+    tables: &'a Fib,
     batch: &'a mut Batch,
     sealing: &mut Sealing<'a>,
 ) {
@@ -209,7 +209,7 @@ fn gather_to_seal<'a>(
 
 /// Sends packets by their links.
 #[inline(never)]
-fn leave(state: &State, tables: &Tables, batch: &mut Batch, sealed: &Sealed) {
+fn leave(state: &State, tables: &Fib, batch: &mut Batch, sealed: &Sealed) {
     let mut circuits = Tally::new(state.worker, Traffic::sent);
     let mut sent = Tally::new(state.worker, Traffic::sent);
     let mut links = Links::of(tables);

@@ -13,7 +13,7 @@ use super::punt::PuntKind;
 use super::reason::DropReason;
 use super::{Account, Disposition, Packet, Stage, State, circuit, link};
 use twinseal_fib::traffic::Traffic;
-use twinseal_fib::{CircuitIndex, LinkIndex, Tables, hash};
+use twinseal_fib::{CircuitIndex, Fib, LinkIndex, hash};
 use twinseal_wire::ip::Dscp;
 use twinseal_wire::oam::{ECHO_REPLY, ECHO_REQUEST, Echo, LINK_LABEL};
 use twinseal_wire::overlay::{CircuitHeader, PayloadType};
@@ -28,13 +28,13 @@ enum Message {
 
 /// A packet whose label its link does not know; it is the link's own, or dropped.
 #[cold]
-pub(super) fn of_link(state: &mut State, tables: &Tables, packet: &mut Packet) {
+pub(super) fn of_link(state: &mut State, tables: &Fib, packet: &mut Packet) {
     if let Err(reason) = from_link(state, tables, packet) {
         packet.drop(reason);
     }
 }
 
-fn from_link(state: &mut State, tables: &Tables, packet: &mut Packet) -> Result<(), DropReason> {
+fn from_link(state: &mut State, tables: &Fib, packet: &mut Packet) -> Result<(), DropReason> {
     let index = packet.meta.from.link;
     let Ok((header, _)) = CircuitHeader::ref_from_prefix(packet.frame.data()) else {
         return Err(DropReason::Truncated);
@@ -69,13 +69,13 @@ pub(super) fn is_oam(header: &CircuitHeader) -> bool {
 
 /// A packet out of a circuit that is not of the IP version that it claims; it is the circuit's own, or dropped.
 #[cold]
-pub(super) fn of_circuit(state: &mut State, tables: &Tables, packet: &mut Packet) {
+pub(super) fn of_circuit(state: &mut State, tables: &Fib, packet: &mut Packet) {
     if let Err(reason) = from_circuit(state, tables, packet) {
         packet.drop(reason);
     }
 }
 
-fn from_circuit(state: &mut State, tables: &Tables, packet: &mut Packet) -> Result<(), DropReason> {
+fn from_circuit(state: &mut State, tables: &Fib, packet: &mut Packet) -> Result<(), DropReason> {
     let index = packet.meta.from.circuit;
     let header = CircuitHeader::ref_from_prefix(packet.frame.data());
     let lane = match header {
@@ -151,7 +151,7 @@ fn punt(state: &mut State, packet: &mut Packet) -> Result<(), DropReason> {
 
 /// Has a message leave by a link as the link's own.
 pub(super) fn into_link(
-    tables: &Tables,
+    tables: &Fib,
     packet: &mut Packet,
     index: LinkIndex,
 ) -> Result<(), DropReason> {
@@ -177,7 +177,7 @@ pub(super) fn into_link(
 /// carried.
 pub(super) fn into_circuit(
     state: &State,
-    tables: &Tables,
+    tables: &Fib,
     packet: &mut Packet,
     index: CircuitIndex,
 ) -> Result<(), DropReason> {

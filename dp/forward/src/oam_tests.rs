@@ -9,7 +9,7 @@ use crate::trace::Tracer;
 use crate::{Batch, process, process_probed};
 use twinseal_crypto::{DEFAULT_PROVIDER, Suite, provider};
 use twinseal_fib::traffic::ANSWERS;
-use twinseal_fib::{LabelAction, LinkTransmit, PortIndex, Receiver, Swap};
+use twinseal_fib::{InboundSa, LabelAction, OutboundSa, PortIndex, Swap};
 use twinseal_wire::oam::ECHO_LEN;
 
 /// Of the links back, and the circuit's label on them.
@@ -25,12 +25,12 @@ fn path() -> Path {
     let seal = |of: Seal, node: &Node| Arc::new(of.seal_sa(provider, suite, node.lanes).unwrap());
     let open = |of: Seal| Arc::new(of.open_sa(provider, suite).unwrap());
     let back = |of: Seal, node: &Node, receiver| {
-        Some(LinkTransmit {
+        Some(OutboundSa {
             sa: seal(of, node),
             receiver,
         })
     };
-    let receiver = |link, of| Receiver {
+    let receiver = |link, of| InboundSa {
         link: LinkIndex(link),
         sa: open(of),
     };

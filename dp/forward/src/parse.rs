@@ -6,10 +6,10 @@ use zerocopy::FromBytes;
 
 use super::reason::DropReason;
 use super::{Batch, Packet, Stage, State, offloads};
-use twinseal_fib::{Port, PortRole, Tables};
+use twinseal_fib::{Fib, Port, PortRole};
 use twinseal_wire::{ethernet, ip, overlay, udp};
 
-pub(super) fn parse(state: &mut State, tables: &Tables, batch: &mut Batch) {
+pub(super) fn parse(state: &mut State, tables: &Fib, batch: &mut Batch) {
     let port = batch.first().and_then(|packet| tables.port(packet.port));
     prefetch(port, batch);
     for packet in batch.iter_mut() {
@@ -38,7 +38,7 @@ fn prefetch(port: Option<&Port>, batch: &Batch) {
 }
 
 #[inline]
-fn parse_one(tables: &Tables, packet: &mut Packet) -> Result<(), DropReason> {
+fn parse_one(tables: &Fib, packet: &mut Packet) -> Result<(), DropReason> {
     let port = tables.port(packet.port).ok_or(DropReason::UnknownPort)?;
     let (header, rest) = ethernet::Header::ref_from_prefix(packet.frame.data())
         .map_err(|_| DropReason::Truncated)?;

@@ -7,7 +7,7 @@
 use super::echoes::Counted;
 use super::reason::DropReason;
 use super::{Batch, Packet, Stage, State, count_drop, link, oam, waiting};
-use twinseal_fib::{CircuitIndex, LinkIndex, PortIndex, Tables, hash};
+use twinseal_fib::{CircuitIndex, Fib, LinkIndex, PortIndex, hash};
 use twinseal_wire::oam::Echo;
 use twinseal_xsk::Frame;
 
@@ -86,7 +86,7 @@ impl Packet {
 /// room for them in the batch, which is empty.
 pub fn inject(
     state: &mut State,
-    tables: &Tables,
+    tables: &Fib,
     injected: impl IntoIterator<Item = (Frame, Towards)>,
     batch: &mut Batch,
 ) {

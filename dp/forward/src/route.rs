@@ -12,7 +12,7 @@ use super::{
 use twinseal_fib::neighbour::Neighbour;
 use twinseal_fib::own::Barred;
 use twinseal_fib::trie::{Leaf, NO_ROUTE};
-use twinseal_fib::{CircuitIndex, NeighbourKey, PortIndex, PortRole, Tables, Target, Via};
+use twinseal_fib::{CircuitIndex, Fib, NeighbourKey, NextHop, PortIndex, PortRole, Target};
 use twinseal_wire::ip::Mapped;
 use twinseal_wire::{ecn, ethernet, ip};
 
@@ -40,7 +40,7 @@ impl Version {
     }
 }
 
-pub(super) fn forward(state: &mut State, tables: &Tables, batch: &mut Batch) {
+pub(super) fn forward(state: &mut State, tables: &Fib, batch: &mut Batch) {
     let (v4, v6) = look_up(state, tables, batch);
     tables.prefetch_targets(v4.distinct());
     tables.prefetch_targets(v6.distinct());
@@ -52,7 +52,7 @@ pub(super) fn forward(state: &mut State, tables: &Tables, batch: &mut Batch) {
 
 /// Checks the headers, and looks for routes.
 #[inline(never)]
-fn look_up(state: &mut State, tables: &Tables, batch: &mut Batch) -> (Found, Found) {
+fn look_up(state: &mut State, tables: &Fib, batch: &mut Batch) -> (Found, Found) {
     let (mut v4, mut v6) = (Lookups::new(), Lookups::new());
     for (slot, packet) in at(batch, Stage::Route) {
         let vrf = &tables.vrfs[packet.meta.from.vrf.0];
@@ -67,7 +67,7 @@ fn look_up(state: &mut State, tables: &Tables, batch: &mut Batch) -> (Found, Fou
 
 /// Sends packets where their routes lead.
 #[inline(never)]
-fn follow(state: &mut State, tables: &Tables, batch: &mut Batch, v4: &Found, v6: &Found) {
+fn follow(state: &mut State, tables: &Fib, batch: &mut Batch, v4: &Found, v6: &Found) {
     let mut recent: Option<Recent> = None;
     let mut last = NO_ROUTE;
     for (slot, packet) in at(batch, Stage::Route) {
@@ -106,8 +106,8 @@ struct Recent {
 impl Recent {
     /// Of a packet whose route was followed; `None` if it was not delivered, or by a group.
     #[inline(never)]
-    fn new(tables: &Tables, packet: &Packet, version: Version, leaf: Leaf) -> Option<Self> {
-        let Some(Target::Via(via)) = Target::of(leaf) else {
+    fn new(tables: &Fib, packet: &Packet, version: Version, leaf: Leaf) -> Option<Self> {
+        let Some(Target::NextHop(via)) = Target::of(leaf) else {
             return None;
         };
         let Disposition::Send(port) = packet.disposition else {
@@ -146,7 +146,7 @@ impl Recent {
 
 /// The sender of a packet that goes no further hears of it where ICMP provides for that; the drop counts either way.
 #[cold]
-fn answer(state: &mut State, tables: &Tables, packet: &mut Packet, refused: Refused) {
+fn answer(state: &mut State, tables: &Fib, packet: &mut Packet, refused: Refused) {
     // The answer goes its own way, maybe into another circuit; what it answers stays on its account.
     let meta = packet.meta;
     // Where a packet ends it takes no hop off.
@@ -189,13 +189,13 @@ fn answer(state: &mut State, tables: &Tables, packet: &mut Packet, refused: Refu
 
 /// Whether a packet came from the host itself, by a TAP: its addresses are ours.
 #[cold]
-fn is_of_the_host(tables: &Tables, port: PortIndex) -> bool {
+fn is_of_the_host(tables: &Fib, port: PortIndex) -> bool {
     let port = tables.port(port);
     port.is_some_and(|it| it.peer.is_some() && matches!(it.role, PortRole::Edge(_)))
 }
 
 /// Follows the route of a packet of our own.
-fn route(state: &mut State, tables: &Tables, packet: &mut Packet) -> Result<(), Refused> {
+fn route(state: &mut State, tables: &Fib, packet: &mut Packet) -> Result<(), Refused> {
     let vrf = &tables.vrfs[packet.meta.from.vrf.0];
     let leaf = match check(packet, None)? {
         Destination::V4(address) => tables.tries.lookup(&vrf.routes_v4, address),
@@ -205,7 +205,7 @@ fn route(state: &mut State, tables: &Tables, packet: &mut Packet) -> Result<(), 
 }
 
 /// Of a packet that is passed on: the tables, and whom it must not come from. `None` for one of our own.
-type Transit<'t> = Option<(&'t Tables, &'t Barred)>;
+type Transit<'t> = Option<(&'t Fib, &'t Barred)>;
 
 /// Checks the IP header, cuts off what is not the packet, and takes a hop off if it is in transit.
 // All of it is inlined where it is hot: left to itself the compiler does so nowhere, because of the cold caller.
@@ -316,7 +316,7 @@ fn check_v6(packet: &mut Packet, transit: Transit<'_>) -> Result<Destination, Re
 #[inline(always)]
 fn resolve(
     state: &mut State,
-    tables: &Tables,
+    tables: &Fib,
     packet: &mut Packet,
     version: Version,
     leaf: Leaf,
@@ -330,7 +330,7 @@ fn resolve(
     };
     match target {
         Some(Target::Circuit(circuit)) => enter(tables, packet, circuit),
-        Some(Target::Via(via)) => {
+        Some(Target::NextHop(via)) => {
             let via = &tables.vias[via.0];
             deliver(state, tables, packet, version, via)
         }
@@ -344,7 +344,7 @@ fn resolve(
 
 /// Into a circuit, if that and its link can take the packet.
 #[inline(always)]
-fn enter(tables: &Tables, packet: &mut Packet, circuit: CircuitIndex) -> Result<(), Refused> {
+fn enter(tables: &Fib, packet: &mut Packet, circuit: CircuitIndex) -> Result<(), Refused> {
     packet.meta.to.circuit = Some(circuit);
     packet.meta.account = Account::ToCircuit;
     let circuit = tables.circuit(circuit);
@@ -362,10 +362,10 @@ fn enter(tables: &Tables, packet: &mut Packet, circuit: CircuitIndex) -> Result<
 #[inline(always)]
 fn deliver(
     state: &mut State,
-    tables: &Tables,
+    tables: &Fib,
     packet: &mut Packet,
     version: Version,
-    via: &Via,
+    via: &NextHop,
 ) -> Result<(), Refused> {
     let port = tables.port(via.port).ok_or(DropReason::PortGone)?;
     if packet.frame.len() > usize::from(port.mtu) {

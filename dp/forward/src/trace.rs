@@ -7,10 +7,10 @@ use zerocopy::FromBytes;
 use super::reason::DropReason;
 use super::{Account, BATCH, Batch, Disposition, Packet, Probe, Stage, flow};
 use twinseal_fib::trie::{NO_ROUTE, Number};
-use twinseal_fib::{CircuitIndex, GroupIndex, LinkIndex, PortIndex, Tables, Target, VrfIndex};
-use twinseal_wire::brief::Brief;
+use twinseal_fib::{CircuitIndex, Fib, GroupIndex, LinkIndex, PortIndex, Target, VrfIndex};
 use twinseal_wire::checksum::{self, State};
 use twinseal_wire::ethernet;
+use twinseal_wire::flow_key::FlowKey;
 use twinseal_wire::overlay::{CircuitHeader, LinkHeader};
 
 /// The way of one packet. Indices are of the tables that it was processed with.
@@ -27,13 +27,13 @@ pub struct Trace {
     /// The stages that it went through: bit n is [`STAGES`](super::STAGES)`[n]`. The last is the one that decided.
     pub stages: u8,
     /// What it came out of.
-    pub from: Passage,
+    pub from: Segment,
     /// What it went into.
-    pub into: Passage,
+    pub into: Segment,
     /// Where it was routed.
     pub vrf: Option<VrfIndex>,
     /// The inner packet, if this node saw it.
-    pub packet: Option<Brief>,
+    pub packet: Option<FlowKey>,
     /// Its transport checksum as it came to be routed.
     pub checksum: Checksum,
     /// What became of it.
@@ -57,7 +57,7 @@ pub enum Checksum {
 
 /// A link, and a circuit in it, as far as the packet's headers told.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Passage {
+pub struct Segment {
     /// The link.
     pub link: Option<LinkIndex>,
     /// The receiver index, lane and epoch of its seal.
@@ -86,8 +86,8 @@ impl Tracer {
             received: packet.frame.len(),
             sent: 0,
             stages: 0,
-            from: Passage::default(),
-            into: Passage::default(),
+            from: Segment::default(),
+            into: Segment::default(),
             vrf: None,
             packet: None,
             checksum: Checksum::Is(State::None),
@@ -112,7 +112,7 @@ impl Tracer {
 }
 
 impl Probe for Tracer {
-    fn passed(&mut self, stage: usize, tables: &Tables, batch: &Batch) {
+    fn passed(&mut self, stage: usize, tables: &Fib, batch: &Batch) {
         for (trace, packet) in self.traces.iter_mut().zip(batch) {
             if trace.next as usize == stage {
                 trace.generation = tables.generation;
@@ -126,7 +126,7 @@ impl Probe for Tracer {
 
 impl Trace {
     /// Looks at a packet that has passed the stage `next`.
-    fn look(&mut self, tables: &Tables, packet: &Packet) {
+    fn look(&mut self, tables: &Fib, packet: &Packet) {
         let (data, meta) = (packet.frame.data(), &packet.meta);
         match (self.next, packet.stage) {
             (Stage::Parse, Stage::LinkOpen) => {
@@ -156,7 +156,7 @@ impl Trace {
             }
             (Stage::Parse | Stage::CircuitOpen, Stage::Route) => {
                 self.vrf = Some(meta.from.vrf);
-                self.packet = Brief::of_packet(data);
+                self.packet = FlowKey::of_packet(data);
                 self.checksum = match (self.next, self.came, checksum::state(data)) {
                     (Stage::Parse, State::Unfinished, State::Right) => Checksum::Finished,
                     (_, _, state) => Checksum::Is(state),
@@ -210,12 +210,8 @@ fn label(data: &[u8]) -> Option<u32> {
 
 /// Where an inner packet would be routed: the group that its route leads to, if it does, and the next hop. Nothing is
 /// counted or changed.
-pub fn route(
-    tables: &Tables,
-    vrf: VrfIndex,
-    packet: &[u8],
-) -> (Option<GroupIndex>, Option<Target>) {
-    let (Some(vrf), Some(brief)) = (tables.vrfs.get(vrf.0), Brief::of_packet(packet)) else {
+pub fn route(tables: &Fib, vrf: VrfIndex, packet: &[u8]) -> (Option<GroupIndex>, Option<Target>) {
+    let (Some(vrf), Some(brief)) = (tables.vrfs.get(vrf.0), FlowKey::of_packet(packet)) else {
         return (None, None);
     };
     let leaf = match brief.destination {
@@ -237,7 +233,7 @@ mod tests {
     use crate::fixture::{EAST, EDGE, Node, Path, WEST, host_frame_v4, host_frame_v6};
     use crate::{Budgets, STAGES, process_probed};
     use twinseal_crypto::{DEFAULT_PROVIDER, Suite, provider};
-    use twinseal_fib::{Via, ViaIndex};
+    use twinseal_fib::{NextHop, NextHopIndex};
 
     fn path() -> Path {
         Path::new(provider(DEFAULT_PROVIDER).unwrap(), Suite::Aes256Gcm).unwrap()
@@ -262,13 +258,13 @@ mod tests {
     fn every_hop_of_a_path_is_told() {
         let mut path = path();
         for frame in [host_frame_v4(100, 7), host_frame_v6(100, 7)] {
-            let brief = Brief::of_frame(&frame);
+            let brief = FlowKey::of_frame(&frame);
             let (in_a, outer) = trace(&mut path.a, EDGE, &frame);
             assert_eq!(
                 stages(&in_a),
                 ["parse", "route", "circuit_enter", "link_seal"]
             );
-            assert_eq!(in_a.from, Passage::default());
+            assert_eq!(in_a.from, Segment::default());
             assert_eq!((in_a.packet, in_a.vrf), (brief, Some(VrfIndex(0))));
             assert_eq!(in_a.disposition, Disposition::Send(WEST));
             assert_eq!((in_a.received, in_a.sent), (frame.len(), outer.len()));
@@ -358,18 +354,23 @@ mod tests {
         last_hop[ethernet::LEN + 10..ethernet::LEN + 12].copy_from_slice(&sum.to_be_bytes());
         path.a.state.errors = Budgets::of(1);
         // The way back to the host.
-        let via = Via {
+        let via = NextHop {
             port: EDGE,
             address: None,
             neighbour: None,
         };
         path.a.tables.vias.set(0, via);
         path.a.write(|draft| {
-            draft.set_route(VrfIndex(0), [10, 1, 0, 0], 16, Target::Via(ViaIndex(0)));
+            draft.set_route(
+                VrfIndex(0),
+                [10, 1, 0, 0],
+                16,
+                Target::NextHop(NextHopIndex(0)),
+            );
         });
         let (answered, _) = trace(&mut path.a, EDGE, &last_hop);
         assert_eq!(answered.answered, Some(DropReason::TtlExpired));
-        assert_eq!(answered.packet, Brief::of_frame(&last_hop));
+        assert_eq!(answered.packet, FlowKey::of_frame(&last_hop));
         let (unanswered, _) = trace(&mut path.a, EDGE, &last_hop);
         let reason = DropReason::TtlExpired;
         assert_eq!(

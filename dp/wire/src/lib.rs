@@ -4,12 +4,12 @@
 
 #![forbid(unsafe_code)]
 
-pub mod brief;
 pub mod checksum;
 pub mod ecn;
 pub mod ethernet;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
+pub mod flow_key;
 pub mod ip;
 pub mod oam;
 pub mod overlay;

@@ -15,7 +15,7 @@ use twinseal_access::AccessConfig;
 use twinseal_base::mistake::{Mistake, Source, lines};
 use twinseal_model::state::Limits;
 use twinseal_node::events::file::EventsConfig;
-use twinseal_node::lines::Output;
+use twinseal_node::jsonl::Output;
 use twinseal_node::usage::UsageConfig;
 use twinseal_runtime::workers::PoolConfig;
 

@@ -9,7 +9,7 @@ use crate::config::file::Check;
 use twinseal_model::json;
 use twinseal_node::events::DEFAULT_RING;
 use twinseal_node::events::file::EventsConfig;
-use twinseal_node::lines::Output;
+use twinseal_node::jsonl::Output;
 use twinseal_node::usage::UsageConfig;
 
 /// Events that may be kept in memory: each takes some hundred octets.

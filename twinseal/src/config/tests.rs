@@ -134,7 +134,7 @@ keep_days = 7
     assert!(config.allow_core_dumps);
     let events = config.events;
     assert_eq!((events.ring, events.kinds.len()), (100, 2));
-    let output = twinseal_node::lines::Output::File {
+    let output = twinseal_node::jsonl::Output::File {
         path: "/var/log/twinseal.json".into(),
         max_bytes: 0,
         keep: 2,

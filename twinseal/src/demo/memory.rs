@@ -19,7 +19,7 @@ use twinseal_lab::traffic::{Load, Outlet, Payload, Tally, now_ns};
 use twinseal_xsk::HugePages;
 
 use twinseal_node::events::file::EventsConfig;
-use twinseal_node::lines::Reopen;
+use twinseal_node::jsonl::Reopen;
 use twinseal_node::usage::UsageConfig;
 use twinseal_runtime::ports::memory::{End, EndQueue};
 use twinseal_runtime::workers::{DEFAULT_SLICE, Idle, PoolConfig};

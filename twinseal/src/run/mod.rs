@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::config::Config;
 use twinseal_access::Access;
 use twinseal_base::{forbid_dumps, signals};
-use twinseal_node::lines::Reopen;
+use twinseal_node::jsonl::Reopen;
 use twinseal_server::{NodeConfig, SocketConfig};
 
 /// Options of `twinseal run`.

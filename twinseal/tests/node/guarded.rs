@@ -16,7 +16,7 @@ use twinseal_access::names::NameRule;
 use twinseal_access::{Access, AccessConfig, Limits, Role, TlsConfig};
 use twinseal_api::v1::control_client::ControlClient;
 use twinseal_api::v1::{self, item::Item};
-use twinseal_node::lines::Output;
+use twinseal_node::jsonl::Output;
 use twinseal_server::{NodeConfig, SocketConfig};
 
 use super::{Node, apply, config, connect};

@@ -13,7 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 use twinseal_api::v1::control_client::ControlClient;
 use twinseal_api::v1::{self, change::Change, item::Item};
 use twinseal_node::events::file::EventsConfig;
-use twinseal_node::lines::Reopen;
+use twinseal_node::jsonl::Reopen;
 use twinseal_node::usage::UsageConfig;
 use twinseal_runtime::ports::memory::{End, EndQueue as Wire};
 use twinseal_runtime::workers::{DEFAULT_SLICE, Idle, PoolConfig};

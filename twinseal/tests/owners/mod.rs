@@ -3,7 +3,7 @@
 use tempfile::TempDir;
 use twinseal_api::v1::{self, RefusalCode, change::Change, event::Event as Kind, item::Item};
 
-use twinseal_node::lines::Output;
+use twinseal_node::jsonl::Output;
 use twinseal_server::NodeConfig;
 
 use super::node::*;

@@ -13,7 +13,7 @@ use twinseal_crypto::{
     self as crypto, Context, Direction, LaneOwner, Lanes, Layer, MAX_COUNTER, MAX_LANES, OpenSa,
     Provider, Replay, SealSa, Secret, TAG_LEN, providers,
 };
-use twinseal_fib::outer::Outer;
+use twinseal_fib::outer::OuterHeaders;
 use twinseal_wire::ethernet::Mac;
 use twinseal_wire::oam::{ECHO_REPLY, Echo, LINK_LABEL};
 use twinseal_wire::overlay::{CircuitHeader, DEFAULT_PORT, LinkHeader, PayloadType, TYPE_DATA};
@@ -140,9 +140,10 @@ impl Vector {
         }
     }
 
-    fn outer(&self) -> Outer {
+    fn outer(&self) -> OuterHeaders {
         let (source, destination) = (self.outer_src, self.outer_dst);
-        Outer::new(SENDER, Some(RECEIVER), source, destination, DEFAULT_PORT).expect("one family")
+        OuterHeaders::new(SENDER, Some(RECEIVER), source, destination, DEFAULT_PORT)
+            .expect("one family")
     }
 }
 

@@ -6,7 +6,7 @@ use twinseal_crypto::{
     Context, Direction, Lanes, Layer, MAX_COUNTER, Provider, SealSa, Secret, Suite, providers,
 };
 use twinseal_fib::{
-    CircuitIndex, LabelAction, Link, LinkIndex, LinkTransmit, PortIndex, Receiver, Swap,
+    CircuitIndex, InboundSa, LabelAction, Link, LinkIndex, OutboundSa, PortIndex, Swap,
 };
 use twinseal_forward::fixture::{
     EAST, EDGE, EPOCH, LABEL_AT_TRANSIT, Node, Path, RECEIVER_AT_TRANSIT, Seal, WEST, host_mac, mac,
@@ -40,7 +40,7 @@ fn nodes_send_the_published_frames() {
         let edge = only_lane(v.circuit_lane);
         let transit = only_lane(v.lane);
         let sealer = if by_transit { &transit } else { &edge };
-        let transmit = LinkTransmit {
+        let transmit = OutboundSa {
             sa: Arc::new(v.seal_sa(provider, Layer::Link, sealer)),
             receiver: v.receiver_index,
         };
@@ -93,7 +93,7 @@ fn nodes_open_the_published_frames() {
         if let Some(port) = &mut b.tables.ports[usize::from(WEST.0)] {
             port.mac = RECEIVER;
         }
-        let receiver = Receiver {
+        let receiver = InboundSa {
             link: LinkIndex(0),
             sa: Arc::new(v.open_sa(provider, Layer::Link)),
         };
@@ -140,7 +140,7 @@ fn plain_link(node: &Node) -> Link {
 }
 
 /// The fixture's first link has four lanes; here it needs all.
-fn first_link(provider: &dyn Provider, suite: Suite, lanes: Lanes) -> LinkTransmit {
+fn first_link(provider: &dyn Provider, suite: Suite, lanes: Lanes) -> OutboundSa {
     let context = Context {
         layer: Layer::Link,
         direction: Direction::AToB,
@@ -149,7 +149,7 @@ fn first_link(provider: &dyn Provider, suite: Suite, lanes: Lanes) -> LinkTransm
     };
     let secret = Secret::from_bytes(&mut Seal::FirstLink.secret()).expect("a secret");
     let sa = SealSa::new(provider, &secret, context, lanes, MAX_COUNTER).expect("a key");
-    LinkTransmit {
+    OutboundSa {
         sa: Arc::new(sa),
         receiver: RECEIVER_AT_TRANSIT,
     }

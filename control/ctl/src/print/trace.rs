@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use twinseal_api::v1::{self, route::Target};
 
 use twinseal_base::time::rfc3339;
-use twinseal_wire::brief::Brief;
+use twinseal_wire::flow_key::FlowKey;
 
 /// A trace in one line.
 pub(crate) fn traced(it: &v1::TracedPacket) -> String {
@@ -17,7 +17,7 @@ pub(crate) fn traced(it: &v1::TracedPacket) -> String {
         it.received_bytes
     );
     if let Some(from) = &it.from {
-        text += &format!("; out of {}", passage(from));
+        text += &format!("; out of {}", segment(from));
     }
     if let Some(packet) = &it.packet {
         text += &format!(": {}", header(packet));
@@ -32,7 +32,7 @@ pub(crate) fn traced(it: &v1::TracedPacket) -> String {
         text += &format!(", route {} {}", route.prefix, target(route));
     }
     if let Some(into) = &it.into {
-        text += &format!("; into {}", passage(into));
+        text += &format!("; into {}", segment(into));
     }
     let stage = it.stages.last().map_or("", String::as_str);
     text += &match it.fate() {
@@ -89,7 +89,7 @@ fn target(route: &v1::Route) -> String {
 }
 
 /// `circuit c (epoch 1), label 100 on link ab (epoch 1)`
-fn passage(it: &v1::Passage) -> String {
+fn segment(it: &v1::Segment) -> String {
     let epoch = |epoch: u32| match epoch {
         0 => String::new(),
         epoch => format!(" (epoch {epoch})"),
@@ -129,7 +129,7 @@ pub(crate) fn traced_json(it: &v1::TracedPacket) -> Value {
         "port": it.port,
         "received_bytes": it.received_bytes,
         "stages": it.stages,
-        "from": it.from.as_ref().map(passage_json),
+        "from": it.from.as_ref().map(segment_json),
         "packet": it.packet.as_ref().map(|it| json!({
             "source": it.source,
             "destination": it.destination,
@@ -141,7 +141,7 @@ pub(crate) fn traced_json(it: &v1::TracedPacket) -> Value {
         })),
         "vrf": it.vrf,
         "route": it.route.as_ref().map(route_json),
-        "into": it.into.as_ref().map(passage_json),
+        "into": it.into.as_ref().map(segment_json),
         "fate": fate,
         "reason": it.reason,
         "out_port": it.out_port,
@@ -150,7 +150,7 @@ pub(crate) fn traced_json(it: &v1::TracedPacket) -> Value {
     })
 }
 
-fn passage_json(it: &v1::Passage) -> Value {
+fn segment_json(it: &v1::Segment) -> Value {
     json!({
         "link": it.link,
         "receiver_index": it.receiver_index,
@@ -183,7 +183,7 @@ pub(crate) fn frame(it: &v1::CapturedFrame) -> String {
         v1::CaptureDirection::Out => "out",
         _ => "in",
     };
-    let what = match Brief::of_frame(&it.octets) {
+    let what = match FlowKey::of_frame(&it.octets) {
         Some(brief) => {
             let (source_port, destination_port) = brief.ports.unwrap_or_default();
             header(&v1::PacketHeader {
@@ -237,7 +237,7 @@ pub(crate) fn explained(it: &v1::ExplainResponse) -> String {
         );
     }
     if let Some(into) = &it.into {
-        text += &format!("into      {}\n", passage(into));
+        text += &format!("into      {}\n", segment(into));
     }
     if !it.out_port.is_empty() {
         text += &format!("port      {}\n", it.out_port);
@@ -265,7 +265,7 @@ pub(crate) fn explained(it: &v1::ExplainResponse) -> String {
 pub(crate) fn explained_json(it: &v1::ExplainResponse) -> Value {
     json!({
         "route": it.route.as_ref().map(route_json),
-        "into": it.into.as_ref().map(passage_json),
+        "into": it.into.as_ref().map(segment_json),
         "out_port": it.out_port,
         "next_hop": it.next_hop,
         "next_hop_mac": it.next_hop_mac,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::lines::open_regular;
+use crate::jsonl::open_regular;
 
 /// Bytes at a file's end that are looked at for its last generation: more than any two lines have.
 const TAIL: u64 = 256 << 10;
@@ -15,7 +15,7 @@ const TAIL: u64 = 256 << 10;
 pub fn last_generation(path: &Path) -> u64 {
     let mut first = path.as_os_str().to_owned();
     first.push(".1");
-    // It may have been turned over just now.
+    // It may have been rotated just now.
     let found = [path, Path::new(&first)].into_iter().find_map(last_of);
     found.unwrap_or(0)
 }

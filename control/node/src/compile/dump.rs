@@ -26,7 +26,7 @@ impl Compiler {
                 .collect::<Vec<_>>()
         );
         for name in state.vrfs.keys() {
-            let vrf = &tables.vrfs[self.places.vrfs.get(name).expect("a VRF has a place")];
+            let vrf = &tables.vrfs[self.slots.vrfs.get(name).expect("a VRF has a place")];
             _ = writeln!(out, "{name} {:?} {:?} {:?}", vrf.v4, vrf.v6, vrf.barred);
             // Where routes begin, and at the same addresses of other VRFs; and own addresses likewise.
             let routes = state.routes.values().flatten();
@@ -42,7 +42,7 @@ impl Compiler {
         }
         for name in state.circuits.keys() {
             let place = self
-                .places
+                .slots
                 .circuits
                 .get(name)
                 .expect("a circuit has a place");
@@ -65,7 +65,7 @@ impl Compiler {
             );
         }
         for name in state.links.keys() {
-            let link = &tables.links[self.places.links.get(name).expect("a link has a place")];
+            let link = &tables.links[self.slots.links.get(name).expect("a link has a place")];
             let transmit = link.transmit.as_ref();
             _ = writeln!(
                 out,
@@ -115,7 +115,7 @@ impl Compiler {
         let tables = &self.draft.tables;
         match fib::Target::of(leaf) {
             Some(fib::Target::Circuit(circuit)) => tables.circuit(circuit).id.to_string(),
-            Some(fib::Target::Via(via)) => format!("{:?}", tables.vias[via.0]),
+            Some(fib::Target::NextHop(via)) => format!("{:?}", tables.vias[via.0]),
             Some(fib::Target::Group(group)) => {
                 let flows = (0..64).map(|flow| flow << 58);
                 let members = flows.map(|flow| tables.groups[group.0].member(flow));
@@ -128,20 +128,20 @@ impl Compiler {
     }
 
     fn vrf(&self, index: VrfIndex) -> String {
-        name_of(&self.places.vrfs, index.0)
+        name_of(&self.slots.vrfs, index.0)
     }
 
     fn link(&self, index: LinkIndex) -> String {
-        name_of(&self.places.links, index.0)
+        name_of(&self.slots.links, index.0)
     }
 }
 
 fn name_of<K: std::hash::Hash + Eq + Clone + std::fmt::Display>(
-    places: &Places<K>,
+    slots: &SlotAllocator<K>,
     place: u32,
 ) -> String {
-    let mut places = places.iter();
-    let name = places
+    let mut slots = slots.iter();
+    let name = slots
         .find(|(_, known)| *known == place)
         .map(|(name, _)| name.to_string());
     name.expect("who has the place")

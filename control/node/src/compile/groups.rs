@@ -44,7 +44,7 @@ impl Compiler {
                 })
                 .collect::<Result<_, Missing>>()?;
             let place = self
-                .places
+                .slots
                 .groups
                 .get(name)
                 .or_missing(|| ItemKey::Group(name.clone()))?;

@@ -48,8 +48,8 @@ impl Compiler {
             }
         }
         let key = state.transmitting(&owner);
-        let vrf = self.places.vrfs.get(&circuit.vrf);
-        let link = self.places.links.get(&circuit.link);
+        let vrf = self.slots.vrfs.get(&circuit.vrf);
+        let link = self.slots.links.get(&circuit.link);
         let traffic = live.circuit(name);
         Ok(Circuit {
             id: circuit.id,
@@ -92,8 +92,8 @@ impl Compiler {
         }
         for (index, name, id) in come {
             if let Some(sa) = from.live.open(id) {
-                let link = self.places.links.get(&name);
-                let receiver = Receiver {
+                let link = self.slots.links.get(&name);
+                let receiver = InboundSa {
                     link: LinkIndex(link.or_missing(|| ItemKey::Link(name))?),
                     sa: Arc::clone(sa),
                 };
@@ -104,16 +104,16 @@ impl Compiler {
     }
 
     pub(super) fn labels(&mut self, old: &State, new: &State) -> Result<(), Missing> {
-        let Self { places, draft, .. } = self;
+        let Self { slots, draft, .. } = self;
         let mut sound = Ok(());
         old.labels.diff(&new.labels, |(link, label), _, now| {
-            let Some(place) = places.links.get(link).map(LinkIndex) else {
+            let Some(place) = slots.links.get(link).map(LinkIndex) else {
                 return sound = Err(Missing(ItemKey::Link(link.clone())));
             };
             let action = match now {
                 None => return draft.remove_label(place, *label),
                 Some(LabelAction::Swap { link, label }) => {
-                    let place = places.links.get(link);
+                    let place = slots.links.get(link);
                     let place = place.or_missing(|| ItemKey::Link(link.clone()));
                     place.map(|place| {
                         fib::LabelAction::Swap(Swap {
@@ -123,7 +123,7 @@ impl Compiler {
                     })
                 }
                 Some(LabelAction::Egress(circuit)) => {
-                    let place = places.circuits.get(circuit);
+                    let place = slots.circuits.get(circuit);
                     let place = place.or_missing(|| ItemKey::Circuit(circuit.clone()));
                     place.map(|place| fib::LabelAction::Egress(CircuitIndex(place)))
                 }
@@ -145,12 +145,12 @@ pub(super) fn link(from: &Sources<'_>, name: &LinkName, labels: Root) -> Result<
     let port = port.or_missing(|| ItemKey::Port(link.port.clone()))?;
     let key = state.transmitting(&Owner::Link(name.clone()));
     let transmit = key.and_then(|id| {
-        Some(LinkTransmit {
+        Some(OutboundSa {
             sa: Arc::clone(live.seal(&id)?),
             receiver: state.keys.get(&id)?.receiver_index,
         })
     });
-    let outer = Outer::new(
+    let outer = OuterHeaders::new(
         port.mac,
         from.next_hop(name),
         link.local.ip(),

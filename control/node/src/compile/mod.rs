@@ -12,9 +12,9 @@ mod links;
 mod missing;
 mod names;
 mod own;
-mod places;
 mod ports;
 mod routes;
+mod slots;
 mod sources;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -29,18 +29,18 @@ use missing::OrMissing;
 pub(crate) use names::{Names, Wanted};
 use own::Own;
 pub(crate) use own::subnet_ends;
-use places::Places;
 use ports::neighbours;
+use slots::SlotAllocator;
 pub(crate) use sources::{KernelNeighbours, OpenPort, Sources};
 use twinseal_fib::draft::Draft;
 use twinseal_fib::group::{self, Group};
 use twinseal_fib::hash::{FastMap, FoldState};
 use twinseal_fib::neighbour::Neighbour;
-use twinseal_fib::outer::Outer;
+use twinseal_fib::outer::OuterHeaders;
 use twinseal_fib::trie::burst::Root;
 use twinseal_fib::{
-    self as fib, Circuit, CircuitIndex, GroupIndex, Link, LinkIndex, LinkTransmit, NeighbourKey,
-    Port, PortIndex, PortRole, Receiver, Swap, Tables, Vrf, VrfIndex,
+    self as fib, Circuit, CircuitIndex, Fib, GroupIndex, InboundSa, Link, LinkIndex, NeighbourKey,
+    OutboundSa, Port, PortIndex, PortRole, Swap, Vrf, VrfIndex,
 };
 use twinseal_model::parse::ItemKey;
 use twinseal_model::state::{
@@ -61,20 +61,20 @@ pub(crate) struct Compiler {
     addresses: HostAddresses,
     own: BTreeMap<VrfName, Own>,
     down: Arc<Down>,
-    places: AllPlaces,
+    slots: AllSlots,
 }
 
 #[derive(Default)]
-struct AllPlaces {
-    vrfs: Places<VrfName>,
-    links: Places<LinkName>,
-    circuits: Places<CircuitName>,
-    groups: Places<GroupName>,
+struct AllSlots {
+    vrfs: SlotAllocator<VrfName>,
+    links: SlotAllocator<LinkName>,
+    circuits: SlotAllocator<CircuitName>,
+    groups: SlotAllocator<GroupName>,
     /// With a use for every route and member.
-    vias: Places<Via>,
+    vias: SlotAllocator<Via>,
 }
 
-impl AllPlaces {
+impl AllSlots {
     fn set_generation(&mut self, generation: u64) {
         self.vrfs.generation = generation;
         self.links.generation = generation;
@@ -101,11 +101,7 @@ impl Compiler {
     ///
     /// # Errors
     /// If something that is pointed at is missing, which a checked state with all its ports open never has.
-    pub(crate) fn compile(
-        &mut self,
-        generation: u64,
-        from: &Sources<'_>,
-    ) -> Result<Tables, Missing> {
+    pub(crate) fn compile(&mut self, generation: u64, from: &Sources<'_>) -> Result<Fib, Missing> {
         if let Err(missing) = self.update(generation, from) {
             // What is half made is no base for anything.
             *self = Self::default();
@@ -115,7 +111,7 @@ impl Compiler {
     }
 
     fn update(&mut self, generation: u64, from: &Sources<'_>) -> Result<(), Missing> {
-        self.places.set_generation(generation);
+        self.slots.set_generation(generation);
         let old = std::mem::replace(&mut self.state, from.state.clone());
         let ports_changed = self.ports != *from.ports || !old.ports.same(&from.state.ports);
         let kernel = self.changed_neighbours(from);
@@ -132,7 +128,7 @@ impl Compiler {
         }
         for name in &changes.links {
             let place = self
-                .places
+                .slots
                 .links
                 .get(name)
                 .or_missing(|| ItemKey::Link(name.clone()))?;
@@ -142,7 +138,7 @@ impl Compiler {
         }
         for name in &changes.circuits {
             let place = self
-                .places
+                .slots
                 .circuits
                 .get(name)
                 .or_missing(|| ItemKey::Circuit(name.clone()))?;
@@ -196,10 +192,10 @@ impl Compiler {
     /// Gives places to what is new and notes what is to be made and what goes.
     fn find_changes(&mut self, old: &State, new: &State) -> Changes {
         let mut changes = Changes::default();
-        let Self { places, draft, .. } = self;
+        let Self { slots, draft, .. } = self;
         old.vrfs.diff(&new.vrfs, |name, _, now| match now {
             Some(()) => {
-                let (place, _) = places.vrfs.take(name);
+                let (place, _) = slots.vrfs.take(name);
                 draft.tables.vrfs.set(place, Vrf::default());
             }
             None => changes.gone_vrfs.push(name.clone()),
@@ -207,7 +203,7 @@ impl Compiler {
         old.links.diff(&new.links, |name, before, now| match now {
             Some(_) => {
                 if before.is_none() {
-                    places.links.take(name);
+                    slots.links.take(name);
                 }
                 changes.links.insert(name.clone());
             }
@@ -217,7 +213,7 @@ impl Compiler {
             .diff(&new.circuits, |name, before, now| match now {
                 Some(_) => {
                     if before.is_none() {
-                        places.circuits.take(name);
+                        slots.circuits.take(name);
                     }
                     changes.circuits.insert(name.clone());
                 }
@@ -226,7 +222,7 @@ impl Compiler {
         old.groups.diff(&new.groups, |name, before, now| match now {
             Some(_) => {
                 if before.is_none() {
-                    places.groups.take(name);
+                    slots.groups.take(name);
                 }
                 changes.groups.insert(name.clone());
             }
@@ -249,24 +245,24 @@ impl Compiler {
 
     /// Takes away what is gone; by now nothing points there any more.
     fn sweep(&mut self, changes: Changes) {
-        let Self { places, draft, .. } = self;
+        let Self { slots, draft, .. } = self;
         for name in changes.gone_circuits {
-            if let Some(place) = places.circuits.give_back(&name) {
+            if let Some(place) = slots.circuits.give_back(&name) {
                 draft.tables.circuits.remove(place);
             }
         }
         for name in changes.gone_groups {
-            if let Some(place) = places.groups.give_back(&name) {
+            if let Some(place) = slots.groups.give_back(&name) {
                 draft.tables.groups.remove(place);
             }
         }
         for name in changes.gone_links {
-            if let Some(place) = places.links.give_back(&name) {
+            if let Some(place) = slots.links.give_back(&name) {
                 draft.tables.links.remove(place);
             }
         }
         for name in changes.gone_vrfs {
-            if let Some(place) = places.vrfs.give_back(&name) {
+            if let Some(place) = slots.vrfs.give_back(&name) {
                 draft.remove_vrf(VrfIndex(place));
             }
         }

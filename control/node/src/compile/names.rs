@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
 use super::Compiler;
-use super::places::Places;
-use twinseal_fib::{CircuitIndex, LinkIndex, Tables, VrfIndex};
+use super::slots::SlotAllocator;
+use twinseal_fib::{CircuitIndex, Fib, LinkIndex, VrfIndex};
 use twinseal_model::state::{CircuitName, LinkName, VrfName};
 
 /// Places whose names are wanted.
@@ -33,39 +33,39 @@ type Named<K> = HashMap<u32, (K, u64)>;
 
 impl Compiler {
     /// The tables that were made last.
-    pub(crate) fn tables(&self) -> &Tables {
+    pub(crate) fn tables(&self) -> &Fib {
         &self.draft.tables
     }
 
     /// The place of a VRF.
     pub(crate) fn vrf_index(&self, name: &VrfName) -> Option<VrfIndex> {
-        self.places.vrfs.get(name).map(VrfIndex)
+        self.slots.vrfs.get(name).map(VrfIndex)
     }
 
     /// The place of a link.
     pub(crate) fn link_index(&self, name: &LinkName) -> Option<LinkIndex> {
-        self.places.links.get(name).map(LinkIndex)
+        self.slots.links.get(name).map(LinkIndex)
     }
 
     /// The place of a circuit.
     pub(crate) fn circuit_index(&self, name: &CircuitName) -> Option<CircuitIndex> {
-        self.places.circuits.get(name).map(CircuitIndex)
+        self.slots.circuits.get(name).map(CircuitIndex)
     }
 
     /// The names of what is wanted.
     pub(crate) fn names(&self, wanted: &Wanted) -> Names {
-        let places = &self.places;
+        let slots = &self.slots;
         Names {
-            vrfs: named(&places.vrfs, &wanted.vrfs),
-            links: named(&places.links, &wanted.links),
-            circuits: named(&places.circuits, &wanted.circuits),
+            vrfs: named(&slots.vrfs, &wanted.vrfs),
+            links: named(&slots.links, &wanted.links),
+            circuits: named(&slots.circuits, &wanted.circuits),
         }
     }
 }
 
-fn named<K: Hash + Eq + Clone>(places: &Places<K>, wanted: &HashSet<u32>) -> Named<K> {
+fn named<K: Hash + Eq + Clone>(slots: &SlotAllocator<K>, wanted: &HashSet<u32>) -> Named<K> {
     let named = wanted.iter().filter_map(|&place| {
-        let (name, since) = places.name(place)?;
+        let (name, since) = slots.name(place)?;
         Some((place, (name.clone(), since)))
     });
     named.collect()

@@ -158,7 +158,7 @@ impl Compiler {
             let was = before.get(&name).unwrap_or(&none);
             let now = self.own.get(&name).unwrap_or(&none).clone();
             // A VRF that is new has nothing yet, one that is gone takes all with it.
-            let Some(vrf) = self.places.vrfs.get(&name) else {
+            let Some(vrf) = self.slots.vrfs.get(&name) else {
                 continue;
             };
             for address in was.ends.keys().filter(|it| !now.ends.contains_key(it)) {

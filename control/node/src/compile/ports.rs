@@ -28,7 +28,7 @@ impl Compiler {
             ports[place] = Some(Port {
                 role: match &port.role {
                     Role::Edge(vrf) => {
-                        let place = self.places.vrfs.get(vrf);
+                        let place = self.slots.vrfs.get(vrf);
                         PortRole::Edge(VrfIndex(place.or_missing(|| ItemKey::Vrf(vrf.clone()))?))
                     }
                     Role::Underlay => PortRole::Underlay,
@@ -55,7 +55,7 @@ impl Compiler {
             }
         }
         let vrfs = &mut self.draft.tables.vrfs;
-        for (name, place) in self.places.vrfs.iter() {
+        for (name, place) in self.slots.vrfs.iter() {
             let errors = of_vrfs.get(name).copied();
             if vrfs.get(place).is_some_and(|vrf| vrf.errors != errors)
                 && let Some(vrf) = vrfs.get_mut(place)

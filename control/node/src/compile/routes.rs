@@ -4,16 +4,18 @@ use std::net::IpAddr;
 
 use super::own::Own;
 use super::*;
-use twinseal_model::state::{Prefix, Table};
+use twinseal_model::state::{PersistentMap, Prefix};
 
 impl Compiler {
     /// Enters the routes that differ.
     pub(super) fn routes(&mut self, old: &State, from: &Sources<'_>) -> Result<(), Missing> {
         let mut sound = Ok(());
-        let none = Table::default();
-        old.routes
-            .diff_by(&from.state.routes, Table::same, |name, before, now| {
-                let Some(vrf) = self.places.vrfs.get(name).map(VrfIndex) else {
+        let none = PersistentMap::default();
+        old.routes.diff_by(
+            &from.state.routes,
+            PersistentMap::same,
+            |name, before, now| {
+                let Some(vrf) = self.slots.vrfs.get(name).map(VrfIndex) else {
                     return sound = Err(Missing(ItemKey::Vrf(name.clone())));
                 };
                 let own = self.own.get(name).cloned();
@@ -24,7 +26,8 @@ impl Compiler {
                         sound = Err(missing);
                     }
                 });
-            });
+            },
+        );
         sound
     }
 
@@ -65,7 +68,7 @@ impl Compiler {
         Ok(match target {
             Target::Hop(hop) => self.known_hop(hop)?,
             Target::Group(name) => {
-                let place = self.places.groups.get(name);
+                let place = self.slots.groups.get(name);
                 fib::Target::Group(GroupIndex(
                     place.or_missing(|| ItemKey::Group(name.clone()))?,
                 ))
@@ -77,14 +80,14 @@ impl Compiler {
     fn known_hop(&self, hop: &Hop) -> Result<fib::Target, Missing> {
         Ok(match hop {
             Hop::Circuit(name) => {
-                let place = self.places.circuits.get(name);
+                let place = self.slots.circuits.get(name);
                 fib::Target::Circuit(CircuitIndex(
                     place.or_missing(|| ItemKey::Circuit(name.clone()))?,
                 ))
             }
             Hop::Via(via) => {
-                let place = self.places.vias.get(via);
-                fib::Target::Via(fib::ViaIndex(
+                let place = self.slots.vias.get(via);
+                fib::Target::NextHop(fib::NextHopIndex(
                     place.or_missing(|| ItemKey::Port(via.port.clone()))?,
                 ))
             }
@@ -102,7 +105,7 @@ impl Compiler {
     /// A hop, with one more use if it is out of a port.
     pub(super) fn hop(&mut self, from: &Sources<'_>, hop: &Hop) -> Result<fib::Target, Missing> {
         if let Hop::Via(via) = hop {
-            let (place, new) = self.places.vias.take(via);
+            let (place, new) = self.slots.vias.take(via);
             if new {
                 let via = self.compiled(from, via)?;
                 self.draft.tables.vias.set(place, via);
@@ -114,7 +117,7 @@ impl Compiler {
     /// One use less.
     pub(super) fn leave(&mut self, hop: &Hop) {
         if let Hop::Via(via) = hop
-            && let Some(place) = self.places.vias.give_back(via)
+            && let Some(place) = self.slots.vias.give_back(via)
         {
             self.draft.tables.vias.remove(place);
         }
@@ -122,7 +125,7 @@ impl Compiler {
 
     /// Has next hops leave by their ports, and to their neighbours, as these are now.
     pub(super) fn move_vias(&mut self, from: &Sources<'_>) {
-        for (via, place) in self.places.vias.iter() {
+        for (via, place) in self.slots.vias.iter() {
             // The last use of one whose port is gone goes in this very update.
             if let Ok(via) = self.compiled(from, via)
                 && self.draft.tables.vias.get(place) != Some(&via)
@@ -132,7 +135,7 @@ impl Compiler {
         }
     }
 
-    fn compiled(&self, from: &Sources<'_>, via: &Via) -> Result<fib::Via, Missing> {
+    fn compiled(&self, from: &Sources<'_>, via: &Via) -> Result<fib::NextHop, Missing> {
         let open = from.ports.get(&via.port);
         let port = open.or_missing(|| ItemKey::Port(via.port.clone()))?.index;
         let address = via.address.map(mapped);
@@ -140,7 +143,7 @@ impl Compiler {
             let key = NeighbourKey { port, address };
             self.draft.tables.neighbours.get(&key).cloned()
         };
-        Ok(fib::Via {
+        Ok(fib::NextHop {
             port,
             address,
             neighbour: address.and_then(known),

@@ -7,7 +7,7 @@ use twinseal_api::v1::{self, CircuitChange, EventKind, event::Event as Body};
 
 use super::Events;
 use twinseal_model::items;
-use twinseal_model::state::{Circuit, CircuitName, State, Table};
+use twinseal_model::state::{Circuit, CircuitName, PersistentMap, State};
 
 /// When circuits were made.
 #[derive(Default)]
@@ -132,8 +132,8 @@ fn keys(events: &Events, old: &State, new: &State) {
 
 /// The entries of `old` that `new` has no more.
 fn gone<'a, K: Ord, V>(
-    old: &'a Table<K, V>,
-    new: &'a Table<K, V>,
+    old: &'a PersistentMap<K, V>,
+    new: &'a PersistentMap<K, V>,
 ) -> impl Iterator<Item = (&'a K, &'a V)> {
     old.iter().filter(|(key, _)| !new.contains_key(key))
 }

@@ -3,7 +3,7 @@
 use futures::executor::block_on;
 
 use super::{EventKind, Log, Start};
-use crate::lines::{Lines, Output, Writer};
+use crate::jsonl::{Lines, Output, Writer};
 use twinseal_model::json::json;
 
 /// Objects that are written at once, at most.

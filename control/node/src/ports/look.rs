@@ -16,7 +16,7 @@ use twinseal_fib::{MAX_PORTS, PortIndex};
 use twinseal_model::parse::ItemKey;
 use twinseal_model::port::{Device, PortSpec};
 use twinseal_model::refusal::Refused;
-use twinseal_model::state::{Link, LinkName, Port, PortName, State, Table};
+use twinseal_model::state::{Link, LinkName, PersistentMap, Port, PortName, State};
 use twinseal_model::transaction::Touched;
 use twinseal_runtime::ports::{PortError, check_endpoint, ifindex_of, memory};
 use twinseal_runtime::workers::Pool;
@@ -120,7 +120,7 @@ impl Ports {
     /// Adds the links whose address and UDP port cannot be had: all of them, and before anything is opened.
     fn check_endpoints(&self, state: &State, touched: &Touched, refused: &mut Refused) {
         // Links come by the thousand, and most transactions leave them alone.
-        let same = |links: &Table<LinkName, Link>| links.same(&state.links);
+        let same = |links: &PersistentMap<LinkName, Link>| links.same(&state.links);
         if self.links.as_ref().is_some_and(same) {
             return;
         }

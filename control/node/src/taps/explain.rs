@@ -72,7 +72,7 @@ impl Node {
         told.skipped = self.skipped(told.route.as_ref());
         match target {
             Some(Target::Circuit(circuit)) => self.lead_into(circuit, &mut told),
-            Some(Target::Via(via)) => {
+            Some(Target::NextHop(via)) => {
                 let via = &self.compiler.tables().vias[via.0];
                 self.lead_out_of(via, to, &mut told);
             }
@@ -178,7 +178,7 @@ impl Node {
             ..Wanted::default()
         });
         let name = names.link(circuit.link, tables.generation);
-        told.into = Some(v1::Passage {
+        told.into = Some(v1::Segment {
             link: name.map(ToString::to_string).unwrap_or_default(),
             receiver_index: link.transmit.as_ref().map_or(0, |it| it.receiver),
             link_epoch: link.transmit.as_ref().map_or(0, |it| it.sa.epoch()),
@@ -209,7 +209,7 @@ impl Node {
         };
     }
 
-    fn lead_out_of(&self, via: &fib::Via, to: IpAddr, told: &mut v1::ExplainResponse) {
+    fn lead_out_of(&self, via: &fib::NextHop, to: IpAddr, told: &mut v1::ExplainResponse) {
         let tables = self.compiler.tables();
         told.out_port = self.port_name(via.port, tables.generation);
         let address = via.address.unwrap_or_else(|| ip::mapped(to));

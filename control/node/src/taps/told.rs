@@ -8,12 +8,12 @@ use super::Taken;
 use crate::compile::{Names, Wanted};
 use crate::node::Node;
 use twinseal_fib::PortIndex;
-use twinseal_forward::trace::{Checksum, Passage, Trace};
+use twinseal_forward::trace::{Checksum, Segment, Trace};
 use twinseal_forward::{Disposition, STAGES};
 use twinseal_model::items;
 use twinseal_model::state::{PortName, Prefix, VrfName};
-use twinseal_wire::brief::Brief;
 use twinseal_wire::checksum::State;
+use twinseal_wire::flow_key::FlowKey;
 
 impl Node {
     /// Traces as the API tells them. Names are those of now; what has gone meanwhile has none.
@@ -21,9 +21,9 @@ impl Node {
         let mut wanted = Wanted::default();
         for (_, _, trace) in taken {
             wanted.vrfs.extend(trace.vrf.map(|it| it.0));
-            for passage in [&trace.from, &trace.into] {
-                wanted.links.extend(passage.link.map(|it| it.0));
-                wanted.circuits.extend(passage.circuit.map(|it| it.0));
+            for segment in [&trace.from, &trace.into] {
+                wanted.links.extend(segment.link.map(|it| it.0));
+                wanted.circuits.extend(segment.circuit.map(|it| it.0));
             }
         }
         let names = self.compiler.names(&wanted);
@@ -54,11 +54,11 @@ impl Node {
             port: self.port_name(it.port, it.generation),
             received_bytes: it.received as u32,
             stages: stages.map(|(_, name)| (*name).to_owned()).collect(),
-            from: passage(&it.from, names, it.generation),
+            from: segment(&it.from, names, it.generation),
             packet: it.packet.as_ref().map(header),
             vrf: vrf.map(VrfName::to_string).unwrap_or_default(),
             route,
-            into: passage(&it.into, names, it.generation),
+            into: segment(&it.into, names, it.generation),
             fate: fate.into(),
             reason: reason.map(|it| it.name().to_owned()).unwrap_or_default(),
             out_port: out
@@ -105,7 +105,7 @@ impl Node {
     }
 }
 
-fn header(it: &Brief) -> v1::PacketHeader {
+fn header(it: &FlowKey) -> v1::PacketHeader {
     let (source_port, destination_port) = it.ports.unwrap_or_default();
     v1::PacketHeader {
         source: it.source.to_string(),
@@ -118,8 +118,8 @@ fn header(it: &Brief) -> v1::PacketHeader {
     }
 }
 
-fn passage(it: &Passage, names: &Names, generation: u64) -> Option<v1::Passage> {
-    if *it == Passage::default() {
+fn segment(it: &Segment, names: &Names, generation: u64) -> Option<v1::Segment> {
+    if *it == Segment::default() {
         return None;
     }
     let (receiver_index, link_lane, link_epoch) = it.link_seal.unwrap_or_default();
@@ -128,7 +128,7 @@ fn passage(it: &Passage, names: &Names, generation: u64) -> Option<v1::Passage> 
     let circuit = it
         .circuit
         .and_then(|circuit| names.circuit(circuit, generation));
-    Some(v1::Passage {
+    Some(v1::Segment {
         link: link.map(ToString::to_string).unwrap_or_default(),
         receiver_index,
         link_epoch: link_epoch.unwrap_or_default(),

@@ -16,8 +16,8 @@ use crate::keys::{Live, SaConfig};
 use twinseal_fib::neighbour::Neighbour;
 use twinseal_fib::trie::Number;
 use twinseal_fib::{
-    CircuitIndex, LabelAction, LinkIndex, NeighbourKey, PortIndex, PortRole, Receiver, Swap,
-    Tables, Target, VrfIndex,
+    CircuitIndex, Fib, InboundSa, LabelAction, LinkIndex, NeighbourKey, PortIndex, PortRole, Swap,
+    Target, VrfIndex,
 };
 use twinseal_model::state::PortName;
 use twinseal_wire::ethernet::Mac;
@@ -122,19 +122,19 @@ impl Bench {
         })
     }
 
-    pub(super) fn compile(&mut self) -> Tables {
+    pub(super) fn compile(&mut self) -> Fib {
         self.compile_with(&open(&self.state))
     }
 
-    pub(super) fn compile_with(&mut self, ports: &BTreeMap<PortName, OpenPort>) -> Tables {
+    pub(super) fn compile_with(&mut self, ports: &BTreeMap<PortName, OpenPort>) -> Fib {
         self.make(1, ports)
     }
 
-    pub(super) fn compile_at(&mut self, generation: u64) -> Tables {
+    pub(super) fn compile_at(&mut self, generation: u64) -> Fib {
         self.make(generation, &open(&self.state))
     }
 
-    fn make(&mut self, generation: u64, ports: &BTreeMap<PortName, OpenPort>) -> Tables {
+    fn make(&mut self, generation: u64, ports: &BTreeMap<PortName, OpenPort>) -> Fib {
         let sources = Sources {
             state: &self.state,
             live: &self.live,
@@ -149,15 +149,15 @@ impl Bench {
     }
 }
 
-pub(super) fn v4(tables: &Tables, address: [u8; 4]) -> Option<Target> {
+pub(super) fn v4(tables: &Fib, address: [u8; 4]) -> Option<Target> {
     Target::of(tables.tries.lookup(&tables.vrfs[0].routes_v4, address))
 }
 
-fn receiver(tables: &Tables, index: u32) -> Option<&Receiver> {
+fn receiver(tables: &Fib, index: u32) -> Option<&InboundSa> {
     tables.receiver(tables.tries.lookup(&tables.receiver_root, Number(index)))
 }
 
-fn label(tables: &Tables, label: u32) -> Option<LabelAction> {
+fn label(tables: &Fib, label: u32) -> Option<LabelAction> {
     let link = tables.link(LinkIndex(0));
     tables.label_action(tables.tries.lookup(&link.labels, Number(label)))
 }
@@ -229,7 +229,7 @@ fn every_item_has_its_place() {
         Some(Target::Circuit(CircuitIndex(0)))
     );
     assert!(matches!(v4(&tables, [10, 2, 0, 1]), Some(Target::Group(_))));
-    let Some(Target::Via(connected)) = v4(&tables, [10, 0, 0, 5]) else {
+    let Some(Target::NextHop(connected)) = v4(&tables, [10, 0, 0, 5]) else {
         panic!("not connected");
     };
     let connected = &tables.vias[connected.0];

@@ -6,11 +6,11 @@ use super::compile::Bench;
 use super::*;
 use crate::compile::Wanted;
 use twinseal_api::v1::item::Item;
-use twinseal_fib::{PortIndex, Tables};
+use twinseal_fib::{Fib, PortIndex};
 use twinseal_model::state::VrfName;
 
 /// The life of the port "spare".
-fn spare(tables: &Tables) -> u64 {
+fn spare(tables: &Fib) -> u64 {
     tables.port(PortIndex(1)).expect("spare").since
 }
 

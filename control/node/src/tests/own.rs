@@ -9,7 +9,7 @@ use super::*;
 use crate::compile::{HostAddress, Standing};
 use crate::down::Down;
 use twinseal_fib::own::Source;
-use twinseal_fib::{CircuitIndex, PortIndex, Tables, Target};
+use twinseal_fib::{CircuitIndex, Fib, PortIndex, Target};
 use twinseal_model::state::{Hop, Name};
 use twinseal_wire::ethernet::Mac;
 
@@ -39,14 +39,14 @@ fn preferred(addresses: &[HostAddress]) -> Bench {
     bench
 }
 
-fn v6(tables: &Tables, address: &str) -> Option<Target> {
+fn v6(tables: &Fib, address: &str) -> Option<Target> {
     let address: std::net::Ipv6Addr = address.parse().expect("an address");
     let vrf = &tables.vrfs[0];
     Target::of(tables.tries.lookup(&vrf.routes_v6, address.octets()))
 }
 
 /// The VRF's sources of errors.
-fn sources(tables: &Tables) -> [Option<String>; 2] {
+fn sources(tables: &Fib) -> [Option<String>; 2] {
     let vrf = &tables.vrfs[0];
     [
         vrf.v4.map(|it| it.to_string()),
@@ -71,7 +71,10 @@ fn packets_to_the_nodes_own_addresses_at_the_vrfs_ports_end_here_and_no_others()
         assert_eq!(v4(&tables, [10, 0, 0, end]), Some(Target::SubnetEnd));
     }
     // Addresses of the underlay, and of a device of no VRF, are where the tenant's routes say.
-    assert!(matches!(v4(&tables, [10, 0, 0, 2]), Some(Target::Via(_))));
+    assert!(matches!(
+        v4(&tables, [10, 0, 0, 2]),
+        Some(Target::NextHop(_))
+    ));
     let circuit = Some(Target::Circuit(CircuitIndex(0)));
     assert_eq!(v4(&tables, [10, 1, 0, 2]), circuit);
     assert_eq!(v6(&tables, "2001:db8::2"), Some(Target::Blackhole));
@@ -88,7 +91,7 @@ fn packets_to_the_nodes_own_addresses_at_the_vrfs_ports_end_here_and_no_others()
     for last in [0, 1, 255] {
         assert!(matches!(
             v4(&tables, [10, 0, 0, last]),
-            Some(Target::Via(_))
+            Some(Target::NextHop(_))
         ));
     }
     assert_eq!(sources(&tables), [None, None]);
@@ -106,7 +109,7 @@ fn a_route_to_an_own_address_waits_until_it_is_none() {
     assert_eq!(v4(&bench.compile(), [10, 0, 0, 1]), Some(Target::Own));
     bench.addresses.clear();
     let tables = bench.compile();
-    let Some(Target::Via(place)) = v4(&tables, [10, 0, 0, 1]) else {
+    let Some(Target::NextHop(place)) = v4(&tables, [10, 0, 0, 1]) else {
         panic!("not by the next hop");
     };
     let next_hop: IpAddr = "10.0.0.77".parse().expect("an address");
@@ -124,7 +127,7 @@ fn a_route_to_an_own_address_waits_until_it_is_none() {
     assert_eq!(v4(&bench.compile(), [10, 0, 0, 1]), Some(Target::Own));
     bench.addresses.clear();
     let tables = bench.compile();
-    let Some(Target::Via(place)) = v4(&tables, [10, 0, 0, 1]) else {
+    let Some(Target::NextHop(place)) = v4(&tables, [10, 0, 0, 1]) else {
         panic!("not by the subnet's route");
     };
     assert_eq!(tables.vias[place.0].address, None);
@@ -148,7 +151,10 @@ fn only_addresses_that_the_host_may_use_are_sources() {
     };
     assert_eq!(*port.sources, [only]);
     // What another host was found to have is that host's.
-    assert!(matches!(v4(&tables, [10, 0, 0, 1]), Some(Target::Via(_))));
+    assert!(matches!(
+        v4(&tables, [10, 0, 0, 1]),
+        Some(Target::NextHop(_))
+    ));
     for (address, target) in [
         ("2001:db8::1", Target::Blackhole),
         ("2001:db8::2", Target::Own),
@@ -170,7 +176,10 @@ fn a_taps_addresses_are_its_hosts() {
     };
     let ports = with_tap(&bench);
     let tables = bench.compile_with(&ports);
-    assert!(matches!(v4(&tables, [10, 0, 0, 1]), Some(Target::Via(_))));
+    assert!(matches!(
+        v4(&tables, [10, 0, 0, 1]),
+        Some(Target::NextHop(_))
+    ));
     assert_eq!(v4(&tables, [10, 0, 0, 255]), Some(Target::SubnetEnd));
     assert!(tables.vrfs[0].barred.has_v4([10, 0, 0, 1]));
     let port = tables.port(PortIndex(0)).expect("hosts");
@@ -216,7 +225,7 @@ fn configured_addresses_are_own_and_move_with_the_ports_vrf() {
 }
 
 /// Which targets flows of group "g1" take.
-fn of_group(tables: &Tables) -> Vec<Target> {
+fn of_group(tables: &Fib) -> Vec<Target> {
     let Some(Target::Group(group)) = v4(tables, [10, 2, 0, 1]) else {
         panic!("not a group");
     };

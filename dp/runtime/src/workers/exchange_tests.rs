@@ -2,7 +2,7 @@ use super::*;
 use crate::ports::{Device, PortSpec, Queue, memory::End};
 use crate::workers::{Idle, Pool, PoolConfig};
 use twinseal_crypto::Lanes;
-use twinseal_fib::{Port, PortRole, Tables};
+use twinseal_fib::{Fib, Port, PortRole};
 use twinseal_forward::FRAME_HEADROOM;
 use twinseal_forward::reason::DropReason;
 use twinseal_wire::ethernet::Mac;
@@ -155,7 +155,7 @@ fn a_worker_that_sleeps_is_woken_and_sends() {
     };
     let index = PortIndex(0);
     pool.add_port(index, &spec, &[]).unwrap();
-    let mut tables = Tables::default();
+    let mut tables = Fib::default();
     tables.generation = 1;
     tables.ports = vec![Some(Port {
         role: PortRole::Underlay,

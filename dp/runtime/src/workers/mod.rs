@@ -27,12 +27,12 @@ use crate::ports::{
     Device, Fit, Outcome, PortError, PortSpec, Steering, check_device, memory, tap,
 };
 pub use sched::DEFAULT_SLICE;
-use stats::{Cells, PortTotals, Snapshot, WorkerTotals};
+use stats::{PortTotals, Snapshot, WorkerCounters, WorkerTotals};
 use taps::capture::Capture;
 use taps::trace::Tracing;
 use taps::{AnyTap, Open};
 use twinseal_fib::publish::Publisher;
-use twinseal_fib::{MAX_PORTS, PortIndex, Tables};
+use twinseal_fib::{Fib, MAX_PORTS, PortIndex};
 use twinseal_forward::echoes::{Counted, Echoes};
 use twinseal_forward::reason::{DropReason, Drops};
 use twinseal_forward::told::{self, Told};
@@ -99,7 +99,7 @@ pub struct Pool {
 struct Handle {
     commands: Sender<Command>,
     event: Arc<OwnedFd>,
-    cells: Arc<Cells>,
+    cells: Arc<WorkerCounters>,
     drops: Arc<Drops>,
     told: Arc<told::Errors>,
     echoes: Arc<Echoes>,
@@ -110,7 +110,7 @@ struct Handle {
 impl Pool {
     /// Starts them, one for each owner of lanes, with empty tables.
     pub fn start(config: PoolConfig, lanes: Vec<LaneOwner>) -> Result<Self, PortError> {
-        let publisher = Publisher::new(Tables::default());
+        let publisher = Publisher::new(Fib::default());
         let (ask, requests) = channel::bounded(REQUESTS);
         let system = PortError::system("socketpair");
         let (tell, told) = UnixDatagram::pair().map_err(&system)?;
@@ -158,7 +158,7 @@ impl Pool {
     ) -> Result<Handle, PortError> {
         let event = Arc::new(new_event()?);
         let (commands, inbox) = channel::unbounded();
-        let cells = Arc::new(Cells::default());
+        let cells = Arc::new(WorkerCounters::default());
         let drops = Arc::clone(&state.drops);
         let told = Arc::clone(&state.told);
         let echoes = Arc::clone(&state.echoes);
@@ -167,7 +167,7 @@ impl Pool {
             state,
             memory,
             self.publisher.reader(),
-            worker::Wires {
+            worker::WorkerChannels {
                 number,
                 commands: inbox,
                 event: Arc::clone(&event),
@@ -378,7 +378,7 @@ impl Pool {
     }
 
     /// Makes these the tables of every batch that begins from now on.
-    pub fn publish(&mut self, tables: Tables) {
+    pub fn publish(&mut self, tables: Fib) {
         self.publisher.publish(tables);
         // A worker that sleeps would hold the old tables until its next packet.
         for handle in &self.handles {

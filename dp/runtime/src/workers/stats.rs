@@ -10,7 +10,7 @@ use twinseal_forward::offloads::Offloads;
 
 /// What one worker counts; it alone writes.
 #[derive(Debug)]
-pub(super) struct Cells {
+pub(super) struct WorkerCounters {
     pub(super) ports: [PortCells; MAX_PORTS],
     pub(super) batches: AtomicU64,
     pub(super) packets: AtomicU64,
@@ -34,7 +34,7 @@ pub(super) struct PortCells {
     super_frames: AtomicU64,
 }
 
-impl Default for Cells {
+impl Default for WorkerCounters {
     fn default() -> Self {
         Self {
             ports: std::array::from_fn(|_| PortCells::default()),

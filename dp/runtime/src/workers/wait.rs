@@ -38,7 +38,7 @@ pub(super) enum Step {
     /// Let others have the core, then look for packets again.
     Yield,
     /// Look at clock and commands, then for packets again.
-    House,
+    Housekeeping,
     /// Sleep until something comes.
     Sleep,
 }
@@ -69,13 +69,13 @@ pub(super) struct Wait {
     looked: Option<Instant>,
     /// Of the last waits those that were over within the limit, in parts of [`ALL`]; an eighth is of the last one.
     short: u32,
-    crowd: Option<Crowd>,
+    contention: Option<Contention>,
     queued: Queued,
 }
 
 /// Others need the core.
 #[derive(Clone, Copy)]
-struct Crowd {
+struct Contention {
     until: Instant,
     hold_off: Duration,
 }
@@ -88,7 +88,7 @@ impl Wait {
             since: None,
             looked: None,
             short: ALL,
-            crowd: None,
+            contention: None,
             queued: Queued::default(),
         }
     }
@@ -119,7 +119,7 @@ impl Wait {
                 self.look(now)
             }
             Idle::Sleep if self.loops >= SHORT => Step::Sleep,
-            Idle::Spin if self.loops.is_multiple_of(SHORT) => Step::House,
+            Idle::Spin if self.loops.is_multiple_of(SHORT) => Step::Housekeeping,
             Idle::Sleep | Idle::Spin => Step::Again,
         }
     }
@@ -140,12 +140,14 @@ impl Wait {
     fn look(&mut self, now: Instant) -> Step {
         let since = *self.since.get_or_insert(now);
         self.looked = Some(now);
-        let crowded = self.crowd.is_some_and(|crowd| now < crowd.until);
+        let crowded = self
+            .contention
+            .is_some_and(|contention| now < contention.until);
         if crowded || self.short < QUARTER || now - since >= LIMIT {
             self.looked = None;
             Step::Sleep
         } else if self.loops.is_multiple_of(SHORT) {
-            Step::House
+            Step::Housekeeping
         } else {
             Step::Yield
         }
@@ -153,11 +155,11 @@ impl Wait {
 
     fn crowded(&mut self, now: Instant) {
         // Soon after the last time: it is still so.
-        let hold_off = match self.crowd {
+        let hold_off = match self.contention {
             Some(last) if now < last.until + last.hold_off => (last.hold_off * 2).min(HOLD_OFF.1),
             _ => HOLD_OFF.0,
         };
-        self.crowd = Some(Crowd {
+        self.contention = Some(Contention {
             until: now + hold_off,
             hold_off,
         });
@@ -257,7 +259,7 @@ mod tests {
         clock.now += HOLD_OFF.1 * 3;
         assert_eq!(clock.look(US), Step::Yield);
         clock.wait.crowded(clock.now);
-        let hold_off = clock.wait.crowd.map(|crowd| crowd.hold_off);
+        let hold_off = clock.wait.contention.map(|contention| contention.hold_off);
         assert_eq!(hold_off, Some(HOLD_OFF.0), "long ago is forgotten");
     }
 
@@ -270,6 +272,6 @@ mod tests {
         let sleep = steps(Idle::Sleep);
         assert_eq!(sleep.iter().position(|&s| s == Step::Sleep), Some(63));
         let spin = steps(Idle::Spin);
-        assert!(!spin.contains(&Step::Sleep) && spin.contains(&Step::House));
+        assert!(!spin.contains(&Step::Sleep) && spin.contains(&Step::Housekeeping));
     }
 }

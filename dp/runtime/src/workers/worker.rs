@@ -17,8 +17,8 @@ use twinseal_xsk::{Frame, Umem};
 
 use super::NeighbourRequest;
 use super::exchange::Crossing;
-use super::stats::{Cells, PortTotals};
-use super::taps::capture::Way;
+use super::stats::{PortTotals, WorkerCounters};
+use super::taps::capture::Direction;
 use super::taps::{self, Taps};
 use super::wait::{Idle, Step, Wait};
 use super::waiting::Room;
@@ -57,7 +57,7 @@ pub(super) enum Command {
 }
 
 /// What connects a worker with the control thread.
-pub(super) struct Wires {
+pub(super) struct WorkerChannels {
     /// Which worker it is.
     pub(super) number: usize,
     pub(super) commands: Receiver<Command>,
@@ -66,7 +66,7 @@ pub(super) struct Wires {
     pub(super) requests: Sender<NeighbourRequest>,
     /// Tells the control thread that there is a request.
     pub(super) requested: Arc<UnixDatagram>,
-    pub(super) cells: Arc<Cells>,
+    pub(super) cells: Arc<WorkerCounters>,
     /// What is for the node itself, and of its own.
     pub(super) crossing: Arc<Crossing>,
     /// When the workers began, of all the same.
@@ -91,7 +91,7 @@ pub(super) struct Worker {
     state: State,
     memory: Umem,
     tables: Reader,
-    wires: Wires,
+    wires: WorkerChannels,
     wait: Wait,
     queues: Vec<(PortIndex, Box<dyn Queue>)>,
     /// Frames just received, before they are a batch.
@@ -117,7 +117,7 @@ impl Worker {
         mut state: State,
         memory: Umem,
         tables: Reader,
-        wires: Wires,
+        wires: WorkerChannels,
         idle: Idle,
     ) -> Self {
         state.errors.add(Budgets::MOST);
@@ -149,7 +149,7 @@ impl Worker {
     /// Runs until told to stop.
     pub(super) fn run(mut self) {
         let mut busy = 0;
-        self.keep_house();
+        self.housekeep();
         while !self.stop {
             // All that packets pay for taps while there are none.
             let any = match self.taps.any() {
@@ -169,12 +169,12 @@ impl Worker {
                         sched_yield();
                         continue;
                     }
-                    Step::House => {}
+                    Step::Housekeeping => {}
                     Step::Sleep => self.sleep(),
                 }
             }
             busy = 0;
-            self.keep_house();
+            self.housekeep();
         }
         let Self { rooms, memory, .. } = &mut self;
         for room in rooms {
@@ -272,7 +272,7 @@ impl Worker {
         let (worker, now) = (self.wires.number, unix_nanos());
         for capture in &self.taps.captures {
             let frames = self.batch.iter().map(|packet| &packet.frame);
-            capture.offer(worker, index, Way::In, now, frames);
+            capture.offer(worker, index, Direction::In, now, frames);
         }
         let tables = self.tables.tables();
         if self.taps.traces.is_empty() {
@@ -303,7 +303,7 @@ impl Worker {
             if TAPPED {
                 for capture in &self.taps.captures {
                     let (worker, now) = (self.wires.number, unix_nanos());
-                    capture.offer(worker, port, Way::Out, now, output.iter());
+                    capture.offer(worker, port, Direction::Out, now, output.iter());
                 }
             }
             let unsent = queue.transmit(&mut self.memory, output);
@@ -352,9 +352,9 @@ impl Worker {
     }
 
     /// What is done outside the packet loop: commands, neighbours, budgets.
-    fn keep_house(&mut self) {
+    fn housekeep(&mut self) {
         while let Ok(command) = self.wires.commands.try_recv() {
-            self.obey(command);
+            self.handle_command(command);
         }
         if self.taps.any() {
             self.taps.clear();
@@ -391,7 +391,7 @@ impl Worker {
         all
     }
 
-    fn obey(&mut self, command: Command) {
+    fn handle_command(&mut self, command: Command) {
         match command {
             Command::Open { index, open, reply } => {
                 let opened = open(&mut self.memory).map(|mut opened| {

@@ -6,7 +6,7 @@ use twinseal_xsk::Frame;
 
 use super::{Filter, Tap};
 use twinseal_fib::PortIndex;
-use twinseal_wire::brief::Brief;
+use twinseal_wire::flow_key::FlowKey;
 
 /// A copy of a frame, or of its beginning.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub struct Captured {
     /// Since 1970, in nanoseconds.
     pub unix_nanos: u64,
     /// Which way.
-    pub way: Way,
+    pub direction: Direction,
     /// Octets of the whole frame.
     pub length: usize,
     /// What was taken of it.
@@ -23,7 +23,7 @@ pub struct Captured {
 
 /// Which way a frame goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Way {
+pub enum Direction {
     /// It was received.
     In,
     /// It is handed to the device. What the device has no room for is then dropped.
@@ -55,7 +55,7 @@ impl Capture {
         let depth = (MEMORY / snap_length.max(1)).clamp(64, 4096);
         Tap::new(workers, depth, count, || Captured {
             unix_nanos: 0,
-            way: Way::In,
+            direction: Direction::In,
             length: 0,
             octets: Vec::with_capacity(snap_length),
         })
@@ -66,25 +66,25 @@ impl Capture {
         &self,
         worker: usize,
         port: PortIndex,
-        way: Way,
+        direction: Direction,
         unix_nanos: u64,
         frames: impl Iterator<Item = &'f Frame>,
     ) {
-        let wanted = match way {
-            Way::In => self.incoming,
-            Way::Out => self.outgoing,
+        let wanted = match direction {
+            Direction::In => self.incoming,
+            Direction::Out => self.outgoing,
         };
         if port != self.port || !wanted || self.tap.ended() {
             return;
         }
         for frame in frames {
             let data = frame.data();
-            if !self.filter.fits(|| Brief::of_frame(data)) {
+            if !self.filter.fits(|| FlowKey::of_frame(data)) {
                 continue;
             }
             self.tap.put(worker, |record| {
                 record.unix_nanos = unix_nanos;
-                record.way = way;
+                record.direction = direction;
                 record.length = data.len();
                 record.octets.clear();
                 // No more than it was made for, so that nothing is allocated.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use twinseal_wire::brief::Brief;
+use twinseal_wire::flow_key::FlowKey;
 
 /// Addresses that begin with the same bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,11 +46,11 @@ impl Filter {
     }
 
     /// Whether a packet fits; `read` is only called if that is asked.
-    pub fn fits(&self, read: impl FnOnce() -> Option<Brief>) -> bool {
+    pub fn fits(&self, read: impl FnOnce() -> Option<FlowKey>) -> bool {
         self.is_empty() || read().is_some_and(|brief| self.takes(&brief))
     }
 
-    fn takes(&self, it: &Brief) -> bool {
+    fn takes(&self, it: &FlowKey) -> bool {
         let port = |want: Option<u16>, of: fn(&(u16, u16)) -> u16| {
             want.is_none_or(|want| it.ports.as_ref().map(of) == Some(want))
         };
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn all_that_is_given_must_hold() {
-        let brief = Brief {
+        let brief = FlowKey {
             source: "10.1.0.9".parse().expect("an address"),
             destination: "10.2.0.9".parse().expect("an address"),
             protocol: 17,

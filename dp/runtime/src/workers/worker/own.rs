@@ -1,6 +1,6 @@
 //! Packets for the node itself, and of its own.
 
-use super::{Wires, Worker};
+use super::{Worker, WorkerChannels};
 use twinseal_forward::punt::{self, PuntKind};
 use twinseal_forward::reason::DropReason;
 use twinseal_forward::{Packet, State};
@@ -20,7 +20,7 @@ impl Worker {
     }
 }
 
-impl Wires {
+impl WorkerChannels {
     /// Leaves a packet to the node, and says whether there was room for it.
     #[cold]
     pub(super) fn punt(&self, kind: PuntKind, packet: &Packet, state: &State) -> bool {

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use twinseal_xsk::{Frame, Umem};
 
-use super::{BATCH, Wires, Worker, give_up, queue_up};
+use super::{BATCH, Worker, WorkerChannels, give_up, queue_up};
 use crate::workers::NeighbourRequest;
 use crate::workers::waiting::Room;
-use twinseal_fib::{MAX_PORTS, PortIndex, Tables};
+use twinseal_fib::{Fib, MAX_PORTS, PortIndex};
 use twinseal_forward::reason::DropReason;
 use twinseal_forward::{Awaited, Budgets, Disposition, State};
 use twinseal_wire::ethernet::Mac;
@@ -151,7 +151,7 @@ pub(super) fn hold(
     rooms: &mut [Room<Frame>; 2],
     memory: &mut Umem,
     state: &State,
-    wires: &Wires,
+    wires: &WorkerChannels,
     frame: Frame,
     of: Option<Awaited>,
 ) -> bool {
@@ -173,7 +173,7 @@ pub(super) fn hold(
 
 /// What became of a neighbour: its hardware address, or nothing for a port that is not the one it was. `None` if it is
 /// still to be waited for.
-fn found(tables: &Tables, of: &Awaited) -> Option<Option<Mac>> {
+fn found(tables: &Fib, of: &Awaited) -> Option<Option<Mac>> {
     let port = tables.port(of.neighbour.port);
     if port.is_none_or(|port| port.since != of.since) {
         return Some(None);
@@ -182,7 +182,7 @@ fn found(tables: &Tables, of: &Awaited) -> Option<Option<Mac>> {
     Some(Some(neighbour.send_to()))
 }
 
-impl Wires {
+impl WorkerChannels {
     /// Asks for a neighbour, and says whether there was room for that.
     fn ask(&self, of: Awaited) -> bool {
         let request = NeighbourRequest {

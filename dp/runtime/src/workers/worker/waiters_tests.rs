@@ -8,7 +8,7 @@ use super::super::Command;
 use super::*;
 use crate::ports::memory::{End, EndQueue};
 use crate::workers::exchange::Crossing;
-use crate::workers::stats::Cells;
+use crate::workers::stats::WorkerCounters;
 use crate::workers::{Idle, new_event};
 use twinseal_fib::publish::Publisher;
 use twinseal_forward::fixture::{EDGE, Node, Path, host_frame_v4, host_mac, mac};
@@ -18,7 +18,7 @@ struct Bench {
     worker: Worker,
     wire: EndQueue,
     publisher: Publisher,
-    tables: Tables,
+    tables: Fib,
     requests: Receiver<NeighbourRequest>,
     requested: UnixDatagram,
     _commands: channel::Sender<Command>,
@@ -40,13 +40,13 @@ impl Bench {
         let (ask, requests) = channel::bounded(8);
         let (tell, requested) = UnixDatagram::pair().unwrap();
         requested.set_nonblocking(true).unwrap();
-        let wires = Wires {
+        let wires = WorkerChannels {
             number: 0,
             commands: inbox,
             event: Arc::new(new_event().unwrap()),
             requests: ask,
             requested: Arc::new(tell),
-            cells: Arc::new(Cells::default()),
+            cells: Arc::new(WorkerCounters::default()),
             crossing: Crossing::new(0, Arc::new(new_event().unwrap())),
             began: Instant::now(),
         };
@@ -72,7 +72,7 @@ impl Bench {
     }
 
     /// The worker finds other tables, in which the host is known.
-    fn publish(&mut self, change: impl FnOnce(&mut Tables)) {
+    fn publish(&mut self, change: impl FnOnce(&mut Fib)) {
         let host = Awaited::default().neighbour;
         let address = ip::mapped([10, 2, 0, 2].into());
         let known = (
@@ -100,7 +100,7 @@ impl Bench {
     }
 }
 
-fn port(tables: &mut Tables) -> &mut twinseal_fib::Port {
+fn port(tables: &mut Fib) -> &mut twinseal_fib::Port {
     tables.ports[usize::from(EDGE.0)].as_mut().unwrap()
 }
 
@@ -141,7 +141,9 @@ fn what_waits_for_a_port_does_not_leave_by_the_next_of_its_index() {
     bench.send();
     bench.forward();
     let (reply, answer) = channel::bounded(1);
-    bench.worker.obey(Command::Close { index: EDGE, reply });
+    bench
+        .worker
+        .handle_command(Command::Close { index: EDGE, reply });
     assert_eq!((answer.try_recv(), bench.gone()), (Ok(()), 1));
     bench.publish(|tables| port(tables).since = 2);
     bench.forward();

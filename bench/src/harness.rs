@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use twinseal_crypto::CryptoError;
-use twinseal_fib::{PortIndex, Tables, hash};
+use twinseal_fib::{Fib, PortIndex, hash};
 use twinseal_forward::fixture::{EAST, EDGE, FixtureError, WEST, host_frame_v4};
 use twinseal_forward::reason::DropReason;
 use twinseal_forward::{
@@ -129,15 +129,15 @@ pub enum BenchError {
     },
     /// An AEAD call alone did not verify, so it did not do the pipeline's work.
     #[error("the AEAD calls alone of {role} failed: they no longer follow the wire format")]
-    Alone {
+    AeadOnly {
         /// Whose.
         role: Role,
     },
 }
 
 /// A worker of the nodes in one role, and packets for it.
-pub struct Rig<'n> {
-    tables: &'n [Tables; 3],
+pub struct Harness<'n> {
+    tables: &'n [Fib; 3],
     states: &'n mut [State; 3],
     memories: [Umem; 3],
     role: Role,
@@ -148,14 +148,14 @@ pub struct Rig<'n> {
     batches: Vec<Batch>,
 }
 
-impl<'n> Rig<'n> {
+impl<'n> Harness<'n> {
     /// A worker's states on all nodes, with memory and packets of its own; packets go to `routes`, in an order that
     /// `seed` chooses.
     ///
     /// # Errors
     /// No memory.
     pub fn new(
-        tables: &'n [Tables; 3],
+        tables: &'n [Fib; 3],
         states: &'n mut [State; 3],
         routes: &'n [Prefix],
         role: Role,
@@ -212,7 +212,7 @@ impl<'n> Rig<'n> {
         self.take_back()
     }
 
-    /// As [`Rig::round`], and returns how long all batches together took in each of [`STAGES`].
+    /// As [`Harness::round`], and returns how long all batches together took in each of [`STAGES`].
     ///
     /// # Errors
     /// [`BenchError::Dropped`].
@@ -341,7 +341,7 @@ struct Watch {
 }
 
 impl Probe for Watch {
-    fn passed(&mut self, stage: usize, _: &Tables, _: &Batch) {
+    fn passed(&mut self, stage: usize, _: &Fib, _: &Batch) {
         let now = Instant::now();
         self.stages[stage] += now - self.last;
         self.last = Instant::now();
@@ -402,9 +402,9 @@ mod tests {
         Net::new(default_provider(), Suite::Aes256Gcm, extent).unwrap()
     }
 
-    fn rig(net: &mut Net, role: Role, size: Size) -> Rig<'_> {
+    fn rig(net: &mut Net, role: Role, size: Size) -> Harness<'_> {
         let worker = &mut net.workers[0];
-        Rig::new(&net.tables, worker, &net.routes, role, size, 1).unwrap()
+        Harness::new(&net.tables, worker, &net.routes, role, size, 1).unwrap()
     }
 
     fn rounds(net: &mut Net, role: Role, size: Size) {

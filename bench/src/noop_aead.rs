@@ -6,11 +6,11 @@ use twinseal_crypto::{Aead, CryptoError, Key, Nonce, Provider, Suite, TAG_LEN};
 pub const NAME: &str = "none";
 
 /// Seals nothing, and opens everything.
-pub struct Null;
+pub struct NoopAead;
 
 struct Keyed(Suite);
 
-impl Provider for Null {
+impl Provider for NoopAead {
     fn name(&self) -> &'static str {
         NAME
     }

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use twinseal_fib::hash::FastMap;
 
 /// Which place each thing has.
-pub(super) struct Places<K> {
+pub(super) struct SlotAllocator<K> {
     of: FastMap<K, Place>,
     /// Who has each place; none: it is free.
     names: Vec<Option<K>>,
@@ -23,7 +23,7 @@ struct Place {
     since: u64,
 }
 
-impl<K> Default for Places<K> {
+impl<K> Default for SlotAllocator<K> {
     fn default() -> Self {
         Self {
             of: FastMap::default(),
@@ -34,7 +34,7 @@ impl<K> Default for Places<K> {
     }
 }
 
-impl<K: Hash + Eq + Clone> Places<K> {
+impl<K: Hash + Eq + Clone> SlotAllocator<K> {
     /// The place of what has one.
     pub(super) fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<u32>
     where

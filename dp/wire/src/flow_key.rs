@@ -8,7 +8,7 @@ use super::{ethernet, ip};
 
 /// Who sends what to whom.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Brief {
+pub struct FlowKey {
     /// From.
     pub source: IpAddr,
     /// To.
@@ -23,7 +23,7 @@ pub struct Brief {
     pub ttl: u8,
 }
 
-impl Brief {
+impl FlowKey {
     /// Reads an IP packet, as far as it is there; `None` if its headers are not.
     pub fn of_packet(packet: &[u8]) -> Option<Self> {
         match packet.first()? >> 4 {
@@ -79,13 +79,13 @@ mod tests {
     #[test]
     fn reads_both_families_and_makes_nothing_up() {
         for frame in [host_frame_v4(100, 7), host_frame_v6(100, 7)] {
-            let brief = Brief::of_frame(&frame).expect("a packet");
+            let brief = FlowKey::of_frame(&frame).expect("a packet");
             assert_eq!(brief.length as usize, frame.len() - ethernet::LEN);
             assert_eq!((brief.protocol, brief.ports.is_some()), (17, true));
-            assert_eq!(Brief::of_packet(&frame[ethernet::LEN..]), Some(brief));
+            assert_eq!(FlowKey::of_packet(&frame[ethernet::LEN..]), Some(brief));
             // Cut off anywhere, it says less and never something else.
             for len in 0..frame.len() {
-                if let Some(less) = Brief::of_frame(&frame[..len]) {
+                if let Some(less) = FlowKey::of_frame(&frame[..len]) {
                     assert_eq!((less.source, less.length), (brief.source, brief.length));
                     assert!(less.ports.is_none_or(|ports| Some(ports) == brief.ports));
                 }
@@ -93,10 +93,10 @@ mod tests {
         }
         let mut fragment = host_frame_v4(100, 7);
         fragment[ethernet::LEN + 6..ethernet::LEN + 8].copy_from_slice(&[0, 9]);
-        let brief = Brief::of_frame(&fragment).expect("a packet");
+        let brief = FlowKey::of_frame(&fragment).expect("a packet");
         assert_eq!(brief.ports, None);
         let mut arp = host_frame_v4(100, 7);
         arp[12..14].copy_from_slice(&[8, 6]);
-        assert_eq!(Brief::of_frame(&arp), None);
+        assert_eq!(FlowKey::of_frame(&arp), None);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Cloning takes one reference. A change copies the nodes on its way down that another version still needs, and changes
 //! the rest in place; so a transaction on a clone costs what it touches, however big the map is, and going back is
-//! dropping the clone. [`Table::diff`] passes over what two versions share.
+//! dropping the clone. [`PersistentMap::diff`] passes over what two versions share.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -16,7 +16,7 @@ const FULL: usize = 32;
 const SPARSE: usize = FULL / 4;
 
 /// The map.
-pub struct Table<K, V> {
+pub struct PersistentMap<K, V> {
     root: Option<Arc<Node<K, V>>>,
     len: usize,
 }
@@ -40,7 +40,7 @@ struct Inner<K, V> {
 /// What became of a node's upper half.
 type Split<K, V> = Option<(K, Arc<Node<K, V>>)>;
 
-impl<K: Ord, V> Table<K, V> {
+impl<K: Ord, V> PersistentMap<K, V> {
     /// How many entries there are.
     pub fn len(&self) -> usize {
         self.len
@@ -141,7 +141,7 @@ impl<K: Ord, V> Table<K, V> {
     }
 }
 
-impl<K: Ord + Clone, V: Clone> Table<K, V> {
+impl<K: Ord + Clone, V: Clone> PersistentMap<K, V> {
     /// Sets an entry and returns the value that it had. It counts as changed also if the value is equal.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         let Some(root) = &mut self.root else {
@@ -214,7 +214,7 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
     }
 }
 
-impl<K: Ord + Clone, V: Clone + PartialEq> Table<K, V> {
+impl<K: Ord + Clone, V: Clone + PartialEq> PersistentMap<K, V> {
     /// Sets an entry; one that is equal already leaves the table the version that it is.
     pub fn set(&mut self, key: K, value: V) {
         if self.get(&key) != Some(&value) {
@@ -223,7 +223,7 @@ impl<K: Ord + Clone, V: Clone + PartialEq> Table<K, V> {
     }
 }
 
-impl<K: Ord, V: PartialEq> Table<K, V> {
+impl<K: Ord, V: PartialEq> PersistentMap<K, V> {
     /// Calls `changed` with every key, in order, that differs between `self` and `new`, and its value in each. It takes
     /// the time of what is not shared: little, if one came from the other by a few changes.
     pub fn diff<'a>(
@@ -235,8 +235,8 @@ impl<K: Ord, V: PartialEq> Table<K, V> {
     }
 }
 
-impl<K: Ord, V> Table<K, V> {
-    /// As [`Table::diff`], where values are equal if `equal` says so.
+impl<K: Ord, V> PersistentMap<K, V> {
+    /// As [`PersistentMap::diff`], where values are equal if `equal` says so.
     pub fn diff_by<'a>(
         &'a self,
         new: &'a Self,
@@ -425,7 +425,7 @@ fn put<T>(list: &mut Vec<T>, place: usize, item: T) -> Option<Vec<T>> {
     Some(upper)
 }
 
-/// The entries of a [`Table`] in order of keys.
+/// The entries of a [`PersistentMap`] in order of keys.
 pub struct Iter<'a, K, V> {
     /// What is still to be seen, the next thing last.
     todo: Vec<Step<'a, K, V>>,
@@ -480,7 +480,7 @@ impl<'a, K, V> Iterator for Iter<'a, K, V> {
     }
 }
 
-impl<K, V> Clone for Table<K, V> {
+impl<K, V> Clone for PersistentMap<K, V> {
     fn clone(&self) -> Self {
         Self {
             root: self.root.clone(),
@@ -489,25 +489,25 @@ impl<K, V> Clone for Table<K, V> {
     }
 }
 
-impl<K, V> Default for Table<K, V> {
+impl<K, V> Default for PersistentMap<K, V> {
     fn default() -> Self {
         Self { root: None, len: 0 }
     }
 }
 
-impl<K: Ord, V: PartialEq> PartialEq for Table<K, V> {
+impl<K: Ord, V: PartialEq> PartialEq for PersistentMap<K, V> {
     fn eq(&self, other: &Self) -> bool {
         self.same(other) || (self.len == other.len && self.iter().eq(other))
     }
 }
 
-impl<K: fmt::Debug + Ord, V: fmt::Debug> fmt::Debug for Table<K, V> {
+impl<K: fmt::Debug + Ord, V: fmt::Debug> fmt::Debug for PersistentMap<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self).finish()
     }
 }
 
-impl<'a, K: Ord, V> IntoIterator for &'a Table<K, V> {
+impl<'a, K: Ord, V> IntoIterator for &'a PersistentMap<K, V> {
     type Item = (&'a K, &'a V);
     type IntoIter = Iter<'a, K, V>;
 
@@ -516,7 +516,7 @@ impl<'a, K: Ord, V> IntoIterator for &'a Table<K, V> {
     }
 }
 
-impl<K: Ord + Clone, V: Clone> FromIterator<(K, V)> for Table<K, V> {
+impl<K: Ord + Clone, V: Clone> FromIterator<(K, V)> for PersistentMap<K, V> {
     fn from_iter<T: IntoIterator<Item = (K, V)>>(entries: T) -> Self {
         let mut table = Self::default();
         for (key, value) in entries {
@@ -526,7 +526,7 @@ impl<K: Ord + Clone, V: Clone> FromIterator<(K, V)> for Table<K, V> {
     }
 }
 
-impl<K: Ord + Borrow<Q>, V, Q: Ord + ?Sized> Index<&Q> for Table<K, V> {
+impl<K: Ord + Borrow<Q>, V, Q: Ord + ?Sized> Index<&Q> for PersistentMap<K, V> {
     type Output = V;
 
     fn index(&self, key: &Q) -> &V {
@@ -543,7 +543,7 @@ mod tests {
 
     use super::*;
 
-    impl<K: Ord, V> Table<K, V> {
+    impl<K: Ord, V> PersistentMap<K, V> {
         fn check(&self) {
             let mut last = None;
             let mut seen = 0;
@@ -572,8 +572,8 @@ mod tests {
     }
 
     fn differences(
-        old: &Table<u32, u8>,
-        new: &Table<u32, u8>,
+        old: &PersistentMap<u32, u8>,
+        new: &PersistentMap<u32, u8>,
     ) -> Vec<(u32, Option<u8>, Option<u8>)> {
         let mut found = Vec::new();
         old.diff(new, |key, a, b| found.push((*key, a.copied(), b.copied())));
@@ -589,7 +589,7 @@ mod tests {
             steps in vec(vec((0u32..800, any::<Option<u8>>()), 0..300), 1..8),
             ordered: bool,
         ) {
-            let mut table = Table::default();
+            let mut table = PersistentMap::default();
             let mut model = BTreeMap::new();
             let mut versions = vec![(table.clone(), model.clone())];
             if ordered {
@@ -636,7 +636,7 @@ mod tests {
 
     #[test]
     fn equal_values_and_missing_keys_leave_a_table_the_same() {
-        let mut table: Table<_, _> = (0u32..1000).map(|key| (key, 1u8)).collect();
+        let mut table: PersistentMap<_, _> = (0u32..1000).map(|key| (key, 1u8)).collect();
         let before = table.clone();
         table.set(5, 1);
         table.remove(&5000);
@@ -662,7 +662,7 @@ mod tests {
             }
         }
         let compared = std::cell::Cell::new(0);
-        let old: Table<u32, _> = (0..100_000)
+        let old: PersistentMap<u32, _> = (0..100_000)
             .map(|key| (key, Counted(0, &compared)))
             .collect();
         let mut new = old.clone();

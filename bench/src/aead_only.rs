@@ -13,11 +13,11 @@ use twinseal_wire::overlay::{CircuitHeader, LinkHeader};
 use twinseal_wire::{ethernet, ip, udp};
 use twinseal_xsk::Frame;
 
-use crate::{BenchError, Rig, Role};
+use crate::{BenchError, Harness, Role};
 
 /// Both seals that a role makes or opens for every packet, by as many calls as the pipeline: one for an ingress, which is
 /// two calls a packet of a library, and else two.
-pub struct Alone {
+pub struct AeadOnly {
     role: Role,
     calls: Calls,
     clock: Duration,
@@ -49,7 +49,7 @@ enum Key {
     Open(Box<OpenSa>),
 }
 
-impl Alone {
+impl AeadOnly {
     /// Copies of the fixture's keys for this role, which is no path: that has more calls, of each of its parts.
     ///
     /// # Errors
@@ -76,7 +76,7 @@ impl Alone {
                 call(open(Seal::SecondLink)?, Layer::Link, from_link),
                 call(open(Seal::Circuit)?, Layer::Circuit, out_of_link),
             ),
-            Role::Path => return Err(BenchError::Alone { role }),
+            Role::Path => return Err(BenchError::AeadOnly { role }),
         };
         Ok(Self {
             role,
@@ -88,8 +88,8 @@ impl Alone {
     /// The time that both calls take for one round of the rig's packets; the rig must have this role, and one circuit.
     ///
     /// # Errors
-    /// [`BenchError::Alone`].
-    pub fn round(&self, rig: &mut Rig<'_>) -> Result<Duration, BenchError> {
+    /// [`BenchError::AeadOnly`].
+    pub fn round(&self, rig: &mut Harness<'_>) -> Result<Duration, BenchError> {
         rig.round_instead(|batch| {
             // Batch by batch, as the pipeline does: the second call finds the octets where the first left them.
             match &self.calls {
@@ -99,7 +99,7 @@ impl Alone {
         })
         .into_iter()
         .sum::<Option<Duration>>()
-        .ok_or(BenchError::Alone { role: self.role })
+        .ok_or(BenchError::AeadOnly { role: self.role })
     }
 
     fn time(&self, call: &Call, batch: &mut Batch) -> Option<Duration> {
@@ -200,9 +200,9 @@ mod tests {
         Net::new(provider, suite, &Extent::default()).unwrap()
     }
 
-    fn rig(net: &mut Net, role: Role) -> Rig<'_> {
+    fn rig(net: &mut Net, role: Role) -> Harness<'_> {
         let worker = &mut net.workers[0];
-        Rig::new(&net.tables, worker, &net.routes, role, Size::Imix, 1).unwrap()
+        Harness::new(&net.tables, worker, &net.routes, role, Size::Imix, 1).unwrap()
     }
 
     #[test]
@@ -212,7 +212,7 @@ mod tests {
                 let mut net = net(*provider, suite);
                 for &role in Role::Path.parts() {
                     let mut rig = rig(&mut net, role);
-                    let alone = Alone::new(*provider, suite, role).unwrap();
+                    let alone = AeadOnly::new(*provider, suite, role).unwrap();
                     alone.round(&mut rig).unwrap();
                     // The pipeline goes on where it was.
                     rig.round(|work| work()).unwrap();
@@ -227,11 +227,11 @@ mod tests {
         let provider = default_provider();
         let mut net = net(provider, Suite::Aes256Gcm);
         let mut rig = rig(&mut net, Role::Egress);
-        let transit = Alone::new(provider, Suite::Aes256Gcm, Role::Transit).unwrap();
+        let transit = AeadOnly::new(provider, Suite::Aes256Gcm, Role::Transit).unwrap();
         assert!(matches!(
             transit.round(&mut rig),
-            Err(BenchError::Alone { .. })
+            Err(BenchError::AeadOnly { .. })
         ));
-        assert!(Alone::new(provider, Suite::Aes256Gcm, Role::Path).is_err());
+        assert!(AeadOnly::new(provider, Suite::Aes256Gcm, Role::Path).is_err());
     }
 }

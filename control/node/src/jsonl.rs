@@ -1,4 +1,4 @@
-//! A file of JSON objects, one a line: appended to, opened anew when it was moved away, and turned over when it grows.
+//! A file of JSON objects, one a line: appended to, opened anew when it was moved away, and rotated when it grows.
 
 use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, Write};

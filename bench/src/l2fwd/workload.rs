@@ -13,7 +13,7 @@ pub(super) const EAST: &str = "east0";
 pub(super) const END: &str = "eth0";
 
 /// load:eth0 - west0:node:east0 - eth0:sink, with the hardware addresses of the fixture's nodes.
-pub(super) struct Course {
+pub(super) struct Workload {
     // Dropped in this order.
     load: Namespace,
     node: Namespace,
@@ -21,7 +21,7 @@ pub(super) struct Course {
     _lab: Lab,
 }
 
-impl Course {
+impl Workload {
     pub(super) fn new() -> Result<Self, Error> {
         let lab = Lab::new("l2fwd")?;
         let (load, node, sink) = (
