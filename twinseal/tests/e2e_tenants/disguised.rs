@@ -76,10 +76,10 @@ fn no_disguise_gets_a_tenants_frame_to_what_is_not_its_own() {
     let mut from: Vec<_> = heard.concat().iter().map(|it| source(it)).collect();
     from.sort();
     assert_eq!(from, [false, true].map(|v6| Host::A.gateway(v6)));
-    for nth in 0..TAGS.len() {
+    for (nth, tags) in TAGS.iter().enumerate() {
         let claimed = Ipv4Addr::new(10, 99, 0, nth as u8);
         let known = edge.neighbour("edge1", claimed.into()).expect("the table");
-        assert_eq!(known, None, "{:02x?}", TAGS[nth]);
+        assert_eq!(known, None, "{tags:02x?}");
     }
     let stats = tenants.path.controller.stats(edge_of(Host::A));
     let stats = stats.expect("counters");
