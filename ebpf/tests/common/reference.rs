@@ -61,7 +61,7 @@ fn own(it: IpAddr) -> bool {
 pub(crate) fn never(because: Verdict, frame: &[u8]) -> bool {
     let tags = || {
         let tag = u16::from_be_bytes([frame[14], frame[15]]);
-        tag % 0x1000 == 0
+        tag.is_multiple_of(0x1000)
     };
     match because {
         Verdict::UnicastInMulticast => true,
