@@ -1,7 +1,7 @@
 //! Benchmarks of Twinseal.
 //!
-//! What the pure pipeline costs a packet, with no kernel: [`net`] makes three nodes of any extent, [`rig`] makes packets
-//! ready for one role and runs them, [`alone`] repeats only their AEAD calls, [`report`] puts both together, and several
+//! What the pure pipeline costs a packet, with no kernel: [`net`] makes three nodes of any extent, [`harness`] makes packets
+//! ready for one role and runs them, [`aead_only`] repeats only their AEAD calls, [`report`] puts both together, and several
 //! workers beside them. [`seal`] measures the AEADs alone, provider against provider. The program `twinseal-bench` and
 //! the criterion benches stand on it.
 //!
