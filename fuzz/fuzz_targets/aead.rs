@@ -128,7 +128,11 @@ fn keys(provider: &dyn Provider, messages: &[Message]) -> Vec<[Key; 2]> {
         .collect()
 }
 
-fn layered<'a>([circuit, link]: &'a [Key; 2], message: &Message, data: &'a mut [u8]) -> Layered<'a> {
+fn layered<'a>(
+    [circuit, link]: &'a [Key; 2],
+    message: &Message,
+    data: &'a mut [u8],
+) -> Layered<'a> {
     let other = |octet: u8| octet ^ 0xa5;
     let circuit = message.both.then_some(Seal {
         key: circuit,

@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use twinseal_forward::fixture::{EAST, EDGE, LABEL_AT_B, LABEL_AT_TRANSIT, Seal, WEST};
 use twinseal_forward::Disposition::{Drop, Send};
+use twinseal_forward::fixture::{EAST, EDGE, LABEL_AT_B, LABEL_AT_TRANSIT, Seal, WEST};
 use twinseal_forward::reason::DropReason;
 use twinseal_fuzz::{Bed, HEADER, OUTER, mutate, open_link, repair, run, seal_link, with_bed};
 

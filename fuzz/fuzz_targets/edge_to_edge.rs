@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use twinseal_forward::fixture::{EAST, EDGE, WEST};
 use twinseal_forward::Budgets;
 use twinseal_forward::Disposition::{Drop, Send, Wait};
+use twinseal_forward::fixture::{EAST, EDGE, WEST};
 use twinseal_forward::reason::DropReason;
 use twinseal_fuzz::{MAX_FRAME, pass, run, with_bed};
 

@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use twinseal_forward::fixture::{EAST, WEST};
 use twinseal_forward::Disposition::{Drop, Send};
+use twinseal_forward::fixture::{EAST, WEST};
 use twinseal_forward::reason::DropReason;
 use twinseal_fuzz::{Sample, mutate, repair, run, with_bed};
 

@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use twinseal_forward::fixture::EDGE;
-use twinseal_forward::Disposition;
 use twinseal_fib::PortIndex;
+use twinseal_forward::Disposition;
+use twinseal_forward::fixture::EDGE;
 use twinseal_fuzz::{MAX_FRAME, run, with_bed};
 
 fuzz_target!(|input: &[u8]| {

@@ -8,16 +8,16 @@ mod mutate;
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use twinseal_crypto::{
+    self as crypto, AAD_LEN, DEFAULT_PROVIDER, Lanes, Provider, Suite, TAG_LEN, provider,
+};
+use twinseal_fib::{InboundSa, PortIndex};
 use twinseal_forward::fixture::{
     EAST, EDGE, EPOCH, Node, Path, RECEIVER_AT_B, RECEIVER_AT_TRANSIT, Seal, WEST, host_frame_v4,
     host_frame_v6,
 };
 use twinseal_forward::reason::DropReason;
 use twinseal_forward::{Budgets, Disposition};
-use twinseal_fib::{PortIndex, Receiver};
-use twinseal_crypto::{
-    self as crypto, AAD_LEN, DEFAULT_PROVIDER, Lanes, Provider, Suite, TAG_LEN, provider,
-};
 
 pub use mutate::{mutate, repair};
 
@@ -102,7 +102,7 @@ impl Bed {
         ] {
             let link = node.tables.receivers().next().expect("of the fixture").link;
             let sa = open(seal);
-            node.write(|draft| draft.set_receiver(receiver, Receiver { link, sa }));
+            node.write(|draft| draft.set_receiver(receiver, InboundSa { link, sa }));
         }
         let circuit = self.path.b.tables.circuits.get_mut(0);
         circuit.expect("of the fixture").receive[EPOCH as usize] = Some(open(Seal::Circuit));

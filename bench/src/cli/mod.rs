@@ -35,7 +35,7 @@ fn positive(text: &str) -> anyhow::Result<f64> {
         .ok_or_else(|| anyhow::anyhow!("give a number above 0"))
 }
 
-/// The provider of that name; besides the real ones there is [`null`].
+/// The provider of that name; besides the real ones there is [`noop_aead`](twinseal_bench::noop_aead).
 fn provider(name: &str) -> Result<&'static dyn Provider, CryptoError> {
     match name {
         noop_aead::NAME => Ok(&NoopAead),
