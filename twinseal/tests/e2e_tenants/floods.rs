@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use twinseal_lab::frame::UdpFrame;
 use twinseal_lab::inject::Injector;
@@ -14,7 +14,7 @@ use twinseal_lab::traffic::{Load, Marker, Receiver, Sender, SenderConfig, Until}
 use twinseal_lab::{IpNet, PingConfig};
 use twinseal_testbed::plan::{EDGE_PORT, Host};
 
-use crate::common::{FAMILIES, HOSTS, edge_of};
+use crate::common::{FAMILIES, HOSTS, PATIENCE, edge_of};
 use crate::network::{PORT as RED_PORT, Tenant, Tenants};
 
 /// Hosts that a tenant sends its first packets to, a flood.
@@ -315,9 +315,11 @@ fn those_whom_a_tenant_has_the_kernel_learn_take_no_first_packet_from_another() 
             let hosts = fresh..fresh + 25;
             fresh += 25;
             let frames = (0x1000..0x3000).map(|nth| claim.frame(&tenants, Host::A, nth));
-            // So red's own host has packets.
-            let result = tenants.ping(Tenant::Red, Host::A, v6);
-            assert!(result.all_answered(), "{result}");
+            // Red's own host is known. After the flood before it may have to wait, as any new one of red's.
+            let begin = Instant::now();
+            while !tenants.ping(Tenant::Red, Host::A, v6).all_answered() {
+                assert!(begin.elapsed() < PATIENCE, "{claim:?}, IPv6: {v6}");
+            }
             let flood = Flood::of(&tenants, Host::A, frames.collect());
             // Red's other hosts have used up what new ones may; this one is none.
             let found = finds_its_gateway(&tenants, Tenant::Red, Host::A, v6);
