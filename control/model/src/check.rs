@@ -8,8 +8,8 @@ use crate::parse::{Broken, ItemKey, Reference};
 use crate::port::Device;
 use crate::refusal::{Code, Refused, RefusedItem, place, reason};
 use crate::state::{
-    Circuit, CircuitName, Hop, LabelAction, LinkName, PersistentMap, Role, State, Target, Via,
-    VrfName,
+    Circuit, CircuitName, Hop, LabelAction, LinkName, OwnerName, PersistentMap, Role, State,
+    Target, Via, VrfName,
 };
 use crate::sweep::NOWHERE;
 use crate::transaction::Touched;
@@ -188,7 +188,7 @@ pub(crate) struct Checker<'a> {
     equal: &'a Touched,
     pub(crate) broken: &'a Broken,
     /// By what was touched, and which change did.
-    in_use: BTreeMap<(usize, ItemKey), InUse>,
+    in_use: BTreeMap<(usize, ItemKey, Option<OwnerName>), InUse>,
     pub(crate) refused: &'a mut Refused,
 }
 
@@ -225,11 +225,13 @@ impl Checker<'_> {
     ) {
         match self.touched.get(to) {
             Some(&change) if !self.names(from) => {
-                let whose = match self.new.owners.other(from, &self.old.owners.of(to)) {
+                let other = self.new.owners.other(from, &self.old.owners.of(to));
+                let whose = match &other {
                     None => String::new(),
                     Some(other) => format!(", an item of owner {other:?},"),
                 };
-                let in_use = self.in_use.entry((change, to.clone())).or_default();
+                let in_use = self.in_use.entry((change, to.clone(), other));
+                let in_use = in_use.or_default();
                 in_use.all += 1;
                 if in_use.all <= NAMED {
                     // That it is not there is what was asked for.
@@ -262,13 +264,16 @@ impl Checker<'_> {
 
     /// One reason for each item that others still refer to, however many: a VRF may have a million routes.
     fn tell_in_use(&mut self) {
-        for ((change, to), InUse { all, named }) in std::mem::take(&mut self.in_use) {
+        for ((change, to, other), InUse { all, named }) in std::mem::take(&mut self.in_use) {
             let more = match all - named.len() {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };
             let why = format!("still referred to: {}{more}", named.join(", "));
-            let fix = "change or delete what refers to it in the same transaction";
+            let fix = match other {
+                None => "change or delete what refers to it in the same transaction",
+                Some(_) => "have that owner change or delete what refers to it first",
+            };
             self.refused
                 .push(reason(Code::InUse, Some(change), &to, "", why, fix));
         }
