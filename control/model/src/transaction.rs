@@ -4,7 +4,7 @@
 //! to the same item wins, and only then [`check`](mod@crate::check) looks whether everything that is pointed at exists.
 //! When a link or circuit is deleted, its keys and its transmit epoch go with it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use twinseal_crypto::{Fingerprint, Secret};
 
@@ -107,15 +107,6 @@ pub fn replay(state: &mut State, changes: impl Iterator<Item = (Action, Option<O
 /// Applies changes to a copy of `old`, with all that is wrong with them. Of changes that could not be parsed the outcome
 /// knows nothing, and nothing is said of what may be missing because of them; what they refer to is looked at.
 pub fn judge(old: &State, parsed: Parsed) -> (Outcome, Refused) {
-    judge_beside(old, parsed, &BTreeSet::new())
-}
-
-/// The same where these are wanted, but could not be had: to delete one of them is no mistake.
-pub fn judge_beside(
-    old: &State,
-    parsed: Parsed,
-    not_had: &BTreeSet<ItemKey>,
-) -> (Outcome, Refused) {
     let Parsed {
         changes,
         mut broken,
@@ -167,8 +158,7 @@ pub fn judge_beside(
     }
     draft.remove_orphans(&equal);
     owners::check(old, &draft.touched, &by, &mut refused);
-    let missing = draft.missing.iter();
-    let mut missing: Vec<_> = missing.filter(|(it, _)| !not_had.contains(it)).collect();
+    let mut missing: Vec<_> = draft.missing.iter().collect();
     missing.sort_by_key(|(_, index)| **index);
     for (item, index) in missing {
         refused.push(reason(

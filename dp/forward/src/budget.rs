@@ -62,12 +62,15 @@ impl Budgets {
     /// Takes an echo reply of the VRF with this place, and says whether there was one left.
     pub(super) fn echo(&mut self, place: PortIndex) -> bool {
         let of_vrf = self.0.get_mut(usize::from(place.0));
-        of_vrf.is_some_and(|left| {
-            let some = left.echoes > 0;
-            left.echoes -= u16::from(some);
-            some
-        })
+        of_vrf.is_some_and(|left| take(&mut left.echoes))
     }
+}
+
+/// Takes one of what is left, and says whether there was one.
+pub(super) fn take(left: &mut u16) -> bool {
+    let some = *left > 0;
+    *left -= u16::from(some);
+    some
 }
 
 #[cfg(test)]

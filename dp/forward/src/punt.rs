@@ -6,7 +6,7 @@
 
 use super::echoes::Counted;
 use super::reason::DropReason;
-use super::{Batch, Packet, Stage, State, count_drop, link, oam, waiting};
+use super::{Batch, Packet, Stage, State, budget, count_drop, link, oam, waiting};
 use twinseal_fib::{CircuitIndex, Fib, LinkIndex, PortIndex, hash};
 use twinseal_wire::oam::Echo;
 use twinseal_xsk::Frame;
@@ -41,10 +41,7 @@ impl Punts {
 
     /// One of a kind, if there is one left.
     pub(super) fn take(&mut self, kind: PuntKind) -> bool {
-        let left = &mut self.0[kind as usize];
-        let any = *left > 0;
-        *left -= u16::from(any);
-        any
+        budget::take(&mut self.0[kind as usize])
     }
 }
 

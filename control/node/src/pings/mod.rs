@@ -15,6 +15,7 @@ use tokio::sync::mpsc::Receiver;
 use twinseal_api::v1::{self, ping_request::Target};
 
 use crate::node::Node;
+use crate::taps::Bound;
 pub use sessions::Pinged;
 use sessions::{ALL, CLIENT, Full, Sessions, Wanted};
 use twinseal_forward::punt::Towards;
@@ -23,11 +24,23 @@ use twinseal_model::state::{CircuitName, LinkName};
 use twinseal_runtime::workers::exchange::{Exchange, Waker};
 
 /// Requests of a session; what is asked beyond is held to this, as with taps.
-const COUNT: (u32, u32) = (5, 1000);
+const COUNT: Bound = Bound {
+    least: 1,
+    most: 1000,
+    usual: 5,
+};
 /// Milliseconds between them: an end answers a hundred a second of each link and circuit.
-const INTERVAL: (u32, u32, u32) = (1000, 20, 60_000);
+const INTERVAL: Bound = Bound {
+    least: 20,
+    most: 60_000,
+    usual: 1000,
+};
 /// Milliseconds that each is waited for.
-const TIMEOUT: (u32, u32, u32) = (1000, 1, 10_000);
+const TIMEOUT: Bound = Bound {
+    least: 1,
+    most: 10_000,
+    usual: 1000,
+};
 /// How long the thread waits when there is nothing to do.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -133,9 +146,9 @@ impl Node {
     ) -> Result<Pinging, Refused> {
         let towards = self.pinged(request)?;
         let limits = v1::PingLimits {
-            count: held(request.count, COUNT.0, 1, COUNT.1),
-            interval_ms: held(request.interval_ms, INTERVAL.0, INTERVAL.1, INTERVAL.2),
-            timeout_ms: held(request.timeout_ms, TIMEOUT.0, TIMEOUT.1, TIMEOUT.2),
+            count: COUNT.hold(request.count),
+            interval_ms: INTERVAL.hold(request.interval_ms),
+            timeout_ms: TIMEOUT.hold(request.timeout_ms),
         };
         let wanted = Wanted {
             towards,
@@ -174,13 +187,5 @@ impl Node {
             }
         };
         found.ok_or_else(|| crate::taps::missing("ping", kind, kind, name))
-    }
-}
-
-/// What is asked, or what is usual for 0, within bounds.
-fn held(asked: u32, usual: u32, least: u32, most: u32) -> u32 {
-    match asked {
-        0 => usual,
-        asked => asked.clamp(least, most),
     }
 }

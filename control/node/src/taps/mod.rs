@@ -25,34 +25,39 @@ use twinseal_runtime::workers::taps::{AnyTap, Tap};
 const MAX_TAPS: usize = 4;
 /// The longest that one may be open, and how long it is if nobody says.
 const SECONDS: Bound = Bound {
+    least: 1,
     most: 3600,
     usual: 60,
 };
 const TRACES: Bound = Bound {
+    least: 1,
     most: 100_000,
     usual: 100,
 };
 const FRAMES: Bound = Bound {
+    least: 1,
     most: 1_000_000,
     usual: 10_000,
 };
 /// The largest frame, with room.
 const SNAP: Bound = Bound {
+    least: 1,
     most: 12_288,
     usual: 12_288,
 };
 
 /// A limit of the node, and what is taken for 0.
-struct Bound {
-    most: u32,
-    usual: u32,
+pub(crate) struct Bound {
+    pub(crate) least: u32,
+    pub(crate) most: u32,
+    pub(crate) usual: u32,
 }
 
 impl Bound {
-    fn hold(&self, asked: u32) -> u32 {
+    pub(crate) fn hold(&self, asked: u32) -> u32 {
         match asked {
             0 => self.usual,
-            asked => asked.min(self.most),
+            asked => asked.clamp(self.least, self.most),
         }
     }
 }
